@@ -1,0 +1,75 @@
+# Everything runs from the virtual environment in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3
+PORT ?= 8000
+DEMO_KEEP ?= 1
+
+BIN := .venv/bin
+# A stamp is as old as the last install. The demo leaves out the development tools, to answer sooner.
+DEMO_INSTALLED := .venv/.installed-demo
+INSTALLED := .venv/.installed
+STORE := .store/demo
+LOG := .store/demo.log
+URL := http://127.0.0.1:$(PORT)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench clean
+
+help: ## Show this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "PORT=8000     where the demo serves on 127.0.0.1"
+	@echo "DEMO_KEEP=1   0 stops the demo's server after the three answers"
+	@echo "PYTHON=python3  the Python (3.11 or newer) that makes the virtual environment"
+
+install: $(INSTALLED) ## Make the virtual environment and install the pinned packages, if they changed
+
+demo: $(DEMO_INSTALLED) ## Train on Complete Journey if not done yet, serve, show three answers, serve until Ctrl-C
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || { \
+		echo "Port $(PORT) of 127.0.0.1 is taken or not allowed; choose another: make demo PORT=8001" >&2; \
+		exit 1; \
+	}
+	@test -e $(STORE)/CURRENT || $(BIN)/opportune-train --data complete-journey-today --store $(STORE)
+# The samples run beside the server, so that a server that stops ends the wait for it at once.
+	@$(BIN)/opportune-serve --store $(STORE) --port $(PORT) >$(LOG) 2>&1 & server=$$!; \
+	$(BIN)/opportune-bench demo --url $(URL) & samples=$$!; \
+	trap 'kill $$samples $$server 2>/dev/null; wait' EXIT; \
+	trap 'exit 130' INT TERM HUP; \
+	failed() { echo "demo: $$1; the server's log ($(LOG)) ends with:" >&2; tail -n 40 $(LOG) >&2; exit 1; }; \
+	while kill -0 $$samples 2>/dev/null && kill -0 $$server 2>/dev/null; do sleep 0.1; done; \
+	kill -0 $$server 2>/dev/null || failed "the server stopped"; \
+	wait $$samples || failed "the samples failed"; \
+	if [ "$(DEMO_KEEP)" = 0 ]; then exit 0; fi; \
+	trap 'echo " stopped"; exit 0' INT; \
+	printf '\nServing on %s, log in %s. Stop with Ctrl-C.\n' $(URL) $(LOG); \
+	wait $$server || failed "the server stopped"
+
+test: $(INSTALLED) ## Run the whole test suite
+	$(BIN)/pytest
+
+check: $(INSTALLED) ## Lint, formatting, types, and the rules of who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/results
+	@for suite in latency search quality fit; do \
+		$(BIN)/opportune-bench $$suite --json benchmarks/results/$$suite.json || exit 1; \
+	done
+
+clean: ## Remove the virtual environment, the demo's store and the caches
+	rm -rf .venv $(STORE) $(LOG) dist .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	find benchmarks embeddings serving training tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is the last thing that venv writes: an interrupted venv is made again.
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+$(DEMO_INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install -c constraints.txt -e '.[cpu,train,demo]'
+	@touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install -c constraints.txt -e '.[cpu,train,demo,dev]'
+	@touch $(DEMO_INSTALLED) $@

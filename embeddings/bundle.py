@@ -1,0 +1,210 @@
+"""One immutable model release: its files, its manifest, and the checks between disk and use.
+
+    manifest.json        what it is, what it was measured at, and the SHA-256 of every other file
+    catalog/             products, offers, locations, promotion plan
+    vectors/             products.npy, products-unit.npy, offers.npy: float32, memory-mapped
+    products.faiss       the FAISS index over all product vectors
+    customer.onnx        history, attributes and context -> customer vector
+    product.onnx         row and attributes -> product vector
+
+It holds no personal data. Histories lie apart, in a folder with a manifest of its own.
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalog import Catalog
+from embeddings.device import Device
+from embeddings.encoders import CustomerEncoder
+from embeddings.errors import CorruptBundle
+from embeddings.history import Histories
+from embeddings.index.flat import FlatIndex
+from embeddings.scoring import ScoreParameters
+
+FORMAT_VERSION = 1
+BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """What every manifest holds.
+
+    Attributes:
+        data_cut_off: nothing that happened at or after this moment was visible.
+        files: SHA-256 and size of every other file of the folder.
+        seal: SHA-256 of the manifest itself, written without its seal.
+    """
+
+    format_version: int = FORMAT_VERSION
+    version: str
+    created_at: datetime
+    data_cut_off: datetime
+    files: dict[str, FileEntry]
+    seal: str = ""
+
+
+class Manifest(Sealed, frozen=True, kw_only=True):
+    """What a release is.
+
+    Attributes:
+        score: the parameters of the documented score, ``towers`` chosen on the validation window.
+        metrics: by method, then by metric, on the validation window before the cut-off.
+    """
+
+    data: str
+    notes: tuple[str, ...]
+    counts: dict[str, int]
+    seed: int
+    dimensions: int
+    history_length: int
+    score: ScoreParameters
+    recipe: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    libraries: dict[str, str]
+
+
+class HistoriesManifest(Sealed, frozen=True, kw_only=True):
+    """What a snapshot of histories is; it speaks in the rows of the bundle of the same version."""
+
+
+AnySealed = TypeVar("AnySealed", bound=Sealed)
+
+
+def hash_files(folder: Path) -> dict[str, FileEntry]:
+    """SHA-256 and size of every file below a folder, its manifest excepted, by relative name."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
+        return dict(zip([str(path.relative_to(folder)) for path in paths], pool.map(_entry, paths), strict=True))
+
+
+def write_manifest(folder: Path, manifest: Sealed) -> None:
+    """Seal a folder with its manifest, for people to read too."""
+    sealed = msgspec.structs.replace(manifest, seal=_seal(manifest))
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(sealed)) + b"\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; CorruptBundle if it is missing or unreadable."""
+    return _read(folder, Manifest)
+
+
+def read_histories_manifest(folder: Path) -> HistoriesManifest:
+    """The manifest of a snapshot of histories; CorruptBundle if it is missing or unreadable."""
+    return _read(folder, HistoriesManifest)
+
+
+def verify(folder: Path, sealed: Sealed) -> None:
+    """Check every file of a folder against its manifest.
+
+    Raises:
+        CorruptBundle: naming the first file that is missing, truncated or altered.
+    """
+    for name, entry in sealed.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptBundle(path, "missing")
+        if path.stat().st_size != entry.bytes:
+            raise CorruptBundle(path, f"expected {entry.bytes} bytes, found {path.stat().st_size}")
+    found = hash_files(folder)
+    for name, entry in sealed.files.items():
+        if found[name] != entry:
+            raise CorruptBundle(folder / name, f"altered: expected SHA-256 {entry.sha256}, found {found[name].sha256}")
+
+
+def open_histories(folder: Path) -> tuple[HistoriesManifest, Histories]:
+    """Verify a snapshot of histories and map it into memory."""
+    manifest = read_histories_manifest(folder)
+    verify(folder, manifest)
+    return manifest, Histories.load(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """A verified release, ready to answer; immutable once opened.
+
+    Attributes:
+        vectors_ND: product vectors, memory-mapped.
+        products: search over product vectors by inner product with a customer vector.
+        similar: search over product vectors of length one, so that inner product is cosine.
+        units_ND: those vectors of length one, memory-mapped.
+        offers: search over offer vectors, each the mean of its products' vectors.
+    """
+
+    manifest: Manifest
+    catalog: Catalog
+    customer_encoder: CustomerEncoder
+    vectors_ND: NDArray[np.float32]
+    units_ND: NDArray[np.float32]
+    offer_vectors_OD: NDArray[np.float32]
+    products: FlatIndex
+    similar: FlatIndex
+    offers: FlatIndex
+
+    @classmethod
+    def open(cls, folder: Path, device: Device, cache_bytes: int) -> Self:
+        """Verify and open a bundle.
+
+        Args:
+            folder: a published bundle.
+            device: where vectors are searched and customers encoded.
+            cache_bytes: how much memory the indexes of eligible sets may take, for all three searches together.
+
+        Raises:
+            CorruptBundle: a file is missing, truncated, altered or of another format.
+            DeviceUnavailable: the device is not there.
+        """
+        manifest = read_manifest(folder)
+        verify(folder, manifest)
+        vectors_ND, units_ND, offer_vectors_OD = (
+            np.load(folder / "vectors" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("products", "products-unit", "offers")
+        )
+        return cls(
+            manifest=manifest,
+            catalog=Catalog.load(folder / "catalog"),
+            customer_encoder=CustomerEncoder(folder / "customer.onnx", device),
+            vectors_ND=vectors_ND,
+            units_ND=units_ND,
+            offer_vectors_OD=offer_vectors_OD,
+            products=FlatIndex(vectors_ND, device, cache_bytes // 2, folder / "products.faiss"),
+            similar=FlatIndex(units_ND, device, cache_bytes // 4),
+            offers=FlatIndex(offer_vectors_OD, device, cache_bytes // 4),
+        )
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def _seal(manifest: Sealed) -> str:
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))).hexdigest()
+
+
+def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
+    path = folder / MANIFEST
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        raise CorruptBundle(path, "missing") from None
+    except msgspec.MsgspecError as error:
+        raise CorruptBundle(path, f"not a readable manifest: {error}") from error
+    if found.format_version != FORMAT_VERSION:
+        raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {found.format_version}")
+    if found.seal != _seal(found):
+        raise CorruptBundle(path, "altered: its text does not match its own seal")
+    return found

@@ -1,0 +1,240 @@
+"""What can be recommended and where: products, locations, offers and the promotion plan, as columns.
+
+Letters in array names: N products, M locations, O offers, G promotion groups, A attributes.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import Array, Ragged, load_arrays, save_arrays
+from embeddings.vocabulary import Vocabulary
+
+
+class ChannelRule(StrEnum):
+    """Which products a channel may show."""
+
+    EVERYTHING = "everything"  # the whole catalogue
+    ASSORTMENT = "assortment"  # what the location carries
+    PROMOTED = "promoted"  # what the location promotes on that channel at that moment
+
+
+class Attributes(NamedTuple):
+    """Categorical attributes as codes; code 0 means unknown, code ``i`` stands for ``labels[a][i - 1]``."""
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    codes_NA: NDArray[np.int32]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many codes each attribute has, the unknown one included."""
+        return tuple(len(labels) + 1 for labels in self.labels)
+
+
+class Products(NamedTuple):
+    """Everything that is sold.
+
+    Attributes:
+        popularity_N: float32, decayed count of purchases at all locations, as of the data cut-off.
+        trained_N: bool, whether the product was seen in training: its id vector means something.
+        price_N: float32, NaN where unknown.
+    """
+
+    ids: Vocabulary
+    attributes: Attributes
+    price_N: NDArray[np.float32]
+    popularity_N: NDArray[np.float32]
+    trained_N: NDArray[np.bool_]
+
+
+class Locations(NamedTuple):
+    """Every store, branch or place.
+
+    Attributes:
+        coordinates_M2: float64, latitude and longitude in degrees, NaN where unknown.
+        regions_M: int32 code of the region, 0 for unknown; locations of one region are comparable.
+        assortment: the product rows each location carries, ascending.
+        popularity: float32, aligned with ``assortment.values``: decayed count of purchases there.
+        known_M: bool; where False, nothing was sold or declared before the cut-off and the assortment is
+            that of comparable locations.
+    """
+
+    ids: Vocabulary
+    coordinates_M2: NDArray[np.float64]
+    regions_M: NDArray[np.int32]
+    assortment: Ragged
+    popularity: NDArray[np.float32]
+    known_M: NDArray[np.bool_]
+
+
+class Offers(NamedTuple):
+    """Reasons to act now. An empty list of channels or locations means all of them.
+
+    Attributes:
+        kinds_O: the kind's place in ``tables.OFFER_KINDS``.
+        starts_O, ends_O: int64, seconds since 1970 UTC; valid while ``starts <= moment < ends``.
+        audiences_O: code of the audience, -1 for everybody.
+    """
+
+    ids: Vocabulary
+    kinds_O: NDArray[np.uint8]
+    starts_O: NDArray[np.int64]
+    ends_O: NDArray[np.int64]
+    audiences_O: NDArray[np.int32]
+    products: Ragged
+    channels: Ragged
+    locations: Ragged
+
+
+class Promotions(NamedTuple):
+    """The promotion plan: which products a location promotes on a channel in a span of time."""
+
+    channels_G: NDArray[np.int32]
+    locations_G: NDArray[np.int32]
+    starts_G: NDArray[np.int64]
+    ends_G: NDArray[np.int64]
+    products: Ragged
+
+
+class _Words(msgspec.Struct, frozen=True):
+    """The catalogue's texts, few enough to be read whole."""
+
+    channels: dict[str, ChannelRule]
+    audiences: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    attribute_labels: tuple[tuple[str, ...], ...]
+
+
+class Catalog(NamedTuple):
+    """All of it, immutable.
+
+    Attributes:
+        channels: the declared channels, in the order of their codes from 0.
+        audiences: the names of the audiences that offers are meant for, in the order of their codes.
+    """
+
+    channels: Mapping[str, ChannelRule]
+    audiences: tuple[str, ...]
+    products: Products
+    locations: Locations
+    offers: Offers
+    promotions: Promotions
+
+    def channel_code(self, channel: str) -> int | None:
+        """The channel's code, or None if the catalogue does not declare it."""
+        for code, name in enumerate(self.channels):
+            if name == channel:
+                return code
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write into an empty folder."""
+        products, locations, offers, promotions = self.products, self.locations, self.offers, self.promotions
+        _save(
+            folder / "products",
+            products.ids,
+            codes=products.attributes.codes_NA,
+            price=products.price_N,
+            popularity=products.popularity_N,
+            trained=products.trained_N,
+        )
+        _save(
+            folder / "locations",
+            locations.ids,
+            coordinates=locations.coordinates_M2,
+            regions=locations.regions_M,
+            assortment=locations.assortment,
+            popularity=locations.popularity,
+            known=locations.known_M,
+        )
+        _save(
+            folder / "offers",
+            offers.ids,
+            kinds=offers.kinds_O,
+            starts=offers.starts_O,
+            ends=offers.ends_O,
+            audiences=offers.audiences_O,
+            products=offers.products,
+            channels=offers.channels,
+            locations=offers.locations,
+        )
+        _save(
+            folder / "promotions",
+            None,
+            channels=promotions.channels_G,
+            locations=promotions.locations_G,
+            starts=promotions.starts_G,
+            ends=promotions.ends_G,
+            products=promotions.products,
+        )
+        words = _Words(dict(self.channels), self.audiences, products.attributes.names, products.attributes.labels)
+        (folder / "words.json").write_bytes(msgspec.json.format(msgspec.json.encode(words)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map what ``save`` wrote into memory."""
+        words = msgspec.json.decode((folder / "words.json").read_bytes(), type=_Words)
+        products, locations = load_arrays(folder / "products"), load_arrays(folder / "locations")
+        offers, promotions = load_arrays(folder / "offers"), load_arrays(folder / "promotions")
+        return cls(
+            channels=words.channels,
+            audiences=words.audiences,
+            products=Products(
+                ids=_ids(products),
+                attributes=Attributes(words.attribute_names, words.attribute_labels, products["codes"]),
+                price_N=products["price"],
+                popularity_N=products["popularity"],
+                trained_N=products["trained"],
+            ),
+            locations=Locations(
+                ids=_ids(locations),
+                coordinates_M2=locations["coordinates"],
+                regions_M=locations["regions"],
+                assortment=_ragged(locations, "assortment"),
+                popularity=locations["popularity"],
+                known_M=locations["known"],
+            ),
+            offers=Offers(
+                ids=_ids(offers),
+                kinds_O=offers["kinds"],
+                starts_O=offers["starts"],
+                ends_O=offers["ends"],
+                audiences_O=offers["audiences"],
+                products=_ragged(offers, "products"),
+                channels=_ragged(offers, "channels"),
+                locations=_ragged(offers, "locations"),
+            ),
+            promotions=Promotions(
+                channels_G=promotions["channels"],
+                locations_G=promotions["locations"],
+                starts_G=promotions["starts"],
+                ends_G=promotions["ends"],
+                products=_ragged(promotions, "products"),
+            ),
+        )
+
+
+def _save(folder: Path, ids: Vocabulary | None, **columns: Array | Ragged) -> None:
+    arrays: dict[str, Array] = {}
+    if ids is not None:
+        arrays |= {f"ids-{name}": array for name, array in ids.arrays().items()}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            arrays |= {f"{name}-offsets": column.offsets, f"{name}-values": column.values}
+        else:
+            arrays[name] = column
+    save_arrays(folder, arrays)
+
+
+def _ids(arrays: dict[str, Array]) -> Vocabulary:
+    return Vocabulary({name.removeprefix("ids-"): array for name, array in arrays.items() if name.startswith("ids-")})
+
+
+def _ragged(arrays: dict[str, NDArray[Any]], name: str) -> Ragged:
+    return Ragged(arrays[f"{name}-offsets"], arrays[f"{name}-values"])

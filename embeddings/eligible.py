@@ -1,0 +1,75 @@
+"""The eligible set: which catalogue rows a context allows, and until when.
+
+Shapes: N rows of the set, R rows asked about.
+"""
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from embeddings.errors import InvalidInput
+
+RowArray = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
+"""The ``valid_until`` of a set that no moment changes."""
+
+_ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
+_FINGERPRINT_BYTES = 16
+
+
+class EligibleSet(NamedTuple):
+    """The catalogue rows allowed in a context. Make one with `of`; compare two by their fingerprints.
+
+    Attributes:
+        rows_N: catalogue rows, int32 or int64, ascending, unique, read-only. May be empty.
+        fingerprint: 16 bytes; equal rows give equal fingerprints, whatever their dtype or ``valid_until``.
+        valid_until: the next moment at which the set may change, with its time zone.
+    """
+
+    rows_N: RowArray
+    fingerprint: bytes
+    valid_until: datetime
+
+    @classmethod
+    def of(cls, rows_N: RowArray, valid_until: datetime) -> Self:
+        """The set of these rows.
+
+        The rows are not copied: a read-only view is kept, so the caller must not write to them afterwards.
+
+        Args:
+            rows_N: 1-D, int32 or int64, non-negative, strictly ascending. Whether they lie inside the
+                catalogue is checked by the index that is asked to search them.
+            valid_until: with its time zone; `FOREVER` where no moment changes the set.
+
+        Raises:
+            InvalidInput: the rows are of another dtype or shape, negative, unsorted or repeated, or the time
+                has no time zone.
+        """
+        if rows_N.ndim != 1 or rows_N.dtype.str not in _ROW_DTYPES:
+            raise InvalidInput("eligible.rows", f"expected 1-D int32 or int64, not {rows_N.ndim}-D {rows_N.dtype}")
+        if rows_N.size and rows_N[0] < 0:
+            raise InvalidInput("eligible.rows", f"expected non-negative rows, not {rows_N[0]}")
+        if not bool(np.all(rows_N[1:] > rows_N[:-1])):
+            raise InvalidInput("eligible.rows", "expected strictly ascending rows, each once")
+        if valid_until.tzinfo is None:
+            raise InvalidInput("eligible.valid_until", "expected a time with its time zone")
+        view_N = rows_N.view()
+        view_N.flags.writeable = False
+        return cls(view_N, _fingerprint(view_N), valid_until)
+
+    def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
+        """Which of some rows belong to the set; (R,)."""
+        if not len(self.rows_N):
+            return np.zeros(len(rows_R), np.bool_)
+        places_R = np.minimum(self.rows_N.searchsorted(rows_R), len(self.rows_N) - 1)
+        return self.rows_N[places_R] == rows_R
+
+
+def _fingerprint(rows_N: RowArray) -> bytes:
+    """Hash of the rows in one canonical form: little-endian int64."""
+    canonical_N = np.ascontiguousarray(rows_N, dtype="<i8")
+    return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES).digest()

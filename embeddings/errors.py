@@ -1,0 +1,79 @@
+"""Every error this project raises on purpose, as one small tree that knows no HTTP.
+
+OpportuneError
+├── InvalidInput            the caller's value is wrong; names the field and what was expected
+│   └── UnknownReference    the value is well-formed but names nothing in the catalogue
+├── InvalidTables           the input tables break the data contract; carries every problem found
+├── CorruptBundle           a file of a published version is missing, truncated or altered
+├── EmptyStore              nothing has been published, or not the version asked for
+├── RefusedByGate           a trained model is worse than the baseline it has to beat
+├── DeviceUnavailable       a device was asked for by name and is not there
+├── UnsupportedSearch       an index was asked for what it cannot answer exactly
+└── EventStoreUnavailable   the event store cannot be reached, so nothing can be acknowledged
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class OpportuneError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InvalidInput(OpportuneError):
+    """A value given by the caller is wrong.
+
+    Attributes:
+        field: path of the value, as the caller wrote it, such as ``context.location.latitude``.
+        expected: what would have been accepted.
+    """
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(f"{field}: {expected}")
+        self.field = field
+        self.expected = expected
+
+
+class UnknownReference(InvalidInput):
+    """A well-formed id names nothing in the catalogue."""
+
+
+class InvalidTables(OpportuneError):
+    """The input tables break the data contract.
+
+    Attributes:
+        problems: one sentence each, naming file, row, column, value and what was expected.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the input tables break the data contract:\n" + "\n".join(f"  {p}" for p in problems))
+        self.problems = tuple(problems)
+
+
+class CorruptBundle(OpportuneError):
+    """A published file is missing, truncated, altered or of another format version."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class EmptyStore(OpportuneError):
+    """The store holds no published version, or not the one asked for."""
+
+
+class RefusedByGate(OpportuneError):
+    """A trained model is worse than the baseline it has to beat."""
+
+
+class DeviceUnavailable(OpportuneError):
+    """A device was asked for by name and is not there; nothing falls back to another silently."""
+
+
+class UnsupportedSearch(OpportuneError):
+    """An index was asked for something it cannot answer exactly."""
+
+
+class EventStoreUnavailable(OpportuneError):
+    """The event store cannot be reached."""

@@ -1,0 +1,90 @@
+"""The one feature encoder: a customer's history and context as the customer tower's input, offline and online.
+
+Letters: B customers, L events, A attributes, C = 4 context codes (channel, location, weekday, hour).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.history import History
+
+WEEKDAYS, HOURS = 7, 24
+_DAY, _HOUR = 86_400, 3_600
+_THURSDAY = 3  # 1970-01-01
+
+
+class Situation(NamedTuple):
+    """A request's context in the catalogue's codes.
+
+    Attributes:
+        channel: code, -1 if unknown.
+        location: row, -1 if unknown.
+        moment: seconds since 1970 UTC.
+    """
+
+    channel: int
+    location: int
+    moment: int
+
+
+class TowerInput(NamedTuple):
+    """What the customer tower reads.
+
+    Attributes:
+        products_BL: int64 product rows of the latest events, newest first; -1 pads.
+        types_BL: int64 codes of event types; 0 pads.
+        ages_BL: float32, ``log2(1 + days since the event)``; 0 pads.
+        attributes_BA: int64 codes of customer attributes; 0 is unknown.
+        context_BC: int64 codes of channel, location, weekday and hour, each shifted by one; 0 is unknown.
+    """
+
+    products_BL: NDArray[np.int64]
+    types_BL: NDArray[np.int64]
+    ages_BL: NDArray[np.float32]
+    attributes_BA: NDArray[np.int64]
+    context_BC: NDArray[np.int64]
+
+
+def encode(histories: Sequence[History], situations: Sequence[Situation], length: int) -> TowerInput:
+    """Encode some customers, each in their own situation.
+
+    Args:
+        histories: B histories; every event in them counts as past.
+        situations: B situations.
+        length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
+    """
+    events = [history.events_E[history.events_E["product"] >= 0][-length:][::-1] for history in histories]
+    width = max(1, max((len(one) for one in events), default=1))
+    products_BL = np.full((len(events), width), -1, np.int64)
+    types_BL = np.zeros((len(events), width), np.int64)
+    days_BL = np.zeros((len(events), width), np.float64)
+    for row, (one, situation) in enumerate(zip(events, situations, strict=True)):
+        products_BL[row, : len(one)] = one["product"]
+        types_BL[row, : len(one)] = one["type"]
+        days_BL[row, : len(one)] = (situation.moment - one["at"]) / _DAY
+    moments_B = np.array([situation.moment for situation in situations], np.int64)
+    return TowerInput(
+        products_BL=products_BL,
+        types_BL=types_BL,
+        ages_BL=np.log2(1 + np.maximum(days_BL, 0)).astype(np.float32),
+        attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(events), -1),
+        context_BC=np.stack(
+            [
+                np.array([situation.channel for situation in situations], np.int64) + 1,
+                np.array([situation.location for situation in situations], np.int64) + 1,
+                (moments_B // _DAY + _THURSDAY) % WEEKDAYS + 1,
+                moments_B % _DAY // _HOUR + 1,
+            ],
+            axis=1,
+        ),
+    )
+
+
+def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The vectors of some rows, zeros where a row is -1; (B, L, D)."""
+    vectors_BLD = vectors_ND[np.maximum(rows_BL, 0)]
+    vectors_BLD[rows_BL < 0] = 0
+    return vectors_BLD

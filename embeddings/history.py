@@ -1,0 +1,138 @@
+"""What a customer did, and every customer's past as of a data cut-off.
+
+A history is one array of records, oldest first, so that a snapshot of all of them is one file, a customer's
+past is a slice of it, and a new event is one insertion. Letters: C customers, E events, A attributes.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import Ragged, load_arrays, save_arrays
+from embeddings.tables import EVENT_TYPES
+from embeddings.vocabulary import Vocabulary
+
+EVENT = np.dtype(
+    [
+        ("at", "<i8"),  # seconds since 1970 UTC
+        ("product", "<i4"),  # row in the catalogue, -1 if the event has no product
+        ("offer", "<i4"),  # row in the catalogue, -1 if the event has no offer
+        ("location", "<i4"),  # row in the catalogue, -1 if unknown
+        ("quantity", "<f4"),
+        ("value", "<f4"),  # NaN if unknown
+        ("type", "u1"),  # 1 + place in tables.EVENT_TYPES; 0 is padding
+        ("channel", "i1"),  # code in the catalogue, -1 if unknown
+    ],
+    align=True,
+)
+"""One event as it lies in memory and on disk; 32 bytes."""
+
+Events: TypeAlias = NDArray[np.void]
+
+EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
+PURCHASE = EVENT_CODES["purchase"]
+
+
+class History(NamedTuple):
+    """One customer's past.
+
+    Attributes:
+        events_E: records of ``EVENT``, oldest first.
+        attributes_A: int32 codes of the customer's attributes, 0 for unknown.
+        audiences: codes of the catalogue's audiences that the customer belongs to.
+    """
+
+    events_E: Events
+    attributes_A: NDArray[np.int32]
+    audiences: tuple[int, ...]
+
+    def append(self, events_E: Events) -> "History":
+        """The history with further events, each at its place in time, after older events of the same second."""
+        added_E = events_E[np.argsort(events_E["at"], kind="stable")]
+        places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
+        return self._replace(events_E=np.insert(self.events_E, places_E, added_E))
+
+
+class _Words(msgspec.Struct, frozen=True):
+    attribute_names: tuple[str, ...]
+    attribute_labels: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Every customer's past as of a data cut-off.
+
+    Attributes:
+        customers: the customers' ids.
+        events: records of ``EVENT``, customer after customer, each one's oldest first.
+        offsets: int64; customer ``c`` owns ``events[offsets[c]:offsets[c + 1]]``.
+        attributes_CA: int32 codes, 0 for unknown.
+        audiences: codes of the catalogue's audiences, by customer.
+        attribute_names, attribute_labels: the words of the customers' attributes.
+    """
+
+    customers: Vocabulary
+    events: Events
+    offsets: NDArray[np.int64]
+    attributes_CA: NDArray[np.int32]
+    audiences: Ragged
+    attribute_names: tuple[str, ...]
+    attribute_labels: tuple[tuple[str, ...], ...]
+
+    def __getitem__(self, row: int) -> History:
+        return History(
+            events_E=self.events[self.offsets[row] : self.offsets[row + 1]],
+            attributes_A=self.attributes_CA[row],
+            audiences=tuple(self.audiences[row].tolist()),
+        )
+
+    @property
+    def attribute_sizes(self) -> tuple[int, ...]:
+        """How many codes each attribute has, the unknown one included."""
+        return tuple(len(labels) + 1 for labels in self.attribute_labels)
+
+    def of(self, customer_id: str | None) -> History:
+        """A customer's past; an empty one for somebody unknown."""
+        row = None if customer_id is None else self.customers.row(customer_id)
+        if row is not None:
+            return self[row]
+        return History(np.zeros(0, EVENT), np.zeros(len(self.attribute_names), np.int32), ())
+
+    def before(self, moment: int) -> Self:
+        """The same customers with only what happened before a moment, in seconds since 1970 UTC."""
+        kept = np.asarray(self.events["at"] < moment)
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
+        return replace(self, events=self.events[kept], offsets=ends[self.offsets])
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder."""
+        arrays: dict[str, NDArray[Any]] = {
+            "events": self.events,
+            "offsets": self.offsets,
+            "attributes": self.attributes_CA,
+            "audiences-offsets": self.audiences.offsets,
+            "audiences-values": self.audiences.values,
+        }
+        save_arrays(folder, arrays | {f"ids-{name}": array for name, array in self.customers.arrays().items()})
+        words = _Words(self.attribute_names, self.attribute_labels)
+        (folder / "words.json").write_bytes(msgspec.json.encode(words))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map what ``save`` wrote into memory."""
+        words = msgspec.json.decode((folder / "words.json").read_bytes(), type=_Words)
+        arrays = load_arrays(folder)
+        ids = {name.removeprefix("ids-"): array for name, array in arrays.items() if name.startswith("ids-")}
+        return cls(
+            customers=Vocabulary(ids),
+            events=arrays["events"],
+            offsets=arrays["offsets"],
+            attributes_CA=arrays["attributes"],
+            audiences=Ragged(arrays["audiences-offsets"], arrays["audiences-values"]),
+            attribute_names=words.attribute_names,
+            attribute_labels=words.attribute_labels,
+        )

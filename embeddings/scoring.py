@@ -1,0 +1,158 @@
+"""The documented score: what a customer buys again, mixed with what the towers propose.
+
+    score(row) = (1 - w) · again(row) + w · near(row)
+
+``again`` is the row's share of the customer's decayed purchases, ``near`` its share under a softmax of inner
+products with the customer's vector, taken over the rows that the towers retrieved. Both are shares of one, so
+``w`` (chosen on the validation window, kept in the manifest) says how much of the score the towers decide.
+
+Letters: E events, R rows bought before, K candidates, D dimensions.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalog import Catalog
+from embeddings.eligibility import Place
+from embeddings.eligible import EligibleSet
+from embeddings.history import PURCHASE, Events
+
+SECONDS_A_DAY = 86_400
+
+RETRIEVED = 200
+"""How many candidates the towers retrieve, in validation and in service alike: ``near`` is a share of these."""
+
+_PRIOR = 100.0
+"""How many purchases' worth the shares of all locations weigh in the popularity of one place."""
+
+
+class ScoreParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the score depends on; part of the recipe and of the manifest.
+
+    Attributes:
+        daily_decay: what remains of a purchase's weight after a day.
+        same_location: how much more a purchase counts at the very location asked about: 1 + this.
+        towers: ``w``, the towers' part of the score, 0 to 1.
+    """
+
+    daily_decay: float = 0.995
+    same_location: float = 2.0
+    towers: float = 0.05
+
+
+class Shares(NamedTuple):
+    """Some catalogue rows, ascending, and each one's share."""
+
+    rows_R: NDArray[np.int64]
+    shares_R: NDArray[np.float32]
+
+    def at(self, rows_K: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The shares of given rows, 0 for those not among these."""
+        if not len(self.rows_R):
+            return np.zeros(len(rows_K), np.float32)
+        places_K = np.minimum(self.rows_R.searchsorted(rows_K), len(self.rows_R) - 1)
+        return np.where(self.rows_R[places_K] == rows_K, self.shares_R[places_K], np.float32(0))
+
+
+def bought_again(events_E: Events, location: int, moment: int, parameters: ScoreParameters) -> Shares:
+    """The share of each product in a customer's decayed purchases.
+
+    A purchase ``t`` days ago weighs ``daily_decay ** t``, times ``1 + same_location`` if it was made at the
+    location asked about: a plain decayed count, after "how often does this customer buy it at this store".
+
+    Args:
+        events_E: the customer's history.
+        location: the location's row, -1 for none.
+        moment: seconds since 1970 UTC; a later purchase weighs as if made now.
+        parameters: the decay and the weight of the location.
+    """
+    bought_E = events_E[(events_E["type"] == PURCHASE) & (events_E["product"] >= 0)]
+    days_E = np.maximum(moment - bought_E["at"], 0) / SECONDS_A_DAY
+    # Relative to the latest purchase, so that a customer away for years keeps weights above underflow.
+    weights_E = parameters.daily_decay ** (days_E - days_E.min(initial=np.inf) if len(days_E) else days_E)
+    if location >= 0:
+        weights_E = weights_E * (1 + parameters.same_location * (bought_E["location"] == location))
+    rows_R, inverse_E = np.unique(bought_E["product"], return_inverse=True)
+    shares_R = np.bincount(inverse_E, weights_E, len(rows_R))
+    return Shares(rows_R.astype(np.int64), (shares_R / max(shares_R.sum(), 1e-30)).astype(np.float32))
+
+
+def nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32], retrieved: int) -> NDArray[np.float32]:
+    """Each candidate's share under a softmax of inner products.
+
+    Args:
+        products_KD: the candidates' vectors, the nearest ones first.
+        customer_D: the customer's vector.
+        retrieved: how many of the first make up the softmax's sum.
+    """
+    inner_K = products_KD @ customer_D
+    weights_K = np.exp(inner_K - inner_K.max(initial=-np.inf))
+    return weights_K / max(float(weights_K[:retrieved].sum()), 1e-30)
+
+
+class Scored(NamedTuple):
+    """Candidates with their score, the best first; ties by ascending row.
+
+    Attributes:
+        rows_K: int64 catalogue rows.
+        scores_K: float32, the documented score.
+        again_K, near_K: float32, its two terms before mixing.
+    """
+
+    rows_K: NDArray[np.int64]
+    scores_K: NDArray[np.float32]
+    again_K: NDArray[np.float32]
+    near_K: NDArray[np.float32]
+
+
+def mix(
+    again: Shares,
+    retrieved_K: NDArray[np.int64],
+    eligible: EligibleSet,
+    customer_D: NDArray[np.float32],
+    vectors_ND: NDArray[np.float32],
+    towers: float,
+) -> Scored:
+    """Score what the towers retrieved together with what the customer bought before.
+
+    Args:
+        again: from ``bought_again``.
+        retrieved_K: distinct rows the towers retrieved, the nearest first; -1 pads are passed over.
+        eligible: what may be shown; rows outside it are left out.
+        customer_D: the customer's vector.
+        vectors_ND: the product vectors.
+        towers: ``w``.
+    """
+    near_rows = retrieved_K[retrieved_K >= 0]
+    own_rows = again.rows_R[eligible.contains(again.rows_R)]
+    rows_K = np.concatenate([near_rows, own_rows[~np.isin(own_rows, near_rows)]])
+    near_K = nearness(vectors_ND[rows_K], customer_D, min(len(near_rows), RETRIEVED))
+    again_K = again.at(rows_K)
+    scores_K = ((1 - towers) * again_K + towers * near_K).astype(np.float32)
+    order = np.lexsort((rows_K, -scores_K))
+    return Scored(rows_K[order], scores_K[order], again_K[order], near_K[order])
+
+
+def popular(catalog: Catalog, rows_R: NDArray[np.integer], place: Place) -> Shares:
+    """The share of some products, given by ascending rows, in recent purchases in a place.
+
+    The decayed counts of the place's locations, smoothed towards the shares of all locations as if
+    ``_PRIOR`` more purchases had been seen there; without a place, the shares of all locations.
+    """
+    rows_R = rows_R.astype(np.int64)
+    everywhere_N = catalog.products.popularity_N
+    counts_R = everywhere_N[rows_R] / max(float(everywhere_N.sum()), 1e-30)
+    total = 1.0
+    if place.rows:
+        counts_R, total = counts_R * _PRIOR, _PRIOR
+        assortment = catalog.locations.assortment
+        for row in place.rows:
+            here = slice(int(assortment.offsets[row]), int(assortment.offsets[row + 1]))
+            places = np.minimum(rows_R.searchsorted(assortment.values[here]), max(len(rows_R) - 1, 0))
+            found = rows_R[places] == assortment.values[here] if len(rows_R) else np.zeros(len(places), np.bool_)
+            counts_R[places[found]] += catalog.locations.popularity[here][found]
+            total += float(catalog.locations.popularity[here].sum())
+    return Shares(rows_R, (counts_R / total).astype(np.float32))

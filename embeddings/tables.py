@@ -1,0 +1,171 @@
+"""The input tables: their columns, types and rules, declared once for readers, checks and documentation."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Dtype = Literal["text", "number", "time", "list"]
+
+EVENT_TYPES = ("impression", "click", "view", "add_to_cart", "purchase", "redemption", "dismissal")
+"""Event types in the order of their codes: code 0 is padding, the first type has code 1."""
+
+OFFER_KINDS = ("coupon", "promotion", "content")
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """One column of an input table.
+
+    Attributes:
+        dtype: text, number (a finite float), time (UTC) or list (of texts; in CSV separated by ``|``).
+        required: whether the column must exist and hold no nulls.
+        one_of: the accepted texts, or empty for any.
+        at_least, at_most, above: bounds on a number.
+        refers_to: (table, column) in which every value must occur, where that table was given.
+        means: one line for the documentation.
+    """
+
+    name: str
+    dtype: Dtype = "text"
+    required: bool = False
+    one_of: tuple[str, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    refers_to: tuple[str, str] | None = None
+    means: str
+
+
+class Table(Struct, frozen=True, kw_only=True):
+    """One input table.
+
+    Attributes:
+        key: the column whose values must be unique, or None.
+        attributes: whether any further text column is taken as an attribute; otherwise it is refused.
+        ordered: pairs of time columns, the first of which must not lie after the second.
+        any_of: columns of which every row must fill at least one.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: str | None = None
+    required: bool = False
+    attributes: bool = False
+    ordered: tuple[tuple[str, str], ...] = ()
+    any_of: tuple[str, ...] = ()
+
+    def column(self, name: str) -> Column:
+        """The declared column of that name; KeyError if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+CUSTOMERS = Table(
+    name="customers",
+    key="customer_id",
+    attributes=True,
+    columns=(
+        Column(name="customer_id", required=True, means="the customer's id in your systems"),
+        Column(
+            name="audiences",
+            dtype="list",
+            means="the audiences this customer belongs to, as offers name them",
+        ),
+    ),
+)
+
+PRODUCTS = Table(
+    name="products",
+    key="product_id",
+    attributes=True,
+    columns=(
+        Column(name="product_id", required=True, means="the product's id in your systems"),
+        Column(name="price", dtype="number", at_least=0, means="list price, in one currency for all products"),
+        Column(
+            name="locations",
+            dtype="list",
+            refers_to=("locations", "location"),
+            means="where the product is carried, besides the locations that sold it before the cut-off",
+        ),
+    ),
+)
+
+LOCATIONS = Table(
+    name="locations",
+    key="location",
+    columns=(
+        Column(name="location", required=True, means="the location's id in your systems"),
+        Column(name="latitude", dtype="number", at_least=-90, at_most=90, means="degrees north"),
+        Column(name="longitude", dtype="number", at_least=-180, at_most=180, means="degrees east"),
+        Column(name="region", means="locations of one region are comparable with each other"),
+    ),
+)
+
+OFFERS = Table(
+    name="offers",
+    key="offer_id",
+    ordered=(("starts", "ends"),),
+    columns=(
+        Column(name="offer_id", required=True, means="the offer's id in your systems"),
+        Column(name="kind", one_of=OFFER_KINDS, means="what sort of reason to act it is; coupon if absent"),
+        Column(
+            name="products",
+            dtype="list",
+            required=True,
+            refers_to=("products", "product_id"),
+            means="the products the offer covers",
+        ),
+        Column(name="starts", dtype="time", required=True, means="first moment of validity"),
+        Column(name="ends", dtype="time", required=True, means="first moment after validity"),
+        Column(name="channels", dtype="list", means="channels it may be shown on; every channel if absent"),
+        Column(
+            name="locations",
+            dtype="list",
+            refers_to=("locations", "location"),
+            means="locations it is valid at; every location if absent",
+        ),
+        Column(name="audience", means="the audience it is meant for; everybody if absent"),
+    ),
+)
+
+PROMOTIONS = Table(
+    name="promotions",
+    ordered=(("starts", "ends"),),
+    columns=(
+        Column(name="channel", required=True, means="the channel that promotes the product, such as mailer"),
+        Column(
+            name="location",
+            required=True,
+            refers_to=("locations", "location"),
+            means="the location it applies to",
+        ),
+        Column(
+            name="product_id",
+            required=True,
+            refers_to=("products", "product_id"),
+            means="the promoted product",
+        ),
+        Column(name="starts", dtype="time", required=True, means="first moment of the promotion"),
+        Column(name="ends", dtype="time", required=True, means="first moment after the promotion"),
+    ),
+)
+
+EVENTS = Table(
+    name="events",
+    required=True,
+    any_of=("product_id", "offer_id"),
+    columns=(
+        Column(name="customer_id", required=True, means="who acted"),
+        Column(name="type", required=True, one_of=EVENT_TYPES, means="what happened"),
+        Column(name="at", dtype="time", required=True, means="when it happened"),
+        Column(name="product_id", refers_to=("products", "product_id"), means="the product it happened to"),
+        Column(name="offer_id", refers_to=("offers", "offer_id"), means="the offer it happened to"),
+        Column(name="location", refers_to=("locations", "location"), means="where it happened"),
+        Column(name="channel", means="the channel it came through"),
+        Column(name="quantity", dtype="number", above=0, means="pieces bought; 1 if absent"),
+        Column(name="value", dtype="number", at_least=0, means="what was paid, in the products' currency"),
+    ),
+)
+
+TABLES: tuple[Table, ...] = (CUSTOMERS, PRODUCTS, LOCATIONS, OFFERS, EVENTS, PROMOTIONS)

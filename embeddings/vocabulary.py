@@ -1,0 +1,86 @@
+"""External ids and the rows they stand for, looked up in memory-mapped arrays.
+
+Nothing is copied into a dictionary: a vocabulary of millions costs no memory and no start-up time, and worker
+processes share its pages.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import Array, Arrays
+
+
+def _hash(encoded: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
+
+
+class Vocabulary:
+    """An immutable list of distinct ids; an id's place in the list is its row.
+
+    Rows are found by binary search over sorted 64-bit hashes; the id itself is compared, so a collision of
+    hashes cannot confuse two ids.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        """Take what ``arrays()`` gave, from memory or from a memory map."""
+        self._text: NDArray[np.uint8] = arrays["text"]
+        self._offsets: NDArray[np.int64] = arrays["offsets"]
+        self._hashes: NDArray[np.uint64] = arrays["hashes"]
+        self._rows: NDArray[np.int32] = arrays["rows"]
+
+    @classmethod
+    def of(cls, ids: Sequence[str]) -> Self:
+        """Build from distinct ids, in the order of their rows; ValueError if one occurs twice."""
+        if len(set(ids)) != len(ids):
+            raise ValueError("a vocabulary needs distinct ids")
+        encoded = [one.encode() for one in ids]
+        lengths = np.array([len(one) for one in encoded], dtype=np.int64)
+        hashes = np.array([_hash(one) for one in encoded], dtype=np.uint64)
+        order = np.argsort(hashes, kind="stable")
+        return cls(
+            {
+                "text": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+                "offsets": np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
+                "hashes": hashes[order],
+                "rows": order.astype(np.int32),
+            }
+        )
+
+    def arrays(self) -> dict[str, Array]:
+        """What has to be kept to build this vocabulary again."""
+        return {"text": self._text, "offsets": self._offsets, "hashes": self._hashes, "rows": self._rows}
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __contains__(self, one: str) -> bool:
+        return self.row(one) is not None
+
+    def row(self, one: str) -> int | None:
+        """The row of an id, or None if the vocabulary does not hold it."""
+        encoded = one.encode()
+        wanted = np.uint64(_hash(encoded))
+        place = int(self._hashes.searchsorted(wanted))
+        while place < len(self._hashes) and self._hashes[place] == wanted:
+            row = int(self._rows[place])
+            if self._encoded(row) == encoded:
+                return row
+            place += 1
+        return None
+
+    def id(self, row: int) -> str:
+        """The id at a row from 0 to ``len(self) - 1``."""
+        return self._encoded(row).decode()
+
+    def ids(self, rows: Iterable[int] | None = None) -> list[str]:
+        """The ids at some rows, or all of them in order."""
+        return [self.id(row) for row in (range(len(self)) if rows is None else rows)]
+
+    def _encoded(self, row: int) -> bytes:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of a vocabulary of {len(self)}")
+        return self._text[self._offsets[row] : self._offsets[row + 1]].tobytes()

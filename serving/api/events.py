@@ -1,0 +1,92 @@
+"""``POST /v1/events``: what customers did."""
+
+from typing import Annotated, Any
+
+from litestar import Request, post
+from litestar.datastructures import State
+from msgspec import Meta, Struct
+
+from embeddings.catalog import Catalog
+from embeddings.errors import InvalidInput, UnknownReference
+from serving.api.decode import BodyDecoder
+from serving.api.problems import Problem, problem_of
+from serving.clock import Clock
+from serving.metrics import Metrics
+from serving.slot import BundleSlot
+from serving.state.events import Event, EventStore
+
+
+class EventsRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Events in any order."""
+
+    events: Annotated[tuple[Event, ...], Meta(min_length=1, max_length=1000)]
+
+
+class Rejected(Struct, frozen=True):
+    """An event that was not stored, by its place in the request."""
+
+    index: int
+    error: Problem
+
+
+class EventsResponse(Struct, frozen=True):
+    """What became of the events; every one is accepted, a duplicate or rejected."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+
+
+_decoder = BodyDecoder(EventsRequest)
+_NEEDS_PRODUCT = frozenset({"view", "add_to_cart", "purchase"})
+
+
+@post("/v1/events", status_code=202, summary="Report what customers did")
+async def events(request: Request[Any, Any, Any], state: State) -> EventsResponse:
+    """Accepted events are durable, and visible in the very next recommendation for their customer.
+
+    A malformed event refuses the whole request; one that names something unknown is rejected by itself.
+    """
+    given = (await _decoder.read(request)).events
+    slot: BundleSlot = state.slot
+    store: EventStore = state.events
+    clock: Clock = state.clock
+    valid: list[Event] = []
+    rejected: list[Rejected] = []
+    for index, event in enumerate(given):
+        try:
+            _check(event, f"events[{index}]", slot.current.bundle.catalog)
+            clock.happened(f"events[{index}].at", event.at)
+        except InvalidInput as error:
+            rejected.append(Rejected(index, problem_of(error)))
+        else:
+            valid.append(event)
+    new = await store.add(valid) if valid else []
+    # The model may have been swapped while the store was writing: histories of the one that answers now matter.
+    slot.current.live.apply(new)
+    counts: Metrics = state.metrics
+    for outcome, count in (
+        ("accepted", len(new)),
+        ("duplicate", len(valid) - len(new)),
+        ("rejected", len(rejected)),
+    ):
+        counts.events.labels(outcome).inc(count)
+    return EventsResponse(accepted=len(new), duplicates=len(valid) - len(new), rejected=rejected)
+
+
+def _check(event: Event, field: str, catalog: Catalog) -> None:
+    """Raise InvalidInput if an event names something unknown, or too little."""
+    for name, value, known in (
+        ("product_id", event.product_id, catalog.products.ids),
+        ("offer_id", event.offer_id, catalog.offers.ids),
+        ("location", event.location, catalog.locations.ids),
+        ("channel", event.channel, catalog.channels),
+    ):
+        if value is not None and value not in known:
+            raise UnknownReference(f"{field}.{name}", f"expected one that the catalogue knows, got {value!r}")
+    if event.type in _NEEDS_PRODUCT and event.product_id is None:
+        raise InvalidInput(f"{field}.product_id", f"expected the product of this {event.type}")
+    if event.type == "redemption" and event.offer_id is None:
+        raise InvalidInput(f"{field}.offer_id", "expected the offer of this redemption")
+    if event.product_id is None and event.offer_id is None:
+        raise InvalidInput(f"{field}.product_id", f"expected the product or the offer of this {event.type}")

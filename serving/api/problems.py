@@ -1,0 +1,114 @@
+"""Errors as RFC 9457 problem details: the one place that knows both the error tree and HTTP."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from msgspec import UNSET, Struct, UnsetType
+
+from embeddings import errors
+
+_log = logging.getLogger("opportune.serve")
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+
+class MalformedBody(errors.OpportuneError):
+    """The body is not JSON at all."""
+
+
+class UnsupportedMediaType(errors.OpportuneError):
+    """The body is not declared as JSON."""
+
+
+class UnknownResource(errors.OpportuneError):
+    """The path names something that the catalogue does not hold."""
+
+
+class Problem(Struct, frozen=True):
+    """RFC 9457 problem details.
+
+    Attributes:
+        type: a URN that names the kind of problem, for programs.
+        title: the same for people; equal for all problems of a type.
+        status: the HTTP status.
+        detail: what is wrong with this very request, and what was expected.
+        field: path of the offending value, where there is one.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | UnsetType = UNSET
+
+
+STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
+    errors.OpportuneError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.UnknownReference: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidTables: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.CorruptBundle: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.EmptyStore: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.RefusedByGate: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.DeviceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.UnsupportedSearch: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.EventStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    MalformedBody: HTTPStatus.BAD_REQUEST,
+    UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnknownResource: HTTPStatus.NOT_FOUND,
+}
+"""Every error of the tree, and HTTP's word for it; a test proves that none is missing."""
+
+
+def problem_of(error: errors.OpportuneError) -> Problem:
+    """The problem details of one error."""
+    status = STATUSES[type(error)]
+    name = type(error).__name__
+    if isinstance(error, errors.InvalidInput):
+        return Problem(_urn(name), _title(name), status, f"{error.field}: {error.expected}", error.field)
+    # What went wrong inside the service is for its log: a file name helps nobody outside.
+    detail = (
+        str(error)
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.SERVICE_UNAVAILABLE
+        else ("The service failed; its log says why.")
+    )
+    return Problem(_urn(name), _title(name), status, detail)
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's exception handler for everything."""
+    if isinstance(error, errors.OpportuneError):
+        problem = problem_of(error)
+    elif isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        problem = Problem(_urn(phrase.replace(" ", "")), phrase, error.status_code, error.detail or phrase)
+    else:
+        problem = Problem(
+            _urn("InternalError"),
+            "Internal error",
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "The service failed; its log says why.",
+        )
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def _urn(name: str) -> str:
+    return "urn:opportune:problem:" + _words(name, "-")
+
+
+def _title(name: str) -> str:
+    return _words(name, " ").capitalize()
+
+
+def _words(name: str, separator: str) -> str:
+    return "".join(
+        separator + letter.lower() if letter.isupper() and at else letter.lower() for at, letter in enumerate(name)
+    )

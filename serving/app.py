@@ -1,0 +1,71 @@
+"""The application: routes, error answers and the OpenAPI description around one engine."""
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+from serving.api import openapi
+from serving.api.events import events
+from serving.api.model import healthz, model, readyz
+from serving.api.problems import answer_error
+from serving.api.products import similar
+from serving.api.recommend import recommend
+from serving.batcher import Batcher
+from serving.clock import Clock
+from serving.engine import Engine
+from serving.metrics import Metrics, ModelCollector, metered, metrics_page
+from serving.retrieve import Ask, Retrieved, retrieve
+from serving.settings import Settings
+from serving.slot import BundleSlot
+from serving.state.events import EventStore
+
+LARGEST_BODY = 2**20
+LARGEST_BATCH = 32
+
+
+def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore) -> ASGIApp:
+    """The service as an ASGI application.
+
+    Args:
+        settings: what the server was started with.
+        slot: holds the model that answers.
+        events_store: connected.
+    """
+    # GPU indexes are not safe for two threads, even to read: one thread owns the device.
+    executor = ThreadPoolExecutor(1, "device") if settings.device == "cuda" else None
+    batcher: Batcher[Ask, Retrieved] = Batcher(retrieve, LARGEST_BATCH, executor)
+    cut_off = slot.current.bundle.manifest.data_cut_off
+    clock = Clock(settings.clock, int(cut_off.timestamp()))
+    metrics = Metrics()
+    metrics.registry.register(ModelCollector(slot, batcher))
+    app = Litestar(
+        [recommend, events, similar, model, healthz, readyz, metrics_page],
+        state=State(
+            {
+                "engine": Engine(slot, batcher, clock),
+                "slot": slot,
+                "events": events_store,
+                "clock": clock,
+                "metrics": metrics,
+            }
+        ),
+        exception_handlers={Exception: answer_error},
+        request_max_body_size=LARGEST_BODY,
+        logging_config=None,
+        openapi_config=OpenAPIConfig(
+            title="Opportune",
+            version=version("opportune"),
+            description="The right offer, for this customer, here, now, on this channel.",
+            path="/",
+            use_handler_docstrings=True,
+            # The JSON document alone: pages around it would load their scripts from somebody else's server.
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        ),
+    )
+    openapi.complete(app)
+    return metered(app, metrics)

@@ -1,0 +1,41 @@
+"""What "now" means to the service."""
+
+import time
+from datetime import datetime
+
+from embeddings.errors import InvalidInput
+from serving.settings import ClockKind
+
+AHEAD_SECONDS = 86_400
+"""How far ahead of the machine's time an event may lie, for clocks that disagree."""
+
+
+class Clock:
+    """The machine's time, or for replaying history the newest moment seen so far.
+
+    Args:
+        kind: ``wall`` or ``replay``.
+        start: where a replay begins, in seconds since 1970 UTC: the data cut-off of the model.
+    """
+
+    def __init__(self, kind: ClockKind, start: int) -> None:
+        self._replayed = start if kind == "replay" else None
+
+    def now(self) -> int:
+        """Seconds since 1970 UTC."""
+        return int(time.time()) if self._replayed is None else self._replayed
+
+    def moment(self, at: datetime | None) -> int:
+        """The moment a request speaks of: its own, or now; a replayed clock moves on to it."""
+        if at is None:
+            return self.now()
+        moment = int(at.timestamp())
+        if self._replayed is not None:
+            self._replayed = max(self._replayed, moment)
+        return moment
+
+    def happened(self, field: str, at: datetime) -> int:
+        """The moment of an event; InvalidInput if it lies ahead of the machine's time by more than a day."""
+        if self._replayed is None and at.timestamp() > time.time() + AHEAD_SECONDS:
+            raise InvalidInput(field, f"expected a moment not more than a day ahead of now, got {at.isoformat()}")
+        return self.moment(at)

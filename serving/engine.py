@@ -1,0 +1,143 @@
+"""The use case: one recommendation, from a decoded request to its answer."""
+
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import uuid4
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from embeddings.context import Context, Identifier
+from embeddings.features import Situation
+from serving.batcher import Batcher
+from serving.clock import Clock
+from serving.explain import Reason, reasons
+from serving.rank import Kind, Ranked, Source, rank_personal, rank_popular
+from serving.retrieve import Ask, Retrieved
+from serving.slot import BundleSlot, Model
+
+
+class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A recommend call.
+
+    Attributes:
+        customer_id: absent for somebody anonymous.
+        placement: the name of the slot to be filled; a label as long as no placements are declared.
+        kinds: what to recommend.
+        exclude: ids of products or offers not to show; unknown ones are of no effect.
+        explain: whether each item shows what its score is made of.
+    """
+
+    context: Context
+    customer_id: Identifier | None = None
+    placement: Identifier | None = None
+    kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    exclude: Annotated[tuple[Identifier, ...], Meta(max_length=1000)] = ()
+    explain: bool = False
+
+
+class Explanation(Struct, frozen=True):
+    """What a score is made of: ``(1 - towers) * again + towers * near``; a popular item's score is a share of sales."""
+
+    again: float
+    near: float
+    towers: float
+
+
+class Item(Struct, frozen=True):
+    """One recommended product or offer."""
+
+    id: str
+    kind: Kind
+    rank: int
+    score: float
+    source: Source
+    reasons: list[Reason]
+    explanation: Explanation | UnsetType = UNSET
+
+
+class Recommendation(Struct, frozen=True):
+    """The answer to a recommend call.
+
+    Attributes:
+        personalised: whether the customer's own history shaped it.
+        fallback: whether a fallback offer is shown because nothing else was possible.
+        degraded: whether something was unavailable and the answer may be worse for it.
+    """
+
+    recommendation_id: str
+    model_version: str
+    items: list[Item]
+    personalised: bool
+    fallback: bool
+    degraded: bool
+
+
+class Engine:
+    """Answers recommend calls with whatever model is in the slot when they arrive."""
+
+    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, Retrieved], clock: Clock) -> None:
+        self._slot = slot
+        self._batcher = batcher
+        self._clock = clock
+
+    async def recommend(self, request: RecommendRequest) -> Recommendation:
+        """One recommendation.
+
+        Raises:
+            InvalidInput: the context names a channel or location that the catalogue does not know.
+        """
+        model = self._slot.current
+        context, eligibility = request.context, model.eligibility
+        channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
+        situation = Situation(channel, place.nearest, self._clock.moment(context.at))
+        known = None if request.customer_id is None else await model.live.of(request.customer_id)
+
+        products = offers = None
+        if "product" in request.kinds:
+            products = eligibility.products(context, place, situation.moment)
+        if "offer" in request.kinds:
+            audiences = () if known is None else known.history.audiences
+            offers = eligibility.offers(context, place, audiences, situation.moment)
+
+        excluded = _excluded(request.exclude, model)
+        if known is not None and len(known.history.events_E):
+            ask = Ask(model, known.history, situation, products, offers, len(excluded))
+            ranked = rank_personal(ask, await self._batcher.submit(ask), request.limit, excluded)
+        else:
+            ranked = rank_popular(model, place, products, offers, request.limit, excluded)
+        return Recommendation(
+            recommendation_id=uuid4().hex,
+            model_version=model.version,
+            items=[
+                _item(
+                    rank,
+                    one,
+                    model,
+                    reasons(one, model, None if known is None else known.history, place),
+                    request.explain,
+                )
+                for rank, one in enumerate(ranked, start=1)
+            ],
+            personalised=any(one.source != "popular" for one in ranked),
+            fallback=False,
+            degraded=known is not None and known.degraded,
+        )
+
+
+def _excluded(ids: Sequence[str], model: Model) -> set[tuple[Kind, int]]:
+    catalog = model.bundle.catalog
+    found: set[tuple[Kind, int]] = set()
+    for one in ids:
+        if (row := catalog.products.ids.row(one)) is not None:
+            found.add(("product", row))
+        if (row := catalog.offers.ids.row(one)) is not None:
+            found.add(("offer", row))
+    return found
+
+
+def _item(rank: int, one: Ranked, model: Model, why: list[Reason], explain: bool) -> Item:
+    catalog = model.bundle.catalog
+    ids = catalog.products.ids if one.kind == "product" else catalog.offers.ids
+    explanation = Explanation(one.again, one.near, model.bundle.manifest.score.towers) if explain else UNSET
+    return Item(ids.id(one.row), one.kind, rank, one.score, one.source, why, explanation)

@@ -1,0 +1,103 @@
+"""What ``/metrics`` shows: requests, events, the model, its batches and its indexes."""
+
+import time
+from collections.abc import Iterator
+
+from litestar import Response, get
+from litestar.datastructures import State
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serving.batcher import Batcher
+from serving.retrieve import Ask, Retrieved
+from serving.slot import BundleSlot
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """Everything that is counted, in a registry of this server's own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "opportune_request_seconds",
+            "Time to answer, by route and status",
+            ["route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.events = Counter(
+            "opportune_events", "Events received, by what became of them", ["outcome"], registry=self.registry
+        )
+
+
+class ModelCollector(Collector):
+    """Figures read off the model and the batcher at the moment of asking."""
+
+    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, Retrieved]) -> None:
+        self._slot = slot
+        self._batcher = batcher
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures as of now."""
+        model = GaugeMetricFamily("opportune_model", "The model in service", labels=["version"])
+        model.add_metric([self._slot.current.version], 1)
+        yield model
+        yield CounterMetricFamily("opportune_model_swaps", "Times the model was replaced", value=self._slot.swaps)
+        yield GaugeMetricFamily(
+            "opportune_model_refused",
+            "Whether the published version could not be opened, so that an older one serves",
+            value=self._slot.refused is not None,
+        )
+        yield CounterMetricFamily("opportune_batches", "Batches computed", value=self._batcher.batches)
+        yield CounterMetricFamily(
+            "opportune_batched_requests", "Requests computed in batches", value=self._batcher.computed
+        )
+        bundle = self._slot.current.bundle
+        hits = CounterMetricFamily("opportune_index_hits", "Searches in a set already gathered", labels=["index"])
+        misses = CounterMetricFamily("opportune_index_misses", "Searches that gathered a set", labels=["index"])
+        held = GaugeMetricFamily("opportune_index_bytes", "Memory of gathered sets", labels=["index"])
+        for name, index in (
+            ("products", bundle.products),
+            ("similar", bundle.similar),
+            ("offers", bundle.offers),
+        ):
+            hits.add_metric([name], index.cache.hits)
+            misses.add_metric([name], index.cache.misses)
+            held.add_metric([name], index.cache.bytes)
+        yield from (hits, misses, held)
+
+
+@get("/metrics", summary="Prometheus metrics", media_type="text/plain")
+async def metrics_page(state: State) -> Response[bytes]:
+    """Metrics in Prometheus' text format."""
+    metrics: Metrics = state.metrics
+    return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def metered(app: ASGIApp, metrics: Metrics) -> ASGIApp:
+    """The same application with every HTTP request counted and timed, under its route and not its path."""
+
+    async def measure(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await app(scope, receive, note_status)
+        finally:
+            route = scope.get("path_template") or "unmatched"
+            metrics.requests.labels(route, status).observe(time.perf_counter() - started)
+
+    return measure

@@ -1,0 +1,34 @@
+"""What the service is started with: built once from the command line, passed down, never read again."""
+
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from embeddings.device import Device
+
+ClockKind = Literal["wall", "replay"]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One server's settings.
+
+    Attributes:
+        store: the bundle store to serve from.
+        database: a PostgreSQL URL; None for an embedded PostgreSQL under ``store/state``.
+        device: where vectors are searched and customers encoded.
+        clock: whether "now" is the machine's time or the newest moment seen in a request or event.
+        index_cache_bytes: memory for the indexes of eligible sets, all searches together.
+        live_histories: how many customers' histories stay in memory.
+        swap_poll_seconds: how often the store is looked at for a newly published version.
+    """
+
+    store: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    database: str | None = None
+    device: Device = "cpu"
+    clock: ClockKind = "wall"
+    index_cache_bytes: int = 512 * 2**20
+    live_histories: int = 100_000
+    swap_poll_seconds: float = 0.5

@@ -1,0 +1,97 @@
+"""The one mutable cell of the service: which model answers now."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from embeddings.bundle import ModelBundle, open_histories
+from embeddings.eligibility import Eligibility
+from embeddings.errors import OpportuneError
+from embeddings.features import Situation, encode
+from embeddings.scoring import RETRIEVED
+from embeddings.store import BundleStore
+from serving.popular import PopularRankings
+from serving.settings import Settings
+from serving.state.events import EventStore
+from serving.state.live import LiveHistories
+
+_log = logging.getLogger("opportune.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle with all that speaks in its rows; requests pin one and keep it to their end."""
+
+    bundle: ModelBundle
+    eligibility: Eligibility
+    popular: PopularRankings
+    live: LiveHistories
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self.bundle.manifest.version
+
+
+def open_model(settings: Settings, version: str, events: EventStore) -> Model:
+    """Open, verify and warm up one version; slow, so not on the event loop.
+
+    Raises:
+        CorruptBundle: naming the file that is missing, truncated or altered.
+        DeviceUnavailable: the device is not there.
+    """
+    store = BundleStore(settings.store)
+    bundle = ModelBundle.open(store.bundle(version), settings.device, settings.index_cache_bytes)
+    manifest, histories = open_histories(store.histories(version))
+    live = LiveHistories(histories, manifest, bundle.catalog, events, settings.live_histories)
+    nobody = encode([histories.of(None)], [Situation(-1, -1, 0)], bundle.manifest.history_length)
+    customer_1D = bundle.customer_encoder.encode(nobody, bundle.vectors_ND)
+    # The first search over all rows reads the stored index: a bad one must show now, not in a request.
+    bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, None)
+    # What a bundle holds lives as long as it does. Kept out of the collector's sight, it cannot slow a request.
+    gc.collect()
+    gc.freeze()
+    return Model(bundle, Eligibility(bundle.catalog), PopularRankings(bundle.catalog), live)
+
+
+class BundleSlot:
+    """Holds the model that answers, and replaces it when another version is published.
+
+    Attributes:
+        current: the model in service.
+        refused: the published version that could not be opened and why, or None.
+        swaps: how often the model was replaced.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.current = model
+        self.refused: tuple[str, str] | None = None
+        self.swaps = 0
+
+    async def watch(self, store: BundleStore, open_version: Callable[[str], Model], poll_seconds: float) -> None:
+        """Look for another current version, forever; one that cannot be opened leaves the old one in service."""
+        while True:
+            await asyncio.sleep(poll_seconds)
+            try:
+                version = await asyncio.to_thread(store.current)
+                if version == self.current.version:
+                    self.refused = None
+                elif self.refused is None or version != self.refused[0]:
+                    await self._swap(version, open_version)
+            except (OpportuneError, OSError) as error:
+                _log.error("cannot read the store, still serving %s: %s", self.current.version, error)
+
+    async def _swap(self, version: str, open_version: Callable[[str], Model]) -> None:
+        try:
+            model = await asyncio.to_thread(open_version, version)
+        except (OpportuneError, OSError) as error:
+            self.refused = (version, str(error))
+            _log.error("refused version %s, still serving %s: %s", version, self.current.version, error)
+            return
+        self.current, self.refused = model, None
+        self.swaps += 1
+        _log.info("now serving %s", version)

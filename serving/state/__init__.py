@@ -1,0 +1,1 @@
+"""What the service remembers: events in PostgreSQL, and the histories they make."""

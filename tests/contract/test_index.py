@@ -1,0 +1,327 @@
+"""One suite for every index on every device.
+
+Equal to a plain loop where the arithmetic is exact, and bitwise to the oracle everywhere.
+
+Shapes: B queries, N rows, D dimensions, K results per query.
+"""
+
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.errors import InvalidInput
+from embeddings.index.base import CandidateIndex, Candidates
+from embeddings.index.exact import ExactIndex
+from embeddings.index.flat import FlatIndex
+
+F32 = npt.NDArray[np.float32]
+MakeIndex = Callable[[F32], CandidateIndex]
+
+TINY_CACHE = 4_000
+
+
+def rows_of(rows: npt.ArrayLike) -> EligibleSet:
+    return EligibleSet.of(np.asarray(rows, dtype=np.int32), FOREVER)
+
+
+def integers(rng: np.random.Generator, count: int, dimensions: int, largest: int) -> F32:
+    """Small whole numbers: every float32 sum of their products is exact, in any order."""
+    return rng.integers(-largest, largest + 1, (count, dimensions)).astype(np.float32)
+
+
+def by_hand(vectors_ND: F32, queries_BD: F32, k: int, rows: list[int]) -> Candidates:
+    """The definition, in plain Python: independent of everything under test."""
+    rows_BK = np.full((len(queries_BD), k), -1, dtype=np.int64)
+    scores_BK = np.full((len(queries_BD), k), -np.inf, dtype=np.float32)
+    for b, query in enumerate(queries_BD.tolist()):
+        scored = [(-sum(q * v for q, v in zip(query, vectors_ND[row].tolist(), strict=True)), row) for row in rows]
+        for place, (negative, row) in enumerate(sorted(scored)[:k]):
+            rows_BK[b, place] = row
+            scores_BK[b, place] = -negative
+    return Candidates(rows_BK, scores_BK)
+
+
+def assert_same(found: Candidates, expected: Candidates) -> None:
+    assert found.rows_BK.dtype == np.int64
+    assert found.scores_BK.dtype == np.float32
+    np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
+    np.testing.assert_array_equal(found.scores_BK, expected.scores_BK)
+
+
+def assert_bitwise(found: Candidates, expected: Candidates) -> None:
+    assert_same(found, expected)
+    assert found.scores_BK.tobytes() == expected.scores_BK.tobytes()
+
+
+@pytest.fixture(
+    params=["exact", "flat-cpu", "flat-cpu-tiny-cache", pytest.param("flat-cuda", marks=pytest.mark.gpu)],
+    scope="session",
+)
+def make_index(request: pytest.FixtureRequest) -> MakeIndex:
+    match request.param:
+        case "exact":
+            return ExactIndex
+        case "flat-cpu":
+            return lambda vectors_ND: FlatIndex(vectors_ND, "cpu")
+        case "flat-cpu-tiny-cache":
+            return lambda vectors_ND: FlatIndex(vectors_ND, "cpu", cache_bytes=TINY_CACHE)
+        case _:
+            if faiss.get_num_gpus() == 0:
+                pytest.skip("FAISS sees no CUDA device: the GPU index is NOT checked on this machine")
+            return lambda vectors_ND: FlatIndex(vectors_ND, "cuda")
+
+
+@pytest.fixture(scope="session", name="vectors_ND")
+def _vectors() -> F32:
+    return np.random.default_rng(7).standard_normal((5_000, 24)).astype(np.float32)
+
+
+@pytest.fixture(scope="session", name="queries_BD")
+def _queries() -> F32:
+    return np.random.default_rng(8).standard_normal((9, 24)).astype(np.float32)
+
+
+SHARES = [0.001, 0.01, 0.1, 0.5, 0.999, 1.0]
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("k", [1, 10, 200])
+def test_any_share_of_the_catalogue_equals_the_oracle(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, share: float, k: int
+):
+    chosen = np.random.default_rng(int(share * 1000)).permutation(len(vectors_ND))
+    eligible = rows_of(np.sort(chosen[: int(share * len(vectors_ND))]))
+    found = make_index(vectors_ND).search(queries_BD, k, eligible)
+    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, k, eligible))
+    assert set(found.rows_BK.ravel().tolist()) <= {*eligible.rows_N.tolist(), -1}
+
+
+def test_no_set_means_every_row(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    index = make_index(vectors_ND)
+    found = index.search(queries_BD, 50, None)
+    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 50, None))
+    assert_bitwise(found, index.search(queries_BD, 50, rows_of(np.arange(len(vectors_ND)))))
+
+
+@pytest.mark.parametrize("rows", [[], [0], [4_999], [17], [3, 4, 4_000]])
+def test_a_set_smaller_than_k_is_padded(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, rows: list[int]):
+    found = make_index(vectors_ND).search(queries_BD, 5, rows_of(rows))
+    assert found.rows_BK.shape == found.scores_BK.shape == (9, 5)
+    assert (np.sort(found.rows_BK[:, : len(rows)], axis=1) == rows).all()
+    assert (found.rows_BK[:, len(rows) :] == -1).all()
+    assert (found.scores_BK[:, len(rows) :] == -np.inf).all()
+    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 5, rows_of(rows)))
+
+
+def test_k_larger_than_the_catalogue(make_index: MakeIndex, queries_BD: F32):
+    vectors_ND = np.random.default_rng(1).standard_normal((40, 24)).astype(np.float32)
+    found = make_index(vectors_ND).search(queries_BD, 100, None)
+    assert (found.rows_BK[:, 40:] == -1).all()
+    assert (np.sort(found.rows_BK[:, :40], axis=1) == np.arange(40)).all()
+
+
+def test_an_empty_catalogue_and_an_empty_batch(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    assert (make_index(vectors_ND[:0]).search(queries_BD, 3, None).rows_BK == -1).all()
+    assert (make_index(vectors_ND[:0]).search(queries_BD, 3, rows_of([])).rows_BK == -1).all()
+    assert make_index(vectors_ND).search(queries_BD[:0], 3, None).rows_BK.shape == (0, 3)
+
+
+@pytest.mark.parametrize("largest", [1, 3, 50])
+@pytest.mark.parametrize("dimensions", [1, 2, 8, 17])
+@pytest.mark.parametrize("k", [1, 7, 60])
+def test_ties_go_to_the_smaller_row(make_index: MakeIndex, largest: int, dimensions: int, k: int):
+    rng = np.random.default_rng(largest * 100 + dimensions)
+    vectors_ND, queries_BD = integers(rng, 400, dimensions, largest), integers(rng, 6, dimensions, largest)
+    rows = sorted(rng.choice(400, 300, replace=False).tolist())
+    found = make_index(vectors_ND).search(queries_BD, k, rows_of(rows))
+    assert_same(found, by_hand(vectors_ND, queries_BD, k, rows))
+
+
+@pytest.mark.parametrize("k", [1, 10, 299, 300, 301])
+def test_ties_far_beyond_k(make_index: MakeIndex, k: int):
+    """1,500 copies of one vector straddle k: whichever ones FAISS meets first, the smallest rows win."""
+    rng = np.random.default_rng(3)
+    vectors_ND = integers(rng, 2_000, 8, 4)
+    vectors_ND[rng.choice(2_000, 1_500, replace=False)] = vectors_ND[0]
+    queries_BD = np.vstack([vectors_ND[:1], -vectors_ND[:1], np.zeros((1, 8), np.float32)])
+    found = make_index(vectors_ND).search(queries_BD, k, None)
+    assert_same(found, by_hand(vectors_ND, queries_BD, k, list(range(2_000))))
+
+
+def test_near_ties_are_told_apart_to_the_last_bit(make_index: MakeIndex):
+    """Vectors that differ in their last bits only: FAISS' order of summation would shuffle them."""
+    rng = np.random.default_rng(11)
+    base_D = rng.standard_normal(64).astype(np.float32)
+    noise_ND = rng.integers(-2, 3, (1_500, 64)).astype(np.float32) * np.float32(2.0**-24)
+    vectors_ND = (base_D * (1 + noise_ND)).astype(np.float32)
+    queries_BD = np.vstack([base_D, rng.standard_normal((3, 64)).astype(np.float32)]).astype(np.float32)
+    for eligible in (None, rows_of(np.arange(0, 1_500, 2))):
+        found = make_index(vectors_ND).search(queries_BD, 30, eligible)
+        assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 30, eligible))
+
+
+def test_scores_are_the_inner_products(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    found = make_index(vectors_ND).search(queries_BD, 20, None)
+    wide_BN = queries_BD.astype(np.float64) @ vectors_ND.astype(np.float64).T
+    expected_BK = np.take_along_axis(wide_BN, found.rows_BK, axis=1)
+    np.testing.assert_allclose(found.scores_BK, expected_BK, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.scores_BK, -np.sort(-wide_BN, axis=1)[:, :20], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 60, 400])
+def test_a_batch_answers_as_its_queries_alone(make_index: MakeIndex, vectors_ND: F32, k: int):
+    index = make_index(vectors_ND)
+    queries_BD = np.random.default_rng(5).standard_normal((33, 24)).astype(np.float32)
+    for eligible in (None, rows_of(np.arange(0, 5_000, 3))):
+        batch = index.search(queries_BD, k, eligible)
+        for b in range(len(queries_BD)):
+            alone = index.search(queries_BD[b : b + 1], k, eligible)
+            assert_bitwise(alone, Candidates(batch.rows_BK[b : b + 1], batch.scores_BK[b : b + 1]))
+
+
+def test_answers_do_not_depend_on_what_is_cached(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    index = make_index(vectors_ND)
+    sets = [rows_of(np.arange(start, 5_000, 150)) for start in range(6)]
+    first = [index.search(queries_BD, 10, eligible) for eligible in sets]
+    for eligible, before in [
+        *zip(reversed(sets), reversed(first), strict=True),
+        *zip(sets, first, strict=True),
+    ]:
+        assert_bitwise(index.search(queries_BD, 10, eligible), before)
+
+
+def test_rows_of_either_width_are_one_set(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    index = make_index(vectors_ND)
+    wide = EligibleSet.of(np.arange(0, 5_000, 9, dtype=np.int64), FOREVER)
+    assert_bitwise(index.search(queries_BD, 10, wide), index.search(queries_BD, 10, rows_of(wide.rows_N)))
+
+
+def test_vectors_may_be_memory_mapped(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, tmp_path_factory: pytest.TempPathFactory
+):
+    path = tmp_path_factory.mktemp("vectors") / "products.npy"
+    np.save(path, vectors_ND)
+    index = make_index(np.load(path, mmap_mode="r"))
+    for eligible in (None, rows_of(np.arange(0, 5_000, 4))):
+        found = index.search(queries_BD, 10, eligible)
+        assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 10, eligible))
+        assert type(found.rows_BK) is type(found.scores_BK) is np.ndarray
+
+
+def test_neither_input_is_written_to(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    vectors, queries = vectors_ND.copy(), queries_BD.copy()
+    make_index(vectors).search(queries, 10, rows_of([1, 2, 3, 500]))
+    assert vectors.flags.writeable
+    np.testing.assert_array_equal(vectors, vectors_ND)
+    np.testing.assert_array_equal(queries, queries_BD)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_queries_that_are_not_finite_are_refused(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, poison: float
+):
+    queries_BD = queries_BD.copy()
+    queries_BD[4, 7] = poison
+    for eligible in (None, rows_of([1, 2]), rows_of([])):
+        with pytest.raises(InvalidInput, match=r"queries.*finite"):
+            make_index(vectors_ND).search(queries_BD, 3, eligible)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused_where_they_are_searched(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, poison: float
+):
+    poisoned_ND = vectors_ND.copy()
+    poisoned_ND[321, 3] = poison
+    index = make_index(poisoned_ND)
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match=r"vectors.*row 321"):
+            index.search(queries_BD, 3, rows_of([5, 321, 400]))
+        with pytest.raises(InvalidInput, match=r"vectors.*row 321"):
+            index.search(queries_BD, 3, None)
+    healthy = rows_of([5, 322, 400])
+    assert_bitwise(index.search(queries_BD, 3, healthy), ExactIndex(vectors_ND).search(queries_BD, 3, healthy))
+
+
+def test_inner_products_that_overflow_are_refused(make_index: MakeIndex):
+    vectors_ND = np.full((30, 4), 1e30, dtype=np.float32)
+    vectors_ND[:15] = 1e-3
+    index = make_index(vectors_ND)
+    queries_BD = np.full((2, 4), 1e10, dtype=np.float32)
+    with pytest.raises(InvalidInput, match="fit float32"):
+        index.search(queries_BD, 3, None)
+    assert (index.search(queries_BD, 3, rows_of(range(15))).rows_BK == [0, 1, 2]).all()
+
+
+def test_queries_of_another_shape_or_dtype_are_refused(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    index = make_index(vectors_ND)
+    for wrong in (queries_BD[:, :23], queries_BD[0], queries_BD[None], queries_BD.astype(np.float64)):
+        with pytest.raises(InvalidInput, match="queries"):
+            index.search(wrong, 3, None)  # pyright: ignore[reportArgumentType]
+
+
+def test_queries_need_not_be_contiguous(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
+    index = make_index(vectors_ND)
+    assert_bitwise(index.search(np.asfortranarray(queries_BD), 10, None), index.search(queries_BD, 10, None))
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_refused(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, k: int):
+    with pytest.raises(InvalidInput, match="k: "):
+        make_index(vectors_ND).search(queries_BD, k, None)
+
+
+@pytest.mark.parametrize("rows", [[4_999, 5_000], [5_000], list(range(1, 5_001))])
+def test_rows_of_another_catalogue_are_refused(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, rows: list[int]
+):
+    with pytest.raises(InvalidInput, match=r"eligible.rows"):
+        make_index(vectors_ND).search(queries_BD, 3, rows_of(rows))
+
+
+def test_vectors_of_another_shape_or_dtype_are_refused(make_index: MakeIndex, vectors_ND: F32):
+    for wrong in (
+        vectors_ND[0],
+        vectors_ND.astype(np.float64),
+        vectors_ND[:, :0],
+        np.asfortranarray(vectors_ND),
+    ):
+        with pytest.raises(InvalidInput, match="vectors"):
+            make_index(wrong)  # pyright: ignore[reportArgumentType]
+
+
+@st.composite
+def _searches(draw: st.DrawFn) -> tuple[F32, F32, int, list[int], bool]:
+    """Whole numbers for exact arithmetic, or any float32 of moderate size; often with repeated vectors."""
+    whole = draw(st.booleans())
+    numbers = st.integers(-3, 3).map(float) if whole else st.floats(-1e3, 1e3, width=32, allow_subnormal=True)
+    count, dimensions, batch = draw(st.integers(1, 60)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
+    distinct_ND = draw(arrays(np.float32, (count, dimensions), elements=numbers))
+    copies = draw(st.lists(st.integers(0, count - 1), max_size=60))
+    vectors_ND = np.ascontiguousarray(np.vstack([distinct_ND, distinct_ND[copies]]))
+    queries_BD = draw(arrays(np.float32, (batch, dimensions), elements=numbers))
+    rows = sorted(draw(st.sets(st.integers(0, len(vectors_ND) - 1))))
+    return vectors_ND, queries_BD, draw(st.integers(1, 40)), rows, whole
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=_searches())
+def test_any_search_is_exact(make_index: MakeIndex, case: tuple[F32, F32, int, list[int], bool]):
+    vectors_ND, queries_BD, k, rows, whole = case
+    eligible = rows_of(rows)
+    found = make_index(vectors_ND).search(queries_BD, k, eligible)
+    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, k, eligible))
+    if whole:
+        assert_same(found, by_hand(vectors_ND, queries_BD, k, rows))
+    for b in range(len(queries_BD)):
+        returned = [row for row in found.rows_BK[b].tolist() if row != -1]
+        assert len(returned) == len(set(returned)) == min(k, len(rows))
+        assert set(returned) <= set(rows)
+        assert (np.diff(found.scores_BK[b, : len(returned)]) <= 0).all()

@@ -1,0 +1,60 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.errors import InvalidInput
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@given(st.sets(st.integers(0, 2**31 - 1)), st.sets(st.integers(0, 2**31 - 1)))
+def test_fingerprints_are_equal_exactly_where_the_rows_are(one: set[int], other: set[int]):
+    first = EligibleSet.of(np.array(sorted(one), dtype=np.int32), NOON)
+    wide = EligibleSet.of(np.array(sorted(one), dtype=np.int64), FOREVER)
+    second = EligibleSet.of(np.array(sorted(other), dtype=np.int32), NOON)
+    assert first.fingerprint == wide.fingerprint
+    assert len(first.fingerprint) == 16
+    assert (first.fingerprint == second.fingerprint) == (one == other)
+
+
+def test_a_strided_view_has_the_fingerprint_of_its_rows():
+    strided = EligibleSet.of(np.arange(20)[::2], NOON)
+    assert strided.fingerprint == EligibleSet.of(np.arange(0, 20, 2), NOON).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (np.array([2, 1]), "ascending"),
+        (np.array([1, 1]), "ascending"),
+        (np.array([-1, 1]), "non-negative"),
+        (np.array([[1, 2]]), "1-D"),
+        (np.array([1.0, 2.0]), "int32 or int64"),
+        (np.array([1, 2], dtype=np.uint32), "int32 or int64"),
+        (np.array([1, 2], dtype=">i4"), "int32 or int64"),
+    ],
+)
+def test_rows_that_break_the_contract_are_refused(rows: np.ndarray, expected: str):
+    with pytest.raises(InvalidInput, match=expected):
+        EligibleSet.of(rows, NOON)
+
+
+def test_a_time_without_zone_is_refused():
+    with pytest.raises(InvalidInput, match="time zone"):
+        EligibleSet.of(np.array([1]), datetime(2026, 3, 1))  # noqa: DTZ001
+
+
+def test_the_rows_kept_are_read_only_and_the_given_ones_stay_as_they_were():
+    given_N = np.array([1, 5])
+    kept = EligibleSet.of(given_N, NOON)
+    assert given_N.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        kept.rows_N[0] = 3
+
+
+def test_an_empty_set_is_a_set():
+    assert len(EligibleSet.of(np.array([], dtype=np.int32), NOON).rows_N) == 0

@@ -1,0 +1,1 @@
+"""The offline retraining job: tables in, one published release out."""

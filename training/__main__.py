@@ -1,0 +1,78 @@
+"""``opportune-train``: one retraining run."""
+
+import argparse
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.logging import RichHandler
+
+from embeddings.errors import DeviceUnavailable, InvalidInput, InvalidTables, RefusedByGate
+
+PUBLISHED, BAD_INPUT, REFUSED = 0, 2, 3
+
+
+def main() -> None:
+    """Run the command line and exit: 0 published, 2 bad input, 3 refused by the gate."""
+    arguments = _parser().parse_args()
+    # implicit and FAISS bring thread pools of their own; OpenBLAS' would only contend with them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(show_path=False, omit_repeated_times=False)],
+    )
+    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    from training.config import RECIPES, read_recipe  # noqa: PLC0415 - after the thread settings
+    from training.job import run  # noqa: PLC0415 - torch takes seconds to import; --help should not wait
+
+    try:
+        recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
+        manifest = run(
+            arguments.data,
+            arguments.store,
+            recipe,
+            until=arguments.until,
+            device=arguments.device,
+            gated=not arguments.no_gate,
+        )
+    except (InvalidInput, InvalidTables, DeviceUnavailable) as error:
+        print(f"opportune-train: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except RefusedByGate as error:
+        print(f"opportune-train: refused by the gate: {error}", file=sys.stderr)
+        sys.exit(REFUSED)
+    print(f"published {manifest.version} in {arguments.store}")
+    sys.exit(PUBLISHED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="opportune-train", description="Train on past events and publish a bundle.")
+    parser.add_argument(
+        "--data", required=True, help="complete-journey, complete-journey-today, or a directory of tables"
+    )
+    parser.add_argument("--store", required=True, type=Path, help="the store to publish into; created if absent")
+    parser.add_argument(
+        "--until",
+        type=_moment,
+        help="data cut-off, ISO 8601, UTC if without a zone; default: the newest event",
+    )
+    parser.add_argument("--recipe", type=Path, help="a TOML recipe; default: training/recipes/default.toml")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--no-gate", action="store_true", help="publish even a model worse than popularity")
+    return parser
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a moment such as 2017-12-04T04:01:20Z; got {text!r}") from None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Master data as columns, and what the events before a moment say about it.
+
+Products, locations, offers and the promotion plan are known whatever the moment. What is carried where and what
+is popular is observed, and only from events before the moment given. Letters: N products, M locations, O offers.
+"""
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from embeddings.arrays import Ragged
+from embeddings.catalog import Attributes, Catalog, Locations, Offers, Products, Promotions
+from embeddings.history import PURCHASE, Events
+from embeddings.tables import OFFER_KINDS, PRODUCTS, Table
+from embeddings.vocabulary import Vocabulary
+from training.config import AssortmentConfig, Recipe
+from training.datasets import Dataset
+
+_DAY = 86_400
+
+
+def master_catalog(dataset: Dataset, recipe: Recipe, until: datetime) -> Catalog:
+    """The catalogue without anything observed: nothing is carried, popular or trained yet.
+
+    Of the promotion plan only what is still to come or running at ``until`` is kept.
+    """
+    products, locations, offers = (frame.collect() for frame in (dataset.products, dataset.locations, dataset.offers))
+    product_ids = Vocabulary.of(products["product_id"].to_list())
+    location_ids = Vocabulary.of(locations["location"].to_list())
+    channels = pl.DataFrame({"name": list(recipe.channels)})["name"]
+    declared = products.select("product_id", "locations").explode("locations").drop_nulls()
+    carried = Ragged.grouped(
+        rows_of(declared["locations"], locations["location"]),
+        rows_of(declared["product_id"], products["product_id"]),
+        len(location_ids),
+    )
+    audiences = offers["audience"].drop_nulls().unique().sort()
+    return Catalog(
+        channels=recipe.channels,
+        audiences=tuple(audiences.to_list()),
+        products=Products(
+            ids=product_ids,
+            attributes=attributes_of(products, PRODUCTS),
+            price_N=products["price"].fill_null(float("nan")).to_numpy().astype(np.float32),
+            popularity_N=np.zeros(len(product_ids), np.float32),
+            trained_N=np.zeros(len(product_ids), np.bool_),
+        ),
+        locations=Locations(
+            ids=location_ids,
+            coordinates_M2=locations.select("latitude", "longitude").fill_null(float("nan")).to_numpy(),
+            regions_M=attributes_of_column(locations["region"])[1],
+            assortment=carried,
+            popularity=np.zeros(len(carried.values), np.float32),
+            known_M=np.diff(carried.offsets) > 0,
+        ),
+        offers=Offers(
+            ids=Vocabulary.of(offers["offer_id"].to_list()),
+            kinds_O=rows_of(offers["kind"].fill_null(OFFER_KINDS[0]), pl.Series(OFFER_KINDS)).astype(np.uint8),
+            starts_O=seconds_of(offers["starts"]),
+            ends_O=seconds_of(offers["ends"]),
+            audiences_O=rows_of(offers["audience"], audiences),
+            products=_lists(offers["products"], products["product_id"]),
+            channels=_lists(offers["channels"], channels),
+            locations=_lists(offers["locations"], locations["location"]),
+        ),
+        promotions=_promotions(dataset, until, channels, locations["location"], products["product_id"]),
+    )
+
+
+def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentConfig) -> Catalog:
+    """The catalogue with assortments and popularity as events before a moment show them.
+
+    A location carries what was declared for it and what was bought there. One for which neither says anything is
+    taken to carry what comparable locations carry: those of its region (of all regions, if the region has none)
+    whose assortment is at least ``comparable_size`` of the widest, and of their products those that at least
+    ``comparable_share`` of them carry.
+
+    Args:
+        catalog: from ``master_catalog``.
+        events: events of any customers, in any order; those at or after the moment are left out.
+        moment: seconds since 1970 UTC.
+        config: how popularity decays and what comparable means.
+    """
+    products, locations = catalog.products, catalog.locations
+    sold = events[(events["type"] == PURCHASE) & (events["product"] >= 0) & (events["at"] < moment)]
+    weights = config.popularity_daily_decay ** ((moment - sold["at"]) / _DAY)
+    placed = sold["location"] >= 0
+    size, count = len(products.ids), len(locations.ids)
+    # One key a (location, product) pair, ascending: exactly the order in which assortments lie.
+    sold_keys = sold["location"][placed].astype(np.int64) * size + sold["product"][placed]
+    declared = np.repeat(np.arange(count, dtype=np.int64), np.diff(locations.assortment.offsets))
+    keys, inverse = np.unique(
+        np.concatenate([sold_keys, declared * size + locations.assortment.values]), return_inverse=True
+    )
+    popularity = np.bincount(inverse[: len(sold_keys)], weights[placed], len(keys)).astype(np.float32)
+    assortment = Ragged.grouped(keys // size, keys % size, count)
+    known_M = np.diff(assortment.offsets) > 0
+    if not known_M.all():
+        assortment, popularity = _assume(assortment, popularity, known_M, locations.regions_M, size, config)
+    trained_N = np.bincount(sold["product"], minlength=size) > 0
+    return catalog._replace(
+        products=products._replace(
+            popularity_N=np.bincount(sold["product"], weights, size).astype(np.float32), trained_N=trained_N
+        ),
+        locations=locations._replace(assortment=assortment, popularity=popularity, known_M=known_M),
+    )
+
+
+def rows_of(values: pl.Series, ids: pl.Series) -> NDArray[np.int32]:
+    """The place of each value among distinct ids, -1 for nulls; a value that is not among them is an error."""
+    physical = values.cast(pl.Enum(ids)).to_physical()
+    return physical.cast(pl.Int32).fill_null(-1).to_numpy()
+
+
+def seconds_of(times: pl.Series) -> NDArray[np.int64]:
+    """Whole seconds since 1970 UTC."""
+    return times.dt.epoch("s").to_numpy().astype(np.int64)
+
+
+def attributes_of(frame: pl.DataFrame, table: Table) -> Attributes:
+    """Every column that the table does not declare, as a categorical attribute."""
+    declared = {column.name for column in table.columns}
+    names = tuple(name for name in frame.columns if name not in declared)
+    coded = [attributes_of_column(frame[name]) for name in names]
+    codes_NA = np.stack([codes for _, codes in coded], axis=1) if coded else np.zeros((frame.height, 0), np.int32)
+    return Attributes(names, tuple(labels for labels, _ in coded), codes_NA)
+
+
+def attributes_of_column(values: pl.Series) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Labels in alphabetical order, and each value's code: 1 + its label's place, 0 for nulls."""
+    labels = values.drop_nulls().unique().sort()
+    return tuple(labels.to_list()), rows_of(values, labels) + np.int32(1)
+
+
+def _lists(lists: pl.Series, ids: pl.Series) -> Ragged:
+    exploded = pl.DataFrame({"row": np.arange(len(lists)), "one": lists}).explode("one").drop_nulls().unique()
+    exploded = exploded.with_columns(pl.Series("value", rows_of(exploded["one"], ids))).sort("row", "value")
+    return Ragged.grouped(exploded["row"].to_numpy(), exploded["value"].to_numpy(), len(lists))
+
+
+def _promotions(
+    dataset: Dataset, until: datetime, channels: pl.Series, locations: pl.Series, products: pl.Series
+) -> Promotions:
+    group = ["channel", "location", "starts", "ends"]
+    plan = dataset.promotions.filter(pl.col("ends") > until).select(*group, "product_id").unique().collect()
+    plan = plan.with_columns(pl.Series("product", rows_of(plan["product_id"], products)))
+    plan = plan.sort(*group, "product")
+    groups = plan.select(*group).unique(maintain_order=True)
+    numbers = plan.select(pl.struct(group).rle_id())[group[0]].to_numpy()
+    return Promotions(
+        channels_G=rows_of(groups["channel"], channels),
+        locations_G=rows_of(groups["location"], locations),
+        starts_G=seconds_of(groups["starts"]),
+        ends_G=seconds_of(groups["ends"]),
+        products=Ragged.grouped(numbers, plan["product"].to_numpy(), groups.height),
+    )
+
+
+def _assume(
+    assortment: Ragged,
+    popularity: NDArray[np.float32],
+    known_M: NDArray[np.bool_],
+    regions_M: NDArray[np.int32],
+    size: int,
+    config: AssortmentConfig,
+) -> tuple[Ragged, NDArray[np.float32]]:
+    """Fill the assortments of locations nothing is known about from comparable ones."""
+    widths_M = np.diff(assortment.offsets)
+    wide_M = known_M & (widths_M >= config.comparable_size * widths_M.max(initial=0))
+    parts: list[NDArray[np.int32]] = []
+    counts: list[NDArray[np.float32]] = []
+    assumed: dict[int, tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
+    for row, known in enumerate(known_M.tolist()):
+        if known:
+            parts.append(assortment[row])
+            counts.append(popularity[assortment.offsets[row] : assortment.offsets[row + 1]])
+            continue
+        region = int(regions_M[row])
+        if region not in assumed:
+            comparable = np.flatnonzero(wide_M & (regions_M == region))
+            assumed[region] = _core(
+                assortment,
+                popularity,
+                comparable if len(comparable) else np.flatnonzero(wide_M),
+                size,
+                config,
+            )
+        parts.append(assumed[region][0])
+        counts.append(assumed[region][1])
+    return Ragged.of(parts), np.concatenate(counts)
+
+
+def _core(
+    assortment: Ragged,
+    popularity: NDArray[np.float32],
+    comparable: NDArray[np.intp],
+    size: int,
+    config: AssortmentConfig,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """What a share of comparable locations carries, and its mean popularity there."""
+    carriers_N = np.zeros(size, np.int64)
+    popularity_N = np.zeros(size, np.float64)
+    for row in comparable.tolist():
+        carriers_N[assortment[row]] += 1
+        popularity_N[assortment[row]] += popularity[assortment.offsets[row] : assortment.offsets[row + 1]]
+    core = np.flatnonzero((carriers_N > 0) & (carriers_N >= config.comparable_share * len(comparable)))
+    return core.astype(np.int32), (popularity_N[core] / max(len(comparable), 1)).astype(np.float32)

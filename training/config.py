@@ -1,0 +1,83 @@
+"""The recipe: everything a training run may be told, frozen, with unknown keys refused."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from embeddings.catalog import ChannelRule
+from embeddings.errors import InvalidInput
+from embeddings.scoring import ScoreParameters
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class AssortmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What locations carry and what is popular there; see the recipe for each key."""
+
+    popularity_daily_decay: Share = 0.98
+    comparable_size: Share = 0.1
+    comparable_share: Share = 0.5
+
+
+class TowersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The shape of the two towers."""
+
+    dimensions: Count = 64
+    history_length: Count = 64
+    heads: Count = 4
+    id_dropout: Share = 0.1
+
+
+class AlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The warm start of the product ids."""
+
+    iterations: Count = 10
+    regularisation: Positive = 0.05
+
+
+class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The optimisation of the towers."""
+
+    epochs: Count = 3
+    baskets_a_batch: Count = 256
+    targets_a_basket: Count = 8
+    uniform_negatives: Count = 1024
+    learning_rate: Positive = 2e-3
+    weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
+    checkpoint_seconds: Annotated[float, Meta(ge=0)] = 30
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One training run's settings, but for its data, its cut-off and its device."""
+
+    channels: Annotated[dict[str, ChannelRule], Meta(min_length=1, max_length=100)]
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
+    validation_days: Count = 28
+    keep_versions: Count = 3
+    assortment: AssortmentConfig = AssortmentConfig()
+    towers: TowersConfig = TowersConfig()
+    als: AlsConfig = AlsConfig()
+    fit: FitConfig = FitConfig()
+    score: ScoreParameters = ScoreParameters()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits, equal for equal recipes."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML recipe; InvalidInput names the key that is unknown or wrong."""
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Recipe)
+    except OSError as error:
+        raise InvalidInput("--recipe", f"expected a readable file; {error}") from error
+    except msgspec.MsgspecError as error:
+        raise InvalidInput(str(path), str(error)) from error

@@ -1,0 +1,207 @@
+"""From fitted towers to the files of a release, each checked against what training computed.
+
+Letters: N products, O offers, D dimensions, L events, A attributes.
+"""
+
+import hashlib
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+
+import faiss
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from embeddings.bundle import (
+    BUNDLE,
+    HISTORIES,
+    HistoriesManifest,
+    Manifest,
+    hash_files,
+    write_manifest,
+)
+from embeddings.catalog import Catalog
+from embeddings.encoders import CustomerEncoder, ProductEncoder
+from embeddings.errors import OpportuneError
+from embeddings.features import Situation, encode, gather
+from embeddings.history import Histories
+from embeddings.index.flat import write_flat_index
+from training.config import Recipe
+from training.evaluate import Evaluation
+from training.fit import ProductFeatures, Towers, customer_tensors
+
+PARITY = 1e-4
+"""The largest difference between ONNX Runtime's vectors and torch's, in any component."""
+
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "polars", "implicit")
+"""What the manifest names the versions of, besides FAISS, whose distribution has two names."""
+
+
+class ParityError(OpportuneError):
+    """An exported encoder does not compute what training computed."""
+
+
+def export(
+    staged: Path,
+    towers: Towers,
+    catalog: Catalog,
+    histories: Histories,
+    evaluation: Evaluation,
+    recipe: Recipe,
+    *,
+    until: datetime,
+    data: str,
+    notes: tuple[str, ...],
+) -> Manifest:
+    """Write bundle and histories into a staged folder, with their manifests.
+
+    Raises:
+        ParityError: ONNX Runtime and torch disagree by more than ``PARITY``.
+    """
+    bundle = staged / BUNDLE
+    towers = towers.cpu()
+    vectors_ND = _export_product_tower(bundle / "product.onnx", towers, catalog)
+    _export_customer_tower(bundle / "customer.onnx", towers, histories, vectors_ND, recipe)
+    (bundle / "catalog").mkdir()
+    catalog.save(bundle / "catalog")
+    (bundle / "vectors").mkdir()
+    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    np.save(bundle / "vectors" / "products.npy", vectors_ND)
+    np.save(bundle / "vectors" / "products-unit.npy", vectors_ND / np.maximum(lengths_N1, 1e-12))
+    np.save(bundle / "vectors" / "offers.npy", _offer_vectors(catalog, vectors_ND))
+    write_flat_index(vectors_ND, bundle / "products.faiss")
+    histories.save(staged / HISTORIES)
+    files = hash_files(bundle)
+    created_at = datetime.now(UTC)
+    version = f"{until:%Y%m%dT%H%M%SZ}-{_digest(files)}"
+    manifest = Manifest(
+        version=version,
+        created_at=created_at,
+        data_cut_off=until,
+        data=data,
+        notes=notes,
+        counts={
+            "products": len(catalog.products.ids),
+            "products_sold": int(catalog.products.trained_N.sum()),
+            "locations": len(catalog.locations.ids),
+            "locations_known": int(catalog.locations.known_M.sum()),
+            "offers": len(catalog.offers.ids),
+            "customers": len(histories.customers),
+            "events": len(histories.events),
+        },
+        seed=recipe.seed,
+        dimensions=vectors_ND.shape[1],
+        history_length=recipe.towers.history_length,
+        score=evaluation.score,
+        recipe=msgspec.to_builtins(recipe),
+        metrics={method: dict(values) for method, values in evaluation.metrics.items()},
+        libraries={name: library_version(name) for name in _LIBRARIES} | {"faiss": faiss.__version__},
+        files=files,
+    )
+    write_manifest(bundle, manifest)
+    write_manifest(
+        staged / HISTORIES,
+        HistoriesManifest(
+            version=version, created_at=created_at, data_cut_off=until, files=hash_files(staged / HISTORIES)
+        ),
+    )
+    return manifest
+
+
+def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArray[np.float32]:
+    """Export, and let the exported encoder compute all product vectors (N, D)."""
+    features = ProductFeatures.of(catalog, torch.device("cpu"))
+    sample = (features.rows_N[:2], features.attributes_NA[:2], features.price_N[:2])
+    _to_onnx(
+        towers.product,
+        sample,
+        ["rows", "attributes", "price"],
+        {"rows": "K", "attributes": "K", "price": "K"},
+        path,
+    )
+    rows, attributes, price = (
+        features.rows_N.numpy(),
+        features.attributes_NA.numpy(),
+        features.price_N.numpy(),
+    )
+    vectors_ND = ProductEncoder(path, "cpu").encode(rows, attributes, price)
+    with torch.inference_mode():
+        _check(
+            path,
+            vectors_ND,
+            towers.product(features.rows_N, features.attributes_NA, features.price_N).numpy(),
+        )
+    return vectors_ND
+
+
+def _export_customer_tower(
+    path: Path, towers: Towers, histories: Histories, vectors_ND: NDArray[np.float32], recipe: Recipe
+) -> None:
+    cpu = torch.device("cpu")
+    pasts = [histories[row] for row in range(min(64, len(histories.customers)))] + [histories.of(None)]
+    situations = [Situation(row % len(recipe.channels), -1, 3_600 * row) for row in range(len(pasts))]
+    tower_input = encode(pasts, situations, recipe.towers.history_length)
+    history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL))
+    arguments = (history_BLD, *customer_tensors(tower_input, cpu))
+    names = ["history", "types", "ages", "attributes", "context"]
+    _to_onnx(
+        towers.customer,
+        arguments,
+        names,
+        {"history": "BL", "types": "BL", "ages": "BL", "attributes": "B", "context": "B"},
+        path,
+    )
+    with torch.inference_mode():
+        expected_BD = towers.customer(*arguments).numpy()
+    _check(path, CustomerEncoder(path, "cpu").encode(tower_input, vectors_ND), expected_BD)
+
+
+def _to_onnx(
+    module: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    names: list[str],
+    dynamic: dict[str, str],
+    path: Path,
+) -> None:
+    """Export with named, dynamic leading axes: ``dynamic`` gives one letter an axis, from the first on."""
+    letters = {letter: torch.export.Dim(letter) for axes in dynamic.values() for letter in axes}
+    shapes = tuple({axis: letters[letter] for axis, letter in enumerate(dynamic[name])} for name in names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
+        program = torch.onnx.export(
+            module.eval(),
+            arguments,
+            dynamo=True,
+            input_names=names,
+            output_names=["vectors"],
+            dynamic_shapes=shapes,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ParityError(f"torch exported nothing for {path.name}")
+    program.save(path, external_data=False)
+
+
+def _check(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    worst = float(np.abs(found - expected).max(initial=0))
+    if not worst <= PARITY:
+        raise ParityError(f"{path.name} differs from torch by {worst:.1e}, more than {PARITY:.0e}")
+
+
+def _offer_vectors(catalog: Catalog, vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each offer's vector: the mean of its products' vectors; zeros for an offer without any."""
+    products = catalog.offers.products
+    vectors_OD = np.zeros((len(products), vectors_ND.shape[1]), np.float32)
+    for row in range(len(products)):
+        if len(products[row]):
+            vectors_OD[row] = vectors_ND[products[row]].mean(axis=0)
+    return vectors_OD
+
+
+def _digest(files: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(files)).hexdigest()[:8]

@@ -1,0 +1,250 @@
+"""Fit the towers: warm start, optimise, checkpoint."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from implicit.als import AlternatingLeastSquares
+from numpy.typing import NDArray
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from safetensors import safe_open
+from safetensors.torch import save_file
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from embeddings.catalog import Catalog
+from embeddings.features import TowerInput
+from embeddings.history import PURCHASE, Histories
+from training.batches import Batch, Batches
+from training.config import Recipe
+from training.losses import sampled_softmax
+from training.towers import CustomerTower, ProductTower
+
+
+@dataclass(frozen=True, slots=True)
+class ProductFeatures:
+    """What the product tower reads, by catalogue row.
+
+    Attributes:
+        rows_N: int64, the row itself, or -1 for a product that training never saw.
+        attributes_NA: int64 codes.
+        price_N: float32, NaN for unknown.
+    """
+
+    rows_N: Tensor
+    attributes_NA: Tensor
+    price_N: Tensor
+
+    @classmethod
+    def of(cls, catalog: Catalog, device: torch.device) -> "ProductFeatures":
+        """Read them off a catalogue."""
+        products = catalog.products
+        rows_N = np.where(products.trained_N, np.arange(len(products.ids)), -1)
+        return cls(
+            rows_N=torch.as_tensor(rows_N, dtype=torch.int64, device=device),
+            attributes_NA=torch.as_tensor(products.attributes.codes_NA, dtype=torch.int64, device=device),
+            price_N=torch.as_tensor(products.price_N, dtype=torch.float32, device=device),
+        )
+
+
+class Towers(nn.Module):
+    """Both towers of one model."""
+
+    def __init__(self, catalog: Catalog, histories: Histories, recipe: Recipe) -> None:
+        super().__init__()
+        shape = recipe.towers
+        self.product = ProductTower(len(catalog.products.ids), catalog.products.attributes.sizes, shape.dimensions)
+        self.customer = CustomerTower(
+            histories.attribute_sizes,
+            len(catalog.channels),
+            len(catalog.locations.ids),
+            shape.dimensions,
+            shape.heads,
+        )
+
+    def loss(self, batch: Batch, features: ProductFeatures, id_dropout: float, random: np.random.Generator) -> Tensor:
+        """The sampled softmax loss of one batch."""
+        device = features.rows_N.device
+        past_BL = batch.tower_input.products_BL
+        # Every product of the batch goes through its tower once, wherever it occurs.
+        rows_K, places = np.unique(np.concatenate([batch.candidates_C, past_BL.ravel()]), return_inverse=True)
+        known = torch.as_tensor(np.maximum(rows_K, 0), device=device)
+        rows = features.rows_N[known]
+        dropped = torch.as_tensor(random.random(len(rows_K)) < id_dropout, device=device)
+        vectors_KD = self.product(rows.masked_fill(dropped, -1), features.attributes_NA[known], features.price_N[known])
+        places = torch.as_tensor(places, device=device)
+        count = len(batch.candidates_C)
+        history_BLD = vectors_KD[places[count:]].unflatten(0, past_BL.shape)
+        history_BLD = history_BLD * torch.as_tensor(past_BL >= 0, device=device).unsqueeze(2)
+        customers_BD = self.customer(history_BLD, *customer_tensors(batch.tower_input, device))
+        return sampled_softmax(
+            customers_BD @ vectors_KD[places[:count]].T,
+            torch.as_tensor(batch.owners_T, device=device),
+            torch.as_tensor(batch.targets_T, device=device),
+            torch.as_tensor(batch.bought_BC, device=device),
+            torch.as_tensor(batch.log_inclusion_C, device=device),
+        )
+
+
+def customer_tensors(tower_input: TowerInput, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Types, ages, attributes and context, as the customer tower takes them after the history's vectors."""
+    return (
+        torch.as_tensor(tower_input.types_BL, device=device),
+        torch.as_tensor(tower_input.ages_BL, device=device),
+        torch.as_tensor(tower_input.attributes_BA, device=device),
+        torch.as_tensor(tower_input.context_BC, device=device),
+    )
+
+
+class Factors(NamedTuple):
+    """A matrix factorisation: customer and product vectors whose inner product says how well they match."""
+
+    customers_CD: NDArray[np.float32]
+    products_ND: NDArray[np.float32]
+
+
+def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
+    """Implicit's ALS over purchase counts."""
+    owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
+    bought = (histories.events["type"] == PURCHASE) & (histories.events["product"] >= 0)
+    counts = csr_matrix(
+        (np.ones(int(bought.sum()), np.float32), (owners[bought], histories.events["product"][bought])),
+        shape=(len(histories.customers), products),
+    )
+    counts.sum_duplicates()
+    model = AlternatingLeastSquares(
+        factors=recipe.towers.dimensions,
+        regularization=recipe.als.regularisation,
+        iterations=recipe.als.iterations,
+        use_gpu=False,
+        random_state=recipe.seed,
+    )
+    with threadpool_limits(1, "blas"):  # implicit brings threads of its own; BLAS' would only get in their way
+        model.fit(counts, show_progress=False)
+    return Factors(np.asarray(model.user_factors), np.asarray(model.item_factors))
+
+
+def fit(
+    catalog: Catalog,
+    histories: Histories,
+    als_ND: NDArray[np.float32],
+    recipe: Recipe,
+    device: torch.device,
+    checkpoints: Path,
+) -> Towers:
+    """Fit both towers on every basket of some histories.
+
+    On the CPU the result depends on the arguments alone, also when the run was killed and continued from its
+    checkpoint.
+
+    Args:
+        catalog: as observed at the end of the histories.
+        histories: what the towers may see.
+        als_ND: product factors to start from.
+        recipe: the settings.
+        device: where to compute.
+        checkpoints: a folder for this very run's checkpoint; a checkpoint in it is continued.
+    """
+    torch.manual_seed(recipe.seed)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    config = recipe.fit
+    towers = Towers(catalog, histories, recipe)
+    # ALS' scale depends on its counts; the towers want vectors of about unit length.
+    scale = np.linalg.norm(als_ND, axis=1)[catalog.products.trained_N].mean()
+    towers.product.ids.weight.data.copy_(torch.as_tensor(als_ND / max(float(scale), 1e-9)))
+    towers.to(device)
+    features = ProductFeatures.of(catalog, device)
+    batches = Batches(histories, len(catalog.products.ids), recipe.towers.history_length, config, recipe.seed)
+    optimiser = torch.optim.AdamW(
+        towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    total = config.epochs * batches.steps
+    done = _resume(checkpoints, towers, optimiser)
+    saved = time.monotonic()
+    with _progress() as progress:
+        task = progress.add_task("towers", total=total, completed=done, loss="")
+        for epoch in range(done // batches.steps, config.epochs):
+            for batch in batches.epoch(epoch, first=done - epoch * batches.steps):
+                for group in optimiser.param_groups:
+                    group["lr"] = config.learning_rate * _schedule(done / total)
+                loss = towers.loss(
+                    batch, features, recipe.towers.id_dropout, np.random.default_rng([recipe.seed, done])
+                )
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                done += 1
+                if done % 10 == 0:
+                    progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
+                if time.monotonic() - saved >= config.checkpoint_seconds:
+                    _save(checkpoints, towers, optimiser, done)
+                    saved = time.monotonic()
+        progress.update(task, completed=done)
+    return towers.eval()
+
+
+def product_vectors(towers: Towers, catalog: Catalog, device: torch.device) -> NDArray[np.float32]:
+    """Every product's vector (N, D), as torch computes it."""
+    features = ProductFeatures.of(catalog, device)
+    with torch.inference_mode():
+        return towers.product(features.rows_N, features.attributes_NA, features.price_N).cpu().numpy()
+
+
+def _schedule(progress: float) -> float:
+    """Learning rate over a run: a short linear rise, then a cosine down to nothing."""
+    return min(1.0, progress / 0.05 + 0.01) * 0.5 * (1 + float(np.cos(np.pi * progress)))
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+
+
+def _save(folder: Path, towers: Towers, optimiser: torch.optim.Optimizer, done: int) -> None:
+    """Write a checkpoint beside the old one and rename it over it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model/{name}": value.contiguous() for name, value in towers.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{number}/{name}": value.contiguous() for name, value in state.items()}
+    fresh = folder / "checkpoint.new"
+    save_file(tensors, fresh, metadata={"done": str(done)})
+    fresh.rename(folder / "checkpoint.safetensors")
+
+
+def _resume(folder: Path, towers: Towers, optimiser: torch.optim.Optimizer) -> int:
+    """Take up a checkpoint if there is one; returns the number of steps it had done."""
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    model: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        done = int(file.metadata()["done"])
+        for name in file.keys():  # noqa: SIM118 - not a mapping
+            kind, _, rest = name.partition("/")
+            if kind == "model":
+                model[rest] = file.get_tensor(name)
+            else:
+                number, _, moment = rest.partition("/")
+                moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
+    towers.load_state_dict(model)
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    return done

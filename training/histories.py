@@ -1,0 +1,46 @@
+"""Events as every customer's past."""
+
+import numpy as np
+import polars as pl
+
+from embeddings.arrays import Ragged
+from embeddings.catalog import Catalog
+from embeddings.history import EVENT, EVENT_CODES, Histories
+from embeddings.tables import CUSTOMERS
+from embeddings.vocabulary import Vocabulary
+from training.catalogue import attributes_of, rows_of, seconds_of
+from training.datasets import Dataset
+
+
+def read_histories(dataset: Dataset, catalog: Catalog) -> Histories:
+    """Every customer's events, in the rows of a catalogue."""
+    customers = dataset.customers.collect()
+    frame = dataset.events.collect()
+    events = np.zeros(frame.height, EVENT)
+    events["at"] = seconds_of(frame["at"])
+    events["product"] = rows_of(frame["product_id"], pl.Series(catalog.products.ids.ids(), dtype=pl.String))
+    events["offer"] = rows_of(frame["offer_id"], pl.Series(catalog.offers.ids.ids(), dtype=pl.String))
+    events["location"] = rows_of(frame["location"], pl.Series(catalog.locations.ids.ids(), dtype=pl.String))
+    events["channel"] = rows_of(frame["channel"], pl.Series(list(catalog.channels), dtype=pl.String))
+    events["type"] = rows_of(frame["type"], pl.Series(list(EVENT_CODES))) + 1
+    events["quantity"] = frame["quantity"].fill_null(1).to_numpy()
+    events["value"] = frame["value"].fill_null(float("nan")).to_numpy()
+    owners = rows_of(frame["customer_id"], customers["customer_id"])
+    order = np.lexsort((events["at"], owners))
+    sizes = np.bincount(owners, minlength=customers.height)
+    attributes = attributes_of(customers, CUSTOMERS)
+    return Histories(
+        customers=Vocabulary.of(customers["customer_id"].to_list()),
+        events=events[order],
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)]),
+        attributes_CA=attributes.codes_NA,
+        audiences=_audiences(customers["audiences"], catalog.audiences),
+        attribute_names=attributes.names,
+        attribute_labels=attributes.labels,
+    )
+
+
+def _audiences(lists: pl.Series, audiences: tuple[str, ...]) -> Ragged:
+    """Each customer's audiences, but for those no offer is meant for."""
+    codes = {name: code for code, name in enumerate(audiences)}
+    return Ragged.of(sorted(codes[one] for one in names or [] if one in codes) for names in lists.to_list())
