@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import load_array
 from embeddings.catalog import Catalog
 from embeddings.device import Device
 from embeddings.encoders import CustomerEncoder
@@ -93,8 +94,7 @@ def hash_files(folder: Path) -> dict[str, FileEntry]:
 
 def write_manifest(folder: Path, manifest: Sealed) -> None:
     """Seal a folder with its manifest, for people to read too."""
-    sealed = msgspec.structs.replace(manifest, seal=_seal(manifest))
-    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(sealed)) + b"\n")
+    (folder / MANIFEST).write_bytes(_sealed_text(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -170,8 +170,7 @@ class ModelBundle:
         manifest = read_manifest(folder)
         verify(folder, manifest)
         vectors_ND, units_ND, offer_vectors_OD = (
-            np.load(folder / "vectors" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("products", "products-unit", "offers")
+            load_array(folder / "vectors" / f"{name}.npy") for name in ("products", "products-unit", "offers")
         )
         return cls(
             manifest=manifest,
@@ -191,20 +190,22 @@ def _entry(path: Path) -> FileEntry:
         return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
-def _seal(manifest: Sealed) -> str:
-    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))).hexdigest()
+def _sealed_text(manifest: Sealed) -> bytes:
+    seal = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))).hexdigest()
+    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, seal=seal))) + b"\n"
 
 
 def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
     path = folder / MANIFEST
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=kind)
+        text = path.read_bytes()
+        found = msgspec.json.decode(text, type=kind)
     except FileNotFoundError:
         raise CorruptBundle(path, "missing") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptBundle(path, f"not a readable manifest: {error}") from error
     if found.format_version != FORMAT_VERSION:
         raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {found.format_version}")
-    if found.seal != _seal(found):
+    if text != _sealed_text(found):
         raise CorruptBundle(path, "altered: its text does not match its own seal")
     return found

@@ -17,7 +17,7 @@ from embeddings.context import Context, GeoPoint
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
 
-_KEPT = 4_096
+_KEPT = 512
 """How many eligible sets are remembered; a set is at most 4 bytes a product, and most are shared by many requests."""
 
 

@@ -24,12 +24,11 @@ EVENT = np.dtype(
         ("location", "<i4"),  # row in the catalogue, -1 if unknown
         ("quantity", "<f4"),
         ("value", "<f4"),  # NaN if unknown
-        ("type", "u1"),  # 1 + place in tables.EVENT_TYPES; 0 is padding
-        ("channel", "i1"),  # code in the catalogue, -1 if unknown
-    ],
-    align=True,
+        ("type", "<u2"),  # 1 + place in tables.EVENT_TYPES; 0 is padding
+        ("channel", "<i2"),  # code in the catalogue, -1 if unknown
+    ]
 )
-"""One event as it lies in memory and on disk; 32 bytes."""
+"""One event as it lies in memory and on disk; 32 bytes, every field aligned and nothing between them."""
 
 Events: TypeAlias = NDArray[np.void]
 
@@ -52,6 +51,8 @@ class History(NamedTuple):
 
     def append(self, events_E: Events) -> "History":
         """The history with further events, each at its place in time, after older events of the same second."""
+        if not len(events_E):
+            return self
         added_E = events_E[np.argsort(events_E["at"], kind="stable")]
         places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
         return self._replace(events_E=np.insert(self.events_E, places_E, added_E))

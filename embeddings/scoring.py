@@ -9,10 +9,11 @@ products with the customer's vector, taken over the rows that the towers retriev
 Letters: E events, R rows bought before, K candidates, D dimensions.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from embeddings.catalog import Catalog
@@ -38,9 +39,9 @@ class ScoreParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         towers: ``w``, the towers' part of the score, 0 to 1.
     """
 
-    daily_decay: float = 0.995
-    same_location: float = 2.0
-    towers: float = 0.05
+    daily_decay: Annotated[float, Meta(ge=0, le=1)] = 0.995
+    same_location: Annotated[float, Meta(ge=0)] = 2.0
+    towers: Annotated[float, Meta(ge=0, le=1)] = 0.05
 
 
 class Shares(NamedTuple):
@@ -86,8 +87,10 @@ def nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32], 
     Args:
         products_KD: the candidates' vectors, the nearest ones first.
         customer_D: the customer's vector.
-        retrieved: how many of the first make up the softmax's sum.
+        retrieved: how many of the first make up the softmax's sum; of none, nothing is a share.
     """
+    if not retrieved:
+        return np.zeros(len(products_KD), np.float32)
     inner_K = products_KD @ customer_D
     weights_K = np.exp(inner_K - inner_K.max(initial=-np.inf))
     return weights_K / max(float(weights_K[:retrieved].sum()), 1e-30)
@@ -120,8 +123,9 @@ def mix(
 
     Args:
         again: from ``bought_again``.
-        retrieved_K: distinct rows the towers retrieved, the nearest first; -1 pads are passed over.
-        eligible: what may be shown; rows outside it are left out.
+        retrieved_K: distinct rows the towers retrieved from the eligible set, the nearest first; -1 pads are
+            passed over.
+        eligible: what may be shown; what was bought before and lies outside it is left out.
         customer_D: the customer's vector.
         vectors_ND: the product vectors.
         towers: ``w``.

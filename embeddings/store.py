@@ -2,21 +2,25 @@
 
 STORE/bundles/VERSION/     immutable model releases
 STORE/histories/VERSION/   the customers' pasts that belong to them: personal data, kept apart
+STORE/LOCK                 held by the one writer
 STORE/CURRENT              the name of the version to serve
 STORE/staging/             what is being written; of no meaning to readers
 """
 
+import fcntl
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from embeddings.bundle import BUNDLE, HISTORIES, read_histories_manifest, read_manifest, verify
-from embeddings.errors import EmptyStore
+from embeddings.bundle import BUNDLE, HISTORIES, MANIFEST, read_histories_manifest, read_manifest, verify
+from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
 
 
 class BundleStore:
-    """A folder of published versions. Any number of readers, one writer at a time."""
+    """A folder of published versions: any number of readers, and one writer at a time, who holds the lock."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -30,8 +34,21 @@ class BundleStore:
         """Where the histories as of a version's data cut-off lie."""
         return self._root / "histories" / version
 
+    @contextmanager
+    def lock(self) -> Generator[None]:
+        """Be the one who stages, publishes, rolls back or prunes; waits for whoever is at it now."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / "LOCK").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a crash
+            yield
+
     def stage(self) -> Path:
-        """A new folder in which to write ``bundle/`` and ``histories/`` before publishing them."""
+        """A new folder in which to write ``bundle/`` and ``histories/`` before publishing them.
+
+        What an earlier writer left unpublished is deleted: it holds personal data, and nobody will publish it.
+        """
+        if (self._root / "staging").exists():
+            shutil.rmtree(self._root / "staging")
         staged = self._root / "staging" / uuid4().hex
         (staged / BUNDLE).mkdir(parents=True)
         (staged / HISTORIES).mkdir()
@@ -42,11 +59,12 @@ class BundleStore:
 
         The files are verified and forced to disk before the first rename, and ``CURRENT`` changes last, so that
         a reader, or a crash at any point, sees the old release or the new one.
+
+        Raises:
+            CorruptBundle: a staged file is not what its manifest says, or nor is one of this very release that
+                was published before.
         """
-        manifest = read_manifest(staged / BUNDLE)
-        verify(staged / BUNDLE, manifest)
-        verify(staged / HISTORIES, read_histories_manifest(staged / HISTORIES))
-        version = manifest.version
+        version = _verified(staged / BUNDLE, staged / HISTORIES)
         for path in sorted(staged.rglob("*"), reverse=True):
             _fsync(path)
         for source, target in (
@@ -58,6 +76,7 @@ class BundleStore:
                 continue
             source.rename(target)
             _fsync(target.parent)
+        _verified(self.bundle(version), self.histories(version))
         shutil.rmtree(staged)
         self._point_at(version)
         return version
@@ -72,34 +91,52 @@ class BundleStore:
             ) from None
 
     def versions(self) -> list[str]:
-        """The published versions, the oldest release first."""
+        """The published versions, the oldest release first; CorruptBundle if one's manifest is unreadable."""
         manifests = [read_manifest(path) for path in (self._root / "bundles").glob("*") if path.is_dir()]
         return [manifest.version for manifest in sorted(manifests, key=lambda one: (one.created_at, one.version))]
 
     def rollback(self, to: str | None = None) -> str:
         """Point back at an earlier version: the one named, or the release before the current one.
 
+        Naming one works even while another, such as the current one, is damaged.
+
         Raises:
             EmptyStore: there is no such version.
+            CorruptBundle: the version is damaged; nothing was changed.
         """
-        versions, current = self.versions(), self.current()
         if to is None:
+            versions, current = self.versions(), self.current()
             place = versions.index(current) if current in versions else 0
             if place == 0:
                 raise EmptyStore(f"{self._root} holds no release before {current}")
             to = versions[place - 1]
-        if to not in versions:
-            raise EmptyStore(f"{self._root} holds no version {to}; it holds {', '.join(versions)}")
+        known = sorted(path.name for path in (self._root / "bundles").glob("*"))
+        if to not in known:
+            raise EmptyStore(f"{self._root} holds no version {to}; it holds {', '.join(known) or 'none'}")
+        _verified(self.bundle(to), self.histories(to))
         self._point_at(to)
         return to
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest ``keep`` (at least 1) versions and the current one; returns the deleted."""
+        """Delete all but the newest ``keep`` versions and the current one; returns the deleted.
+
+        Each is moved aside before it is deleted, so that a crash leaves no half of a release. Histories that a
+        crash has parted from their bundle are deleted too.
+
+        Raises:
+            InvalidInput: ``keep`` is below 1.
+        """
+        if keep < 1:
+            raise InvalidInput("keep", f"expected at least 1, got {keep}")
         current = self.current()
         doomed = [version for version in self.versions()[:-keep] if version != current]
-        for version in doomed:
-            shutil.rmtree(self.bundle(version))
-            shutil.rmtree(self.histories(version), ignore_errors=True)
+        orphans = [path.name for path in (self._root / "histories").glob("*") if not self.bundle(path.name).exists()]
+        aside = self.stage()
+        for version in orphans + doomed:
+            for path in (self.histories(version), self.bundle(version)):
+                if path.exists():
+                    path.rename(aside / f"{path.parent.name}-{version}")
+        shutil.rmtree(aside)
         return doomed
 
     def _point_at(self, version: str) -> None:
@@ -108,6 +145,16 @@ class BundleStore:
         _fsync(fresh)
         fresh.rename(self._current)
         _fsync(self._root)
+
+
+def _verified(bundle: Path, histories: Path) -> str:
+    """The version of a release whose every file is what its manifest says; CorruptBundle names the one that is not."""
+    manifest, past = read_manifest(bundle), read_histories_manifest(histories)
+    if past.version != manifest.version:
+        raise CorruptBundle(histories / MANIFEST, f"belongs to version {past.version}, not {manifest.version}")
+    verify(bundle, manifest)
+    verify(histories, past)
+    return manifest.version
 
 
 def _fsync(path: Path) -> None:

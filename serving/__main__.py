@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 # FAISS, ONNX Runtime and OpenBLAS each bring threads of their own; the event loop computes small batches itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,6 +39,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     faiss.omp_set_num_threads(1)
     faiss.cvar.distance_compute_blas_threshold = _FAISS_BLAS_FROM
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     try:
         settings = Settings(
             store=arguments.store,
@@ -46,11 +50,21 @@ def main() -> None:
             device=resolve_device(arguments.device),
             clock=arguments.clock,
         )
+        BundleStore(settings.store).current()  # before a PostgreSQL is set up beside nothing
         with database(settings.database, settings.store) as url:
             uvloop.run(_serve(settings, url))
     except OpportuneError as error:
         print(f"opportune-serve: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Exit 0 by way of every ``finally``.
+
+    uvicorn drains on a signal and then raises it again; by default that would end the process there and then, with
+    the embedded PostgreSQL left running.
+    """
+    sys.exit(0)
 
 
 async def _serve(settings: Settings, url: str) -> None:

@@ -61,10 +61,11 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore) -
             title="Opportune",
             version=version("opportune"),
             description="The right offer, for this customer, here, now, on this channel.",
-            path="/",
+            # Below this path Litestar answers what it does not know with a page of its own: nothing may lie there.
+            path="/openapi.json",
             use_handler_docstrings=True,
             # The JSON document alone: pages around it would load their scripts from somebody else's server.
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[JsonRenderPlugin(path="/")],
         ),
     )
     openapi.complete(app)

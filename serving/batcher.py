@@ -70,8 +70,13 @@ class Batcher(Generic[Asked, Answered]):
                 self._complete(batch, answers)
             self._next(loop)
         else:
-            running = loop.run_in_executor(self._executor, self._compute, asked)
-            running.add_done_callback(lambda done: self._settle(loop, batch, done))
+            try:
+                running = loop.run_in_executor(self._executor, self._compute, asked)
+            except RuntimeError as error:  # the executor was shut down
+                self._fail(batch, error)
+                self._next(loop)
+            else:
+                running.add_done_callback(lambda done: self._settle(loop, batch, done))
 
     def _settle(
         self,
@@ -79,7 +84,7 @@ class Batcher(Generic[Asked, Answered]):
         batch: "list[tuple[Asked, asyncio.Future[Answered]]]",
         done: "asyncio.Future[Sequence[Answered]]",
     ) -> None:
-        error = done.exception()
+        error = RuntimeError("the executor was shut down") if done.cancelled() else done.exception()
         if error is not None:
             self._fail(batch, error)
         else:
@@ -91,8 +96,11 @@ class Batcher(Generic[Asked, Answered]):
         if self._waiting:
             self._schedule(loop)
 
-    @staticmethod
-    def _complete(batch: "list[tuple[Asked, asyncio.Future[Answered]]]", answers: Sequence[Answered]) -> None:
+    @classmethod
+    def _complete(cls, batch: "list[tuple[Asked, asyncio.Future[Answered]]]", answers: Sequence[Answered]) -> None:
+        if len(answers) != len(batch):
+            cls._fail(batch, RuntimeError(f"expected {len(batch)} answers, got {len(answers)}"))
+            return
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embeddings.bundle import ModelBundle, open_histories
+from embeddings.bundle import MANIFEST, ModelBundle, open_histories
 from embeddings.eligibility import Eligibility
-from embeddings.errors import OpportuneError
+from embeddings.errors import CorruptBundle
 from embeddings.features import Situation, encode
 from embeddings.scoring import RETRIEVED
 from embeddings.store import BundleStore
@@ -47,6 +47,12 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     store = BundleStore(settings.store)
     bundle = ModelBundle.open(store.bundle(version), settings.device, settings.index_cache_bytes)
     manifest, histories = open_histories(store.histories(version))
+    for folder, found in (
+        (store.bundle(version), bundle.manifest.version),
+        (store.histories(version), manifest.version),
+    ):
+        if found != version:
+            raise CorruptBundle(folder / MANIFEST, f"expected version {version}, found {found}")
     live = LiveHistories(histories, manifest, bundle.catalog, events, settings.live_histories)
     nobody = encode([histories.of(None)], [Situation(-1, -1, 0)], bundle.manifest.history_length)
     customer_1D = bundle.customer_encoder.encode(nobody, bundle.vectors_ND)
@@ -82,13 +88,13 @@ class BundleSlot:
                     self.refused = None
                 elif self.refused is None or version != self.refused[0]:
                     await self._swap(version, open_version)
-            except (OpportuneError, OSError) as error:
+            except Exception as error:  # whatever it is, the next look must come
                 _log.error("cannot read the store, still serving %s: %s", self.current.version, error)
 
     async def _swap(self, version: str, open_version: Callable[[str], Model]) -> None:
         try:
             model = await asyncio.to_thread(open_version, version)
-        except (OpportuneError, OSError) as error:
+        except Exception as error:  # files that agree with their hashes can still be of any wrong shape
             self.refused = (version, str(error))
             _log.error("refused version %s, still serving %s: %s", version, self.current.version, error)
             return

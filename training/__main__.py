@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.logging import RichHandler
 
-from embeddings.errors import DeviceUnavailable, InvalidInput, InvalidTables, RefusedByGate
+from embeddings.errors import DeviceUnavailable, InvalidInput, InvalidTables, OpportuneError, RefusedByGate
 
-PUBLISHED, BAD_INPUT, REFUSED = 0, 2, 3
+PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
 
 
 def main() -> None:
-    """Run the command line and exit: 0 published, 2 bad input, 3 refused by the gate."""
+    """Run the command line and exit: 0 published, 1 failed, 2 bad input, 3 refused by the gate."""
     arguments = _parser().parse_args()
     # implicit and FAISS bring thread pools of their own; OpenBLAS' would only contend with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,8 +24,8 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(show_path=False, omit_repeated_times=False)],
     )
-    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter narrates every node
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     from training.config import RECIPES, read_recipe  # noqa: PLC0415 - after the thread settings
     from training.job import run  # noqa: PLC0415 - torch takes seconds to import; --help should not wait
 
@@ -45,6 +45,9 @@ def main() -> None:
     except RefusedByGate as error:
         print(f"opportune-train: refused by the gate: {error}", file=sys.stderr)
         sys.exit(REFUSED)
+    except OpportuneError as error:
+        print(f"opportune-train: {error}", file=sys.stderr)
+        sys.exit(FAILED)
     print(f"published {manifest.version} in {arguments.store}")
     sys.exit(PUBLISHED)
 

@@ -15,6 +15,9 @@ from embeddings.features import Situation, TowerInput, encode
 from embeddings.history import PURCHASE, Histories
 from training.config import FitConfig
 
+# Random streams of one seed, kept apart by these.
+_ORDER, _SAMPLE, DROPOUT = range(3)
+
 
 @dataclass(frozen=True, slots=True)
 class Baskets:
@@ -32,7 +35,7 @@ class Baskets:
     starts_S: NDArray[np.int64]
     moments_S: NDArray[np.int64]
     locations_S: NDArray[np.int32]
-    channels_S: NDArray[np.int8]
+    channels_S: NDArray[np.int16]
     products: Ragged
 
     def __len__(self) -> int:
@@ -133,11 +136,11 @@ class Batches:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from one step on."""
-        order_S = np.random.default_rng([self._seed, epoch]).permutation(len(self._baskets))
+        order_S = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(len(self._baskets))
         size = self._config.baskets_a_batch
         for step in range(first, self.steps):
             yield self._batch(
-                order_S[step * size : (step + 1) * size], np.random.default_rng([self._seed, epoch, step])
+                order_S[step * size : (step + 1) * size], np.random.default_rng([self._seed, _SAMPLE, epoch, step])
             )
 
     def _batch(self, rows_B: NDArray[np.int64], random: np.random.Generator) -> Batch:

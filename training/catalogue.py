@@ -21,10 +21,10 @@ from training.datasets import Dataset
 _DAY = 86_400
 
 
-def master_catalog(dataset: Dataset, recipe: Recipe, until: datetime) -> Catalog:
+def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog:
     """The catalogue without anything observed: nothing is carried, popular or trained yet.
 
-    Of the promotion plan only what is still to come or running at ``until`` is kept.
+    Of the promotion plan only what is still to come or running at ``since`` is kept.
     """
     products, locations, offers = (frame.collect() for frame in (dataset.products, dataset.locations, dataset.offers))
     product_ids = Vocabulary.of(products["product_id"].to_list())
@@ -37,6 +37,12 @@ def master_catalog(dataset: Dataset, recipe: Recipe, until: datetime) -> Catalog
         len(location_ids),
     )
     audiences = offers["audience"].drop_nulls().unique().sort()
+    # No list means everywhere; a list without entries nowhere: such an offer is never valid.
+    nowhere = offers.select(
+        (pl.col("channels").list.len() == 0).fill_null(value=False)
+        | (pl.col("locations").list.len() == 0).fill_null(value=False)
+    ).to_series()
+    ends = offers.select(pl.when(nowhere).then("starts").otherwise("ends")).to_series()
     return Catalog(
         channels=recipe.channels,
         audiences=tuple(audiences.to_list()),
@@ -59,13 +65,13 @@ def master_catalog(dataset: Dataset, recipe: Recipe, until: datetime) -> Catalog
             ids=Vocabulary.of(offers["offer_id"].to_list()),
             kinds_O=rows_of(offers["kind"].fill_null(OFFER_KINDS[0]), pl.Series(OFFER_KINDS)).astype(np.uint8),
             starts_O=seconds_of(offers["starts"]),
-            ends_O=seconds_of(offers["ends"]),
+            ends_O=seconds_of(ends),
             audiences_O=rows_of(offers["audience"], audiences),
             products=_lists(offers["products"], products["product_id"]),
             channels=_lists(offers["channels"], channels),
             locations=_lists(offers["locations"], locations["location"]),
         ),
-        promotions=_promotions(dataset, until, channels, locations["location"], products["product_id"]),
+        promotions=_promotions(dataset, since, channels, locations["location"], products["product_id"]),
     )
 
 
@@ -73,9 +79,9 @@ def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentCon
     """The catalogue with assortments and popularity as events before a moment show them.
 
     A location carries what was declared for it and what was bought there. One for which neither says anything is
-    taken to carry what comparable locations carry: those of its region (of all regions, if the region has none)
-    whose assortment is at least ``comparable_size`` of the widest, and of their products those that at least
-    ``comparable_share`` of them carry.
+    taken to carry what comparable locations carry: those of its region whose assortment is at least
+    ``comparable_size`` of the widest (of all regions, if it has no region or there are none), and of their products
+    those that at least ``comparable_share`` of them carry.
 
     Args:
         catalog: from ``master_catalog``.
@@ -105,6 +111,18 @@ def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentCon
             popularity_N=np.bincount(sold["product"], weights, size).astype(np.float32), trained_N=trained_N
         ),
         locations=locations._replace(assortment=assortment, popularity=popularity, known_M=known_M),
+    )
+
+
+def still_promoted(promotions: Promotions, moment: int) -> Promotions:
+    """The part of a promotion plan that is still to come or running at a moment, in seconds since 1970 UTC."""
+    kept = np.flatnonzero(promotions.ends_G > moment)
+    return Promotions(
+        channels_G=promotions.channels_G[kept],
+        locations_G=promotions.locations_G[kept],
+        starts_G=promotions.starts_G[kept],
+        ends_G=promotions.ends_G[kept],
+        products=Ragged.of(promotions.products[row] for row in kept.tolist()),
     )
 
 
@@ -141,10 +159,10 @@ def _lists(lists: pl.Series, ids: pl.Series) -> Ragged:
 
 
 def _promotions(
-    dataset: Dataset, until: datetime, channels: pl.Series, locations: pl.Series, products: pl.Series
+    dataset: Dataset, since: datetime, channels: pl.Series, locations: pl.Series, products: pl.Series
 ) -> Promotions:
     group = ["channel", "location", "starts", "ends"]
-    plan = dataset.promotions.filter(pl.col("ends") > until).select(*group, "product_id").unique().collect()
+    plan = dataset.promotions.filter(pl.col("ends") > since).select(*group, "product_id").unique().collect()
     plan = plan.with_columns(pl.Series("product", rows_of(plan["product_id"], products)))
     plan = plan.sort(*group, "product")
     groups = plan.select(*group).unique(maintain_order=True)
@@ -179,7 +197,7 @@ def _assume(
             continue
         region = int(regions_M[row])
         if region not in assumed:
-            comparable = np.flatnonzero(wide_M & (regions_M == region))
+            comparable = np.flatnonzero(wide_M & (regions_M == region) & (region > 0))
             assumed[region] = _core(
                 assortment,
                 popularity,

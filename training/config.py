@@ -34,6 +34,11 @@ class TowersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: Count = 4
     id_dropout: Share = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuse heads of unequal width."""
+        if self.dimensions % self.heads:
+            raise ValueError(f"expected dimensions that are a multiple of heads, {self.heads}; got {self.dimensions}")
+
 
 class AlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The warm start of the product ids."""
@@ -59,7 +64,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     channels: Annotated[dict[str, ChannelRule], Meta(min_length=1, max_length=100)]
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
-    validation_days: Count = 28
+    validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
     assortment: AssortmentConfig = AssortmentConfig()
     towers: TowersConfig = TowersConfig()
@@ -79,5 +84,5 @@ def read_recipe(path: Path) -> Recipe:
         return msgspec.toml.decode(path.read_bytes(), type=Recipe)
     except OSError as error:
         raise InvalidInput("--recipe", f"expected a readable file; {error}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidInput(str(path), str(error)) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 import faiss
 import msgspec
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -75,9 +76,10 @@ def export(
     np.save(bundle / "vectors" / "offers.npy", _offer_vectors(catalog, vectors_ND))
     write_flat_index(vectors_ND, bundle / "products.faiss")
     histories.save(staged / HISTORIES)
-    files = hash_files(bundle)
+    files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)
-    version = f"{until:%Y%m%dT%H%M%SZ}-{_digest(files)}"
+    digest = hashlib.sha256(msgspec.json.encode((files, past))).hexdigest()
+    version = f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
     manifest = Manifest(
         version=version,
         created_at=created_at,
@@ -105,9 +107,7 @@ def export(
     write_manifest(bundle, manifest)
     write_manifest(
         staged / HISTORIES,
-        HistoriesManifest(
-            version=version, created_at=created_at, data_cut_off=until, files=hash_files(staged / HISTORIES)
-        ),
+        HistoriesManifest(version=version, created_at=created_at, data_cut_off=until, files=past),
     )
     return manifest
 
@@ -184,7 +184,12 @@ def _to_onnx(
         )
     if program is None:
         raise ParityError(f"torch exported nothing for {path.name}")
-    program.save(path, external_data=False)
+    # The exporter notes where in the source every node came from, with this machine's paths; a bundle is shared, and
+    # its version must not depend on where it was trained.
+    model = program.model_proto
+    for annotated in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        annotated.ClearField("metadata_props")
+    onnx.save(model, path)
 
 
 def _check(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
@@ -201,7 +206,3 @@ def _offer_vectors(catalog: Catalog, vectors_ND: NDArray[np.float32]) -> NDArray
         if len(products[row]):
             vectors_OD[row] = vectors_ND[products[row]].mean(axis=0)
     return vectors_OD
-
-
-def _digest(files: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(files)).hexdigest()[:8]

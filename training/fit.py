@@ -1,5 +1,6 @@
 """Fit the towers: warm start, optimise, checkpoint."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from embeddings.catalog import Catalog
 from embeddings.features import TowerInput
 from embeddings.history import PURCHASE, Histories
-from training.batches import Batch, Batches
+from training.batches import DROPOUT, Batch, Batches
 from training.config import Recipe
 from training.losses import sampled_softmax
 from training.towers import CustomerTower, ProductTower
@@ -123,14 +124,14 @@ def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
         shape=(len(histories.customers), products),
     )
     counts.sum_duplicates()
-    model = AlternatingLeastSquares(
-        factors=recipe.towers.dimensions,
-        regularization=recipe.als.regularisation,
-        iterations=recipe.als.iterations,
-        use_gpu=False,
-        random_state=recipe.seed,
-    )
     with threadpool_limits(1, "blas"):  # implicit brings threads of its own; BLAS' would only get in their way
+        model = AlternatingLeastSquares(
+            factors=recipe.towers.dimensions,
+            regularization=recipe.als.regularisation,
+            iterations=recipe.als.iterations,
+            use_gpu=False,
+            random_state=recipe.seed,
+        )
         model.fit(counts, show_progress=False)
     return Factors(np.asarray(model.user_factors), np.asarray(model.item_factors))
 
@@ -179,7 +180,7 @@ def fit(
                 for group in optimiser.param_groups:
                     group["lr"] = config.learning_rate * _schedule(done / total)
                 loss = towers.loss(
-                    batch, features, recipe.towers.id_dropout, np.random.default_rng([recipe.seed, done])
+                    batch, features, recipe.towers.id_dropout, np.random.default_rng([recipe.seed, DROPOUT, done])
                 )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -226,6 +227,8 @@ def _save(folder: Path, towers: Towers, optimiser: torch.optim.Optimizer, done: 
         tensors |= {f"optimiser/{number}/{name}": value.contiguous() for name, value in state.items()}
     fresh = folder / "checkpoint.new"
     save_file(tensors, fresh, metadata={"done": str(done)})
+    with fresh.open("rb") as file:
+        os.fsync(file.fileno())
     fresh.rename(folder / "checkpoint.safetensors")
 
 

@@ -18,7 +18,7 @@ def gate(metrics: Metrics) -> None:
     floor = metrics["popular"][_METRIC]
     for method in ("towers", "served"):
         reached = metrics[method][_METRIC]
-        if reached < floor:
+        if not reached >= floor:  # not a number is refused too
             raise RefusedByGate(
                 f"{method} reached {_METRIC} {reached:.4f} on the validation window, less than popularity's "
                 f"{floor:.4f}; nothing was published. Look at the data and the recipe, or publish it nonetheless "

@@ -13,25 +13,32 @@ from training.datasets import Dataset
 
 
 def read_histories(dataset: Dataset, catalog: Catalog) -> Histories:
-    """Every customer's events, in the rows of a catalogue."""
-    customers = dataset.customers.collect()
+    """Every customer's events, in the rows of a catalogue.
+
+    Customers whom only events name come after the listed ones, by id, with unknown attributes. An offer that the
+    catalogue does not hold, as there may be no table of offers, is unknown.
+    """
     frame = dataset.events.collect()
+    listed = dataset.customers.collect()
+    others = frame.select("customer_id").unique().join(listed, on="customer_id", how="anti").sort("customer_id")
+    customers = pl.concat([listed, others], how="diagonal")
+    owners = rows_of(frame["customer_id"], customers["customer_id"])
+    frame = frame[np.lexsort((seconds_of(frame["at"]), owners))]
     events = np.zeros(frame.height, EVENT)
     events["at"] = seconds_of(frame["at"])
     events["product"] = rows_of(frame["product_id"], pl.Series(catalog.products.ids.ids(), dtype=pl.String))
-    events["offer"] = rows_of(frame["offer_id"], pl.Series(catalog.offers.ids.ids(), dtype=pl.String))
+    offers = pl.Series(catalog.offers.ids.ids(), dtype=pl.String)
+    events["offer"] = rows_of(frame["offer_id"].cast(pl.Enum(offers), strict=False), offers)
     events["location"] = rows_of(frame["location"], pl.Series(catalog.locations.ids.ids(), dtype=pl.String))
     events["channel"] = rows_of(frame["channel"], pl.Series(list(catalog.channels), dtype=pl.String))
     events["type"] = rows_of(frame["type"], pl.Series(list(EVENT_CODES))) + 1
     events["quantity"] = frame["quantity"].fill_null(1).to_numpy()
     events["value"] = frame["value"].fill_null(float("nan")).to_numpy()
-    owners = rows_of(frame["customer_id"], customers["customer_id"])
-    order = np.lexsort((events["at"], owners))
     sizes = np.bincount(owners, minlength=customers.height)
     attributes = attributes_of(customers, CUSTOMERS)
     return Histories(
         customers=Vocabulary.of(customers["customer_id"].to_list()),
-        events=events[order],
+        events=events,
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)]),
         attributes_CA=attributes.codes_NA,
         audiences=_audiences(customers["audiences"], catalog.audiences),

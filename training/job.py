@@ -11,11 +11,13 @@ import polars as pl
 import torch
 
 from embeddings.bundle import Manifest
+from embeddings.catalog import Catalog
 from embeddings.device import DeviceChoice
 from embeddings.errors import DeviceUnavailable, InvalidInput
 from embeddings.history import Histories
 from embeddings.store import BundleStore
-from training.catalogue import master_catalog, observe
+from training.batches import Baskets
+from training.catalogue import master_catalog, observe, still_promoted
 from training.config import Recipe
 from training.datasets import Dataset, as_of, open_dataset
 from training.evaluate import ask, evaluate
@@ -48,17 +50,22 @@ def run(
     chosen = _torch_device(device)
     now = datetime.now(UTC)
     dataset = open_dataset(data, channels=recipe.channels, now=now)
-    until = until or min(now, _newest(dataset) + timedelta(seconds=1))
+    # In whole seconds, as every moment in a bundle.
+    until = (until or min(now, _newest(dataset) + timedelta(seconds=1))).replace(microsecond=0)
     dataset = as_of(dataset, until)
     for note in dataset.notes:
         _log.info("%s", note)
 
-    master = master_catalog(dataset, recipe, until)
+    since = until - timedelta(days=recipe.validation_days)
+    master = master_catalog(dataset, recipe, since)
     histories = read_histories(dataset, master)
-    window = int((until - timedelta(days=recipe.validation_days)).timestamp())
+    window = int(since.timestamp())
     past = histories.before(window)
-    if not len(past.events):
-        raise InvalidInput("--data", f"expected events before the last {recipe.validation_days} days; found none")
+    moments_S = Baskets.of(histories).moments_S
+    for share, when in ((moments_S < window, "before"), (moments_S >= window, "in")):
+        if not share.any():
+            days = f"the last {recipe.validation_days} days until {until}"
+            raise InvalidInput("--data", f"expected purchases of products {when} {days}; found none")
     before = observe(master, past.events, window, recipe.assortment)
     _log.info(
         "%d events before %s, %d of them in the validation window",
@@ -68,7 +75,7 @@ def run(
     )
 
     als = fit_als(past, len(master.products.ids), recipe)
-    checkpoints = store / "runs" / _fingerprint(recipe, past)
+    checkpoints = store / "runs" / _fingerprint(recipe, past, before, chosen)
     towers = fit(before, past, als.products_ND, recipe, chosen, checkpoints)
 
     evaluation = evaluate(
@@ -87,23 +94,27 @@ def run(
 
     catalog = observe(master, histories.events, int(until.timestamp()), recipe.assortment)
     # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
-    catalog = catalog._replace(products=catalog.products._replace(trained_N=before.products.trained_N))
-    bundles = BundleStore(store)
-    staged = bundles.stage()
-    manifest = export(
-        staged,
-        towers,
-        catalog,
-        histories,
-        evaluation,
-        recipe,
-        until=until,
-        data=dataset.name,
-        notes=dataset.notes,
+    catalog = catalog._replace(
+        products=catalog.products._replace(trained_N=before.products.trained_N),
+        promotions=still_promoted(catalog.promotions, int(until.timestamp())),
     )
-    bundles.publish(staged)
-    for version in bundles.prune(recipe.keep_versions):
-        _log.info("pruned %s", version)
+    bundles = BundleStore(store)
+    with bundles.lock():
+        staged = bundles.stage()
+        manifest = export(
+            staged,
+            towers,
+            catalog,
+            histories,
+            evaluation,
+            recipe,
+            until=until,
+            data=dataset.name,
+            notes=dataset.notes,
+        )
+        bundles.publish(staged)
+        for version in bundles.prune(recipe.keep_versions):
+            _log.info("pruned %s", version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return manifest
 
@@ -122,9 +133,18 @@ def _torch_device(choice: DeviceChoice) -> torch.device:
     return torch.device(choice)
 
 
-def _fingerprint(recipe: Recipe, past: Histories) -> str:
+def _fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch.device) -> str:
     """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
-    digest = hashlib.sha256(msgspec.json.encode(recipe))
-    for array in (past.events, past.offsets, past.attributes_CA):
+    products = catalog.products
+    sizes = (past.attribute_sizes, products.attributes.sizes, len(products.ids), len(catalog.locations.ids))
+    digest = hashlib.sha256(msgspec.json.encode((recipe, sizes, device.type)))
+    for array in (
+        past.events,
+        past.offsets,
+        past.attributes_CA,
+        products.attributes.codes_NA,
+        products.price_N,
+        products.trained_N,
+    ):
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]

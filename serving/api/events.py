@@ -63,7 +63,11 @@ async def events(request: Request[Any, Any, Any], state: State) -> EventsRespons
             valid.append(event)
     new = await store.add(valid) if valid else []
     # The model may have been swapped while the store was writing: histories of the one that answers now matter.
-    slot.current.live.apply(new)
+    live = slot.current.live
+    live.apply(new)
+    # A duplicate may be the repetition of an event whose first answer was lost on the way, before it was applied.
+    stored = {event.event_id for event in new}
+    live.reread({event.customer_id for event in valid if event.event_id not in stored})
     counts: Metrics = state.metrics
     for outcome, count in (
         ("accepted", len(new)),

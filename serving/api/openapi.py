@@ -1,21 +1,23 @@
-"""The OpenAPI description: Litestar's, completed with what it cannot see because bodies are decoded strictly."""
+"""The OpenAPI description: Litestar's, completed with what it cannot see because input is decoded strictly."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from litestar import Litestar
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Reference, RequestBody
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, Reference, RequestBody
 
 from serving.api.events import EventsRequest
 from serving.api.problems import PROBLEM_JSON, Problem
+from serving.api.products import SimilarQuery
 from serving.engine import RecommendRequest
 
 _BODIES: Mapping[str, type[msgspec.Struct]] = {"/v1/recommend": RecommendRequest, "/v1/events": EventsRequest}
+_QUERIES: Mapping[str, type[msgspec.Struct]] = {"/v1/products/{product_id}/similar": SimilarQuery}
 
 
 def complete(app: Litestar) -> None:
-    """Add the request bodies and the shape of errors to an application's description."""
+    """Add the request bodies, the query parameters and the shape of errors to an application's description."""
     _, components = msgspec.json.schema_components(
         [*_BODIES.values(), Problem], ref_template="#/components/schemas/{name}"
     )
@@ -26,10 +28,21 @@ def complete(app: Litestar) -> None:
         if (operation := paths[path].post) is not None:
             media = OpenAPIMediaType(schema=_reference(body))
             operation.request_body = RequestBody(content={"application/json": media}, required=True)
+    for path, query in _QUERIES.items():
+        if (operation := paths[path].get) is not None:
+            operation.parameters = [*(operation.parameters or []), *_parameters(query)]
     for path in paths.values():
         for operation in (path.get, path.post):
             if operation is not None:
                 _describe_errors(operation)
+
+
+def _parameters(query: type[msgspec.Struct]) -> list[Parameter | Reference]:
+    schema: dict[str, Any] = msgspec.json.schema_components([query])[1][query.__name__]
+    return [
+        Parameter(name=name, param_in="query", schema=one, required=name in schema.get("required", ()))
+        for name, one in schema["properties"].items()
+    ]
 
 
 def _describe_errors(operation: Operation) -> None:

@@ -82,9 +82,11 @@ def problem_of(error: errors.OpportuneError) -> Problem:
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
+    headers: dict[str, str] = {}
     if isinstance(error, errors.OpportuneError):
         problem = problem_of(error)
     elif isinstance(error, HTTPException):
+        headers |= error.headers or {}  # such as Allow
         phrase = HTTPStatus(error.status_code).phrase
         problem = Problem(_urn(phrase.replace(" ", "")), phrase, error.status_code, error.detail or phrase)
     else:
@@ -96,7 +98,8 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         )
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if problem.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
 
 

@@ -53,7 +53,6 @@ async def similar(product_id: str, request: Request[Any, Any, Any], state: State
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")
     eligible = None
-    eligible = None
     if query.channel is not None:
         model.eligibility.channel(query.channel, "channel")
         place = model.eligibility.place(query.location, "location")

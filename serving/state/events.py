@@ -1,5 +1,6 @@
 """The event store: what customers did, in PostgreSQL, acknowledged only when durable."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -83,10 +84,15 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class EventStore:
-    """Events in PostgreSQL. Concurrent requests share the commits that PostgreSQL groups by itself."""
+    """Events in PostgreSQL. Concurrent requests share the commits that PostgreSQL groups by itself.
+
+    Attributes:
+        writing: customers whose events are being stored at this moment, so that a read may or may not see them.
+    """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self.writing: Counter[str] = Counter()
 
     @classmethod
     @asynccontextmanager
@@ -101,7 +107,7 @@ class EventStore:
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                 await connection.execute(_SCHEMA)
-        except _FAILURES as error:
+        except (*_FAILURES, asyncpg.PostgresError) as error:
             raise EventStoreUnavailable(f"PostgreSQL does not answer: {error}") from error
         try:
             yield cls(pool)
@@ -115,11 +121,16 @@ class EventStore:
             EventStoreUnavailable: nothing is known to be stored; sending them again is harmless.
         """
         once = {event.event_id: event for event in reversed(events)}
-        columns = zip(*(_row(event) for event in once.values()), strict=True)
+        # In one order always: two requests with the same events in different orders would wait for each other.
+        columns = zip(*(_row(once[event_id]) for event_id in sorted(once)), strict=True)
+        customers = Counter({event.customer_id for event in events})
+        self.writing += customers
         try:
             new = await self._pool.fetch(_INSERT, *(list(column) for column in columns))
         except _FAILURES as error:
             raise EventStoreUnavailable(f"PostgreSQL did not store the events: {error}") from error
+        finally:
+            self.writing -= customers
         return sorted((once[record["event_id"]] for record in new), key=lambda event: event.at)
 
     async def since(self, customer_id: str, cut_off: datetime, snapshot: datetime) -> Iterable[Event]:

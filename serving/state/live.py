@@ -27,8 +27,9 @@ class Known(NamedTuple):
 class LiveHistories:
     """Histories in the rows of one catalogue, kept in memory while they are used most recently.
 
-    An accepted event is in the very next history asked for: events reach the store before they are applied here,
-    and a history that is being read meanwhile is read again.
+    An accepted event is in the very next history asked for, once: events reach the store before they are applied
+    here, a history that is being read meanwhile is read again, and one that was read while events of that customer
+    were being stored, and may hold them already, is not kept.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class LiveHistories:
             if not self._readers[customer_id]:
                 del self._readers[customer_id], self._changes[customer_id]
         history = past.append(records(since, self._catalog))
-        self._keep(customer_id, history)
+        if customer_id not in self._store.writing:
+            self._keep(customer_id, history)
         return Known(history, degraded=False)
 
     def apply(self, events: Iterable[Event]) -> None:
@@ -78,11 +80,20 @@ class LiveHistories:
         for event in events:
             by_customer.setdefault(event.customer_id, []).append(event)
         for customer_id, theirs in by_customer.items():
-            if customer_id in self._readers:
-                self._changes[customer_id] += 1
+            self._overtake(customer_id)
             kept = self._kept.get(customer_id)
             if kept is not None:
                 self._keep(customer_id, kept.append(records(theirs, self._catalog)))
+
+    def reread(self, customer_ids: Iterable[str]) -> None:
+        """Have histories read from the store when next asked for: it holds events that were not applied here."""
+        for customer_id in customer_ids:
+            self._overtake(customer_id)
+            self._kept.pop(customer_id, None)
+
+    def _overtake(self, customer_id: str) -> None:
+        if customer_id in self._readers:
+            self._changes[customer_id] += 1
 
     def _keep(self, customer_id: str, history: History) -> None:
         self._kept[customer_id] = history

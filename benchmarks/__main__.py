@@ -1,0 +1,49 @@
+"""``opportune-bench``: one suite of measurements."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from embeddings.errors import OpportuneError
+
+RESULTS = Path("benchmarks/results")
+
+
+def main() -> None:
+    """Run the command line; exit 2 on bad input."""
+    arguments = _parser().parse_args()
+    try:
+        sys.exit(arguments.run(arguments))
+    except OpportuneError as error:
+        print(f"opportune-bench: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _quality(arguments: argparse.Namespace) -> int:
+    from benchmarks import quality  # noqa: PLC0415 - each suite's libraries are its own
+
+    quality.run(arguments.store, arguments.json)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from benchmarks import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
+
+    return demo.run(arguments.url)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="opportune-bench", description="Measure; every suite writes JSON.")
+    suites = parser.add_subparsers(required=True, metavar="SUITE")
+    quality = suites.add_parser("quality", help="next baskets of Complete Journey, asked for over HTTP")
+    quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
+    quality.add_argument("--store", type=Path, default=Path(".store/quality"), help="trained there if not yet done")
+    quality.set_defaults(run=_quality)
+    demo = suites.add_parser("demo", help="three sample answers of a running service on Complete Journey")
+    demo.add_argument("--url", default="http://127.0.0.1:8000")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

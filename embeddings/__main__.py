@@ -1,0 +1,61 @@
+"""``opportune-store``: look at the published versions, go back to one, delete old ones."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from embeddings.bundle import read_manifest
+from embeddings.errors import OpportuneError
+from embeddings.store import BundleStore
+
+REFUSED = 2
+
+
+def main() -> None:
+    """Run the command line; exit 2 with a message where the store cannot do what was asked."""
+    arguments = _parser().parse_args()
+    store = BundleStore(arguments.store)
+    try:
+        store.current()  # before a lock is made beside nothing
+        with store.lock():
+            match arguments.command:
+                case "list":
+                    _list(store)
+                case "rollback":
+                    print(f"current is now {store.rollback(arguments.to)}")
+                case _:
+                    pruned = store.prune(arguments.keep)
+                    print("\n".join(f"pruned {version}" for version in pruned) or "nothing to prune")
+    except OpportuneError as error:
+        print(f"opportune-store: {error}", file=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def _list(store: BundleStore) -> None:
+    current = store.current()
+    for version in store.versions():
+        manifest = read_manifest(store.bundle(version))
+        marker = "  current" if version == current else ""
+        print(f"{version}  created {_utc(manifest.created_at)}  data until {_utc(manifest.data_cut_off)}{marker}")
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="opportune-store", description="Look after the published versions.")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--store", required=True, type=Path, help="the store that opportune-train publishes into")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", parents=[shared], help="show every version, the oldest release first")
+    rollback = commands.add_parser("rollback", parents=[shared], help="serve an earlier version again")
+    rollback.add_argument("--to", metavar="VERSION", help="which one; default: the release before the current one")
+    prune = commands.add_parser("prune", parents=[shared], help="delete old versions, never the current one")
+    prune.add_argument("--keep", type=int, default=3, metavar="N", help="how many of the newest stay; default 3")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

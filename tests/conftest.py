@@ -1,0 +1,39 @@
+"""What several suites share: the small world, trained and published once a run."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from embeddings.bundle import Manifest
+from embeddings.store import BundleStore
+from tests.world import UNTIL, write_world
+from training.config import RECIPES, FitConfig, Recipe, TowersConfig, read_recipe
+from training.job import run
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the small world's tables."""
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """The default recipe, made small."""
+    return msgspec.structs.replace(
+        read_recipe(RECIPES / "default.toml"),
+        validation_days=14,
+        towers=TowersConfig(dimensions=16, history_length=16, heads=2),
+        fit=FitConfig(epochs=4, baskets_a_batch=64, uniform_negatives=32, learning_rate=5e-3),
+    )
+
+
+@pytest.fixture(scope="session")
+def published(world: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleStore, Manifest]:
+    """A store with one release, trained on the small world until ``UNTIL``. Read-only: copy it to change it."""
+    torch.set_num_threads(1)  # so small a model is fitted many times faster without threads
+    folder = tmp_path_factory.mktemp("store")
+    manifest = run(str(world), folder, recipe, until=UNTIL, device="cpu", gated=True)
+    return BundleStore(folder), manifest

@@ -1,0 +1,296 @@
+"""Events over HTTP: durable, seen in the very next answer, counted once."""
+
+import asyncio
+import random
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from serving.clock import AHEAD_SECONDS
+from tests.integration.server import Postgres, Server, event, eventually, ids
+from tests.world import UNTIL, department, favourite, store
+
+SOON = UNTIL + timedelta(hours=1)
+LATER = UNTIL + timedelta(hours=2)
+
+
+def rank(server: Server, customer: str, product: str) -> int:
+    """Where a product stands among the hundred best; 101 if not among them."""
+    shown = ids(server.recommend(customer, "store", "north", at=LATER, limit=100))
+    return shown.index(product) + 1 if product in shown else 101
+
+
+def times_bought(server: Server, customer: str, product: str) -> str:
+    """What the next answer says of how often a product was bought; nothing if it does not know."""
+    for item in server.recommend(customer, at=LATER, limit=100)["items"]:
+        if item["id"] == product and item["reasons"][0]["code"] == "bought_before":
+            return item["reasons"][0]["text"]
+    return ""
+
+
+def test_each_purchase_of_a_new_product_raises_it_until_it_is_first(recorder: Server):
+    customer, new = "c000", "p034"  # at north, of another department
+    assert store(0) == "north"
+    assert department(new) != department(favourite(0))
+    ranks = [rank(recorder, customer, new)]
+    while ranks[-1] > 1:
+        assert len(ranks) < 60, ranks
+        answer = recorder.report(event(customer, new, SOON, location="north"))
+        assert answer == {"accepted": 1, "duplicates": 0, "rejected": []}
+        ranks.append(rank(recorder, customer, new))
+    assert ranks == sorted(ranks, reverse=True)
+    assert ranks[0] > ranks[1], "the first purchase already shows in the very next answer"
+
+
+def test_a_new_customer_is_known_after_the_first_event(recorder: Server):
+    before = recorder.recommend("newcomer", at=LATER)
+    assert not before["personalised"]
+    recorder.report(event("newcomer", "p050", SOON))
+    after = recorder.recommend("newcomer", at=LATER)
+    assert after["personalised"]
+    assert after["items"][0]["id"] == "p050"
+    assert after["items"][0]["reasons"] == [{"code": "bought_before", "text": "Bought once before."}]
+
+
+@pytest.mark.parametrize("kind", ["impression", "click", "view", "add_to_cart", "dismissal"])
+def test_an_event_that_is_no_purchase_personalises_without_pretending_one(recorder: Server, kind: str):
+    recorder.report(event(f"looker-{kind}", "p050", SOON, kind))
+    answer = recorder.recommend(f"looker-{kind}", at=LATER)
+    assert answer["personalised"]
+    assert {item["source"] for item in answer["items"]} == {"towers"}
+
+
+def test_somebody_elses_events_change_nothing(recorder: Server):
+    before = recorder.recommend("c008", at=LATER)["items"]
+    recorder.report(*(event("c012", "p050", SOON) for _ in range(20)))
+    assert recorder.recommend("c008", at=LATER)["items"] == before
+
+
+def test_a_duplicate_is_harmless_within_a_request_and_across(recorder: Server):
+    customer = "repeater"
+    one, other = event(customer, "p000", SOON), event(customer, "p004", SOON)
+    assert recorder.report(one, one, other) == {"accepted": 2, "duplicates": 1, "rejected": []}
+    assert recorder.report(one, other) == {"accepted": 0, "duplicates": 2, "rejected": []}
+    changed = {**one, "product_id": "p008"}
+    assert recorder.report(changed) == {"accepted": 0, "duplicates": 1, "rejected": []}
+    assert times_bought(recorder, customer, "p000") == "Bought once before."
+    assert times_bought(recorder, customer, "p004") == "Bought once before."
+    assert times_bought(recorder, customer, "p008") == ""
+
+
+def test_of_two_events_with_one_id_in_a_request_the_first_counts(recorder: Server):
+    first = event("two-faced", "p000", SOON)
+    recorder.report(first, {**first, "product_id": "p004"})
+    assert times_bought(recorder, "two-faced", "p000") == "Bought once before."
+    assert times_bought(recorder, "two-faced", "p004") == ""
+
+
+def test_an_event_of_the_past_that_comes_late_counts_too(recorder: Server):
+    recorder.recommend("c016", at=LATER)
+    for customer in ("c016", "c020"):  # one in memory, one not
+        recorder.report(event(customer, "p111", UNTIL - timedelta(days=30)))
+        assert times_bought(recorder, customer, "p111") == "Bought once before."
+
+
+def test_an_event_whose_first_answer_was_lost_shows_after_its_repetition(own: Server):
+    lost = event("c001", "p111", SOON)
+    assert times_bought(own, "c001", "p111") == ""  # and from now on in memory
+
+    async def store_unnoticed() -> None:
+        connection = await asyncpg.connect(own.options[1])
+        await connection.execute(
+            "INSERT INTO events (event_id, customer_id, type, at, product_id, quantity) VALUES ($1, $2, $3, $4, $5, 1)",
+            *(lost[name] for name in ("event_id", "customer_id", "type")),
+            SOON,
+            lost["product_id"],
+        )
+        await connection.close()
+
+    asyncio.run(store_unnoticed())
+    assert own.report(lost) == {"accepted": 0, "duplicates": 1, "rejected": []}
+    assert times_bought(own, "c001", "p111") == "Bought once before."
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"product_id": "p999"}, "product_id"),
+        ({"product_id": None}, "product_id"),
+        ({"offer_id": "free-lunch"}, "offer_id"),
+        ({"location": "atlantis"}, "location"),
+        ({"channel": "smoke-signal"}, "channel"),
+        ({"type": "redemption"}, "offer_id"),
+        ({"type": "impression", "product_id": None}, "product_id"),
+        ({"at": "9999-12-31T23:59:59-14:00"}, "at"),
+        ({"at": "0001-01-01T00:00:00Z"}, "at"),
+    ],
+)
+def test_an_event_that_names_the_unknown_is_rejected_alone_by_place(
+    recorder: Server, change: dict[str, Any], field: str
+):
+    customer = f"mixed-{field}-{change}"[:100]
+    good = [event(customer, "p000", SOON), event(customer, "p004", SOON)]
+    bad = {**event(customer, "p008", SOON), **change}
+    answer = recorder.report(good[0], bad, good[1])
+    assert (answer["accepted"], answer["duplicates"]) == (2, 0)
+    (rejected,) = answer["rejected"]
+    assert rejected["index"] == 1
+    assert rejected["error"]["field"] == f"events[1].{field}"
+    assert rejected["error"]["status"] == 422
+    assert rejected["error"]["detail"]
+    assert times_bought(recorder, customer, "p000") == "Bought once before."
+
+
+def test_a_rejected_event_may_be_sent_again_corrected(recorder: Server):
+    wrong = event("corrector", "p999", SOON)
+    assert recorder.report(wrong)["accepted"] == 0
+    assert recorder.report({**wrong, "product_id": "p000"})["accepted"] == 1
+
+
+def test_a_malformed_event_refuses_its_request_and_stores_nothing(recorder: Server):
+    good = event("unlucky", "p000", SOON)
+    answer = recorder.client.post("/v1/events", json={"events": [good, {**good, "type": "stare"}]})
+    assert (answer.status_code, answer.json()["field"]) == (422, "events[1].type")
+    assert not recorder.recommend("unlucky", at=LATER)["personalised"]
+    assert recorder.report(good)["accepted"] == 1
+
+
+def test_an_event_may_lie_ahead_by_less_than_a_day(recorder: Server):
+    now = datetime.now(UTC)
+    near, far = (now + timedelta(seconds=AHEAD_SECONDS + off) for off in (-600, 600))
+    answer = recorder.report(event("early", "p000", near), event("early", "p004", far))
+    assert answer["accepted"] == 1
+    assert [one["index"] for one in answer["rejected"]] == [1]
+    assert answer["rejected"][0]["error"]["field"] == "events[1].at"
+
+
+def test_a_thousand_events_are_taken_at_once(recorder: Server):
+    events = [event("collector", f"p{number % 120:03d}", SOON) for number in range(1_000)]
+    assert recorder.report(*events)["accepted"] == 1_000
+    assert recorder.recommend("collector", at=LATER)["personalised"]
+
+
+def test_what_becomes_of_events_is_counted(recorder: Server):
+    def counts() -> list[float]:
+        return [recorder.metric("opportune_events_total", outcome=one) or 0 for one in outcomes]
+
+    outcomes = ("accepted", "duplicate", "rejected")
+    before = counts()
+    good = event("counted", "p000", SOON)
+    recorder.report(good, good, event("counted", "p999", SOON), event("counted", "p004", SOON))
+    assert [after - one for after, one in zip(counts(), before, strict=True)] == [2, 1, 1]
+
+
+def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(recorder: Server):
+    for _ in range(6):  # senders that wait for each other deadlock about every other time
+        events = [event(f"crowd-{number}", "p000", SOON) for number in range(1_000)]
+        shuffled = [random.Random(seed).sample(events, len(events)) for seed in range(8)]
+        with ThreadPoolExecutor(8) as senders:
+            sent = [senders.submit(recorder.report, *some) for some in shuffled]
+        answers = [one.result() for one in sent]
+        assert sum(one["accepted"] for one in answers) == 1_000
+        assert sum(one["duplicates"] for one in answers) == 7_000
+
+
+def test_events_racing_with_first_reads_of_their_customer_all_count_once(recorder: Server):
+    def reader_and_writer(number: int) -> str:
+        customer = f"racer-{number}"
+        with ThreadPoolExecutor(4) as racers:
+            reads = [racers.submit(recorder.recommend, customer, at=LATER) for _ in range(2)]
+            writes = [racers.submit(recorder.report, event(customer, "p000", SOON)) for _ in range(3)]
+            assert [write.result()["accepted"] for write in writes] == [1, 1, 1]
+            for read in reads:
+                read.result()
+        return times_bought(recorder, customer, "p000")
+
+    assert {reader_and_writer(number) for number in range(40)} == {"Bought 3 times before."}
+
+
+# The replayed clock
+
+
+@pytest.fixture(scope="module")
+def replaying(recorder: Server, postgres: Postgres) -> Generator[Server]:
+    server = Server(recorder.store, "--database", postgres.database(), "--clock", "replay")
+    yield server
+    server.stop()
+
+
+def promoted_now(server: Server) -> set[str]:
+    return set(ids(server.recommend(None, "mailer", "north", at=None, limit=100)))
+
+
+def test_a_replay_takes_now_from_the_newest_moment_it_has_seen(replaying: Server):
+    def promoted(at: datetime) -> set[str]:
+        return set(ids(replaying.recommend(None, "mailer", "north", at=at, limit=100)))
+
+    first = promoted_now(replaying)
+    assert first == promoted(UNTIL)
+    second = promoted(UNTIL + timedelta(weeks=1))
+    assert second
+    assert not second & first
+    assert promoted_now(replaying) == second
+    assert promoted(UNTIL) == first
+    assert promoted_now(replaying) == second, "now never goes back"
+    far = UNTIL + timedelta(weeks=2)
+    answer = replaying.report(event("time-traveller", "p000", far))
+    assert answer["accepted"] == 1
+    assert promoted_now(replaying) == set(), "an event moves now on too"
+
+
+def test_a_refused_request_does_not_move_the_replay_on(replaying: Server):
+    replaying.client.post("/v1/recommend", json={"context": {"channel": "smoke-signal", "at": "2999-01-01T00:00:00Z"}})
+    answer = replaying.report(event("time-traveller", "p999", datetime(2999, 1, 1, tzinfo=UTC)))
+    assert len(answer["rejected"]) == 1
+    assert ids(replaying.recommend(None, kinds=["offer"], at=None, limit=100)), "in 2999 every offer has ended"
+
+
+# The event store is away
+
+
+@pytest.fixture
+def own_postgres(anybodys: Path) -> Generator[Postgres]:
+    postgres = Postgres(anybodys / "brittle")
+    yield postgres
+    postgres.close()
+
+
+@pytest.fixture
+def dependent(own_store: Path, own_postgres: Postgres) -> Generator[Server]:
+    server = Server(own_store, "--database", own_postgres.database())
+    yield server
+    server.stop()
+
+
+def test_without_its_event_store_the_service_answers_from_the_snapshot_and_recovers(
+    dependent: Server, own_postgres: Postgres
+):
+    before = dependent.recommend("c001", "store", "north")
+    assert not before["degraded"]
+    own_postgres.stop()
+
+    ready = dependent.client.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert dependent.client.get("/healthz").status_code == 200
+    fresh = dependent.recommend("c017", "store", store(17))
+    assert (fresh["degraded"], fresh["personalised"]) == (True, True)
+    assert ids(fresh)[0] == favourite(17)
+    assert dependent.recommend("c001", "store", "north")["items"] == before["items"]
+    assert not dependent.recommend(None)["degraded"]
+    unlucky = event("c017", "p111", SOON)
+    refused = dependent.client.post("/v1/events", json={"events": [unlucky]})
+    assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["type"] == "urn:opportune:problem:event-store-unavailable"
+
+    own_postgres.start()
+    eventually(lambda: dependent.client.get("/readyz").status_code == 200, "the event store to be back")
+    assert not dependent.recommend("c017", "store", store(17))["degraded"]
+    assert dependent.report(unlucky)["accepted"] == 1
+    assert times_bought(dependent, "c017", "p111") == "Bought once before."

@@ -1,0 +1,337 @@
+"""The training command: its exit codes, what it publishes, what a kill costs, and what a cut-off hides."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import Mock
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors import safe_open
+
+from embeddings.bundle import Manifest, ModelBundle, open_histories, read_manifest
+from embeddings.history import Histories
+from embeddings.store import BundleStore
+from tests.world import CUSTOMERS, STORES, UNTIL, carries, tables, write_world
+from training import __main__ as command
+from training import fit as fitting
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+validation_days = 14
+
+[channels]
+store = "assortment"
+mailer = "promoted"
+email = "everything"
+
+[towers]
+dimensions = 16
+history_length = 16
+heads = 2
+
+[fit]
+epochs = 4
+baskets_a_batch = 64
+uniform_negatives = 32
+learning_rate = 5e-3
+"""
+
+Train = Callable[..., int]
+
+
+class Release(NamedTuple):
+    store: BundleStore
+    manifest: Manifest
+
+    def histories(self) -> Histories:
+        return open_histories(self.store.histories(self.manifest.version))[1]
+
+    def contents(self) -> dict[str, bytes]:
+        """Every file by its name; of the manifests what does not depend on when and from where they were written."""
+        found: dict[str, bytes] = {}
+        for folder in (self.store.bundle(self.manifest.version), self.store.histories(self.manifest.version)):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = f"{folder.parent.name}/{path.relative_to(folder)}"
+                if path.name == "manifest.json":
+                    manifest: dict[str, Any] = json.loads(path.read_bytes())
+                    kept = {key: value for key, value in manifest.items() if key not in {"created_at", "data", "seal"}}
+                    found[name] = json.dumps(kept).encode()
+                else:
+                    found[name] = path.read_bytes()
+        return found
+
+
+def released(store: Path) -> Release:
+    bundles = BundleStore(store)
+    return Release(bundles, read_manifest(bundles.bundle(bundles.current())))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Steps this small only wait for each other on several threads, whose number would round sums differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Run the command line in this process until its exit; returns the exit code."""
+
+    def run(data: Path, store: Path, *more: str, recipe: str = RECIPE) -> int:
+        path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+        path.write_text(recipe)
+        arguments = ["--data", str(data), "--store", str(store), "--recipe", str(path), "--until", UNTIL.isoformat()]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sys, "argv", ["opportune-train", *arguments, *more])
+            patched.setenv("OPENBLAS_NUM_THREADS", "1")  # which it would set for good
+            with pytest.raises(SystemExit) as exited:
+                command.main()
+        assert isinstance(exited.value.code, int)
+        return exited.value.code
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def release(train: Train, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The small world's release, trained without an interruption."""
+    store = tmp_path_factory.mktemp("release")
+    assert train(world, store) == 0
+    return released(store)
+
+
+def test_a_release_is_published_whole_and_says_what_it_is(release: Release) -> None:
+    manifest = release.manifest
+    assert release.store.versions() == [manifest.version]
+    assert manifest.data_cut_off == UNTIL
+    assert manifest.metrics["served"]["ndcg@10"] > 4 * manifest.metrics["popular"]["ndcg@10"]
+    assert manifest.metrics["towers"]["ndcg@10"] > 2 * manifest.metrics["popular"]["ndcg@10"]
+    bundle = ModelBundle.open(release.store.bundle(manifest.version), "cpu", 2**20)
+    assert len(bundle.vectors_ND) == manifest.counts["products"] == 122
+    assert len(release.histories().events) == manifest.counts["events"]
+    left = {path.name for path in release.store.bundle("").parent.rglob("*") if "checkpoint" in path.name}
+    assert not left
+
+
+# What is refused.
+
+
+def test_bad_tables_are_all_reported_and_nothing_is_written(
+    train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(world, data)
+    events = pl.read_parquet(data / "events.parquet").head(3)
+    events.with_columns(type=pl.Series(["purchase", "stolen", "purchase"]), quantity=pl.Series([1.0, 1.0, -2.0])).drop(
+        "at"
+    ).write_parquet(data / "events.parquet")
+    assert train(data, tmp_path / "store") == 2
+    report = capsys.readouterr().err
+    assert "events.parquet: column at is missing" in report
+    assert "events.parquet, row 2, column type: 'stolen'" in report
+    assert "events.parquet, row 3, column quantity: -2.0" in report
+    assert not (tmp_path / "store").exists()
+
+
+def refusal(
+    train: Train, capsys: pytest.CaptureFixture[str], data: Path, store: Path, *more: str, recipe: str = RECIPE
+) -> str:
+    assert train(data, store, *more, recipe=recipe) == 2
+    assert not store.exists()
+    return capsys.readouterr().err
+
+
+def test_bad_arguments_are_refused_by_name(
+    train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert "lerning_rate" in refusal(train, capsys, world, store, recipe=RECIPE + "lerning_rate = 1e-3")
+    assert "none.toml" in refusal(train, capsys, world, store, "--recipe", str(tmp_path / "none.toml"))
+    assert "no-such-data" in refusal(train, capsys, tmp_path / "no-such-data", store)
+    assert "expected a moment" in refusal(train, capsys, world, store, "--until", "yesterday")
+    assert "--device" in refusal(train, capsys, world, store, "--device", "tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="cuda is there")
+def test_cuda_asked_for_and_absent_is_refused(
+    train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no CUDA device" in refusal(train, capsys, world, tmp_path / "store", "--device", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("days", "missing"), [(-365, "before the last 14 days"), (100, "in the last 14 days"), (-111, "before the last 14")]
+)
+def test_without_purchases_to_learn_from_or_to_validate_on_there_is_no_release(
+    train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], days: int, missing: str
+) -> None:
+    until = (UNTIL + timedelta(days=days)).isoformat()
+    report = refusal(train, capsys, world, tmp_path / "store", "--until", until)
+    assert "expected purchases of products" in report
+    assert missing in report
+
+
+def write_hit_world(folder: Path) -> Path:
+    """Everybody buys one hit every week and something else at random, never the same."""
+    random = np.random.default_rng(1)
+    rows = [
+        (f"c{customer}", "purchase", UNTIL - timedelta(weeks=week, hours=customer), product)
+        for customer in range(30)
+        for week in range(1, 9)
+        for product in ("the-hit", f"p{random.integers(300)}")
+    ]
+    schema = {"customer_id": pl.String, "type": pl.String, "at": pl.Datetime("us", "UTC"), "product_id": pl.String}
+    folder.mkdir()
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(folder / "events.parquet")
+    return folder
+
+
+def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
+    # Towers that tell no product from another: every tie goes to the first row, and the hit is in the last.
+    monkeypatch.setattr("training.job.product_vectors", Mock(return_value=np.zeros((301, 16), np.float32)))
+    assert train(data, store) == 3
+    report = capsys.readouterr().err
+    assert "refused by the gate: towers reached ndcg@10 0.0" in report
+    assert "--no-gate" in report
+    assert not list(store.rglob("manifest.json"))
+    assert not (store / "CURRENT").exists()
+    assert train(data, store, "--no-gate") == 0
+    manifest = released(store).manifest
+    assert f"published {manifest.version}" in capsys.readouterr().out
+    assert manifest.metrics["towers"]["ndcg@10"] < manifest.metrics["popular"]["ndcg@10"]
+
+
+# What a kill costs.
+
+
+def kill_at_first_checkpoint(data: Path, store: Path, recipe: Path) -> Path:
+    """Start the command, kill it as soon as there is a checkpoint, and return the checkpoint."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "training", "--data", str(data), "--store", str(store)),
+            *("--recipe", str(recipe), "--until", UNTIL.isoformat()),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not (found := list(store.glob("runs/*/checkpoint.safetensors"))):
+            assert process.poll() is None, f"exited with {process.returncode} before a checkpoint"
+            time.sleep(0.005)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    return found[0]
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_and_publishes_the_same_vectors(
+    train: Train, world: Path, release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE + "checkpoint_seconds = 0\n"
+    (tmp_path / "recipe.toml").write_text(recipe)
+    store = tmp_path / "store"
+    checkpoint = kill_at_first_checkpoint(world, store, tmp_path / "recipe.toml")
+    assert not (store / "CURRENT").exists()
+    with safe_open(checkpoint, framework="pt") as file:
+        done = int(file.metadata()["done"])
+    assert done > 0
+
+    loss, steps = fitting.sampled_softmax, itertools.count()
+
+    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+        next(steps)
+        return loss(*arguments)
+
+    monkeypatch.setattr(fitting, "sampled_softmax", counted)
+    assert train(world, store, recipe=recipe) == 0
+    # 120 customers' baskets of 14 weeks, 64 a batch, 4 epochs
+    assert next(steps) == 4 * -(-CUSTOMERS * 14 // 64) - done
+    assert released(store).manifest.files == release.manifest.files
+    assert not checkpoint.exists()
+
+
+# What a cut-off hides.
+
+
+def test_of_a_product_sold_only_afterwards_there_is_no_trace(release: Release) -> None:
+    bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
+    products, locations = bundle.catalog.products, bundle.catalog.locations
+    late = products.ids.row("late")
+    assert late is not None
+    assert products.popularity_N[late] == 0
+    assert not products.trained_N[late]
+    assert late not in locations.assortment.values
+    events = release.histories().events
+    assert late not in events["product"]
+    assert events["at"].max() < UNTIL.timestamp()
+
+
+def test_assortments_are_what_the_stores_sold_before(release: Release) -> None:
+    bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
+    ids, locations = bundle.catalog.products.ids, bundle.catalog.locations
+    for store in STORES:
+        row = locations.ids.row(store)
+        assert row is not None
+        found = set(ids.ids(locations.assortment[row].tolist())) - {"unsold"}
+        assert all(carries(store, product) for product in found)
+        assert len(found) == 60
+
+
+def forget_what_came_afterwards(world: Path) -> None:
+    """Remove the later events, and what only they name, from the tables themselves."""
+    events = tables()["events"].filter(pl.col("at") < UNTIL)
+    assert "late" not in events["product_id"]
+    events.write_parquet(world / "events.parquet")
+
+
+def test_of_the_promotion_plan_what_is_over_is_left_out_and_what_is_to_come_is_known(release: Release) -> None:
+    bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
+    weeks = {UNTIL.timestamp() + week * 7 * 86_400 for week in (1, 2)}
+    assert set(bundle.catalog.promotions.ends_G.tolist()) == weeks
+
+
+def test_without_the_later_events_every_byte_is_the_same(train: Train, release: Release, tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world")
+    forget_what_came_afterwards(world)
+    assert train(world, tmp_path / "store") == 0
+    assert released(tmp_path / "store").contents() == release.contents()
+
+
+def test_nor_do_tables_that_are_derived_from_events_show_the_later_ones(train: Train, tmp_path: Path) -> None:
+    world = write_world(tmp_path / "world")
+    for table in ("customers", "products", "locations", "offers", "promotions"):
+        (world / f"{table}.parquet").unlink()
+    events = tables()["events"]
+    later = events.filter(pl.col("at") >= UNTIL).with_columns(
+        customer_id=pl.lit("a newcomer"), location=pl.lit("a new store"), channel=pl.lit("email")
+    )
+    pl.concat([later, events]).write_parquet(world / "events.parquet")
+    assert train(world, tmp_path / "whole") == 0
+    forget_what_came_afterwards(world)
+    assert train(world, tmp_path / "cut") == 0
+    whole, cut = released(tmp_path / "whole"), released(tmp_path / "cut")
+    assert whole.contents() == cut.contents()
+    assert whole.manifest.counts["customers"] == CUSTOMERS
+    bundle = ModelBundle.open(whole.store.bundle(whole.manifest.version), "cpu", 2**20)
+    assert "late" not in bundle.catalog.products.ids
+    assert bundle.catalog.locations.ids.ids() == sorted(STORES)

@@ -1,0 +1,76 @@
+"""The recipe: what is accepted, what is refused and how the refusal names it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from embeddings.catalog import ChannelRule
+from embeddings.errors import InvalidInput
+from training.config import RECIPES, AlsConfig, AssortmentConfig, FitConfig, Recipe, TowersConfig, read_recipe
+
+DEFAULT = RECIPES / "default.toml"
+SECTIONS = (Recipe, AssortmentConfig, TowersConfig, AlsConfig, FitConfig)
+
+
+def read(folder: Path, text: str) -> Recipe:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return read_recipe(path)
+
+
+def test_the_default_recipe_says_what_the_defaults_are() -> None:
+    recipe = read_recipe(DEFAULT)
+    assert recipe == Recipe(channels=recipe.channels)
+    assert recipe.channels["store"] is ChannelRule.ASSORTMENT
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_default_recipe_shows_every_key(section: type[msgspec.Struct]) -> None:
+    text = DEFAULT.read_text()
+    for key in section.__struct_fields__:
+        assert f"\n{key} = " in text or f"[{key}]" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("epochs = 3", "epochs"),
+        ("[towers]\ndimension = 64", "dimension"),
+        ("[fit]\nepochs = 0", "$.fit.epochs"),
+        ("[fit]\nepochs = 1.5", "$.fit.epochs"),
+        ("[fit]\nlearning_rate = 0", "$.fit.learning_rate"),
+        ("[towers]\nid_dropout = 1.1", "$.towers.id_dropout"),
+        ("[towers]\ndimensions = 64\nheads = 3", "multiple of heads, 3; got 64"),
+        ("seed = -1", "$.seed"),
+        ("[score]\ntower = 0.1", "tower"),
+        ("[fit", ""),
+    ],
+)
+def test_an_unknown_or_wrong_key_is_refused_by_name(tmp_path: Path, text: str, named: str) -> None:
+    assert read(tmp_path, '[channels]\nweb = "everything"') is not None
+    with pytest.raises(InvalidInput) as raised:
+        read(tmp_path, text + '\n[channels]\nweb = "everything"')
+    assert raised.value.field.endswith("recipe.toml")
+    assert named in raised.value.expected
+
+
+@pytest.mark.parametrize("channels", ["", "[channels]", '[channels]\nweb = "all"'])
+def test_channels_are_required_and_have_known_rules(tmp_path: Path, channels: str) -> None:
+    with pytest.raises(InvalidInput, match="channels"):
+        read(tmp_path, channels)
+
+
+def test_a_file_that_is_absent_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="--recipe"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match=r"binary\.toml"):
+        read_recipe(tmp_path / "binary.toml")
+
+
+def test_fingerprints_tell_recipes_apart() -> None:
+    recipe = read_recipe(DEFAULT)
+    assert recipe.fingerprint == read_recipe(DEFAULT).fingerprint
+    assert recipe.fingerprint != msgspec.structs.replace(recipe, seed=2).fingerprint
+    assert recipe.fingerprint != msgspec.structs.replace(recipe, fit=FitConfig(epochs=9)).fingerprint

@@ -1,0 +1,87 @@
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+from litestar import Request, Response
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
+
+from embeddings.errors import (
+    CorruptBundle,
+    EventStoreUnavailable,
+    InvalidInput,
+    InvalidTables,
+    OpportuneError,
+    UnknownReference,
+)
+from serving.api.problems import STATUSES, Problem, answer_error, problem_of
+
+REQUEST = cast("Request[Any, Any, Any]", SimpleNamespace(method="GET", url=SimpleNamespace(path="/v1/model")))
+ARGUMENTS: dict[type[OpportuneError], tuple[Any, ...]] = {
+    InvalidInput: ("limit", "expected less"),
+    UnknownReference: ("limit", "expected less"),
+    InvalidTables: (["events.csv: secret"],),
+    CorruptBundle: (Path("/secret/place"), "secret"),
+}
+
+
+def tree(root: type[OpportuneError] = OpportuneError) -> Iterator[type[OpportuneError]]:
+    """Every error of the product; errors that tests or training define for themselves do not reach HTTP."""
+    if root.__module__.partition(".")[0] in {"embeddings", "serving"}:
+        yield root
+    for child in root.__subclasses__():
+        yield from tree(child)
+
+
+def answer(error: Exception) -> tuple[Response[bytes], Problem]:
+    response = answer_error(REQUEST, error)
+    return response, msgspec.json.decode(response.content, type=Problem)
+
+
+def test_every_error_of_the_tree_has_a_status_and_nothing_else_has():
+    assert set(STATUSES) == set(tree())
+
+
+@pytest.mark.parametrize("kind", list(STATUSES), ids=lambda kind: kind.__name__)
+def test_every_error_leaves_as_whole_problem_details(kind: type[OpportuneError]):
+    response, problem = answer(kind(*ARGUMENTS.get(kind, ("something",))))
+    assert response.media_type == "application/problem+json"
+    assert response.status_code == problem.status == STATUSES[kind]
+    assert problem.type.startswith("urn:opportune:problem:")
+    assert problem.title
+    assert problem.detail
+    assert ("retry-after" in {name.lower() for name in response.headers}) == (problem.status == 503)
+
+
+def test_types_are_distinct_so_that_programs_can_tell_problems_apart():
+    found = [problem_of(kind(*ARGUMENTS.get(kind, ("something",)))).type for kind in STATUSES]
+    assert len(set(found)) == len(found)
+
+
+def test_a_wrong_value_is_named_with_what_was_expected():
+    assert problem_of(UnknownReference("context.channel", "expected web")) == Problem(
+        "urn:opportune:problem:unknown-reference", "Unknown reference", 422, "context.channel: expected web",
+        "context.channel",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [CorruptBundle(Path("/secret"), "secret"), RuntimeError("secret")])
+def test_what_went_wrong_inside_is_for_the_log_alone(error: Exception, caplog: pytest.LogCaptureFixture):
+    response, problem = answer(error)
+    assert problem.status == 500
+    assert b"secret" not in response.content
+    assert "secret" in caplog.text
+
+
+def test_the_event_store_being_away_is_told_to_the_caller():
+    _, problem = answer(EventStoreUnavailable("PostgreSQL did not answer"))
+    assert problem.detail == "PostgreSQL did not answer"
+
+
+def test_the_frameworks_own_errors_become_problems_and_keep_their_headers():
+    response, problem = answer(MethodNotAllowedException(headers={"allow": "POST"}))
+    assert (problem.status, problem.title) == (405, "Method Not Allowed")
+    assert response.headers["allow"] == "POST"
+    assert answer(NotFoundException())[1].type == "urn:opportune:problem:not-found"

@@ -1,0 +1,219 @@
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from embeddings.arrays import Ragged
+from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.eligibility import Place
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events
+from embeddings.scoring import ScoreParameters, Shares, bought_again, mix, nearness, popular
+from embeddings.vocabulary import Vocabulary
+
+DAY = 86_400
+NOW = 1_750_000_000
+HALF = ScoreParameters(daily_decay=0.5, same_location=2.0)
+
+
+def bought(*purchases: tuple[float, int, int], kind: int = PURCHASE) -> Events:
+    """Events as (days ago, product, location)."""
+    events_E = np.zeros(len(purchases), EVENT)
+    events_E["at"] = [NOW - round(days * DAY) for days, _, _ in purchases]
+    events_E["product"] = [product for _, product, _ in purchases]
+    events_E["location"] = [location for _, _, location in purchases]
+    events_E["type"] = kind
+    return events_E
+
+
+def shares(found: Shares) -> dict[int, float]:
+    assert (found.rows_R.dtype, found.shares_R.dtype) == (np.int64, np.float32)
+    return dict(zip(found.rows_R.tolist(), found.shares_R.tolist(), strict=True))
+
+
+def eligible(rows: Sequence[int]) -> EligibleSet:
+    return EligibleSet.of(np.array(rows, np.int32), FOREVER)
+
+
+def small_catalog() -> Catalog:
+    """Four products; location 0 carries 0 and 2, location 1 carries 2 and 3, location 2 nothing."""
+    none, nothing = Ragged.of([]), np.zeros(0, np.int64)
+    return Catalog(
+        channels={"web": ChannelRule.EVERYTHING},
+        audiences=(),
+        products=Products(
+            ids=Vocabulary.of(["p0", "p1", "p2", "p3"]),
+            attributes=Attributes((), (), np.zeros((4, 0), np.int32)),
+            price_N=np.ones(4, np.float32),
+            popularity_N=np.array([10, 20, 30, 40], np.float32),
+            trained_N=np.ones(4, np.bool_),
+        ),
+        locations=Locations(
+            ids=Vocabulary.of(["l0", "l1", "l2"]),
+            coordinates_M2=np.full((3, 2), np.nan),
+            regions_M=np.zeros(3, np.int32),
+            assortment=Ragged.of([[0, 2], [2, 3], []]),
+            popularity=np.array([5, 15, 60, 20], np.float32),
+            known_M=np.ones(3, np.bool_),
+        ),
+        offers=Offers(
+            Vocabulary.of([]), np.zeros(0, np.uint8), nothing, nothing, np.zeros(0, np.int32), none, none, none
+        ),
+        promotions=Promotions(np.zeros(0, np.int32), np.zeros(0, np.int32), nothing, nothing, none),
+    )
+
+
+def test_a_purchase_loses_weight_by_the_day_and_gains_at_the_very_location():
+    found = shares(bought_again(bought((0, 3, 1), (1, 3, 0), (2, 5, 0)), 0, NOW, HALF))
+    # 3: 1 elsewhere today, 3 * 1/2 here yesterday; 5: 3 * 1/4 here two days ago.
+    assert found == pytest.approx({3: 2.5 / 3.25, 5: 0.75 / 3.25})
+
+
+def test_without_a_location_none_counts_more():
+    events_E = bought((1, 3, -1), (1, 5, 0))
+    assert shares(bought_again(events_E, -1, NOW, HALF)) == pytest.approx({3: 0.5, 5: 0.5})
+
+
+def test_only_purchases_of_products_count():
+    views = bought((0, 3, 0), kind=EVENT_CODES["view"])
+    offers_only = bought((0, -1, 0))
+    found = bought_again(np.concatenate([views, offers_only, bought((0, 4, 0))]), 0, NOW, HALF)
+    assert shares(found) == {4: 1.0}
+    assert shares(bought_again(views, 0, NOW, HALF)) == {}
+
+
+def test_a_purchase_still_to_come_weighs_as_if_made_now():
+    assert shares(bought_again(bought((-30, 3, 0), (0, 4, 0)), -1, NOW, HALF)) == {3: 0.5, 4: 0.5}
+
+
+@pytest.mark.parametrize("years", [1, 30, 300])
+def test_a_customer_away_for_years_still_has_the_same_shares(years: int):
+    purchases = [(0.0, 3, 0), (1.0, 4, 0), (2.5, 3, 1)]
+    recent = bought_again(bought(*purchases), 0, NOW, HALF)
+    away = bought_again(
+        bought(*((days + 365 * years, product, location) for days, product, location in purchases)), 0, NOW, HALF
+    )
+    assert away.shares_R.sum() == pytest.approx(1)
+    assert shares(away) == pytest.approx(shares(recent))
+
+
+def test_the_share_of_what_was_not_bought_is_zero():
+    found = Shares(np.array([2, 5]), np.array([0.25, 0.75], np.float32))
+    assert found.at(np.array([5, 0, 9, 2, 3])).tolist() == [0.75, 0, 0, 0.25, 0]
+    assert Shares(np.zeros(0, np.int64), np.zeros(0, np.float32)).at(np.array([1, 2])).tolist() == [0, 0]
+
+
+def test_nearness_is_a_softmax_over_what_was_retrieved():
+    products_KD = np.array([[2, 0], [1, 0], [0, 9]], np.float32)
+    found_K = nearness(products_KD, np.array([1, 0], np.float32), 2)
+    total = math.exp(2) + math.exp(1)
+    assert found_K.tolist() == pytest.approx([math.exp(2) / total, math.exp(1) / total, 1 / total])
+
+
+def test_nearness_survives_large_inner_products():
+    found_K = nearness(np.array([[9000], [8999], [-9000]], np.float32), np.array([10], np.float32), 3)
+    assert found_K.tolist() == pytest.approx([1 / (1 + math.exp(-10)), math.exp(-10) / (1 + math.exp(-10)), 0])
+
+
+def test_where_nothing_was_retrieved_nothing_is_near():
+    assert nearness(np.ones((2, 3), np.float32), np.ones(3, np.float32), 0).tolist() == [0, 0]
+    assert nearness(np.zeros((0, 3), np.float32), np.ones(3, np.float32), 0).tolist() == []
+
+
+VECTORS = np.array([[3, 0], [2, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+CUSTOMER = np.array([1, 0], np.float32)
+OWN = Shares(np.array([1, 3, 4]), np.array([0.2, 0.2, 0.6], np.float32))
+
+
+def test_candidates_are_what_was_retrieved_and_what_was_bought_and_may_be_shown():
+    found = mix(OWN, np.array([0, 1, -1]), eligible([0, 1, 2, 3]), CUSTOMER, VECTORS, 0.5)
+    assert sorted(found.rows_K.tolist()) == [0, 1, 3]  # 4 may not be shown, 2 was neither bought nor retrieved
+
+
+def test_the_score_is_the_documented_one():
+    found = mix(OWN, np.array([0, 1]), eligible(range(5)), CUSTOMER, VECTORS, 0.25)
+    total = math.exp(3) + math.exp(2)
+    near = {0: math.exp(3) / total, 1: math.exp(2) / total, 3: math.exp(1) / total, 4: 1 / total}
+    again = {0: 0.0, 1: 0.2, 3: 0.2, 4: 0.6}
+    score = {row: 0.75 * again[row] + 0.25 * near[row] for row in near}
+    order = sorted(score, key=lambda row: -score[row])
+    assert found.rows_K.tolist() == order
+    assert found.scores_K.tolist() == pytest.approx([score[row] for row in order])
+    assert found.again_K.tolist() == pytest.approx([again[row] for row in order])
+    assert found.near_K.tolist() == pytest.approx([near[row] for row in order])
+
+
+@pytest.mark.parametrize(("towers", "expected"), [(0.0, [4, 1, 3, 0, 2]), (1.0, [0, 1, 2, 3, 4])])
+def test_either_half_alone_decides_and_ties_go_by_row(towers: float, expected: list[int]):
+    found = mix(OWN, np.array([0, 1, 2]), eligible(range(5)), CUSTOMER, VECTORS, towers)
+    assert found.rows_K.tolist() == expected
+
+
+def test_without_a_history_the_towers_alone_propose():
+    nothing = Shares(np.zeros(0, np.int64), np.zeros(0, np.float32))
+    found = mix(nothing, np.array([0, 1, 2, -1]), eligible(range(5)), CUSTOMER, VECTORS, 0.05)
+    assert found.rows_K.tolist() == [0, 1, 2]
+    assert found.near_K.sum() == pytest.approx(1)
+
+
+def test_without_retrieval_the_history_alone_decides():
+    found = mix(OWN, np.array([-1, -1]), eligible(range(5)), CUSTOMER, VECTORS, 0.5)
+    assert found.rows_K.tolist() == [4, 1, 3]
+    assert found.scores_K.tolist() == pytest.approx([0.3, 0.1, 0.1])
+
+
+def test_nothing_at_all_gives_no_candidates():
+    found = mix(OWN, np.array([-1]), eligible([]), CUSTOMER, VECTORS, 0.5)
+    assert [len(column) for column in found] == [0, 0, 0, 0]
+
+
+def popularity(rows: list[int], places: tuple[int, ...] | None) -> dict[int, float]:
+    return shares(popular(small_catalog(), np.array(rows, np.int32), Place(places)))
+
+
+def test_popular_without_a_place_is_the_share_of_all_purchases():
+    assert popularity([0, 1, 3], None) == pytest.approx({0: 0.1, 1: 0.2, 3: 0.4})
+
+
+def test_popular_in_a_place_is_smoothed_by_a_hundred_purchases_elsewhere():
+    # 20 purchases here, 5 and 15 of them of 0 and 2; elsewhere the shares are .1 .2 .3 .4.
+    expected = {0: (10 + 5) / 120, 1: 20 / 120, 2: (30 + 15) / 120, 3: 40 / 120}
+    assert popularity([0, 1, 2, 3], (0,)) == pytest.approx(expected)
+
+
+def test_popular_in_several_locations_adds_them_up():
+    expected = {0: 15 / 200, 1: 20 / 200, 2: (30 + 15 + 60) / 200, 3: (40 + 20) / 200}
+    found = popularity([0, 1, 2, 3], (1, 0, 2))
+    assert found == pytest.approx(expected)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_product_has_the_same_share_whatever_else_is_asked_for():
+    alone = popularity([2], (0, 1))
+    assert alone[2] == pytest.approx(popularity([0, 1, 2, 3], (0, 1))[2])
+
+
+@pytest.mark.parametrize("places", [None, (), (0,), (2,)])
+def test_popular_of_no_products_is_empty(places: tuple[int, ...] | None):
+    assert popularity([], places) == {}
+
+
+def test_a_place_without_any_location_is_like_no_place():
+    assert popularity([0, 3], ()) == popularity([0, 3], None)
+
+
+def test_a_world_without_sales_has_no_popular_products():
+    catalog = small_catalog()
+    catalog.products.popularity_N[:] = 0
+    assert shares(popular(catalog, np.array([0, 1]), Place((2,)))) == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"daily_decay": 1.5}, {"daily_decay": -0.1}, {"same_location": -1}, {"towers": 1.1}, {"tower": 0.1}]
+)
+def test_parameters_outside_their_bounds_are_refused(wrong: dict[str, Any]):
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(wrong, ScoreParameters)
