@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from serving.clock import AHEAD_SECONDS
+from serving.state.events import Event, EventStore
 from tests.integration.server import Postgres, Server, event, eventually, ids
 from tests.world import UNTIL, department, favourite, store
 
@@ -186,15 +187,21 @@ def test_what_becomes_of_events_is_counted(recorder: Server):
     assert [after - one for after, one in zip(counts(), before, strict=True)] == [2, 1, 1]
 
 
-def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(recorder: Server):
-    for _ in range(6):  # senders that wait for each other deadlock about every other time
-        events = [event(f"crowd-{number}", "p000", SOON) for number in range(1_000)]
-        shuffled = [random.Random(seed).sample(events, len(events)) for seed in range(8)]
-        with ThreadPoolExecutor(8) as senders:
-            sent = [senders.submit(recorder.report, *some) for some in shuffled]
-        answers = [one.result() for one in sent]
-        assert sum(one["accepted"] for one in answers) == 1_000
-        assert sum(one["duplicates"] for one in answers) == 7_000
+def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(postgres: Postgres):
+    async def send(store: EventStore) -> None:
+        for number in range(10):  # writers that wait for each other deadlock about every other time
+            events = [
+                Event(event_id=f"{number}-{one}", type="view", customer_id="crowd", at=SOON) for one in range(1_000)
+            ]
+            shuffled = [random.Random(seed).sample(events, len(events)) for seed in range(8)]
+            stored = await asyncio.gather(*(store.add(some) for some in shuffled))
+            assert sum(map(len, stored)) == 1_000
+
+    async def connect() -> None:
+        async with EventStore.connect(postgres.database()) as store:
+            await send(store)
+
+    asyncio.run(connect())
 
 
 def test_events_racing_with_first_reads_of_their_customer_all_count_once(recorder: Server):
