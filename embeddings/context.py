@@ -5,7 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
+# Any text but with the character NUL, which PostgreSQL cannot hold.
+Identifier = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\\x00]*$")]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.history import History
+from embeddings.history import EVENT_CODES, Events, History
 
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
 _THURSDAY = 3  # 1970-01-01
+_IMPRESSION, _DISMISSAL = EVENT_CODES["impression"], EVENT_CODES["dismissal"]
 
 
 class Situation(NamedTuple):
@@ -34,7 +35,7 @@ class TowerInput(NamedTuple):
     """What the customer tower reads.
 
     Attributes:
-        products_BL: int64 product rows of the latest events, newest first; -1 pads.
+        products_BL: int64 product rows of the latest telling events, newest first; -1 pads.
         types_BL: int64 codes of event types; 0 pads.
         ages_BL: float32, ``log2(1 + days since the event)``; 0 pads.
         attributes_BA: int64 codes of customer attributes; 0 is unknown.
@@ -56,7 +57,7 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
         situations: B situations.
         length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
     """
-    events = [history.events_E[history.events_E["product"] >= 0][-length:][::-1] for history in histories]
+    events = [history.events_E[telling(history.events_E)][-length:][::-1] for history in histories]
     width = max(1, max((len(one) for one in events), default=1))
     products_BL = np.full((len(events), width), -1, np.int64)
     types_BL = np.zeros((len(events), width), np.int64)
@@ -81,6 +82,14 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
             axis=1,
         ),
     )
+
+
+def telling(events_E: Events) -> NDArray[np.bool_]:
+    """Which events say something of a customer's taste: what they did with a product, not what they were shown of it.
+
+    A dismissal says something too, but not that more of the kind is wanted.
+    """
+    return (events_E["product"] >= 0) & (events_E["type"] != _IMPRESSION) & (events_E["type"] != _DISMISSAL)
 
 
 def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:

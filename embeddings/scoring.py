@@ -134,7 +134,13 @@ def mix(
     own_rows = again.rows_R[eligible.contains(again.rows_R)]
     rows_K = np.concatenate([near_rows, own_rows[~np.isin(own_rows, near_rows)]])
     near_K = nearness(vectors_ND[rows_K], customer_D, min(len(near_rows), RETRIEVED))
-    again_K = again.at(rows_K)
+    return weigh(rows_K, again.at(rows_K), near_K, towers)
+
+
+def weigh(
+    rows_K: NDArray[np.int64], again_K: NDArray[np.float32], near_K: NDArray[np.float32], towers: float
+) -> Scored:
+    """Candidates by the documented score of their two terms."""
     scores_K = ((1 - towers) * again_K + towers * near_K).astype(np.float32)
     order = np.lexsort((rows_K, -scores_K))
     return Scored(rows_K[order], scores_K[order], again_K[order], near_K[order])

@@ -7,7 +7,7 @@ from uuid import uuid4
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from embeddings.context import Context, Identifier
-from embeddings.features import Situation
+from embeddings.features import Situation, telling
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.explain import Reason, reasons
@@ -101,7 +101,7 @@ class Engine:
             offers = eligibility.offers(context, place, audiences, situation.moment)
 
         excluded = _excluded(request.exclude, model)
-        if known is not None and len(known.history.events_E):
+        if known is not None and telling(known.history.events_E).any():
             ask = Ask(model, known.history, situation, products, offers, len(excluded))
             ranked = rank_personal(ask, await self._batcher.submit(ask), request.limit, excluded)
         else:

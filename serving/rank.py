@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from embeddings.arrays import Ragged
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
-from embeddings.scoring import Shares, bought_again, mix, nearness, popular
+from embeddings.scoring import Scored, Shares, bought_again, mix, nearness, popular, weigh
 from serving.retrieve import Ask, Retrieved
 from serving.slot import Model
 
 Kind = Literal["product", "offer"]
 Source = Literal["buy_again", "towers", "popular"]
-
 
 _NONE = np.zeros(0, np.int32)
 
@@ -42,22 +41,17 @@ def rank_personal(ask: Ask, retrieved: Retrieved, limit: int, excluded: Collecti
     model, situation = ask.model, ask.situation
     score = model.bundle.manifest.score
     again = bought_again(ask.history.events_E, situation.location, situation.moment, score)
+    most = limit + ask.excluded
     ranked: list[Ranked] = []
     if ask.products is not None:
         found = mix(
-            again,
-            retrieved.products_K,
-            ask.products,
-            retrieved.customer_D,
-            model.bundle.vectors_ND,
-            score.towers,
+            again, retrieved.products_K, ask.products, retrieved.customer_D, model.bundle.vectors_ND, score.towers
         )
-        ranked += _personal("product", found.rows_K, found.again_K, found.near_K, score.towers, limit + ask.excluded)
+        ranked += _personal("product", found, score.towers, most)
     if ask.offers is not None:
         rows_O = ask.offers.rows_N.astype(np.int64)
-        again_O = _through_products(again, rows_O, model)
-        near_O = _near_offers(retrieved, rows_O, model)
-        ranked += _personal("offer", rows_O, again_O, near_O, score.towers, limit + ask.excluded)
+        again_O, near_O = _through_products(again, rows_O, model), _near_offers(retrieved, rows_O, model)
+        ranked += _personal("offer", weigh(rows_O, again_O, near_O, score.towers), score.towers, most)
     return _best(ranked, limit, excluded)
 
 
@@ -89,33 +83,12 @@ def rank_popular(
     return _best(ranked, limit, excluded)
 
 
-def _personal(
-    kind: Kind,
-    rows_K: NDArray[np.int64],
-    again_K: NDArray[np.float32],
-    near_K: NDArray[np.float32],
-    towers: float,
-    wanted: int,
-) -> list[Ranked]:
-    scores_K = (1 - towers) * again_K + towers * near_K
-    order = np.lexsort((rows_K, -scores_K))[:wanted]
-    return [
-        Ranked(
-            kind,
-            row,
-            score,
-            "buy_again" if (1 - towers) * again >= towers * near and again > 0 else "towers",
-            again,
-            near,
-        )
-        for row, score, again, near in zip(
-            rows_K[order].tolist(),
-            scores_K[order].tolist(),
-            again_K[order].tolist(),
-            near_K[order].tolist(),
-            strict=True,
-        )
-    ]
+def _personal(kind: Kind, scored: Scored, towers: float, most: int) -> list[Ranked]:
+    ranked: list[Ranked] = []
+    for row, score, again, near in zip(*(column[:most].tolist() for column in scored), strict=True):
+        mostly_again = again > 0 and (1 - towers) * again >= towers * near
+        ranked.append(Ranked(kind, row, score, "buy_again" if mostly_again else "towers", again, near))
+    return ranked
 
 
 def _through_products(shares: Shares, offers_O: NDArray[np.integer], model: Model) -> NDArray[np.float32]:

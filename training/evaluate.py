@@ -16,7 +16,7 @@ from embeddings.catalog import Catalog
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility, Place
 from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.features import Situation, encode, gather
+from embeddings.features import Situation, encode, gather, telling
 from embeddings.history import PURCHASE, Histories, History
 from embeddings.index.flat import FlatIndex
 from embeddings.metrics import ndcg_at, recall_at
@@ -135,7 +135,7 @@ def evaluate(
         rankings["personal_top_frequency"].append(_fill(often, rankings["popular"][-1]))
         again = bought_again(past.events_E, situation.location, situation.moment, score)
         for share, ranking in mixed.items():
-            if len(past.events_E):
+            if telling(past.events_E).any():
                 found: Scored = mix(again, retrieved_K, eligible, customer_D, vectors_ND, share)
                 ranking.append(found.rows_K[:K])
             else:

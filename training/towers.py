@@ -76,8 +76,9 @@ class CustomerTower(nn.Module):
         self.mix = nn.Sequential(
             nn.Linear(2 * dimensions, 2 * dimensions), nn.GELU(), nn.Linear(2 * dimensions, dimensions)
         )
+        # At zero, so that a code that training never meets, such as a new channel, stays without effect.
         for embedding in (*self.attributes, *self.context, self.types):
-            nn.init.normal_(embedding.weight, std=0.1)  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(embedding.weight)  # pyright: ignore[reportArgumentType]
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
         """Customer vectors (B, D).

@@ -33,17 +33,12 @@ class BodyDecoder(Generic[Decoded]):
         declared = request.headers.get("content-type", "")
         if declared.partition(";")[0].strip().lower() != _JSON:
             raise UnsupportedMediaType(f"expected Content-Type {_JSON}, got {declared or 'none'}")
-        body = await request.body()
         try:
-            decoded = self._decoder.decode(body)
+            return self._decoder.decode(await request.body())
         except msgspec.ValidationError as error:
             raise _invalid(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedBody(f"expected JSON in UTF-8: {error}") from None
-        # PostgreSQL cannot hold the character NUL, which JSON can only write as an escape.
-        if b"\\u0000" in body and (field := _holds_nul(msgspec.json.decode(body))) is not None:
-            raise InvalidInput(field, "expected text without the character NUL")
-        return decoded
 
 
 def read_query(query: MultiDict[str], kind: type[Decoded]) -> Decoded:
@@ -55,18 +50,6 @@ def read_query(query: MultiDict[str], kind: type[Decoded]) -> Decoded:
         return msgspec.convert(dict(query), kind, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
-
-
-def _holds_nul(value: object, path: str = "") -> str | None:
-    """The path of a text with the character NUL in a decoded JSON value, or None."""
-    inside: list[tuple[object, str]] = []
-    if isinstance(value, str):
-        return path if "\0" in value else None
-    if isinstance(value, dict):
-        inside = [(one, f"{path}.{name}".lstrip(".")) for name, one in value.items()]
-    elif isinstance(value, list):
-        inside = [(one, f"{path}[{place}]") for place, one in enumerate(value)]
-    return next((found for one, where in inside if (found := _holds_nul(one, where)) is not None), None)
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInput:

@@ -31,9 +31,9 @@ def complete(app: Litestar) -> None:
     for path, query in _QUERIES.items():
         if (operation := paths[path].get) is not None:
             operation.parameters = [*(operation.parameters or []), *_parameters(query)]
-    for path in paths.values():
-        for operation in (path.get, path.post):
-            if operation is not None:
+    for path, item in paths.items():
+        for operation in (item.get, item.post):
+            if operation is not None and path.startswith("/v1/"):
                 _describe_errors(operation)
 
 

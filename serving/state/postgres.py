@@ -7,6 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from embeddings.errors import EventStoreUnavailable
+
 _log = logging.getLogger("opportune.serve")
 
 
@@ -15,6 +17,9 @@ def database(url: str | None, store: Path) -> Generator[str]:
     """The URL of a running PostgreSQL; an embedded one is started under ``store/state`` and stopped afterwards.
 
     Several servers on one machine may share the embedded one: the last to leave stops it.
+
+    Raises:
+        EventStoreUnavailable: the embedded one did not start.
     """
     if url is not None:
         yield url
@@ -28,7 +33,10 @@ def database(url: str | None, store: Path) -> Generator[str]:
 
         folder = store.absolute() / "state" / "postgres"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        server = get_server(folder)
+        try:
+            server = get_server(folder)
+        except Exception as error:  # whatever initdb or pg_ctl choked on
+            raise EventStoreUnavailable(f"the embedded PostgreSQL in {folder} did not start: {error}") from error
         # As long as a server that was killed stands in the list, nobody would be the last to leave.
         with fasteners.InterProcessLock(PostgresServer.lock_path):
             using = server.global_process_id_list

@@ -58,12 +58,21 @@ def test_a_new_customer_is_known_after_the_first_event(recorder: Server):
     assert after["items"][0]["reasons"] == [{"code": "bought_before", "text": "Bought once before."}]
 
 
-@pytest.mark.parametrize("kind", ["impression", "click", "view", "add_to_cart", "dismissal"])
+@pytest.mark.parametrize("kind", ["click", "view", "add_to_cart"])
 def test_an_event_that_is_no_purchase_personalises_without_pretending_one(recorder: Server, kind: str):
     recorder.report(event(f"looker-{kind}", "p050", SOON, kind))
     answer = recorder.recommend(f"looker-{kind}", at=LATER)
     assert answer["personalised"]
     assert {item["source"] for item in answer["items"]} == {"towers"}
+
+
+@pytest.mark.parametrize("kind", ["impression", "dismissal"])
+def test_what_was_only_shown_or_was_refused_is_no_taste(recorder: Server, kind: str):
+    before = recorder.recommend(f"shown-{kind}", at=LATER)["items"]
+    recorder.report(event(f"shown-{kind}", "p050", SOON, kind))
+    answer = recorder.recommend(f"shown-{kind}", at=LATER)
+    assert not answer["personalised"]
+    assert answer["items"] == before
 
 
 def test_somebody_elses_events_change_nothing(recorder: Server):

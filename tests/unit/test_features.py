@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embeddings.features import Situation, TowerInput, encode, gather
-from embeddings.history import EVENT, Events, History
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 
 NOON = int(datetime(2025, 6, 4, 12, 59, 59, tzinfo=UTC).timestamp())  # a Wednesday
 SOMEWHERE = Situation(2, 5, NOON)
@@ -26,7 +26,8 @@ def slowly(history: History, situation: Situation, length: int) -> list[tuple[in
     """The tower input's events of one customer, event by event."""
     found: list[tuple[int, int, float]] = []
     for event in reversed(history.events_E):
-        if event["product"] >= 0 and len(found) < length:
+        shown_or_refused = int(event["type"]) in {EVENT_CODES["impression"], EVENT_CODES["dismissal"]}
+        if event["product"] >= 0 and not shown_or_refused and len(found) < length:
             days = max(0.0, (situation.moment - int(event["at"])) / 86_400)
             found.append((int(event["product"]), int(event["type"]), math.log2(1 + days)))
     return found
@@ -61,7 +62,7 @@ def test_events_without_a_product_do_not_take_the_place_of_others():
     events_E = np.zeros(4, EVENT)
     events_E["at"] = NOON
     events_E["product"] = [11, 12, -1, -1]
-    events_E["type"] = 1
+    events_E["type"] = PURCHASE
     encoded = encode([history._replace(events_E=events_E)], [SOMEWHERE], 2)
     assert encoded.products_BL.tolist() == [[12, 11]]
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.towers import CustomerTower, ProductTower
 
@@ -14,8 +14,16 @@ Customer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 def customer_tower() -> CustomerTower:
     torch.manual_seed(1)
     tower = CustomerTower((3, 4), CHANNELS, LOCATIONS, D, heads=2)
-    torch.nn.init.normal_(tower.nothing)
+    for start in (tower.nothing, *(module.weight for module in tower.modules() if isinstance(module, nn.Embedding))):
+        nn.init.normal_(start)  # as training would leave what starts at zero
     return tower.eval()
+
+
+def test_a_code_that_training_never_met_is_without_effect() -> None:
+    tower = CustomerTower((3, 4), CHANNELS, LOCATIONS, D, heads=2).eval()
+    history, types, ages, attributes, context = customers(2, 3)
+    expected = tower(history, types, ages, attributes * 0, context * 0)
+    torch.testing.assert_close(tower(history, types, ages, attributes, context), expected)
 
 
 @pytest.fixture
