@@ -9,7 +9,8 @@ OpportuneError
 ├── RefusedByGate           a trained model is worse than the baseline it has to beat
 ├── DeviceUnavailable       a device was asked for by name and is not there
 ├── UnsupportedSearch       an index was asked for what it cannot answer exactly
-└── EventStoreUnavailable   the event store cannot be reached, so nothing can be acknowledged
+├── EventStoreUnavailable   the event store cannot be reached, so nothing can be acknowledged
+└── Overloaded              more is asked than can be answered in time; refused at once
 """
 
 from collections.abc import Sequence
@@ -77,3 +78,7 @@ class UnsupportedSearch(OpportuneError):
 
 class EventStoreUnavailable(OpportuneError):
     """The event store cannot be reached."""
+
+
+class Overloaded(OpportuneError):
+    """More is asked than can be answered in time: this request is refused at once and may be sent again."""

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.history import EVENT_CODES, Events, History
+from embeddings.history import History
 
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
 _THURSDAY = 3  # 1970-01-01
-_IMPRESSION, _DISMISSAL = EVENT_CODES["impression"], EVENT_CODES["dismissal"]
 
 
 class Situation(NamedTuple):
@@ -57,21 +56,22 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
         situations: B situations.
         length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
     """
-    events = [history.events_E[telling(history.events_E)][-length:][::-1] for history in histories]
-    width = max(1, max((len(one) for one in events), default=1))
-    products_BL = np.full((len(events), width), -1, np.int64)
-    types_BL = np.zeros((len(events), width), np.int64)
-    days_BL = np.zeros((len(events), width), np.float64)
-    for row, (one, situation) in enumerate(zip(events, situations, strict=True)):
-        products_BL[row, : len(one)] = one["product"]
-        types_BL[row, : len(one)] = one["type"]
-        days_BL[row, : len(one)] = (situation.moment - one["at"]) / _DAY
+    latest = [history.latest for history in histories]
+    width = max(1, min(length, max((len(one.products_E) for one in latest), default=1)))
+    products_BL = np.full((len(latest), width), -1, np.int64)
+    types_BL = np.zeros((len(latest), width), np.int64)
+    seconds_BL = np.zeros((len(latest), width), np.int64)
+    for row, (one, situation) in enumerate(zip(latest, situations, strict=True)):
+        count = min(width, len(one.products_E))
+        products_BL[row, :count] = one.products_E[:count]
+        types_BL[row, :count] = one.types_E[:count]
+        seconds_BL[row, :count] = situation.moment - one.at_E[:count]
     moments_B = np.array([situation.moment for situation in situations], np.int64)
     return TowerInput(
         products_BL=products_BL,
         types_BL=types_BL,
-        ages_BL=np.log2(1 + np.maximum(days_BL, 0)).astype(np.float32),
-        attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(events), -1),
+        ages_BL=np.log2(1 + np.maximum(seconds_BL, 0) / _DAY).astype(np.float32),
+        attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(latest), -1),
         context_BC=np.stack(
             [
                 np.array([situation.channel for situation in situations], np.int64) + 1,
@@ -82,14 +82,6 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
             axis=1,
         ),
     )
-
-
-def telling(events_E: Events) -> NDArray[np.bool_]:
-    """Which events say something of a customer's taste: what they did with a product, not what they were shown of it.
-
-    A dismissal says something too, but not that more of the kind is wanted.
-    """
-    return (events_E["product"] >= 0) & (events_E["type"] != _IMPRESSION) & (events_E["type"] != _DISMISSAL)
 
 
 def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:

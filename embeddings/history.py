@@ -5,6 +5,7 @@ past is a slice of it, and a new event is one insertion. Letters: C customers, E
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -34,10 +35,37 @@ Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 PURCHASE = EVENT_CODES["purchase"]
+_IMPRESSION, _DISMISSAL = EVENT_CODES["impression"], EVENT_CODES["dismissal"]
 
 
-class History(NamedTuple):
-    """One customer's past.
+class Latest(NamedTuple):
+    """What a customer did with products, as the customer tower reads it: telling events, the newest first."""
+
+    products_E: NDArray[np.int64]
+    types_E: NDArray[np.int64]
+    at_E: NDArray[np.int64]
+
+
+class Purchases(NamedTuple):
+    """What a customer bought.
+
+    Attributes:
+        rows_R: int64, the distinct products, ascending.
+        times_R: on how many events each was bought.
+        places_E: for each purchase, its product's place in ``rows_R``.
+        at_E, locations_E: as in the events.
+    """
+
+    rows_R: NDArray[np.int64]
+    times_R: NDArray[np.int64]
+    places_E: NDArray[np.intp]
+    at_E: NDArray[np.int64]
+    locations_E: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """One customer's past; immutable, so that what is worked out from it once holds as long as it does.
 
     Attributes:
         events_E: records of ``EVENT``, oldest first.
@@ -55,7 +83,33 @@ class History(NamedTuple):
             return self
         added_E = events_E[np.argsort(events_E["at"], kind="stable")]
         places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
-        return self._replace(events_E=np.insert(self.events_E, places_E, added_E))
+        return replace(self, events_E=np.insert(self.events_E, places_E, added_E))
+
+    @cached_property
+    def latest(self) -> Latest:
+        """The events that say something of a customer's taste: what they did with a product, not what they were shown.
+
+        A dismissal says something too, but not that more of the kind is wanted.
+        """
+        events_E = self.events_E
+        telling_E = (events_E["product"] >= 0) & (events_E["type"] != _IMPRESSION) & (events_E["type"] != _DISMISSAL)
+        told_E = events_E[telling_E][::-1]
+        return Latest(
+            told_E["product"].astype(np.int64), told_E["type"].astype(np.int64), told_E["at"].astype(np.int64)
+        )
+
+    @cached_property
+    def purchases(self) -> Purchases:
+        """The purchases of known products."""
+        bought_E = self.events_E[(self.events_E["type"] == PURCHASE) & (self.events_E["product"] >= 0)]
+        rows_R, places_E, times_R = np.unique(bought_E["product"], return_inverse=True, return_counts=True)
+        return Purchases(
+            rows_R.astype(np.int64),
+            times_R,
+            places_E,
+            np.ascontiguousarray(bought_E["at"]),
+            np.ascontiguousarray(bought_E["location"]),
+        )
 
 
 class _Words(msgspec.Struct, frozen=True):

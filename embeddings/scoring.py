@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
-from embeddings.history import PURCHASE, Events
+from embeddings.history import History
 
 SECONDS_A_DAY = 86_400
 
-RETRIEVED = 200
+RETRIEVED = 64
 """How many candidates the towers retrieve, in validation and in service alike: ``near`` is a share of these."""
+
+REPEATED = 100
+"""How many of the products that a customer bought most are candidates: enough to fill the longest answer."""
 
 _PRIOR = 100.0
 """How many purchases' worth the shares of all locations weigh in the popularity of one place."""
@@ -50,6 +53,12 @@ class Shares(NamedTuple):
     rows_R: NDArray[np.int64]
     shares_R: NDArray[np.float32]
 
+    def most(self, count: int) -> NDArray[np.int64]:
+        """The rows of the largest shares, in no order."""
+        if len(self.rows_R) <= count:
+            return self.rows_R
+        return self.rows_R[np.argpartition(-self.shares_R, count)[:count]]
+
     def at(self, rows_K: NDArray[np.int64]) -> NDArray[np.float32]:
         """The shares of given rows, 0 for those not among these."""
         if not len(self.rows_R):
@@ -58,42 +67,47 @@ class Shares(NamedTuple):
         return np.where(self.rows_R[places_K] == rows_K, self.shares_R[places_K], np.float32(0))
 
 
-def bought_again(events_E: Events, location: int, moment: int, parameters: ScoreParameters) -> Shares:
+def bought_again(history: History, location: int, moment: int, parameters: ScoreParameters) -> Shares:
     """The share of each product in a customer's decayed purchases.
 
     A purchase ``t`` days ago weighs ``daily_decay ** t``, times ``1 + same_location`` if it was made at the
     location asked about: a plain decayed count, after "how often does this customer buy it at this store".
 
     Args:
-        events_E: the customer's history.
+        history: the customer's.
         location: the location's row, -1 for none.
         moment: seconds since 1970 UTC; a later purchase weighs as if made now.
         parameters: the decay and the weight of the location.
     """
-    bought_E = events_E[(events_E["type"] == PURCHASE) & (events_E["product"] >= 0)]
-    days_E = np.maximum(moment - bought_E["at"], 0) / SECONDS_A_DAY
+    bought = history.purchases
+    if not len(bought.at_E):
+        return Shares(bought.rows_R, np.zeros(0, np.float32))
+    seconds_E = np.maximum(moment - bought.at_E, 0)
     # Relative to the latest purchase, so that a customer away for years keeps weights above underflow.
-    weights_E = parameters.daily_decay ** (days_E - days_E.min(initial=np.inf) if len(days_E) else days_E)
+    weights_E = parameters.daily_decay ** ((seconds_E - seconds_E.min()) / SECONDS_A_DAY)
     if location >= 0:
-        weights_E = weights_E * (1 + parameters.same_location * (bought_E["location"] == location))
-    rows_R, inverse_E = np.unique(bought_E["product"], return_inverse=True)
-    shares_R = np.bincount(inverse_E, weights_E, len(rows_R))
-    return Shares(rows_R.astype(np.int64), (shares_R / max(shares_R.sum(), 1e-30)).astype(np.float32))
+        weights_E *= 1 + parameters.same_location * (bought.locations_E == location)
+    sums_R = np.bincount(bought.places_E, weights_E, len(bought.rows_R))
+    return Shares(bought.rows_R, (sums_R / max(sums_R.sum(), 1e-30)).astype(np.float32))
 
 
-def nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32], retrieved: int) -> NDArray[np.float32]:
+def nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each candidate's share under a softmax of inner products.
 
     Args:
-        products_KD: the candidates' vectors, the nearest ones first.
+        products_KD: the candidates' vectors; all of them make up the softmax's sum.
         customer_D: the customer's vector.
-        retrieved: how many of the first make up the softmax's sum; of none, nothing is a share.
     """
-    if not retrieved:
-        return np.zeros(len(products_KD), np.float32)
     inner_K = products_KD @ customer_D
-    weights_K = np.exp(inner_K - inner_K.max(initial=-np.inf))
-    return weights_K / max(float(weights_K[:retrieved].sum()), 1e-30)
+    return _softmax_shares(inner_K, inner_K)
+
+
+def _softmax_shares(inner_K: NDArray[np.float32], summed_S: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Exponentials of inner products over the sum of some of them; zeros if there are none."""
+    if not len(summed_S):
+        return np.zeros(len(inner_K), np.float32)
+    highest = inner_K.max()
+    return np.exp(inner_K - highest) / max(float(np.exp(summed_S - highest).sum()), 1e-30)
 
 
 class Scored(NamedTuple):
@@ -131,18 +145,21 @@ def mix(
         towers: ``w``.
     """
     near_rows = retrieved_K[retrieved_K >= 0]
-    own_rows = again.rows_R[eligible.contains(again.rows_R)]
-    rows_K = np.concatenate([near_rows, own_rows[~np.isin(own_rows, near_rows)]])
-    near_K = nearness(vectors_ND[rows_K], customer_D, min(len(near_rows), RETRIEVED))
+    own_rows = again.most(REPEATED)
+    own_rows = own_rows[eligible.contains(own_rows)]
+    rows_K = np.unique(np.concatenate([near_rows, own_rows]))
+    inner_K = vectors_ND[rows_K] @ customer_D
+    sum_rows = near_rows[:RETRIEVED]
+    near_K = _softmax_shares(inner_K, inner_K[rows_K.searchsorted(sum_rows)])
     return weigh(rows_K, again.at(rows_K), near_K, towers)
 
 
 def weigh(
     rows_K: NDArray[np.int64], again_K: NDArray[np.float32], near_K: NDArray[np.float32], towers: float
 ) -> Scored:
-    """Candidates by the documented score of their two terms."""
+    """Candidates, given by ascending rows, by the documented score of their two terms."""
     scores_K = ((1 - towers) * again_K + towers * near_K).astype(np.float32)
-    order = np.lexsort((rows_K, -scores_K))
+    order = np.argsort(-scores_K, kind="stable")
     return Scored(rows_K[order], scores_K[order], again_K[order], near_K[order])
 
 

@@ -9,6 +9,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
+from serving.admission import admitted
 from serving.api import openapi
 from serving.api.events import events
 from serving.api.model import healthz, model, readyz
@@ -28,20 +29,20 @@ LARGEST_BODY = 2**20
 LARGEST_BATCH = 32
 
 
-def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore) -> ASGIApp:
+def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, metrics: Metrics) -> ASGIApp:
     """The service as an ASGI application.
 
     Args:
         settings: what the server was started with.
         slot: holds the model that answers.
         events_store: connected.
+        metrics: where everything is counted.
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.
     executor = ThreadPoolExecutor(1, "device") if settings.device == "cuda" else None
-    batcher: Batcher[Ask, Retrieved] = Batcher(retrieve, LARGEST_BATCH, executor)
+    batcher: Batcher[Ask, Retrieved] = Batcher(retrieve, LARGEST_BATCH, executor, settings.deadline_seconds)
     cut_off = slot.current.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
-    metrics = Metrics()
     metrics.registry.register(ModelCollector(slot, batcher))
     app = Litestar(
         [recommend, events, similar, model, healthz, readyz, metrics_page],
@@ -69,4 +70,4 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore) -
         ),
     )
     openapi.complete(app)
-    return metered(app, metrics)
+    return metered(admitted(app, settings.in_flight), metrics)

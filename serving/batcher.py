@@ -1,18 +1,25 @@
 """Natural batching: whatever waits when the event loop turns is computed together; nobody waits for more to come."""
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
+
+from embeddings.errors import Overloaded
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
+
+_Waiting: TypeAlias = tuple[Asked, "asyncio.Future[Answered]", float]
 
 
 class Batcher(Generic[Asked, Answered]):
     """Collects what is asked and answers it in batches.
 
-    Every future completes: with its answer, or with the error that its batch raised.
+    Every future completes: with its answer, with the error that its batch raised, or with Overloaded if its turn
+    came after its deadline.
 
     Attributes:
         batches: how many were computed so far.
@@ -22,6 +29,7 @@ class Batcher(Generic[Asked, Answered]):
         compute: answers a batch, in order.
         largest: the most to compute at once, so that one batch cannot hold the event loop for long.
         executor: the single thread that owns the device; None computes on the event loop itself.
+        deadline_seconds: how long anybody may wait for their turn.
     """
 
     def __init__(
@@ -29,11 +37,13 @@ class Batcher(Generic[Asked, Answered]):
         compute: Callable[[Sequence[Asked]], Sequence[Answered]],
         largest: int,
         executor: Executor | None = None,
+        deadline_seconds: float = math.inf,
     ) -> None:
         self._compute = compute
         self._largest = largest
+        self._deadline = deadline_seconds
         self._executor = executor
-        self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        self._waiting: deque[_Waiting[Asked, Answered]] = deque()
         self._scheduled = False
         self.batches = 0
         self.computed = 0
@@ -42,7 +52,7 @@ class Batcher(Generic[Asked, Answered]):
         """Ask for one answer; to be called on the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answered] = loop.create_future()
-        self._waiting.append((asked, future))
+        self._waiting.append((asked, future, loop.time() + self._deadline))
         self._schedule(loop)
         return future
 
@@ -52,9 +62,16 @@ class Batcher(Generic[Asked, Answered]):
             loop.call_soon(self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A client that went away cancelled its future: nothing is computed for it.
-        batch = [one for one in self._waiting if not one[1].cancelled()]
-        batch, self._waiting = batch[: self._largest], batch[self._largest :]
+        now = loop.time()
+        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        while self._waiting and len(batch) < self._largest:
+            asked_one, future, deadline = self._waiting.popleft()
+            if future.cancelled():  # its client went away: nothing is computed for it
+                continue
+            if now > deadline:
+                future.set_exception(Overloaded(f"waited more than {self._deadline:g} s; send it again later"))
+                continue
+            batch.append((asked_one, future))
         if not batch:
             self._scheduled = False
             return

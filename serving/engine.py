@@ -7,7 +7,8 @@ from uuid import uuid4
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from embeddings.context import Context, Identifier
-from embeddings.features import Situation, telling
+from embeddings.features import Situation
+from embeddings.scoring import RETRIEVED
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.explain import Reason, reasons
@@ -101,8 +102,9 @@ class Engine:
             offers = eligibility.offers(context, place, audiences, situation.moment)
 
         excluded = _excluded(request.exclude, model)
-        if known is not None and telling(known.history.events_E).any():
-            ask = Ask(model, known.history, situation, products, offers, len(excluded))
+        if known is not None and len(known.history.latest.products_E):
+            candidates = max(RETRIEVED, request.limit + len(excluded))
+            ask = Ask(model, known.history, situation, products, offers, candidates)
             ranked = rank_personal(ask, await self._batcher.submit(ask), request.limit, excluded)
         else:
             ranked = rank_popular(model, place, products, offers, request.limit, excluded)

@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 
 from embeddings.eligibility import Place
-from embeddings.history import PURCHASE, History
+from embeddings.history import History
 from serving.rank import Ranked
 from serving.slot import Model
 
@@ -45,11 +45,10 @@ def _popular(place: Place) -> Reason:
 
 
 def _bought(one: Ranked, model: Model, history: History) -> Reason:
-    events_E = history.events_E
-    bought_E = events_E["product"][events_E["type"] == PURCHASE]
+    bought = history.purchases
     if one.kind == "product":
-        times = int((bought_E == one.row).sum())
+        times = int(bought.times_R[bought.rows_R.searchsorted(one.row)])
         return Reason("bought_before", "Bought once before." if times == 1 else f"Bought {times} times before.")
     covered = model.bundle.catalog.offers.products[one.row]
-    count = len(np.intersect1d(bought_E, covered))
+    count = len(np.intersect1d(bought.rows_R, covered))
     return Reason("covers_bought", f"Covers {count} {'product' if count == 1 else 'products'} bought before.")

@@ -1,5 +1,6 @@
 """What ``/metrics`` shows: requests, events, the model, its batches and its indexes."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from serving.batcher import Batcher
 from serving.retrieve import Ask, Retrieved
 from serving.slot import BundleSlot
 
+_LAG_EVERY_SECONDS = 0.02
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -26,6 +28,12 @@ class Metrics:
             "opportune_request_seconds",
             "Time to answer, by route and status",
             ["route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.loop_lag = Histogram(
+            "opportune_loop_lag_seconds",
+            "How much later than asked for the event loop ran a timer",
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -78,8 +86,17 @@ async def metrics_page(state: State) -> Response[bytes]:
     return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+async def watch_loop(metrics: Metrics) -> None:
+    """Observe, for ever, how long the event loop is held by whatever else runs on it."""
+    while True:
+        asked = time.perf_counter()
+        await asyncio.sleep(_LAG_EVERY_SECONDS)
+        metrics.loop_lag.observe(max(0.0, time.perf_counter() - asked - _LAG_EVERY_SECONDS))
+
+
 def metered(app: ASGIApp, metrics: Metrics) -> ASGIApp:
     """The same application with every HTTP request counted and timed, under its route and not its path."""
+    children: dict[tuple[str, int], Histogram] = {}  # finding one by its labels costs more than counting
 
     async def measure(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,6 +115,9 @@ def metered(app: ASGIApp, metrics: Metrics) -> ASGIApp:
             await app(scope, receive, note_status)
         finally:
             route = scope.get("path_template") or "unmatched"
-            metrics.requests.labels(route, status).observe(time.perf_counter() - started)
+            child = children.get((route, status))
+            if child is None:
+                child = children[route, status] = metrics.requests.labels(route, status)
+            child.observe(time.perf_counter() - started)
 
     return measure

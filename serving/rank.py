@@ -40,8 +40,8 @@ def rank_personal(ask: Ask, retrieved: Retrieved, limit: int, excluded: Collecti
     """The best products and offers for a customer with a history."""
     model, situation = ask.model, ask.situation
     score = model.bundle.manifest.score
-    again = bought_again(ask.history.events_E, situation.location, situation.moment, score)
-    most = limit + ask.excluded
+    again = bought_again(ask.history, situation.location, situation.moment, score)
+    most = limit + len(excluded)
     ranked: list[Ranked] = []
     if ask.products is not None:
         found = mix(
@@ -111,9 +111,7 @@ def _near_offers(retrieved: Retrieved, rows_O: NDArray[np.int64], model: Model) 
     """Each offer's share under a softmax of inner products; 0 for offers that the towers did not retrieve."""
     found_K = retrieved.offers_K[retrieved.offers_K >= 0]
     near_O = np.zeros(len(rows_O), np.float32)
-    near_O[rows_O.searchsorted(found_K)] = nearness(
-        model.bundle.offer_vectors_OD[found_K], retrieved.customer_D, len(found_K)
-    )
+    near_O[rows_O.searchsorted(found_K)] = nearness(model.bundle.offer_vectors_OD[found_K], retrieved.customer_D)
     return near_O
 
 

@@ -13,7 +13,6 @@ from embeddings.eligible import EligibleSet
 from embeddings.features import Situation, encode
 from embeddings.history import History
 from embeddings.index.base import CandidateIndex
-from embeddings.scoring import RETRIEVED
 from serving.slot import Model
 
 
@@ -22,7 +21,7 @@ class Ask(NamedTuple):
 
     Attributes:
         products, offers: what may be shown; None where that kind was not asked for.
-        excluded: how many rows may have to be dropped afterwards.
+        candidates: how many to retrieve of each kind.
     """
 
     model: Model
@@ -30,7 +29,7 @@ class Ask(NamedTuple):
     situation: Situation
     products: EligibleSet | None
     offers: EligibleSet | None
-    excluded: int
+    candidates: int
 
 
 class Retrieved(NamedTuple):
@@ -62,8 +61,9 @@ def _retrieve(model: Model, asks: list[Ask]) -> list[Retrieved]:
     bundle = model.bundle
     tower_input = encode([ask.history for ask in asks], [ask.situation for ask in asks], bundle.manifest.history_length)
     customers_BD = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
-    products = _search(bundle.products, customers_BD, [ask.products for ask in asks], [ask.excluded for ask in asks])
-    offers = _search(bundle.offers, customers_BD, [ask.offers for ask in asks], [ask.excluded for ask in asks])
+    candidates = [ask.candidates for ask in asks]
+    products = _search(bundle.products, customers_BD, [ask.products for ask in asks], candidates)
+    offers = _search(bundle.offers, customers_BD, [ask.offers for ask in asks], candidates)
     return [Retrieved(*one) for one in zip(customers_BD, products, offers, strict=True)]
 
 
@@ -71,7 +71,7 @@ def _search(
     index: CandidateIndex,
     customers_BD: NDArray[np.float32],
     sets: list[EligibleSet | None],
-    excluded: list[int],
+    candidates: list[int],
 ) -> list[NDArray[np.int64]]:
     """One search per distinct eligible set."""
     found = [_NOTHING] * len(sets)
@@ -81,9 +81,9 @@ def _search(
             groups.setdefault(eligible.fingerprint, []).append(place)
     for places in groups.values():
         eligible = sets[places[0]]
-        k = RETRIEVED + max(excluded[place] for place in places)
+        k = max(candidates[place] for place in places)
         rows_BK = index.search(np.ascontiguousarray(customers_BD[places]), k, eligible).rows_BK
         for place, rows_K in zip(places, rows_BK, strict=True):
             # Not more than this request would have got alone: an answer does not depend on its batch.
-            found[place] = rows_K[: RETRIEVED + excluded[place]]
+            found[place] = rows_K[: candidates[place]]
     return found

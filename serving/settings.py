@@ -21,6 +21,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         index_cache_bytes: memory for the indexes of eligible sets, all searches together.
         live_histories: how many customers' histories stay in memory.
         swap_poll_seconds: how often the store is looked at for a newly published version.
+        in_flight: how many requests may be under way at once; one more is refused at once with 503.
+        deadline_seconds: how long a request may wait for its batch before it is refused with 503.
     """
 
     store: Path
@@ -32,3 +34,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     index_cache_bytes: int = 512 * 2**20
     live_histories: int = 100_000
     swap_poll_seconds: float = 0.5
+    in_flight: int = 128
+    deadline_seconds: float = 1.0

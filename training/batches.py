@@ -4,7 +4,7 @@ Letters: S baskets in all, B baskets a batch, T targets a batch, C candidates, N
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +84,7 @@ class Baskets:
         for row in rows.tolist():
             past = histories[int(self.customers_S[row])]
             start = int(self.starts_S[row])
-            pasts.append(past._replace(events_E=past.events_E[:start]))
+            pasts.append(replace(past, events_E=past.events_E[:start]))
             situations.append(
                 Situation(int(self.channels_S[row]), int(self.locations_S[row]), int(self.moments_S[row]))
             )

@@ -16,8 +16,8 @@ from embeddings.catalog import Catalog
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility, Place
 from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.features import Situation, encode, gather, telling
-from embeddings.history import PURCHASE, Histories, History
+from embeddings.features import Situation, encode, gather
+from embeddings.history import Histories, History
 from embeddings.index.flat import FlatIndex
 from embeddings.metrics import ndcg_at, recall_at
 from embeddings.scoring import RETRIEVED, Scored, ScoreParameters, bought_again, mix, popular
@@ -133,9 +133,9 @@ def evaluate(
         rankings["als"].append(als_index.search(factors_1D, K, eligible).rows_BK[0])
         often = _frequency(past, eligible)
         rankings["personal_top_frequency"].append(_fill(often, rankings["popular"][-1]))
-        again = bought_again(past.events_E, situation.location, situation.moment, score)
+        again = bought_again(past, situation.location, situation.moment, score)
         for share, ranking in mixed.items():
-            if telling(past.events_E).any():
+            if len(past.latest.products_E):
                 found: Scored = mix(again, retrieved_K, eligible, customer_D, vectors_ND, share)
                 ranking.append(found.rows_K[:K])
             else:
@@ -161,10 +161,9 @@ def _customers(
 
 def _frequency(past: History, eligible: EligibleSet) -> NDArray[np.int64]:
     """Eligible products by how often the customer bought them."""
-    events_E = past.events_E
-    rows, counts = np.unique(events_E["product"][events_E["type"] == PURCHASE], return_counts=True)
+    rows, counts = past.purchases.rows_R, past.purchases.times_R
     kept = eligible.contains(rows)
-    return rows[kept][np.lexsort((rows[kept], -counts[kept]))][:K].astype(np.int64)
+    return rows[kept][np.lexsort((rows[kept], -counts[kept]))][:K]
 
 
 def _fill(first: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -58,6 +58,7 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     errors.DeviceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.UnsupportedSearch: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.EventStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     MalformedBody: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnknownResource: HTTPStatus.NOT_FOUND,
@@ -96,7 +97,8 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "The service failed; its log says why.",
         )
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    # Under overload a line for every refusal would be one more load; the metrics count them.
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.Overloaded):
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.history import EVENT, EVENT_CODES, PURCHASE
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, History
 from embeddings.scoring import ScoreParameters, Shares, bought_again, mix
 
 NOW = 1_750_000_000
@@ -50,7 +50,9 @@ def test_bought_again_is_each_products_part_of_a_plain_sum(
     events_E["at"] = [NOW - event.seconds_ago for event in events]
     for field in ("product", "location", "type"):
         events_E[field] = [getattr(event, field) for event in events]
-    found = bought_again(events_E, location, NOW, ScoreParameters(daily_decay, same_location))
+    found = bought_again(
+        History(events_E, np.zeros(0, np.int32), ()), location, NOW, ScoreParameters(daily_decay, same_location)
+    )
 
     weights: defaultdict[int, float] = defaultdict(float)
     for event in events:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from embeddings.errors import Overloaded
 from serving.batcher import Batcher
 
 
@@ -179,3 +180,23 @@ def test_what_is_cancelled_in_the_queue_of_an_executor_fails_its_futures():
         gc.collect()
 
     asyncio.run(ask())
+
+
+def test_whose_turn_comes_after_the_deadline_is_refused_and_not_computed(executor: ThreadPoolExecutor | None):
+    compute = Doubler()
+
+    async def ask() -> list[int | BaseException]:
+        batcher = Batcher[int, int](compute, 2, executor, deadline_seconds=-1)
+        asking = [asyncio.ensure_future(batcher.submit(one)) for one in range(4)]
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(ask())] == [Overloaded] * 4
+    assert compute.batches == []
+
+
+def test_within_the_deadline_everybody_is_answered(executor: ThreadPoolExecutor | None):
+    async def ask() -> list[int]:
+        batcher = Batcher[int, int](Doubler(), 2, executor, deadline_seconds=3600)
+        return await asyncio.gather(*(batcher.submit(one) for one in range(5)))
+
+    assert asyncio.run(ask()) == [0, 2, 4, 6, 8]

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_events_without_a_product_do_not_take_the_place_of_others():
     events_E["at"] = NOON
     events_E["product"] = [11, 12, -1, -1]
     events_E["type"] = PURCHASE
-    encoded = encode([history._replace(events_E=events_E)], [SOMEWHERE], 2)
+    encoded = encode([replace(history, events_E=events_E)], [SOMEWHERE], 2)
     assert encoded.products_BL.tolist() == [[12, 11]]
 
 

@@ -10,7 +10,7 @@ from embeddings.arrays import Ragged
 from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
 from embeddings.eligibility import Place
 from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.scoring import ScoreParameters, Shares, bought_again, mix, nearness, popular
 from embeddings.vocabulary import Vocabulary
 
@@ -27,6 +27,10 @@ def bought(*purchases: tuple[float, int, int], kind: int = PURCHASE) -> Events:
     events_E["location"] = [location for _, _, location in purchases]
     events_E["type"] = kind
     return events_E
+
+
+def past(events_E: Events) -> History:
+    return History(events_E, np.zeros(0, np.int32), ())
 
 
 def shares(found: Shares) -> dict[int, float]:
@@ -67,35 +71,34 @@ def small_catalog() -> Catalog:
 
 
 def test_a_purchase_loses_weight_by_the_day_and_gains_at_the_very_location():
-    found = shares(bought_again(bought((0, 3, 1), (1, 3, 0), (2, 5, 0)), 0, NOW, HALF))
+    found = shares(bought_again(past(bought((0, 3, 1), (1, 3, 0), (2, 5, 0))), 0, NOW, HALF))
     # 3: 1 elsewhere today, 3 * 1/2 here yesterday; 5: 3 * 1/4 here two days ago.
     assert found == pytest.approx({3: 2.5 / 3.25, 5: 0.75 / 3.25})
 
 
 def test_without_a_location_none_counts_more():
     events_E = bought((1, 3, -1), (1, 5, 0))
-    assert shares(bought_again(events_E, -1, NOW, HALF)) == pytest.approx({3: 0.5, 5: 0.5})
+    assert shares(bought_again(past(events_E), -1, NOW, HALF)) == pytest.approx({3: 0.5, 5: 0.5})
 
 
 def test_only_purchases_of_products_count():
     views = bought((0, 3, 0), kind=EVENT_CODES["view"])
     offers_only = bought((0, -1, 0))
-    found = bought_again(np.concatenate([views, offers_only, bought((0, 4, 0))]), 0, NOW, HALF)
+    found = bought_again(past(np.concatenate([views, offers_only, bought((0, 4, 0))])), 0, NOW, HALF)
     assert shares(found) == {4: 1.0}
-    assert shares(bought_again(views, 0, NOW, HALF)) == {}
+    assert shares(bought_again(past(views), 0, NOW, HALF)) == {}
 
 
 def test_a_purchase_still_to_come_weighs_as_if_made_now():
-    assert shares(bought_again(bought((-30, 3, 0), (0, 4, 0)), -1, NOW, HALF)) == {3: 0.5, 4: 0.5}
+    assert shares(bought_again(past(bought((-30, 3, 0), (0, 4, 0))), -1, NOW, HALF)) == {3: 0.5, 4: 0.5}
 
 
 @pytest.mark.parametrize("years", [1, 30, 300])
 def test_a_customer_away_for_years_still_has_the_same_shares(years: int):
     purchases = [(0.0, 3, 0), (1.0, 4, 0), (2.5, 3, 1)]
-    recent = bought_again(bought(*purchases), 0, NOW, HALF)
-    away = bought_again(
-        bought(*((days + 365 * years, product, location) for days, product, location in purchases)), 0, NOW, HALF
-    )
+    recent = bought_again(past(bought(*purchases)), 0, NOW, HALF)
+    long_ago = bought(*((days + 365 * years, product, location) for days, product, location in purchases))
+    away = bought_again(past(long_ago), 0, NOW, HALF)
     assert away.shares_R.sum() == pytest.approx(1)
     assert shares(away) == pytest.approx(shares(recent))
 
@@ -106,21 +109,26 @@ def test_the_share_of_what_was_not_bought_is_zero():
     assert Shares(np.zeros(0, np.int64), np.zeros(0, np.float32)).at(np.array([1, 2])).tolist() == [0, 0]
 
 
-def test_nearness_is_a_softmax_over_what_was_retrieved():
+def test_nearness_is_a_softmax():
     products_KD = np.array([[2, 0], [1, 0], [0, 9]], np.float32)
-    found_K = nearness(products_KD, np.array([1, 0], np.float32), 2)
-    total = math.exp(2) + math.exp(1)
+    found_K = nearness(products_KD, np.array([1, 0], np.float32))
+    total = math.exp(2) + math.exp(1) + 1
     assert found_K.tolist() == pytest.approx([math.exp(2) / total, math.exp(1) / total, 1 / total])
 
 
 def test_nearness_survives_large_inner_products():
-    found_K = nearness(np.array([[9000], [8999], [-9000]], np.float32), np.array([10], np.float32), 3)
+    found_K = nearness(np.array([[9000], [8999], [-9000]], np.float32), np.array([10], np.float32))
     assert found_K.tolist() == pytest.approx([1 / (1 + math.exp(-10)), math.exp(-10) / (1 + math.exp(-10)), 0])
 
 
-def test_where_nothing_was_retrieved_nothing_is_near():
-    assert nearness(np.ones((2, 3), np.float32), np.ones(3, np.float32), 0).tolist() == [0, 0]
-    assert nearness(np.zeros((0, 3), np.float32), np.ones(3, np.float32), 0).tolist() == []
+def test_of_nothing_nothing_is_near():
+    assert nearness(np.zeros((0, 3), np.float32), np.ones(3, np.float32)).tolist() == []
+
+
+def test_the_largest_shares_are_found():
+    found = Shares(np.arange(9), np.array([3, 1, 4, 1, 5, 9, 2, 6, 0], np.float32))
+    assert sorted(found.most(3).tolist()) == [4, 5, 7]
+    assert found.most(9).tolist() == list(range(9))
 
 
 VECTORS = np.array([[3, 0], [2, 0], [1, 0], [1, 0], [0, 1]], np.float32)
