@@ -54,6 +54,7 @@ class Purchases(NamedTuple):
         times_R: on how many events each was bought.
         places_E: for each purchase, its product's place in ``rows_R``.
         at_E, locations_E: as in the events.
+        newest: the moment of the newest one, 0 if there are none.
     """
 
     rows_R: NDArray[np.int64]
@@ -61,6 +62,7 @@ class Purchases(NamedTuple):
     places_E: NDArray[np.intp]
     at_E: NDArray[np.int64]
     locations_E: NDArray[np.int32]
+    newest: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,11 @@ class History:
         )
 
     @cached_property
+    def shares(self) -> dict[Any, Any]:
+        """What ``embeddings.scoring.bought_again`` keeps of this very history, by location and parameters."""
+        return {}
+
+    @cached_property
     def purchases(self) -> Purchases:
         """The purchases of known products."""
         bought_E = self.events_E[(self.events_E["type"] == PURCHASE) & (self.events_E["product"] >= 0)]
@@ -109,6 +116,7 @@ class History:
             places_E,
             np.ascontiguousarray(bought_E["at"]),
             np.ascontiguousarray(bought_E["location"]),
+            int(bought_E["at"].max(initial=0)),
         )
 
 

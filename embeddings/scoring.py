@@ -9,6 +9,8 @@ products with the customer's vector, taken over the rows that the towers retriev
 Letters: E events, R rows bought before, K candidates, D dimensions.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -29,6 +31,9 @@ RETRIEVED = 64
 REPEATED = 100
 """How many of the products that a customer bought most are candidates: enough to fill the longest answer."""
 
+_PLACES_KEPT = 16
+"""For how many locations a history keeps its shares; hardly anybody shops at more."""
+
 _PRIOR = 100.0
 """How many purchases' worth the shares of all locations weigh in the popularity of one place."""
 
@@ -47,17 +52,19 @@ class ScoreParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     towers: Annotated[float, Meta(ge=0, le=1)] = 0.05
 
 
-class Shares(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Shares:
     """Some catalogue rows, ascending, and each one's share."""
 
     rows_R: NDArray[np.int64]
     shares_R: NDArray[np.float32]
 
-    def most(self, count: int) -> NDArray[np.int64]:
-        """The rows of the largest shares, in no order."""
-        if len(self.rows_R) <= count:
+    @cached_property
+    def most(self) -> NDArray[np.int64]:
+        """The rows of the ``REPEATED`` largest shares, in no order."""
+        if len(self.rows_R) <= REPEATED:
             return self.rows_R
-        return self.rows_R[np.argpartition(-self.shares_R, count)[:count]]
+        return self.rows_R[np.argpartition(-self.shares_R, REPEATED)[:REPEATED]]
 
     def at(self, rows_K: NDArray[np.int64]) -> NDArray[np.float32]:
         """The shares of given rows, 0 for those not among these."""
@@ -82,13 +89,20 @@ def bought_again(history: History, location: int, moment: int, parameters: Score
     bought = history.purchases
     if not len(bought.at_E):
         return Shares(bought.rows_R, np.zeros(0, np.float32))
+    # Time passes alike for every purchase, so shares hold from the newest one on: until the history grows.
+    lasting = moment >= bought.newest
+    if lasting and (kept := history.shares.get((location, parameters))) is not None:
+        return kept
     seconds_E = np.maximum(moment - bought.at_E, 0)
     # Relative to the latest purchase, so that a customer away for years keeps weights above underflow.
     weights_E = parameters.daily_decay ** ((seconds_E - seconds_E.min()) / SECONDS_A_DAY)
     if location >= 0:
         weights_E *= 1 + parameters.same_location * (bought.locations_E == location)
     sums_R = np.bincount(bought.places_E, weights_E, len(bought.rows_R))
-    return Shares(bought.rows_R, (sums_R / max(sums_R.sum(), 1e-30)).astype(np.float32))
+    found = Shares(bought.rows_R, (sums_R / max(sums_R.sum(), 1e-30)).astype(np.float32))
+    if lasting and len(history.shares) < _PLACES_KEPT:
+        history.shares[location, parameters] = found
+    return found
 
 
 def nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -145,7 +159,7 @@ def mix(
         towers: ``w``.
     """
     near_rows = retrieved_K[retrieved_K >= 0]
-    own_rows = again.most(REPEATED)
+    own_rows = again.most
     own_rows = own_rows[eligible.contains(own_rows)]
     rows_K = np.unique(np.concatenate([near_rows, own_rows]))
     inner_K = vectors_ND[rows_K] @ customer_D

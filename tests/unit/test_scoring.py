@@ -11,7 +11,7 @@ from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offe
 from embeddings.eligibility import Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
-from embeddings.scoring import ScoreParameters, Shares, bought_again, mix, nearness, popular
+from embeddings.scoring import REPEATED, ScoreParameters, Shares, bought_again, mix, nearness, popular
 from embeddings.vocabulary import Vocabulary
 
 DAY = 86_400
@@ -126,9 +126,29 @@ def test_of_nothing_nothing_is_near():
 
 
 def test_the_largest_shares_are_found():
-    found = Shares(np.arange(9), np.array([3, 1, 4, 1, 5, 9, 2, 6, 0], np.float32))
-    assert sorted(found.most(3).tolist()) == [4, 5, 7]
-    assert found.most(9).tolist() == list(range(9))
+    order = np.random.default_rng(0).permutation(3 * REPEATED)
+    assert set(Shares(np.arange(3 * REPEATED), order.astype(np.float32)).most) == set(
+        np.flatnonzero(order >= 2 * REPEATED)
+    )
+    assert Shares(np.arange(9), np.ones(9, np.float32)).most.tolist() == list(range(9))
+
+
+def test_shares_are_kept_by_location_and_parameters_and_only_from_the_newest_purchase_on():
+    history = past(bought((0, 3, 0), (1, 3, 1), (5, 4, 1)))
+    other = ScoreParameters(daily_decay=0.9, same_location=0)
+    asked = [
+        (0, NOW, HALF),
+        (1, NOW, HALF),
+        (-1, NOW, HALF),
+        (0, NOW, other),
+        (0, NOW - 2 * DAY, HALF),
+        (0, NOW + DAY, HALF),
+    ]
+    for _ in range(2):
+        for location, moment, parameters in asked:
+            fresh = past(history.events_E)
+            expected = shares(bought_again(fresh, location, moment, parameters))
+            assert shares(bought_again(history, location, moment, parameters)) == pytest.approx(expected)
 
 
 VECTORS = np.array([[3, 0], [2, 0], [1, 0], [1, 0], [0, 1]], np.float32)
