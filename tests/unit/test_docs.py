@@ -1,0 +1,99 @@
+"""What the documentation promises is there, and what is there is documented."""
+
+import argparse
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import embeddings.__main__
+import serving.__main__
+import training.__main__
+from embeddings.catalog import ChannelRule
+from serving.api.problems import STATUSES
+from training.config import RECIPES, Recipe, read_recipe
+
+ROOT = Path(__file__).parents[2]
+DOCS = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("operations", "http-api", "architecture")}
+README = (ROOT / "README.md").read_text()
+
+PARSERS = {
+    "opportune-train": training.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+    "opportune-serve": serving.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+    "opportune-store": embeddings.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+}
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """Every long option of a command and of its subcommands."""
+    found: set[str] = set()
+    for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
+        if isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
+            for child in action.choices.values():
+                found |= options(child)
+        found |= {option for option in action.option_strings if option.startswith("--")}
+    return found - {"--help"}
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_option_is_documented(command: str):
+    undocumented = {option for option in options(PARSERS[command]()) if option not in DOCS["operations"]}
+    assert undocumented == set()
+
+
+@pytest.mark.parametrize("document", [README, DOCS["operations"]])
+def test_every_option_in_an_example_exists(document: str):
+    for command, arguments in re.findall(r"^    (opportune-(?:train|serve|store)) (.*)$", document, re.MULTILINE):
+        for option in re.findall(r"--[a-z-]+", arguments):
+            assert option in options(PARSERS[command]()), (command, option)
+
+
+def test_every_make_target_of_the_readme_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^    make ([a-z]+)", README, re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_link_between_documents_leads_somewhere():
+    for page in [ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_every_status_of_an_error_is_documented():
+    documented = {int(status) for status in re.findall(r"\b([45]\d\d)\b", DOCS["http-api"].split("## Errors")[1])}
+    assert {int(status) for status in STATUSES.values()} <= documented
+
+
+def test_every_reason_code_is_documented():
+    codes = set(re.findall(r'Reason\(\s*"([a-z_]+)"', (ROOT / "serving" / "explain.py").read_text()))
+    assert codes
+    assert {code for code in codes if f"`{code}`" not in DOCS["http-api"]} == set()
+
+
+def test_every_metric_in_the_documents_is_registered_under_that_name():
+    text = (ROOT / "serving" / "metrics.py").read_text()
+    registered = set(re.findall(r'"(opportune_[a-z_]+)"', text))
+    documented = set(re.findall(r"`(opportune_[a-z_]+?)(?:_total)?`", DOCS["operations"]))
+    assert documented <= registered
+
+
+def test_the_recipe_file_spells_out_every_default():
+    """One place may not say something else than the other."""
+    recipe = read_recipe(RECIPES / "default.toml")
+    assert recipe == Recipe(channels=recipe.channels)
+    spelled = (RECIPES / "default.toml").read_text()
+    for section in msgspec.structs.fields(Recipe):
+        value = getattr(recipe, section.name)
+        keys = msgspec.structs.fields(value) if isinstance(value, msgspec.Struct) else [section]
+        for key in keys:
+            if (section.name, key.name) != ("score", "towers"):  # chosen by every run on its validation window
+                assert re.search(rf"^\[?{key.name}\b", spelled, re.MULTILINE), key.name
+
+
+def test_every_channel_rule_is_explained_in_the_recipe():
+    spelled = (RECIPES / "default.toml").read_text()
+    assert all(f"{rule.value} (" in spelled for rule in ChannelRule)
