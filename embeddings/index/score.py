@@ -42,7 +42,7 @@ def largest_norm(vectors_ND: F32, rows_N: I64) -> float:
     return float(norms_N.max(initial=0.0))
 
 
-def rounding_bounds(queries_BD: F32, longest: float) -> F64:
+def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0) -> F64:
     """How far two float32 arithmetics may differ, for each query and any vector no longer than ``longest``.
 
     Summing D products in float32, in any order, with or without fused multiply-add, errs by at most
@@ -50,7 +50,8 @@ def rounding_bounds(queries_BD: F32, longest: float) -> F64:
     and Stability of Numerical Algorithms, section 3.1, and Cauchy-Schwarz); two such sums differ by at most
     twice that. It holds for FAISS on the CPU (its own loops and BLAS) and on a GPU, where FAISS keeps cuBLAS
     from reducing precision. The last term covers hardware that flushes subnormal inputs, products or sums
-    to zero. A thousandth is added for the rounding of the bound itself.
+    to zero. A thousandth is added for the rounding of the bound itself. Where one arithmetic works on copies at most
+    ``astray`` away from the vectors, ``|q| * astray`` comes on top (Cauchy-Schwarz again).
 
     Raises:
         InvalidInput: an inner product could leave float32.
@@ -61,5 +62,6 @@ def rounding_bounds(queries_BD: F32, longest: float) -> F64:
         raise InvalidInput("queries", "expected inner products that fit float32; query or vectors are too long")
     relative = dimensions * UNIT_ROUNDOFF / (1.0 - dimensions * UNIT_ROUNDOFF)
     flushed = 4.0 * dimensions * SMALLEST_NORMAL
-    # 2 relative |q| longest + flushed (1 + |q| + longest), gathered by |q| to cost two array operations.
-    return norms_B * (1.001 * (2.0 * relative * longest + flushed)) + 1.001 * flushed * (1.0 + longest)
+    # 2 relative |q| longest + astray |q| + flushed (1 + |q| + longest), gathered by |q|: two array operations.
+    a_query = 2.0 * relative * (longest + astray) + astray + flushed
+    return norms_B * (1.001 * a_query) + 1.001 * flushed * (1.0 + longest)

@@ -31,7 +31,7 @@ def assert_exact(index: FlatIndex, k: int, eligible: EligibleSet | None = None) 
 
 
 def test_sets_are_cached_by_fingerprint_within_the_bound():
-    bytes_a_set = 600 * (16 * 4 + 8)
+    bytes_a_set = 600 * (16 * 2 + 8)  # vectors in half precision, row numbers
     index = FlatIndex(VECTORS_ND, "cpu", cache_bytes=2 * bytes_a_set)
     for start in (0, 1, 0, 2, 1):
         index.search(QUERIES_BD, 5, every(10, start))
@@ -63,7 +63,7 @@ def test_a_stored_index_is_read_and_answers_the_same(tmp_path: Path):
 def test_a_stored_index_that_does_not_fit_is_refused_by_name(tmp_path: Path):
     path = tmp_path / "products.faiss"
     write_flat_index(VECTORS_ND[:-1], path)
-    with pytest.raises(CorruptBundle, match=r"products\.faiss.*expected IndexFlatIP"):
+    with pytest.raises(CorruptBundle, match=r"products\.faiss.*expected IndexScalarQuantizer or IndexFlatIP"):
         FlatIndex(VECTORS_ND, "cpu", stored=path).search(QUERIES_BD, 3, None)
     path.write_bytes(path.read_bytes()[:1_000])
     with pytest.raises(CorruptBundle, match=r"products\.faiss.*not a readable"):
@@ -92,12 +92,14 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch):
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules of the GPU, with FAISS' CPU index standing in for the GPU's."""
 
-    def stay(host: Any, resources: object) -> Any:
+    def on_the_cpu(vectors_ND: npt.NDArray[np.float32], resources: object) -> Any:
         assert resources is not None
-        return host
+        index = faiss.IndexFlatIP(vectors_ND.shape[1])
+        index.add(vectors_ND)
+        return index
 
     monkeypatch.setattr(flat, "_cuda_resources", object)
-    monkeypatch.setattr(flat, "_on_gpu", stay)
+    monkeypatch.setattr(flat, "_gpu_index", on_the_cpu)
 
 
 @pytest.mark.usefixtures("as_on_cuda")
@@ -156,3 +158,41 @@ def test_faiss_stays_within_the_rounding_bound(dimensions: int, size: float):
     longest = float(np.linalg.norm(vectors_ND.astype(np.float64), axis=1).max())
     bounds_B = rounding_bounds(queries_BD, longest)
     assert (np.abs(scores_BN.astype(np.float64) - ours_BN) <= bounds_B[:, None]).all()
+
+
+def test_vectors_that_half_precision_cannot_tell_apart_are_told_apart():
+    rng = np.random.default_rng(5)
+    vectors_ND = np.tile(rng.standard_normal(16).astype(np.float32), (900, 1))
+    vectors_ND *= 1 + np.arange(900, dtype=np.float32)[:, None] * 1e-7
+    queries_BD = rng.standard_normal((3, 16)).astype(np.float32)
+    found = FlatIndex(vectors_ND, "cpu").search(queries_BD, 20, None)
+    expected = ExactIndex(vectors_ND).search(queries_BD, 20, None)
+    np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
+    assert found.scores_BK.tobytes() == expected.scores_BK.tobytes()
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 1.0, 300.0, 7e4, 1e9])
+def test_every_size_of_numbers_is_searched_exactly(size: float):
+    """Too small for half precision, in its range, and beyond it."""
+    rng = np.random.default_rng(6)
+    vectors_ND = (size * rng.standard_normal((700, 16))).astype(np.float32)
+    queries_BD = rng.standard_normal((4, 16)).astype(np.float32)
+    found = FlatIndex(vectors_ND, "cpu").search(queries_BD, 20, None)
+    expected = ExactIndex(vectors_ND).search(queries_BD, 20, None)
+    np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 300.0])
+def test_half_precision_stays_within_the_bound(size: float):
+    rng = np.random.default_rng(7)
+    vectors_ND = (size * rng.standard_normal((500, 64))).astype(np.float32)
+    queries_BD = rng.standard_normal((30, 64)).astype(np.float32)
+    index = flat._host_index(vectors_ND)  # pyright: ignore[reportPrivateUsage]
+    scores_BN, rows_BN = index.search(queries_BD, 500)
+    ours_BN = np.take_along_axis(inner_products(queries_BD, vectors_ND[None]), rows_BN, axis=1)
+    longest = float(np.linalg.norm(vectors_ND.astype(np.float64), axis=1).max())
+    astray = flat._astray(index, vectors_ND)  # pyright: ignore[reportPrivateUsage]
+    assert 0 < astray < size
+    strays_BN = np.abs(scores_BN.astype(np.float64) - ours_BN)
+    assert (strays_BN <= rounding_bounds(queries_BD, longest, astray)[:, None]).all()
+    assert (strays_BN > rounding_bounds(queries_BD, longest)[:, None]).any()  # so the term is needed
