@@ -7,6 +7,7 @@ from pathlib import Path
 from embeddings.errors import OpportuneError
 
 RESULTS = Path("benchmarks/results")
+STORE = Path(".store/quality")
 
 
 def main() -> None:
@@ -26,6 +27,13 @@ def _quality(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _latency(arguments: argparse.Namespace) -> int:
+    from benchmarks import latency  # noqa: PLC0415 - each suite's libraries are its own
+
+    latency.run(arguments.store, arguments.json, quick=arguments.quick)
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from benchmarks import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
 
@@ -35,9 +43,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="opportune-bench", description="Measure; every suite writes JSON.")
     suites = parser.add_subparsers(required=True, metavar="SUITE")
+    latency = suites.add_parser("latency", help="the service under load, beside an empty endpoint and its peers")
+    latency.add_argument("--json", type=Path, default=RESULTS / "latency.json", help="where to write the result")
+    latency.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+    latency.add_argument("--quick", action="store_true", help="within five minutes; the same figures, less settled")
+    latency.set_defaults(run=_latency)
     quality = suites.add_parser("quality", help="next baskets of Complete Journey, asked for over HTTP")
     quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
-    quality.add_argument("--store", type=Path, default=Path(".store/quality"), help="trained there if not yet done")
+    quality.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     quality.set_defaults(run=_quality)
     demo = suites.add_parser("demo", help="three sample answers of a running service on Complete Journey")
     demo.add_argument("--url", default="http://127.0.0.1:8000")

