@@ -122,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--in-flight",
         type=_positive(int),
-        default=64,
-        help="requests under way at once; one more gets 503; default 64",
+        default=128,
+        help="requests under way at once; one more gets 503; default 128",
     )
     parser.add_argument(
         "--deadline", type=_positive(float), default=1.0, help="seconds a request may wait for its turn; default 1"

@@ -34,5 +34,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     index_cache_bytes: int = 512 * 2**20
     live_histories: int = 100_000
     swap_poll_seconds: float = 0.5
-    in_flight: int = 64
+    in_flight: int = 128
     deadline_seconds: float = 1.0
