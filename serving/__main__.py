@@ -34,9 +34,6 @@ from serving.state.postgres import database
 _DRAIN_SECONDS = 10
 # Requests make no cycles to speak of, and what a model holds is frozen: a collection every 700 objects only delays.
 _GC_THRESHOLDS = (100_000, 20, 100)
-# From this many inner products on, FAISS multiplies matrices instead of looping: its own threshold supposes many
-# threads. At 64 dimensions this is a batch of four.
-_FAISS_BLAS_FROM = 256
 
 
 Number = TypeVar("Number", int, float)
@@ -48,7 +45,6 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     gc.set_threshold(*_GC_THRESHOLDS)
     faiss.omp_set_num_threads(1)
-    faiss.cvar.distance_compute_blas_threshold = _FAISS_BLAS_FROM
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:

@@ -101,7 +101,7 @@ class FlatIndex(CandidateIndex):
             vectors_ND: the catalogue's vectors, float32 (N, D), C-contiguous, possibly memory-mapped.
             device: where FAISS searches; on ``cuda`` the vectors of every set held lie in GPU memory.
             cache_bytes: bound on the vectors and row numbers of the sets held.
-            stored: what `write_flat_index` wrote for these very vectors; read, not rebuilt, on first use.
+            stored: what `write_flat_index` wrote for these very vectors; on ``cpu`` read, not rebuilt, on first use.
 
         Raises:
             InvalidInput: wrong shape or dtype, or a negative bound.
@@ -159,7 +159,7 @@ class FlatIndex(CandidateIndex):
         if self._resources is not None:
             index = _gpu_index(vectors_ND, self._resources)
             return _Subset(rows_N, index, longest, 0.0, vectors_ND.nbytes + rows_N.nbytes)
-        index = _host_index(vectors_ND) if stored is None else _read(stored, vectors_ND.shape)
+        index = _host_index(vectors_ND, longest) if stored is None else _read(stored, vectors_ND.shape)
         astray = _astray(index, vectors_ND)
         return _Subset(rows_N, index, longest, astray, index.code_size * len(rows_N) + rows_N.nbytes)
 
@@ -223,9 +223,12 @@ def _cuda_resources() -> Any:
     return resources
 
 
-def _host_index(vectors_ND: F32) -> Any:
-    """A flat inner-product index over a copy of these vectors in half precision, or in full where half cannot."""
-    if np.abs(vectors_ND).max(initial=0.0) > LARGEST_HALF:
+def _host_index(vectors_ND: F32, longest: float) -> Any:
+    """A flat inner-product index over a copy of these vectors in half precision, or in full where half cannot.
+
+    No number in a vector is larger than the vector is long, so the longest one's length tells.
+    """
+    if longest > LARGEST_HALF:
         index: Any = faiss.IndexFlatIP(vectors_ND.shape[1])
     else:
         index = faiss.IndexScalarQuantizer(
@@ -262,8 +265,8 @@ def write_flat_index(vectors_ND: F32, path: Path) -> None:
         InvalidInput: wrong shape or dtype, NaN or infinity.
     """
     vectors_ND = checked_vectors(vectors_ND)
-    largest_norm(vectors_ND, np.arange(len(vectors_ND)))
-    faiss.write_index(_host_index(vectors_ND), str(path))
+    longest = largest_norm(vectors_ND, np.arange(len(vectors_ND)))
+    faiss.write_index(_host_index(vectors_ND, longest), str(path))
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Any:

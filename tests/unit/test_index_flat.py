@@ -187,10 +187,10 @@ def test_half_precision_stays_within_the_bound(size: float):
     rng = np.random.default_rng(7)
     vectors_ND = (size * rng.standard_normal((500, 64))).astype(np.float32)
     queries_BD = rng.standard_normal((30, 64)).astype(np.float32)
-    index = flat._host_index(vectors_ND)  # pyright: ignore[reportPrivateUsage]
+    longest = float(np.linalg.norm(vectors_ND.astype(np.float64), axis=1).max())
+    index = flat._host_index(vectors_ND, longest)  # pyright: ignore[reportPrivateUsage]
     scores_BN, rows_BN = index.search(queries_BD, 500)
     ours_BN = np.take_along_axis(inner_products(queries_BD, vectors_ND[None]), rows_BN, axis=1)
-    longest = float(np.linalg.norm(vectors_ND.astype(np.float64), axis=1).max())
     astray = flat._astray(index, vectors_ND)  # pyright: ignore[reportPrivateUsage]
     assert 0 < astray < size
     strays_BN = np.abs(scores_BN.astype(np.float64) - ours_BN)
