@@ -4,6 +4,7 @@
     catalog/             products, offers, locations, promotion plan
     vectors/             products.npy, products-unit.npy, offers.npy: float32, memory-mapped
     products.faiss       the FAISS index over all product vectors
+    products.ivf.faiss   the same cut into cells, and products.ivf.radii.npy; only for large catalogues
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
 
@@ -27,11 +28,15 @@ from embeddings.device import Device
 from embeddings.encoders import CustomerEncoder
 from embeddings.errors import CorruptBundle
 from embeddings.history import Histories
-from embeddings.index.flat import FlatIndex
+from embeddings.index.planned import PlannedIndex
 from embeddings.scoring import ScoreParameters
 
 FORMAT_VERSION = 1
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
+CATALOG = "catalog"
+PRODUCT_VECTORS, UNIT_VECTORS, OFFER_VECTORS = "vectors/products.npy", "vectors/products-unit.npy", "vectors/offers.npy"
+FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
+CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -150,9 +155,14 @@ class ModelBundle:
     vectors_ND: NDArray[np.float32]
     units_ND: NDArray[np.float32]
     offer_vectors_OD: NDArray[np.float32]
-    products: FlatIndex
-    similar: FlatIndex
-    offers: FlatIndex
+    products: PlannedIndex
+    similar: PlannedIndex
+    offers: PlannedIndex
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the CPU searches in place of the device that was asked for; None while it need not."""
+        return self.products.degraded or self.similar.degraded or self.offers.degraded
 
     @classmethod
     def open(cls, folder: Path, device: Device, cache_bytes: int) -> Self:
@@ -165,23 +175,30 @@ class ModelBundle:
 
         Raises:
             CorruptBundle: a file is missing, truncated, altered or of another format.
+            InvalidInput: a vector holds NaN or infinity.
             DeviceUnavailable: the device is not there.
         """
         manifest = read_manifest(folder)
         verify(folder, manifest)
         vectors_ND, units_ND, offer_vectors_OD = (
-            load_array(folder / "vectors" / f"{name}.npy") for name in ("products", "products-unit", "offers")
+            load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS, OFFER_VECTORS)
         )
         return cls(
             manifest=manifest,
-            catalog=Catalog.load(folder / "catalog"),
-            customer_encoder=CustomerEncoder(folder / "customer.onnx", device),
+            catalog=Catalog.load(folder / CATALOG),
+            customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
             vectors_ND=vectors_ND,
             units_ND=units_ND,
             offer_vectors_OD=offer_vectors_OD,
-            products=FlatIndex(vectors_ND, device, cache_bytes // 2, folder / "products.faiss"),
-            similar=FlatIndex(units_ND, device, cache_bytes // 4),
-            offers=FlatIndex(offer_vectors_OD, device, cache_bytes // 4),
+            products=PlannedIndex(
+                vectors_ND,
+                device,
+                cache_bytes // 2,
+                stored=folder / FLAT_INDEX,
+                ivf=folder / IVF_INDEX if IVF_INDEX in manifest.files else None,
+            ),
+            similar=PlannedIndex(units_ND, device, cache_bytes // 4),
+            offers=PlannedIndex(offer_vectors_OD, device, cache_bytes // 4),
         )
 
 

@@ -65,7 +65,11 @@ class EligibleSet(NamedTuple):
         """Which of some rows belong to the set; (R,)."""
         if not len(self.rows_N):
             return np.zeros(len(rows_R), np.bool_)
-        places_R = np.minimum(self.rows_N.searchsorted(rows_R), len(self.rows_N) - 1)
+        if self.rows_N[-1] == len(self.rows_N) - 1:  # the whole catalogue, say: nothing to look up
+            return (rows_R >= 0) & (rows_R < len(self.rows_N))
+        # Of one dtype: else NumPy converts the whole set first.
+        wanted_R = rows_R.astype(self.rows_N.dtype, copy=False)
+        places_R = np.minimum(self.rows_N.searchsorted(wanted_R), len(self.rows_N) - 1)
         return self.rows_N[places_R] == rows_R
 
 

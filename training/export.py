@@ -19,7 +19,15 @@ from torch import nn
 
 from embeddings.bundle import (
     BUNDLE,
+    CATALOG,
+    CUSTOMER_ENCODER,
+    FLAT_INDEX,
     HISTORIES,
+    IVF_INDEX,
+    OFFER_VECTORS,
+    PRODUCT_ENCODER,
+    PRODUCT_VECTORS,
+    UNIT_VECTORS,
     HistoriesManifest,
     Manifest,
     hash_files,
@@ -31,6 +39,8 @@ from embeddings.errors import OpportuneError
 from embeddings.features import Situation, encode, gather
 from embeddings.history import Histories
 from embeddings.index.flat import write_flat_index
+from embeddings.index.ivf import write_ivf
+from embeddings.index.plan import MEASURED
 from training.config import Recipe
 from training.evaluate import Evaluation
 from training.fit import ProductFeatures, Towers, customer_tensors
@@ -65,16 +75,18 @@ def export(
     """
     bundle = staged / BUNDLE
     towers = towers.cpu()
-    vectors_ND = _export_product_tower(bundle / "product.onnx", towers, catalog)
-    _export_customer_tower(bundle / "customer.onnx", towers, histories, vectors_ND, recipe)
-    (bundle / "catalog").mkdir()
-    catalog.save(bundle / "catalog")
-    (bundle / "vectors").mkdir()
+    vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalog)
+    _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, histories, vectors_ND, recipe)
+    (bundle / CATALOG).mkdir()
+    catalog.save(bundle / CATALOG)
+    (bundle / PRODUCT_VECTORS).parent.mkdir()
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    np.save(bundle / "vectors" / "products.npy", vectors_ND)
-    np.save(bundle / "vectors" / "products-unit.npy", vectors_ND / np.maximum(lengths_N1, 1e-12))
-    np.save(bundle / "vectors" / "offers.npy", _offer_vectors(catalog, vectors_ND))
-    write_flat_index(vectors_ND, bundle / "products.faiss")
+    np.save(bundle / PRODUCT_VECTORS, vectors_ND)
+    np.save(bundle / UNIT_VECTORS, vectors_ND / np.maximum(lengths_N1, 1e-12))
+    np.save(bundle / OFFER_VECTORS, _offer_vectors(catalog, vectors_ND))
+    write_flat_index(vectors_ND, bundle / FLAT_INDEX)
+    if len(vectors_ND) >= MEASURED.ivf_rows:
+        write_ivf(vectors_ND, bundle / IVF_INDEX)
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)
@@ -146,7 +158,10 @@ def _export_customer_tower(
     situations = [Situation(row % len(recipe.channels), -1, 3_600 * row) for row in range(len(pasts))]
     tower_input = encode(pasts, situations, recipe.towers.history_length)
     history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL))
-    arguments = (history_BLD, *customer_tensors(tower_input, cpu))
+    types_BL, ages_BL, attributes_BA, context_BC = customer_tensors(tower_input, cpu)
+    # The exporter takes a length of one for a constant; a pad more changes no vector.
+    pad = nn.functional.pad
+    arguments = (pad(history_BLD, (0, 0, 0, 1)), pad(types_BL, (0, 1)), pad(ages_BL, (0, 1)), attributes_BA, context_BC)
     names = ["history", "types", "ages", "attributes", "context"]
     _to_onnx(
         towers.customer,

@@ -3,12 +3,13 @@
 Shapes: B queries, N rows (of the catalogue, or of the set searched), D dimensions, K results per query.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.eligible import EligibleSet
+from embeddings.eligible import EligibleSet, RowArray
 from embeddings.errors import InvalidInput
 
 F32 = npt.NDArray[np.float32]
@@ -18,6 +19,14 @@ I64 = npt.NDArray[np.int64]
 PAD_ROW = -1
 PAD_SCORE = -np.inf
 
+Plan: TypeAlias = Literal["exact", "flat", "gathered", "bitmap", "ivf", "all"]
+"""How a query was answered.
+
+``exact``: by the oracle. ``flat``: a scan of the whole catalogue, without a filter. ``gathered``: a scan of the set's
+own copy. ``bitmap``: a scan of the whole catalogue that skips what a bitmap does not select. ``ivf``: a scan of the
+cells that may hold one of the best. ``all``: every row of the set was scored, there being few.
+"""
+
 
 class Candidates(NamedTuple):
     """The best rows for each query, best first.
@@ -25,10 +34,12 @@ class Candidates(NamedTuple):
     Attributes:
         rows_BK: catalogue rows, int64, each once a query; -1 pads where the set holds fewer than K rows.
         scores_BK: inner products, float32, descending, equal scores by ascending row; -inf pads.
+        plans_B: how each query was answered; never changes the answer.
     """
 
     rows_BK: I64
     scores_BK: F32
+    plans_B: tuple[Plan, ...]
 
 
 class CandidateIndex(Protocol):
@@ -38,32 +49,35 @@ class CandidateIndex(Protocol):
     `ExactIndex`, and a query gives the same answer alone as in any batch.
     """
 
-    def search(self, queries_BD: F32, k: int, eligible: EligibleSet | None) -> Candidates:
-        """The k best rows of the set for every query.
+    def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
+        """The k best rows for every query, each out of its own set.
 
         Args:
             queries_BD: float32, finite. B may be 0.
             k: how many; at least 1. More than the set holds is padded.
-            eligible: the rows to choose from; None means every row. Its ``valid_until`` is the caller's to
-                watch.
+            eligible_B: for each query the rows to choose from; None means every row. Their ``valid_until`` is
+                the caller's to watch.
 
         Raises:
-            InvalidInput: wrong shape, dtype or k; NaN or infinity in the queries or in the vectors of the
-                set; rows outside the catalogue; vectors so long that an inner product could leave float32.
+            InvalidInput: wrong shape, dtype or k; not as many sets as queries; NaN or infinity in the queries, or in
+                the vectors where they were not refused at construction; rows outside the catalogue; vectors so
+                long that an inner product could leave float32, be it of the sets asked for or of the catalogue.
             UnsupportedSearch: this index cannot answer this exactly.
         """
         ...
 
 
-def checked_vectors(vectors_ND: F32) -> F32:
+def checked_vectors(vectors_ND: F32, fewest: int = 0) -> F32:
     """The catalogue's vectors as a plain read-only array, without reading them: a memory map stays on disk.
 
     Raises:
-        InvalidInput: not a C-contiguous float32 array (N, D) with D >= 1. Whether the numbers are finite is
-            checked when rows are gathered.
+        InvalidInput: not a C-contiguous float32 array (N, D) with D >= 1 and N >= ``fewest``. Whether the numbers are
+            finite is not checked here.
     """
     if vectors_ND.ndim != 2 or vectors_ND.dtype != np.float32 or vectors_ND.shape[1] < 1:
         raise InvalidInput("vectors", f"expected float32 (N, D) with D >= 1, not {vectors_ND.dtype} {vectors_ND.shape}")
+    if len(vectors_ND) < fewest:
+        raise InvalidInput("vectors", f"expected at least {fewest} rows, not {len(vectors_ND)}")
     if not vectors_ND.flags.c_contiguous:
         raise InvalidInput("vectors", "expected a C-contiguous array")
     # np.memmap's own indexing costs several microseconds a call: keep its buffer, drop its class.
@@ -72,16 +86,18 @@ def checked_vectors(vectors_ND: F32) -> F32:
     return plain_ND
 
 
-def checked_queries(queries_BD: F32, dimensions: int) -> F32:
+def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> F32:
     """The queries as a contiguous array.
 
     Raises:
-        InvalidInput: not float32 (B, D) with D of the catalogue, or not finite.
+        InvalidInput: not float32 (B, D) with D of the catalogue, not finite, or not as many as sets.
     """
     if queries_BD.ndim != 2 or queries_BD.dtype != np.float32 or queries_BD.shape[1] != dimensions:
         raise InvalidInput("queries", f"expected float32 (B, {dimensions}), not {queries_BD.dtype} {queries_BD.shape}")
     if not bool(np.isfinite(queries_BD).all()):
         raise InvalidInput("queries", "expected finite numbers, not NaN or infinity")
+    if len(queries_BD) != sets:
+        raise InvalidInput("eligible", f"expected a set, or None, for each of {len(queries_BD)} queries, not {sets}")
     return np.ascontiguousarray(queries_BD)
 
 
@@ -96,8 +112,8 @@ def checked_k(k: int) -> int:
     return k
 
 
-def checked_rows(eligible: EligibleSet, catalogue_rows: int) -> I64:
-    """The set's rows as int64.
+def checked_rows(eligible: EligibleSet, catalogue_rows: int) -> RowArray:
+    """The set's rows.
 
     Raises:
         InvalidInput: a row lies outside the catalogue, as when the set was made from another bundle.
@@ -107,11 +123,22 @@ def checked_rows(eligible: EligibleSet, catalogue_rows: int) -> I64:
         raise InvalidInput(
             "eligible.rows", f"expected rows from 0 to {catalogue_rows - 1}, not {rows_N[0]} to {rows_N[-1]}"
         )
-    return rows_N.astype(np.int64)
+    return rows_N
 
 
-def padded(queries: int, k: int) -> Candidates:
-    """Candidates that are all pads, to be filled."""
-    return Candidates(
-        np.full((queries, k), PAD_ROW, dtype=np.int64), np.full((queries, k), PAD_SCORE, dtype=np.float32)
-    )
+def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet | None, list[int]]]:
+    """Each distinct set with the places of its queries, in the order of their first."""
+    groups: dict[bytes | None, tuple[EligibleSet | None, list[int]]] = {}
+    for place, eligible in enumerate(eligible_B):
+        fingerprint = None if eligible is None else eligible.fingerprint
+        group = groups.get(fingerprint)
+        if group is None:
+            groups[fingerprint] = (eligible, [place])
+        else:
+            group[1].append(place)
+    return list(groups.values())
+
+
+def padded(queries: int, k: int) -> tuple[I64, F32]:
+    """Rows and scores (B, K) that are all pads, to be filled."""
+    return np.full((queries, k), PAD_ROW, dtype=np.int64), np.full((queries, k), PAD_SCORE, dtype=np.float32)

@@ -1,7 +1,6 @@
-"""Sub-indexes of eligible sets, the least recently used ones dropped beyond a bound in bytes."""
+"""What was built for eligible sets, the least recently used dropped beyond a bound in bytes."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from embeddings.errors import InvalidInput
@@ -22,17 +21,17 @@ Kept = TypeVar("Kept", bound=Sized)
 class SetCache(Generic[Kept]):
     """What was built for an eligible set, by its fingerprint.
 
-    While a value is being built nothing is dropped yet, so the peak is the bound plus that one value. Owned
-    by one thread: nothing here is locked.
+    A value is built before it is kept, so the peak is the bound plus that one value. Owned by one thread: nothing here
+    is locked.
 
     Attributes:
         limit_bytes: the bound; 0 keeps nothing.
         bytes: held now; never above the bound.
-        hits: answers found.
-        misses: answers built.
+        hits: how often what was looked for was held.
+        misses: how often it was not.
         evicted: values dropped to make room.
-        oversize: values built and used but not kept, each alone being larger than the bound. Where this
-            grows, every request for such a set pays for building it: raise the bound.
+        oversize: values not kept, each alone being larger than the bound. Where this grows, every request for such a
+            set pays for building it: raise the bound.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -50,22 +49,32 @@ class SetCache(Generic[Kept]):
         """How many values are held."""
         return len(self._kept)
 
-    def get(self, fingerprint: bytes, build: Callable[[], Kept]) -> Kept:
-        """The value for this fingerprint, built if it is not held; where building fails, nothing changes."""
+    def find(self, fingerprint: bytes) -> Kept | None:
+        """The value for this fingerprint, which becomes the one used last; None if it is not held."""
         value = self._kept.get(fingerprint)
-        if value is not None:
-            self._kept.move_to_end(fingerprint)
-            self.hits += 1
-            return value
-        value = build()
-        self.misses += 1
+        if value is None:
+            self.misses += 1
+            return None
+        self._kept.move_to_end(fingerprint)
+        self.hits += 1
+        return value
+
+    def keep(self, fingerprint: bytes, value: Kept) -> None:
+        """Keep a value in place of any held before for this fingerprint, unless it alone is larger than the bound."""
+        replaced = self._kept.pop(fingerprint, None)
+        if replaced is not None:
+            self.bytes -= replaced.nbytes
         if value.nbytes > self.limit_bytes:
             self.oversize += 1
-            return value
+            return
         while self.bytes + value.nbytes > self.limit_bytes:
             _, dropped = self._kept.popitem(last=False)
             self.bytes -= dropped.nbytes
             self.evicted += 1
         self._kept[fingerprint] = value
         self.bytes += value.nbytes
-        return value
+
+    def clear(self) -> None:
+        """Drop everything held."""
+        self._kept.clear()
+        self.bytes = 0

@@ -3,6 +3,8 @@
 Shapes: B queries, N rows of the set, D dimensions, K results per query.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from embeddings.eligible import EligibleSet
@@ -14,29 +16,35 @@ from embeddings.index.base import (
     checked_queries,
     checked_rows,
     checked_vectors,
+    grouped,
     padded,
 )
 from embeddings.index.score import inner_products, largest_norm, rounding_bounds
 
 
 class ExactIndex(CandidateIndex):
-    """Defines the right answer; slow, and nothing but NumPy. Keeps no state, so any thread may search."""
+    """Defines the right answer; slow, and nothing but NumPy. Keeps no state, so any thread may search.
+
+    Vectors that are not finite, or too long, are refused where they are searched.
+    """
 
     def __init__(self, vectors_ND: F32) -> None:
         """Search these vectors, float32 (N, D), possibly memory-mapped."""
         self._vectors_ND = checked_vectors(vectors_ND)
 
-    def search(self, queries_BD: F32, k: int, eligible: EligibleSet | None) -> Candidates:
+    def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
         """See `CandidateIndex.search`."""
-        queries_BD = checked_queries(queries_BD, self._vectors_ND.shape[1])
-        found = padded(len(queries_BD), checked_k(k))
-        rows_N = np.arange(len(self._vectors_ND)) if eligible is None else checked_rows(eligible, len(self._vectors_ND))
-        vectors_ND = self._vectors_ND[rows_N]
-        rounding_bounds(queries_BD, largest_norm(vectors_ND, rows_N))  # refuses what would overflow
-        kept = min(k, len(rows_N))
-        for b, query_D in enumerate(queries_BD):
-            scores_N = inner_products(query_D[None], vectors_ND[None])[0]
-            best_K = np.lexsort((rows_N, -scores_N))[:kept]
-            found.rows_BK[b, :kept] = rows_N[best_K]
-            found.scores_BK[b, :kept] = scores_N[best_K]
-        return found
+        queries_BD = checked_queries(queries_BD, self._vectors_ND.shape[1], len(eligible_B))
+        rows_BK, scores_BK = padded(len(queries_BD), checked_k(k))
+        for eligible, places in grouped(eligible_B):
+            size = len(self._vectors_ND)
+            rows_N = np.arange(size) if eligible is None else checked_rows(eligible, size)
+            vectors_ND = self._vectors_ND[rows_N]
+            rounding_bounds(queries_BD[places], largest_norm(vectors_ND, rows_N))  # refuses what would overflow
+            kept = min(k, len(rows_N))
+            for b in places:
+                scores_N = inner_products(queries_BD[b : b + 1], vectors_ND[None])[0]
+                best_K = np.lexsort((rows_N, -scores_N))[:kept]
+                rows_BK[b, :kept] = rows_N[best_K]
+                scores_BK[b, :kept] = scores_N[best_K]
+        return Candidates(rows_BK, scores_BK, ("exact",) * len(queries_BD))

@@ -1,16 +1,22 @@
 """The one arithmetic of scores, and how far another float32 arithmetic may stray from it.
 
-Shapes: B queries, N rows, D dimensions, K rows scored per query.
+Shapes: B queries, N rows, D dimensions, K rows scored per query, P rows proposed per query.
 """
+
+import math
 
 import numpy as np
 
+from embeddings.eligible import RowArray
 from embeddings.errors import InvalidInput
-from embeddings.index.base import F32, F64, I64
+from embeddings.index.base import F32, F64, PAD_SCORE
 
 UNIT_ROUNDOFF = 2.0**-24
+HALF_ROUNDOFF = 2.0**-11
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 LARGEST_SCORE = float(np.finfo(np.float32).max) / 2
+ROWS_A_LOOK = 65_536
+"""How many rows a pass over the catalogue takes at a time, so that it needs no copy of it."""
 
 
 def inner_products(queries_BD: F32, vectors_BKD: F32) -> F32:
@@ -23,26 +29,54 @@ def inner_products(queries_BD: F32, vectors_BKD: F32) -> F32:
     return np.vecdot(vectors_BKD, queries_BD[:, None, :])
 
 
-def norms(vectors_ND: F32) -> F64:
+def best(queries_BD: F32, vectors_ND: F32, rows_BP: RowArray, kept: int) -> tuple[RowArray, F32]:
+    """The best of the rows given for each query, and their scores, both (B, kept); descending, ties by row.
+
+    Args:
+        queries_BD: contiguous.
+        vectors_ND: the catalogue's, N >= 1.
+        rows_BP: ascending along P, so that a stable sort leaves ties by row; -1 pads, which come out last.
+        kept: at most P.
+    """
+    scores_BP = inner_products(queries_BD, vectors_ND.take(rows_BP, axis=0))
+    if rows_BP.size and rows_BP[:, 0].min() < 0:
+        scores_BP[rows_BP < 0] = PAD_SCORE
+    order_BK = np.argsort(-scores_BP, axis=1, kind="stable")[:, :kept]
+    # np.take_along_axis does the same and costs more than the scoring itself for one query.
+    places_B1 = np.arange(len(rows_BP))[:, None]
+    return rows_BP[places_B1, order_BK], scores_BP[places_B1, order_BK]
+
+
+def norms(vectors_ND: F32 | F64) -> F64:
     """Euclidean length of each row, in float64, where the squares of float32 cannot overflow."""
     # Cast in einsum's small buffers: a float64 copy of a catalogue would double what building an index takes.
     return np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64))
 
 
-def largest_norm(vectors_ND: F32, rows_N: I64) -> float:
-    """Length of the longest vector of a set; 0 for an empty set.
+def largest_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
+    """Length of the longest vector; 0 where there is none.
+
+    Args:
+        vectors_ND: all vectors, or those of a set.
+        rows_N: which catalogue rows they are; None for all, in their order.
 
     Raises:
         InvalidInput: a vector holds NaN or infinity; names the first such catalogue row.
     """
-    norms_N = norms(vectors_ND)
-    finite_N = np.isfinite(norms_N)
-    if not bool(finite_N.all()):
-        raise InvalidInput("vectors", f"expected finite numbers; row {rows_N[np.argmin(finite_N)]} is not")
-    return float(norms_N.max(initial=0.0))
+    longest = 0.0
+    for start in range(0, len(vectors_ND), ROWS_A_LOOK):
+        norms_M = norms(vectors_ND[start : start + ROWS_A_LOOK])
+        finite_M = np.isfinite(norms_M)
+        if not bool(finite_M.all()):
+            place = start + int(np.argmin(finite_M))
+            raise InvalidInput(
+                "vectors", f"expected finite numbers; row {place if rows_N is None else rows_N[place]} is not"
+            )
+        longest = max(longest, float(norms_M.max()))
+    return longest
 
 
-def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0) -> F64:
+def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, halved: bool = False) -> F64:
     """How far two float32 arithmetics may differ, for each query and any vector no longer than ``longest``.
 
     Summing D products in float32, in any order, with or without fused multiply-add, errs by at most
@@ -53,6 +87,14 @@ def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0) -> F64
     to zero. A thousandth is added for the rounding of the bound itself. Where one arithmetic works on copies at most
     ``astray`` away from the vectors, ``|q| * astray`` comes on top (Cauchy-Schwarz again).
 
+    Args:
+        queries_BD: float32, finite.
+        longest: of the vectors.
+        astray: how far a copy lies from its vector, at most.
+        halved: one arithmetic also rounds the query, scaled to a length between a half and one, to half precision. That
+            moves a number by 2**-11 of itself, or by half the spacing of subnormals, 2**-25, which is at most
+            2**-24 of the query: the query by (2**-11 + sqrt(D) 2**-24) |q|.
+
     Raises:
         InvalidInput: an inner product could leave float32.
     """
@@ -61,7 +103,8 @@ def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0) -> F64
     if norms_B.max(initial=0.0) * longest > LARGEST_SCORE:
         raise InvalidInput("queries", "expected inner products that fit float32; query or vectors are too long")
     relative = dimensions * UNIT_ROUNDOFF / (1.0 - dimensions * UNIT_ROUNDOFF)
+    moved = HALF_ROUNDOFF + math.sqrt(dimensions) * UNIT_ROUNDOFF if halved else 0.0
     flushed = 4.0 * dimensions * SMALLEST_NORMAL
-    # 2 relative |q| longest + astray |q| + flushed (1 + |q| + longest), gathered by |q|: two array operations.
-    a_query = 2.0 * relative * (longest + astray) + astray + flushed
+    # (2 relative + moved) |q| longest + astray |q| + flushed (1 + |q| + longest), by |q|: two array operations.
+    a_query = (2.0 * relative + moved) * (longest + astray) + astray + flushed
     return norms_B * (1.001 * a_query) + 1.001 * flushed * (1.0 + longest)

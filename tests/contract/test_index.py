@@ -6,6 +6,10 @@ Shapes: B queries, N rows, D dimensions, K results per query.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -19,12 +23,24 @@ from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput
 from embeddings.index.base import CandidateIndex, Candidates
 from embeddings.index.exact import ExactIndex
-from embeddings.index.flat import FlatIndex
+from embeddings.index.ivf import write_ivf
+from embeddings.index.plan import MEASURED
+from embeddings.index.planned import PlannedIndex
 
 F32 = npt.NDArray[np.float32]
 MakeIndex = Callable[[F32], CandidateIndex]
 
 TINY_CACHE = 4_000
+GATHERED_ALWAYS = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
+GATHERED_NEVER = replace(MEASURED, gather_us=1e12)
+IVF_ALWAYS = replace(MEASURED, ivf_rows=0, ivf_selected_rows=0)
+HOW: dict[str, dict[str, Any]] = {
+    "planned": {},
+    "planned-gathered": {"costs": GATHERED_ALWAYS},
+    "planned-bitmap": {"costs": GATHERED_NEVER},
+    "planned-tiny-cache": {"costs": GATHERED_ALWAYS, "cache_bytes": TINY_CACHE},
+    "planned-cuda": {},
+}
 
 
 def rows_of(rows: npt.ArrayLike) -> EligibleSet:
@@ -36,6 +52,11 @@ def integers(rng: np.random.Generator, count: int, dimensions: int, largest: int
     return rng.integers(-largest, largest + 1, (count, dimensions)).astype(np.float32)
 
 
+def search(index: CandidateIndex, queries_BD: F32, k: int, eligible: EligibleSet | None) -> Candidates:
+    """Every query in the same set."""
+    return index.search(queries_BD, k, [eligible] * len(queries_BD))
+
+
 def by_hand(vectors_ND: F32, queries_BD: F32, k: int, rows: list[int]) -> Candidates:
     """The definition, in plain Python: independent of everything under test."""
     rows_BK = np.full((len(queries_BD), k), -1, dtype=np.int64)
@@ -45,7 +66,7 @@ def by_hand(vectors_ND: F32, queries_BD: F32, k: int, rows: list[int]) -> Candid
         for place, (negative, row) in enumerate(sorted(scored)[:k]):
             rows_BK[b, place] = row
             scores_BK[b, place] = -negative
-    return Candidates(rows_BK, scores_BK)
+    return Candidates(rows_BK, scores_BK, ("exact",) * len(queries_BD))
 
 
 def assert_same(found: Candidates, expected: Candidates) -> None:
@@ -60,22 +81,38 @@ def assert_bitwise(found: Candidates, expected: Candidates) -> None:
     assert found.scores_BK.tobytes() == expected.scores_BK.tobytes()
 
 
+def batch_of_one(found: Candidates, b: int) -> Candidates:
+    return Candidates(found.rows_BK[b : b + 1], found.scores_BK[b : b + 1], found.plans_B[b : b + 1])
+
+
+def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
+    """Nothing is kept, so that every set that has to be searched is searched through the bounded IVF."""
+    path = folder / "products.ivf.faiss"
+    if len(vectors_ND) and vectors_ND.ndim == 2:
+        write_ivf(vectors_ND, path)
+    return PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=path if len(vectors_ND) else None, costs=IVF_ALWAYS)
+
+
 @pytest.fixture(
-    params=["exact", "flat-cpu", "flat-cpu-tiny-cache", pytest.param("flat-cuda", marks=pytest.mark.gpu)],
+    params=[
+        "exact",
+        "planned",
+        "planned-gathered",
+        "planned-bitmap",
+        "planned-ivf",
+        "planned-tiny-cache",
+        pytest.param("planned-cuda", marks=pytest.mark.gpu),
+    ],
     scope="session",
 )
-def make_index(request: pytest.FixtureRequest) -> MakeIndex:
-    match request.param:
-        case "exact":
-            return ExactIndex
-        case "flat-cpu":
-            return lambda vectors_ND: FlatIndex(vectors_ND, "cpu")
-        case "flat-cpu-tiny-cache":
-            return lambda vectors_ND: FlatIndex(vectors_ND, "cpu", cache_bytes=TINY_CACHE)
-        case _:
-            if faiss.get_num_gpus() == 0:
-                pytest.skip("FAISS sees no CUDA device: the GPU index is NOT checked on this machine")
-            return lambda vectors_ND: FlatIndex(vectors_ND, "cuda")
+def make_index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeIndex:
+    if request.param == "exact":
+        return ExactIndex
+    if request.param == "planned-ivf":
+        return partial(_with_ivf, tmp_path_factory.mktemp("ivf"))
+    if request.param == "planned-cuda" and faiss.get_num_gpus() == 0:
+        pytest.skip("FAISS sees no CUDA device: the GPU index is NOT checked on this machine")
+    return partial(PlannedIndex, device="cuda" if request.param == "planned-cuda" else "cpu", **HOW[request.param])
 
 
 @pytest.fixture(scope="session", name="vectors_ND")
@@ -98,39 +135,39 @@ def test_any_share_of_the_catalogue_equals_the_oracle(
 ):
     chosen = np.random.default_rng(int(share * 1000)).permutation(len(vectors_ND))
     eligible = rows_of(np.sort(chosen[: int(share * len(vectors_ND))]))
-    found = make_index(vectors_ND).search(queries_BD, k, eligible)
-    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, k, eligible))
+    found = search(make_index(vectors_ND), queries_BD, k, eligible)
+    assert_bitwise(found, search(ExactIndex(vectors_ND), queries_BD, k, eligible))
     assert set(found.rows_BK.ravel().tolist()) <= {*eligible.rows_N.tolist(), -1}
 
 
 def test_no_set_means_every_row(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
     index = make_index(vectors_ND)
-    found = index.search(queries_BD, 50, None)
-    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 50, None))
-    assert_bitwise(found, index.search(queries_BD, 50, rows_of(np.arange(len(vectors_ND)))))
+    found = search(index, queries_BD, 50, None)
+    assert_bitwise(found, search(ExactIndex(vectors_ND), queries_BD, 50, None))
+    assert_bitwise(found, search(index, queries_BD, 50, rows_of(np.arange(len(vectors_ND)))))
 
 
 @pytest.mark.parametrize("rows", [[], [0], [4_999], [17], [3, 4, 4_000]])
 def test_a_set_smaller_than_k_is_padded(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, rows: list[int]):
-    found = make_index(vectors_ND).search(queries_BD, 5, rows_of(rows))
+    found = search(make_index(vectors_ND), queries_BD, 5, rows_of(rows))
     assert found.rows_BK.shape == found.scores_BK.shape == (9, 5)
     assert (np.sort(found.rows_BK[:, : len(rows)], axis=1) == rows).all()
     assert (found.rows_BK[:, len(rows) :] == -1).all()
     assert (found.scores_BK[:, len(rows) :] == -np.inf).all()
-    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 5, rows_of(rows)))
+    assert_bitwise(found, search(ExactIndex(vectors_ND), queries_BD, 5, rows_of(rows)))
 
 
 def test_k_larger_than_the_catalogue(make_index: MakeIndex, queries_BD: F32):
     vectors_ND = np.random.default_rng(1).standard_normal((40, 24)).astype(np.float32)
-    found = make_index(vectors_ND).search(queries_BD, 100, None)
+    found = search(make_index(vectors_ND), queries_BD, 100, None)
     assert (found.rows_BK[:, 40:] == -1).all()
     assert (np.sort(found.rows_BK[:, :40], axis=1) == np.arange(40)).all()
 
 
 def test_an_empty_catalogue_and_an_empty_batch(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
-    assert (make_index(vectors_ND[:0]).search(queries_BD, 3, None).rows_BK == -1).all()
-    assert (make_index(vectors_ND[:0]).search(queries_BD, 3, rows_of([])).rows_BK == -1).all()
-    assert make_index(vectors_ND).search(queries_BD[:0], 3, None).rows_BK.shape == (0, 3)
+    assert (search(make_index(vectors_ND[:0]), queries_BD, 3, None).rows_BK == -1).all()
+    assert (search(make_index(vectors_ND[:0]), queries_BD, 3, rows_of([])).rows_BK == -1).all()
+    assert search(make_index(vectors_ND), queries_BD[:0], 3, None).rows_BK.shape == (0, 3)
 
 
 @pytest.mark.parametrize("largest", [1, 3, 50])
@@ -140,7 +177,7 @@ def test_ties_go_to_the_smaller_row(make_index: MakeIndex, largest: int, dimensi
     rng = np.random.default_rng(largest * 100 + dimensions)
     vectors_ND, queries_BD = integers(rng, 400, dimensions, largest), integers(rng, 6, dimensions, largest)
     rows = sorted(rng.choice(400, 300, replace=False).tolist())
-    found = make_index(vectors_ND).search(queries_BD, k, rows_of(rows))
+    found = search(make_index(vectors_ND), queries_BD, k, rows_of(rows))
     assert_same(found, by_hand(vectors_ND, queries_BD, k, rows))
 
 
@@ -151,7 +188,7 @@ def test_ties_far_beyond_k(make_index: MakeIndex, k: int):
     vectors_ND = integers(rng, 2_000, 8, 4)
     vectors_ND[rng.choice(2_000, 1_500, replace=False)] = vectors_ND[0]
     queries_BD = np.vstack([vectors_ND[:1], -vectors_ND[:1], np.zeros((1, 8), np.float32)])
-    found = make_index(vectors_ND).search(queries_BD, k, None)
+    found = search(make_index(vectors_ND), queries_BD, k, None)
     assert_same(found, by_hand(vectors_ND, queries_BD, k, list(range(2_000))))
 
 
@@ -163,12 +200,12 @@ def test_near_ties_are_told_apart_to_the_last_bit(make_index: MakeIndex):
     vectors_ND = (base_D * (1 + noise_ND)).astype(np.float32)
     queries_BD = np.vstack([base_D, rng.standard_normal((3, 64)).astype(np.float32)]).astype(np.float32)
     for eligible in (None, rows_of(np.arange(0, 1_500, 2))):
-        found = make_index(vectors_ND).search(queries_BD, 30, eligible)
-        assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 30, eligible))
+        found = search(make_index(vectors_ND), queries_BD, 30, eligible)
+        assert_bitwise(found, search(ExactIndex(vectors_ND), queries_BD, 30, eligible))
 
 
 def test_scores_are_the_inner_products(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
-    found = make_index(vectors_ND).search(queries_BD, 20, None)
+    found = search(make_index(vectors_ND), queries_BD, 20, None)
     wide_BN = queries_BD.astype(np.float64) @ vectors_ND.astype(np.float64).T
     expected_BK = np.take_along_axis(wide_BN, found.rows_BK, axis=1)
     np.testing.assert_allclose(found.scores_BK, expected_BK, rtol=0, atol=1e-5)
@@ -180,27 +217,27 @@ def test_a_batch_answers_as_its_queries_alone(make_index: MakeIndex, vectors_ND:
     index = make_index(vectors_ND)
     queries_BD = np.random.default_rng(5).standard_normal((33, 24)).astype(np.float32)
     for eligible in (None, rows_of(np.arange(0, 5_000, 3))):
-        batch = index.search(queries_BD, k, eligible)
+        batch = search(index, queries_BD, k, eligible)
         for b in range(len(queries_BD)):
-            alone = index.search(queries_BD[b : b + 1], k, eligible)
-            assert_bitwise(alone, Candidates(batch.rows_BK[b : b + 1], batch.scores_BK[b : b + 1]))
+            alone = search(index, queries_BD[b : b + 1], k, eligible)
+            assert_bitwise(alone, batch_of_one(batch, b))
 
 
 def test_answers_do_not_depend_on_what_is_cached(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
     index = make_index(vectors_ND)
     sets = [rows_of(np.arange(start, 5_000, 150)) for start in range(6)]
-    first = [index.search(queries_BD, 10, eligible) for eligible in sets]
+    first = [search(index, queries_BD, 10, eligible) for eligible in sets]
     for eligible, before in [
         *zip(reversed(sets), reversed(first), strict=True),
         *zip(sets, first, strict=True),
     ]:
-        assert_bitwise(index.search(queries_BD, 10, eligible), before)
+        assert_bitwise(search(index, queries_BD, 10, eligible), before)
 
 
 def test_rows_of_either_width_are_one_set(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
     index = make_index(vectors_ND)
     wide = EligibleSet.of(np.arange(0, 5_000, 9, dtype=np.int64), FOREVER)
-    assert_bitwise(index.search(queries_BD, 10, wide), index.search(queries_BD, 10, rows_of(wide.rows_N)))
+    assert_bitwise(search(index, queries_BD, 10, wide), search(index, queries_BD, 10, rows_of(wide.rows_N)))
 
 
 def test_vectors_may_be_memory_mapped(
@@ -210,14 +247,14 @@ def test_vectors_may_be_memory_mapped(
     np.save(path, vectors_ND)
     index = make_index(np.load(path, mmap_mode="r"))
     for eligible in (None, rows_of(np.arange(0, 5_000, 4))):
-        found = index.search(queries_BD, 10, eligible)
-        assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 10, eligible))
+        found = search(index, queries_BD, 10, eligible)
+        assert_bitwise(found, search(ExactIndex(vectors_ND), queries_BD, 10, eligible))
         assert type(found.rows_BK) is type(found.scores_BK) is np.ndarray
 
 
 def test_neither_input_is_written_to(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
     vectors, queries = vectors_ND.copy(), queries_BD.copy()
-    make_index(vectors).search(queries, 10, rows_of([1, 2, 3, 500]))
+    search(make_index(vectors), queries, 10, rows_of([1, 2, 3, 500]))
     assert vectors.flags.writeable
     np.testing.assert_array_equal(vectors, vectors_ND)
     np.testing.assert_array_equal(queries, queries_BD)
@@ -231,23 +268,18 @@ def test_queries_that_are_not_finite_are_refused(
     queries_BD[4, 7] = poison
     for eligible in (None, rows_of([1, 2]), rows_of([])):
         with pytest.raises(InvalidInput, match=r"queries.*finite"):
-            make_index(vectors_ND).search(queries_BD, 3, eligible)
+            search(make_index(vectors_ND), queries_BD, 3, eligible)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_vectors_that_are_not_finite_are_refused_where_they_are_searched(
+def test_vectors_that_are_not_finite_are_refused_when_taken_or_when_searched(
     make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, poison: float
 ):
     poisoned_ND = vectors_ND.copy()
     poisoned_ND[321, 3] = poison
-    index = make_index(poisoned_ND)
-    for _ in range(2):
+    for eligible in (None, rows_of([5, 321, 400])):
         with pytest.raises(InvalidInput, match=r"vectors.*row 321"):
-            index.search(queries_BD, 3, rows_of([5, 321, 400]))
-        with pytest.raises(InvalidInput, match=r"vectors.*row 321"):
-            index.search(queries_BD, 3, None)
-    healthy = rows_of([5, 322, 400])
-    assert_bitwise(index.search(queries_BD, 3, healthy), ExactIndex(vectors_ND).search(queries_BD, 3, healthy))
+            search(make_index(poisoned_ND), queries_BD, 3, eligible)
 
 
 def test_inner_products_that_overflow_are_refused(make_index: MakeIndex):
@@ -256,26 +288,70 @@ def test_inner_products_that_overflow_are_refused(make_index: MakeIndex):
     index = make_index(vectors_ND)
     queries_BD = np.full((2, 4), 1e10, dtype=np.float32)
     with pytest.raises(InvalidInput, match="fit float32"):
-        index.search(queries_BD, 3, None)
-    assert (index.search(queries_BD, 3, rows_of(range(15))).rows_BK == [0, 1, 2]).all()
+        search(index, queries_BD, 3, None)
+    assert (search(index, 1e-5 * queries_BD, 3, None).rows_BK == [15, 16, 17]).all()
+    assert (search(index, -1e-5 * queries_BD, 3, rows_of(range(15))).rows_BK == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_every_query_of_a_batch_is_answered_from_its_own_set(make_index: MakeIndex, vectors_ND: F32, k: int):
+    """Sets of every size, the same one in several places, none at all: as each query alone, and as the oracle."""
+    rng = np.random.default_rng(k)
+    index = make_index(vectors_ND)
+    sizes = [0, 1, 5, 30, 70, 300, 2_600, 4_999, 5_000]
+    sets = [None, *(rows_of(np.sort(rng.choice(5_000, size, replace=False))) for size in sizes)]
+    for _ in range(4):
+        eligible_B = [sets[place] for place in rng.integers(0, len(sets), 24)]
+        queries_BD = rng.standard_normal((24, 24)).astype(np.float32)
+        found = index.search(queries_BD, k, eligible_B)
+        assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, k, eligible_B))
+        for b, eligible in enumerate(eligible_B):
+            assert_bitwise(search(index, queries_BD[b : b + 1], k, eligible), batch_of_one(found, b))
+
+
+def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index: MakeIndex, vectors_ND: F32):
+    few, some, many = rows_of(range(9)), rows_of(range(0, 5_000, 9)), rows_of(range(4_000))
+    queries_BD = np.ones((6, 24), np.float32)
+    index = make_index(vectors_ND)
+    eligible_B = [None, few, some, many, some, rows_of(range(5_000))]
+    for _ in range(5):  # until every set that is to be gathered is
+        index.search(queries_BD, 3, eligible_B)
+    whole, searched = {
+        "exact": ("exact", "exact"),
+        "planned": ("flat", "gathered"),
+        "planned-gathered": ("flat", "gathered"),
+        "planned-bitmap": ("flat", "bitmap"),
+        "planned-ivf": ("ivf", "ivf"),
+        "planned-tiny-cache": ("flat", "bitmap"),
+        "planned-cuda": ("flat", "gathered"),
+    }[request.node.callspec.params["make_index"]]
+    every_row = "exact" if whole == "exact" else "all"
+    plans_B = (whole, every_row, searched, searched, searched, whole)
+    assert index.search(queries_BD, 3, eligible_B).plans_B == plans_B
+
+
+@pytest.mark.parametrize("sets", [0, 8, 10])
+def test_not_as_many_sets_as_queries_are_refused(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, sets: int):
+    with pytest.raises(InvalidInput, match="each of 9 queries"):
+        make_index(vectors_ND).search(queries_BD, 3, [None] * sets)
 
 
 def test_queries_of_another_shape_or_dtype_are_refused(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
     index = make_index(vectors_ND)
     for wrong in (queries_BD[:, :23], queries_BD[0], queries_BD[None], queries_BD.astype(np.float64)):
         with pytest.raises(InvalidInput, match="queries"):
-            index.search(wrong, 3, None)  # pyright: ignore[reportArgumentType]
+            search(index, wrong, 3, None)  # pyright: ignore[reportArgumentType]
 
 
 def test_queries_need_not_be_contiguous(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32):
     index = make_index(vectors_ND)
-    assert_bitwise(index.search(np.asfortranarray(queries_BD), 10, None), index.search(queries_BD, 10, None))
+    assert_bitwise(search(index, np.asfortranarray(queries_BD), 10, None), search(index, queries_BD, 10, None))
 
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_k_below_one_is_refused(make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, k: int):
     with pytest.raises(InvalidInput, match="k: "):
-        make_index(vectors_ND).search(queries_BD, k, None)
+        search(make_index(vectors_ND), queries_BD, k, None)
 
 
 @pytest.mark.parametrize("rows", [[4_999, 5_000], [5_000], list(range(1, 5_001))])
@@ -283,7 +359,7 @@ def test_rows_of_another_catalogue_are_refused(
     make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, rows: list[int]
 ):
     with pytest.raises(InvalidInput, match=r"eligible.rows"):
-        make_index(vectors_ND).search(queries_BD, 3, rows_of(rows))
+        search(make_index(vectors_ND), queries_BD, 3, rows_of(rows))
 
 
 def test_vectors_of_another_shape_or_dtype_are_refused(make_index: MakeIndex, vectors_ND: F32):
@@ -316,8 +392,8 @@ def _searches(draw: st.DrawFn) -> tuple[F32, F32, int, list[int], bool]:
 def test_any_search_is_exact(make_index: MakeIndex, case: tuple[F32, F32, int, list[int], bool]):
     vectors_ND, queries_BD, k, rows, whole = case
     eligible = rows_of(rows)
-    found = make_index(vectors_ND).search(queries_BD, k, eligible)
-    assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, k, eligible))
+    found = search(make_index(vectors_ND), queries_BD, k, eligible)
+    assert_bitwise(found, search(ExactIndex(vectors_ND), queries_BD, k, eligible))
     if whole:
         assert_same(found, by_hand(vectors_ND, queries_BD, k, rows))
     for b in range(len(queries_BD)):

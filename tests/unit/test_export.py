@@ -1,7 +1,9 @@
 """What an export promises: the same vectors as torch, whatever the shapes, and plain files that name nobody."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +15,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from embeddings.bundle import Manifest, ModelBundle, open_histories, read_manifest
+from embeddings.bundle import IVF_INDEX, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.catalog import Catalog, ChannelRule
 from embeddings.encoders import CustomerEncoder, ProductEncoder
 from embeddings.features import TowerInput, gather
 from embeddings.history import Histories
+from embeddings.index.exact import ExactIndex
+from embeddings.index.plan import MEASURED
+from embeddings.index.planned import PlannedIndex
 from embeddings.scoring import ScoreParameters
 from embeddings.tables import TABLES
 from tests.world import UNTIL, tables
@@ -185,10 +190,28 @@ def test_the_files_are_listed_open_and_nothing_is_pickled(exported: Exported) ->
             if path.suffix == ".npy":
                 np.load(path, allow_pickle=False)
     bundle = ModelBundle.open(exported.staged / "bundle", "cpu", 2**20)
-    assert bundle.products.search(load(exported, "products")[:1], 3, None).rows_BK.shape == (1, 3)
+    assert bundle.products.search(load(exported, "products")[:1], 3, [None]).rows_BK.shape == (1, 3)
     manifest, histories = open_histories(exported.staged / "histories")
     assert manifest.version == bundle.manifest.version
     assert np.array_equal(histories.events, exported.histories.events)
+
+
+def test_a_large_catalogue_is_also_cut_into_cells(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert IVF_INDEX not in exported.manifest.files
+    at_any_size = replace(MEASURED, ivf_rows=1)
+    monkeypatch.setattr(exporting, "MEASURED", at_any_size)
+    _, towers, catalog, histories, _ = exported
+    found = export_to(tmp_path, towers, catalog, histories)
+    assert found.manifest.files.keys() - exported.manifest.files.keys() == {IVF_INDEX, "products.ivf.radii.npy"}
+    monkeypatch.setattr("embeddings.bundle.PlannedIndex", partial(PlannedIndex, costs=at_any_size))
+    bundle = ModelBundle.open(tmp_path / "bundle", "cpu", 2**20)
+    products = bundle.products.search(load(found, "products")[:1], 3, [None])
+    assert products.plans_B == ("ivf",)
+    np.testing.assert_array_equal(
+        products.rows_BK, ExactIndex(load(found, "products")).search(load(found, "products")[:1], 3, [None]).rows_BK
+    )
 
 
 def test_the_bundle_names_no_customer_and_the_histories_do(exported: Exported) -> None:

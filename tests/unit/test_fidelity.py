@@ -38,7 +38,7 @@ def past(published: tuple[BundleStore, Manifest]) -> stack.Past:
 
 def ranked(past: stack.Past, k: int, eligible: EligibleSet | None) -> list[str]:
     row = past.customer(ASKED.customer)
-    found = ExactIndex(past.vectors_ND).search(past.customers_CD[row : row + 1], k, eligible)
+    found = ExactIndex(past.vectors_ND).search(past.customers_CD[row : row + 1], k, [eligible])
     return past.catalog.products.ids.ids(found.rows_BK[0].tolist())
 
 

@@ -14,18 +14,19 @@ class Value:
 
 
 class Built:
-    """Builds values and remembers for which fingerprints."""
+    """Builds values that are not held and remembers for which fingerprints."""
 
     def __init__(self, cache: SetCache[Value]) -> None:
         self.cache = cache
         self.names: list[str] = []
 
     def get(self, name: str, nbytes: int = 10) -> Value:
-        def build() -> Value:
+        value = self.cache.find(name.encode())
+        if value is None:
             self.names.append(name)
-            return Value(nbytes)
-
-        return self.cache.get(name.encode(), build)
+            value = Value(nbytes)
+            self.cache.keep(name.encode(), value)
+        return value
 
 
 def test_a_value_is_built_once_and_found_after():
@@ -68,15 +69,21 @@ def test_a_bound_of_zero_keeps_nothing():
     assert (built.cache.bytes, len(built.cache), built.cache.oversize) == (0, 0, 1)
 
 
-def test_a_failed_build_changes_nothing():
-    cache = SetCache[Value](30)
+def test_a_value_takes_the_place_of_the_one_before():
+    built = Built(SetCache[Value](30))
+    for name in "ab":
+        built.get(name)
+    built.cache.keep(b"a", Value(20))
+    assert (built.cache.bytes, len(built.cache), built.cache.evicted) == (30, 2, 0)
+    built.cache.keep(b"a", Value(31))
+    assert (built.cache.bytes, len(built.cache), built.cache.oversize) == (10, 1, 1)
 
-    def fail() -> Value:
-        raise InvalidInput("vectors", "finite")
 
-    with pytest.raises(InvalidInput):
-        cache.get(b"a", fail)
-    assert (cache.hits, cache.misses, cache.bytes, len(cache)) == (0, 0, 0, 0)
+def test_what_is_cleared_is_not_found():
+    built = Built(SetCache[Value](30))
+    built.get("a")
+    built.cache.clear()
+    assert (built.cache.find(b"a"), built.cache.bytes, len(built.cache)) == (None, 0, 0)
 
 
 def test_a_negative_bound_is_refused():

@@ -66,8 +66,10 @@ def test_a_peer_answers_ten_eligible_products(
     assert [item["rank"] for item in items] == list(range(1, len(items) + 1))
     # So small a catalogue leaves even an approximate index no room for error.
     row = past.customer(customer)
-    best = ExactIndex(past.vectors_ND).search(past.customers_CD[row : row + 1], 10, eligible)
-    assert [item["score"] for item in items] == pytest.approx(best.scores_BK[0][: len(items)].tolist(), rel=1e-4)
+    best = ExactIndex(past.vectors_ND).search(past.customers_CD[row : row + 1], 10, [eligible])
+    assert [item["score"] for item in items] == pytest.approx(
+        best.scores_BK[0][: len(items)].tolist(), rel=1e-4, abs=1e-6
+    )
 
 
 def test_nothing_eligible_is_an_empty_answer(past: stack.Past, peer: stack.Peer) -> None:

@@ -1,0 +1,127 @@
+"""How a query is answered: the plans, what each is estimated to cost, and the choice between them.
+
+The choice changes time alone, never the answer. Between the set's own copy and a bitmap over the catalogue it is that
+of renting or buying skis: a bitmap scan is the rent, paid again by every search; gathering the set is the price, paid
+once. Renting until the rent has come to the price costs about twice what knowing the future would, plus one search.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from embeddings.index.base import Plan
+
+MOST_REGRETS = 4_096
+"""How many sets are remembered that were scanned by bitmap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the parts of a search take, on one thread.
+
+    ``opportune-bench search`` measures them: benchmarks/results/search.json, key "costs".
+
+    Attributes:
+        scan_ns: of a row scanned flat.
+        passed_ns: of a catalogue row that a bitmap scan passes over.
+        selected_ns: of an eligible row under a bitmap, on top.
+        gather_ns: of a row copied out of the catalogue's index.
+        gather_us: of gathering any set, besides its rows.
+        ivf_rows: catalogues this large, all rows eligible, are searched faster by the bounded IVF than flat.
+        ivf_selected_rows: and so are eligible sets this large, half of the catalogue at least, than their own copy.
+            The fewer rows are eligible, the lower the best scores and the more cells may hold one of them: smaller
+            shares are left to their copies.
+    """
+
+    scan_ns: float
+    passed_ns: float
+    selected_ns: float
+    gather_ns: float
+    gather_us: float
+    ivf_rows: int
+    ivf_selected_rows: int
+
+    def regret_us(self, eligible_rows: int, catalogue_rows: int) -> float:
+        """What one query's bitmap scan takes beyond a scan of the set's own copy, in microseconds."""
+        bitmap_ns = catalogue_rows * self.passed_ns + eligible_rows * self.selected_ns
+        return (bitmap_ns - eligible_rows * self.scan_ns) / 1_000
+
+    def gathering_us(self, eligible_rows: int) -> float:
+        """What copying a set out of the catalogue takes, in microseconds."""
+        return self.gather_us + eligible_rows * self.gather_ns / 1_000
+
+
+MEASURED = Costs(
+    scan_ns=3.8,
+    passed_ns=1.9,
+    selected_ns=11.0,
+    gather_ns=30.0,
+    gather_us=10.0,
+    ivf_rows=80_000,
+    ivf_selected_rows=2_000_000,
+)
+"""What they take on the machine of benchmarks/results/search.json, key "costs"."""
+
+
+def plan(
+    eligible_rows: int,
+    catalogue_rows: int,
+    *,
+    proposals: int,
+    gathered: bool,
+    fits: bool,
+    regret_us: float,
+    bitmaps: bool,
+    ivf: bool,
+    costs: Costs,
+) -> Plan:
+    """The plan for a set.
+
+    Args:
+        eligible_rows: how many rows the set holds.
+        catalogue_rows: how many there are.
+        proposals: how many rows are to be scored in any case.
+        gathered: whether the set's own copy is at hand.
+        fits: whether that copy could be kept.
+        regret_us: what bitmap scans of this set, the coming one included, cost beyond scans of its own copy.
+        bitmaps: whether the device heeds a selection.
+        ivf: whether there is a bounded IVF.
+        costs: what things take.
+    """
+    if eligible_rows <= proposals:
+        return "all"
+    if eligible_rows == catalogue_rows:
+        return "ivf" if ivf and catalogue_rows >= costs.ivf_rows else "flat"
+    if gathered:
+        return "gathered"
+    if ivf and (not fits or (eligible_rows >= costs.ivf_selected_rows and 2 * eligible_rows >= catalogue_rows)):
+        return "ivf"
+    if not bitmaps or (fits and regret_us > costs.gathering_us(eligible_rows)):
+        return "gathered"
+    return "bitmap"
+
+
+class Regrets:
+    """What bitmap scans have cost beyond gathered ones, by fingerprint; the sets scanned longest ago are forgotten."""
+
+    def __init__(self, most: int = MOST_REGRETS) -> None:
+        self._most = most
+        self._us: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many sets are remembered."""
+        return len(self._us)
+
+    def of(self, fingerprint: bytes) -> float:
+        """Microseconds regretted so far."""
+        return self._us.get(fingerprint, 0.0)
+
+    def add(self, fingerprint: bytes, regret_us: float) -> None:
+        """Regret some more."""
+        self._us[fingerprint] = self._us.get(fingerprint, 0.0) + regret_us
+        self._us.move_to_end(fingerprint)
+        if len(self._us) > self._most:
+            self._us.popitem(last=False)
+
+    def forget(self, fingerprint: bytes) -> None:
+        """The set was gathered: nothing is left to regret."""
+        self._us.pop(fingerprint, None)

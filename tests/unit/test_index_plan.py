@@ -1,0 +1,102 @@
+"""Which plan is chosen, as arithmetic: nothing is searched here."""
+
+from dataclasses import replace
+
+import pytest
+
+from embeddings.index.base import Plan
+from embeddings.index.plan import MEASURED, Costs, Regrets, plan
+
+COSTS = Costs(
+    scan_ns=1.0,
+    passed_ns=1.0,
+    selected_ns=2.0,
+    gather_ns=10.0,
+    gather_us=5.0,
+    ivf_rows=10_000,
+    ivf_selected_rows=6_000,
+)
+
+
+def chosen(
+    eligible_rows: int,
+    catalogue_rows: int = 10_000,
+    *,
+    gathered: bool = False,
+    fits: bool = True,
+    regret_us: float = 0.0,
+    bitmaps: bool = True,
+    ivf: bool = False,
+    costs: Costs = COSTS,
+) -> Plan:
+    return plan(
+        eligible_rows,
+        catalogue_rows,
+        proposals=72,
+        gathered=gathered,
+        fits=fits,
+        regret_us=regret_us,
+        bitmaps=bitmaps,
+        ivf=ivf,
+        costs=costs,
+    )
+
+
+@pytest.mark.parametrize("eligible_rows", [0, 1, 72])
+@pytest.mark.parametrize("catalogue_rows", [72, 10_000])
+def test_a_set_that_is_proposed_in_full_is_not_searched(eligible_rows: int, catalogue_rows: int):
+    assert chosen(eligible_rows, catalogue_rows, gathered=True, ivf=True) == "all"
+
+
+def test_the_whole_catalogue_is_scanned_or_cut_into_cells():
+    assert chosen(10_000) == chosen(9_999, 9_999, ivf=True) == "flat"
+    assert chosen(10_000, ivf=True) == "ivf"
+
+
+def test_what_bitmap_scans_cost_is_weighed_against_gathering():
+    """1,000 of 10,000 rows: 10 + 2 - 1 us regretted by every bitmap scan; 5 + 10 us to gather."""
+    assert COSTS.regret_us(1_000, 10_000) == pytest.approx(11)
+    assert COSTS.gathering_us(1_000) == pytest.approx(15)
+    assert [chosen(1_000, regret_us=us) for us in (0, 11, 15, 22)] == ["bitmap", "bitmap", "bitmap", "gathered"]
+    assert chosen(1_000, gathered=True) == "gathered"
+
+
+def test_a_set_too_large_to_be_kept_is_never_gathered():
+    assert chosen(1_000, regret_us=1e9, fits=False) == "bitmap"
+    assert chosen(1_000, regret_us=1e9, fits=False, ivf=True) == "ivf"
+
+
+def test_cells_are_for_large_sets_of_at_least_half_the_catalogue():
+    assert chosen(6_000, ivf=True) == chosen(6_000, 12_000, ivf=True) == "ivf"
+    assert chosen(5_999, ivf=True) == chosen(6_000, 12_001, ivf=True) == chosen(6_000) == "bitmap"
+    assert chosen(6_000, ivf=True, gathered=True) == "gathered"  # it is at hand, and exact as well
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_where_selections_are_ignored_sets_are_gathered_at_once(fits: bool):
+    assert chosen(1_000, bitmaps=False, fits=fits) == "gathered"
+    assert chosen(10_000, bitmaps=False) == "flat"
+    assert chosen(9, bitmaps=False) == "all"
+
+
+def test_the_measured_costs_gather_a_common_set_soon():
+    """6,000 of 92,000 rows, a location's assortment in Complete Journey, at once; half of them by the third search."""
+    regrets_us = [MEASURED.regret_us(rows, 92_000) for rows in (6_000, 46_000)]
+    assert chosen(6_000, 92_000, regret_us=regrets_us[0], costs=MEASURED) == "gathered"
+    assert chosen(46_000, 92_000, regret_us=2 * regrets_us[1], costs=MEASURED) == "bitmap"
+    assert chosen(46_000, 92_000, regret_us=3 * regrets_us[1], costs=MEASURED) == "gathered"
+    assert chosen(6_000, 92_000, regret_us=1e9, costs=replace(MEASURED, gather_us=1e12)) == "bitmap"
+
+
+def test_regrets_add_up_and_are_forgotten():
+    regrets = Regrets(most=2)
+    regrets.add(b"a", 1.0)
+    regrets.add(b"a", 2.5)
+    regrets.add(b"b", 1.0)
+    assert (regrets.of(b"a"), regrets.of(b"b"), regrets.of(b"c")) == (3.5, 1.0, 0.0)
+    regrets.add(b"a", 1.0)
+    regrets.add(b"c", 1.0)  # b was scanned longest ago
+    assert (regrets.of(b"a"), regrets.of(b"b"), len(regrets)) == (4.5, 0.0, 2)
+    regrets.forget(b"a")
+    regrets.forget(b"never met")
+    assert (regrets.of(b"a"), len(regrets)) == (0.0, 1)

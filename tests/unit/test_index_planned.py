@@ -1,0 +1,260 @@
+"""What is PlannedIndex' own: what it holds, renting before buying, its counters, and a failing device."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.errors import DeviceUnavailable, InvalidInput, UnsupportedSearch
+from embeddings.index import cuda, planned
+from embeddings.index.exact import ExactIndex
+from embeddings.index.ivf import write_ivf
+from embeddings.index.plan import MEASURED
+from embeddings.index.planned import PlannedIndex
+
+VECTORS_ND = np.random.default_rng(2).standard_normal((6_000, 16)).astype(np.float32)
+QUERIES_BD = np.random.default_rng(3).standard_normal((4, 16)).astype(np.float32)
+BYTES_OF_600 = 600 * (16 * 2 + 8)
+"""Of a set of 600 rows: copies in half precision, row numbers."""
+BITS = 6_000 // 8
+AT_ONCE = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
+# Of 600 rows among 6,000, a bitmap scan costs 6 us more than a scan of their copy; gathering costs 15 us.
+BY_THE_THIRD = replace(MEASURED, scan_ns=0.0, passed_ns=1.0, selected_ns=0.0, gather_ns=0.0, gather_us=15.0)
+
+
+def every(step: int, start: int = 0) -> EligibleSet:
+    return EligibleSet.of(np.arange(start, len(VECTORS_ND), step), FOREVER)
+
+
+def assert_exact(index: PlannedIndex, k: int, eligible: EligibleSet | None = None) -> None:
+    found = index.search(QUERIES_BD, k, [eligible] * 4)
+    expected = ExactIndex(VECTORS_ND).search(QUERIES_BD, k, [eligible] * 4)
+    np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
+    assert found.scores_BK.tobytes() == expected.scores_BK.tobytes()
+
+
+def plan_of(index: PlannedIndex, eligible: EligibleSet, queries: int = 1) -> str:
+    return index.search(QUERIES_BD[:queries], 5, [eligible] * queries).plans_B[0]
+
+
+def test_copies_are_cached_by_fingerprint_within_the_bound():
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=2 * BYTES_OF_600, costs=AT_ONCE)
+    for start in (0, 1, 0, 2, 1):
+        assert plan_of(index, every(10, start)) == "gathered"
+    cache = index.cache
+    assert (cache.hits, cache.misses, cache.evicted, cache.bytes) == (1, 4, 2, 2 * BYTES_OF_600)
+
+
+def test_a_copy_is_of_the_set_s_own_rows():
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=AT_ONCE)
+    narrow = EligibleSet.of(np.arange(0, 6_000, 10, dtype=np.int32), FOREVER)
+    index.warm(narrow)
+    assert index.cache.bytes == 600 * (16 * 2 + 4)
+    held = index.cache.find(narrow.fingerprint)
+    assert isinstance(held, planned.Gathered)
+    assert held.rows_N is narrow.rows_N
+
+
+def test_a_set_is_scanned_by_bitmap_until_that_would_cost_more_than_gathering():
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=BY_THE_THIRD)
+    assert [plan_of(index, every(10)) for _ in range(4)] == ["bitmap", "bitmap", "gathered", "gathered"]
+    assert plan_of(index, every(10, 1), queries=2) == "bitmap"  # two queries at once cost twice as much
+    assert index.cache.bytes == BYTES_OF_600 + BITS
+    assert plan_of(index, every(10, 1)) == "gathered"
+    assert index.cache.bytes == 2 * BYTES_OF_600  # the bits gave way to the copy
+    assert index.searches == {"bitmap": 4, "gathered": 3}
+
+
+def test_a_copy_that_was_dropped_is_rented_again():
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600, costs=BY_THE_THIRD)
+    for _ in range(2):
+        index.search(QUERIES_BD, 5, [every(10)] * 4)
+    index.warm(every(10, 1))
+    assert [plan_of(index, every(10)) for _ in range(3)] == ["bitmap", "bitmap", "gathered"]
+
+
+def test_a_set_larger_than_the_cache_is_never_gathered():
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600, costs=AT_ONCE)
+    index.warm(every(9))
+    assert [plan_of(index, every(9)) for _ in range(3)] == ["bitmap"] * 3
+    assert (index.cache.bytes, index.cache.oversize) == (BITS, 0)
+
+
+def test_warming_gathers_at_once():
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, gather_us=1e12))
+    index.search(QUERIES_BD[:1], 5, [every(10)])
+    for _ in range(2):
+        index.warm(every(10))
+    assert plan_of(index, every(10)) == "gathered"
+    index.warm(every(1))
+    assert index.cache.bytes == BYTES_OF_600
+    with pytest.raises(InvalidInput, match="rows"):
+        index.warm(EligibleSet.of(np.array([6_000]), FOREVER))
+
+
+def test_the_whole_catalogue_and_small_sets_are_not_looked_for_in_the_cache():
+    index = PlannedIndex(VECTORS_ND, "cpu")
+    index.search(QUERIES_BD, 5, [None, every(1), every(600), None])
+    assert (index.cache.hits, index.cache.misses, index.cache.bytes) == (0, 0, 0)
+    assert index.searches == {"flat": 3, "all": 1}
+
+
+def test_a_large_batch_is_scored_in_passes(monkeypatch: pytest.MonkeyPatch):
+    for size in (3 * 18 * 16 * 4, 1):
+        monkeypatch.setattr(planned, "PASS_BYTES", size)
+        assert_exact(PlannedIndex(VECTORS_ND, "cpu"), 10)
+
+
+def test_vectors_that_are_not_finite_are_refused_at_once():
+    poisoned_ND = VECTORS_ND.copy()
+    poisoned_ND[77, 3] = np.inf
+    with pytest.raises(InvalidInput, match="row 77 "):
+        PlannedIndex(poisoned_ND, "cpu")
+
+
+def test_a_negative_bound_is_refused():
+    with pytest.raises(InvalidInput, match="cache_bytes"):
+        PlannedIndex(VECTORS_ND, "cpu", cache_bytes=-1)
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
+    with pytest.raises(DeviceUnavailable, match=r"opportune\[gpu\]"):
+        PlannedIndex(VECTORS_ND, "cuda")
+
+
+class Device:
+    """A GPU's rules with FAISS' CPU index standing in for the GPU's, until it is broken."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def index(self, vectors_ND: npt.NDArray[np.float32], resources: object, halved: bool) -> Any:
+        if self.broken:
+            raise RuntimeError("Error: out of memory")
+        assert resources is not None
+        device, copies_ND = self, vectors_ND.astype(np.float16 if halved else np.float32).astype(np.float32)
+
+        class OnDevice:
+            def __init__(self) -> None:
+                self.copies = faiss.IndexFlatIP(vectors_ND.shape[1])
+                self.copies.add(copies_ND)
+
+            def search(self, queries_BD: npt.NDArray[np.float32], k: int) -> Any:
+                if device.broken:
+                    raise RuntimeError("CUDA error 700: an illegal memory access")
+                assert k <= cuda.CUDA_MAX_K
+                half_BD = queries_BD.astype(np.float16 if halved else np.float32).astype(np.float32)
+                assert np.isfinite(half_BD).all()
+                return self.copies.search(half_BD, k)
+
+        return OnDevice()
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    stand_in = Device()
+    monkeypatch.setattr(cuda, "cuda_resources", object)
+    monkeypatch.setattr(cuda, "gpu_index", stand_in.index)
+    return stand_in
+
+
+@pytest.mark.usefixtures("device")
+def test_cuda_answers_up_to_what_it_can_settle():
+    index = PlannedIndex(VECTORS_ND, "cuda")
+    for k in (1, 1_000, 2_000):
+        assert_exact(index, k)
+    assert_exact(index, 9_000, every(3))
+    assert_exact(index, 10, every(3))
+    assert index.searches == {"flat": 12, "all": 4, "gathered": 4}
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e6, 1e30])
+def test_cuda_scales_queries_that_half_precision_could_not_hold(size: float):
+    queries_BD = np.concatenate([size * QUERIES_BD, np.zeros((1, 16))]).astype(np.float32)
+    found = PlannedIndex(VECTORS_ND, "cuda").search(queries_BD, 20, [every(2)] * 5)
+    expected = ExactIndex(VECTORS_ND).search(queries_BD, 20, [every(2)] * 5)
+    np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
+
+
+@pytest.mark.usefixtures("device")
+def test_cuda_holds_full_precision_where_half_cannot():
+    vectors_ND = 1e6 * VECTORS_ND
+    found = PlannedIndex(vectors_ND, "cuda").search(QUERIES_BD, 20, [None] * 4)
+    np.testing.assert_array_equal(found.rows_BK, ExactIndex(vectors_ND).search(QUERIES_BD, 20, [None] * 4).rows_BK)
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("k", [2_048, 2_049, 5_000])
+def test_cuda_refuses_a_k_it_cannot_settle(k: int):
+    index = PlannedIndex(VECTORS_ND, "cuda")
+    with pytest.raises(UnsupportedSearch, match="2048"):
+        index.search(QUERIES_BD, k, [None] * 4)
+    assert index.degraded is None
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("copies", [1_900, 2_100])
+def test_cuda_widens_ties_up_to_its_limit(copies: int):
+    vectors_ND = VECTORS_ND.copy()
+    vectors_ND[:copies] = 10 * QUERIES_BD[0]
+    index = PlannedIndex(vectors_ND, "cuda")
+    if copies < 2_048:
+        assert (index.search(QUERIES_BD[:1], 10, [None]).rows_BK == np.arange(10)).all()
+    else:
+        with pytest.raises(UnsupportedSearch):
+            index.search(QUERIES_BD[:1], 10, [None])
+
+
+@pytest.mark.usefixtures("device")
+def test_a_set_too_large_to_keep_is_gathered_on_the_device_each_time():
+    index = PlannedIndex(VECTORS_ND, "cuda", cache_bytes=BYTES_OF_600)
+    for _ in range(2):
+        assert plan_of(index, every(2)) == "gathered"
+    assert (index.cache.bytes, index.cache.oversize) == (0, 2)
+
+
+@pytest.mark.parametrize("failing", [None, every(10), every(10, 1)], ids=["scan", "scan of a copy", "gathering"])
+def test_a_device_that_fails_is_replaced_by_the_cpu_within_the_search(
+    failing: EligibleSet | None, device: Device, tmp_path: Path
+):
+    write_ivf(VECTORS_ND, tmp_path / "products.ivf.faiss")
+    costs = replace(MEASURED, ivf_rows=0)
+    index = PlannedIndex(VECTORS_ND, "cuda", ivf=tmp_path / "products.ivf.faiss", costs=costs)
+    assert_exact(index, 5, every(10))
+    assert index.degraded is None
+    device.broken = True
+    assert_exact(index, 5, failing)
+    assert index.degraded is not None
+    assert "memory" in index.degraded
+    device.broken = False  # what has failed is not trusted again
+    index.searches.clear()
+    assert_exact(index, 5)
+    assert_exact(index, 5, every(10, 2))
+    assert index.searches == {"ivf": 4, "gathered": 4}
+
+
+def test_a_device_that_fails_while_warming_is_replaced(device: Device):
+    index = PlannedIndex(VECTORS_ND, "cuda")
+    device.broken = True
+    index.warm(every(10))
+    assert index.degraded == "Error: out of memory"
+    assert plan_of(index, every(10)) == "gathered"
+
+
+def test_what_faiss_raises_on_the_cpu_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    index = PlannedIndex(VECTORS_ND, "cpu")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("embeddings.index.flat.HostCopies.propose", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        index.search(QUERIES_BD, 5, [None] * 4)
+    assert index.degraded is None
