@@ -63,25 +63,28 @@ class CustomerTower(nn.Module):
         heads: H.
     """
 
+    starts: Tensor
+    unseen: Tensor
+
     def __init__(self, attributes: Sequence[int], channels: int, locations: int, dimensions: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        # One table for all codes of a situation: a look-up a table would cost more than all else for one customer.
+        sizes = torch.tensor([channels + 1, locations + 1, WEEKDAYS + 1, HOURS + 1, *attributes])
+        self.situation = nn.Embedding(int(sizes.sum()), dimensions)
+        self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
         self.types = nn.Embedding(len(EVENT_TYPES) + 1, dimensions)
-        self.age = nn.Sequential(nn.Linear(1, _AGE), nn.GELU(), nn.Linear(_AGE, dimensions))
-        self.attributes = nn.ModuleList(nn.Embedding(codes, dimensions) for codes in attributes)
-        self.context = nn.ModuleList(
-            nn.Embedding(codes + 1, dimensions) for codes in (channels, locations, WEEKDAYS, HOURS)
-        )
-        self.nothing = nn.Parameter(torch.zeros(1, 1, dimensions))  # what is attended to without any event
-        self.query = nn.Linear(dimensions, dimensions)
-        self.key = nn.Linear(dimensions, dimensions, bias=False)
-        self.value = nn.Linear(dimensions, dimensions)
+        self.age = nn.Sequential(nn.Linear(1, _AGE), nn.GELU(), nn.Linear(_AGE, dimensions, bias=False))
+        # What keeps a pad, type 0, from being attended to.
+        self.register_buffer("unseen", torch.tensor([-1e9] + [0.0] * len(EVENT_TYPES)).unsqueeze(1), persistent=False)
+        self.ask = nn.Linear(dimensions, heads * dimensions)
+        self.value = nn.Linear(heads * dimensions, dimensions)
         self.mix = nn.Sequential(
             nn.Linear(2 * dimensions, 2 * dimensions), nn.GELU(), nn.Linear(2 * dimensions, dimensions)
         )
         # At zero, so that a code that training never meets, such as a new channel, stays without effect.
-        for embedding in (*self.attributes, *self.context, self.types):
-            nn.init.zeros_(embedding.weight)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.situation.weight)
+        nn.init.zeros_(self.types.weight)
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
         """Customer vectors (B, D).
@@ -93,21 +96,11 @@ class CustomerTower(nn.Module):
             attributes: int64 (B, A).
             context: int64 (B, 4), channel, location, weekday, hour.
         """
-        situation_BD = torch.stack([code(context[:, number]) for number, code in enumerate(self.context)]).sum(0)
-        for number, embedding in enumerate(self.attributes):
-            situation_BD = situation_BD + embedding(attributes[:, number])
+        situation_BD = self.situation(torch.cat([context, attributes], dim=1) + self.starts).sum(1)
         events_BLD = history + self.types(types) + self.age(ages.unsqueeze(2))
-        events_BLD = torch.cat([self.nothing.expand(events_BLD.shape[0], 1, -1), events_BLD], dim=1)
-        padded_BL = torch.cat([torch.zeros_like(types[:, :1]), (types == 0).long()], dim=1)
-        # Keys and values are linear in the events, so both projections are applied to the few queries and pooled
-        # vectors instead of to every event: the same result for a fraction of the work. A key's bias would shift
-        # all of a head's weights alike, which the softmax does not see, so keys have none.
-        queries_BHd = self.query(situation_BD).unflatten(1, (self.heads, -1))
-        keys_HdD = self.key.weight.unflatten(0, (self.heads, -1))
-        asked_BHD = torch.einsum("bhd,hdD->bhD", queries_BHd, keys_HdD)
-        weights_BLH = events_BLD @ asked_BHD.transpose(1, 2) / queries_BHd.shape[2] ** 0.5
-        weights_BLH = (weights_BLH - 1e9 * padded_BL.unsqueeze(2)).softmax(1)
-        pooled_BHD = weights_BLH.transpose(1, 2) @ events_BLD
-        values_HdD = self.value.weight.unflatten(0, (self.heads, -1))
-        pooled_BD = torch.einsum("bhD,hdD->bhd", pooled_BHD, values_HdD).flatten(1) + self.value.bias
+        asked_BHD = self.ask(situation_BD).unflatten(1, (self.heads, -1))
+        weights_BLH = events_BLD @ asked_BHD.transpose(1, 2) / events_BLD.shape[2] ** 0.5 + self.unseen[types]
+        # Beside the events stands nothing, at weight exp(0): heads may look away, and a history may be empty.
+        weights_BLH = nn.functional.pad(weights_BLH, (0, 0, 1, 0)).softmax(1)[:, 1:]
+        pooled_BD = self.value((weights_BLH.transpose(1, 2) @ events_BLD).flatten(1))
         return pooled_BD + self.mix(torch.cat([pooled_BD, situation_BD], dim=1))
