@@ -1,6 +1,7 @@
 """``opportune-bench``: one suite of measurements."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,20 @@ def _latency(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _search(arguments: argparse.Namespace) -> int:
+    # One thread each for FAISS and NumPy: what one of many processes on a machine has. Read when they are imported.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if arguments.device == "cuda":
+        from benchmarks.search_cuda import require_torch  # noqa: PLC0415 - of all libraries torch must come first
+
+        require_torch()
+    from benchmarks import search  # noqa: PLC0415 - each suite's libraries are its own
+
+    json_file = arguments.json or RESULTS / ("search_cuda.json" if arguments.device == "cuda" else "search.json")
+    search.run(arguments.store, json_file, quick=arguments.quick, device=arguments.device)
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from benchmarks import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
 
@@ -52,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
     quality.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     quality.set_defaults(run=_quality)
+    search = suites.add_parser("search", help="the index beside plain FAISS, from all rows to one in ten thousand")
+    search.add_argument("--json", type=Path, help="where to write the result")
+    search.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+    search.add_argument("--quick", action="store_true", help="within five minutes; the same figures, less settled")
+    search.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="on cuda ways to search all rows are compared"
+    )
+    search.set_defaults(run=_search)
     demo = suites.add_parser("demo", help="three sample answers of a running service on Complete Journey")
     demo.add_argument("--url", default="http://127.0.0.1:8000")
     demo.set_defaults(run=_demo)

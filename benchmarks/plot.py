@@ -1,6 +1,6 @@
 """Pictures of results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.samples import Samples
+from benchmarks.search_outcome import Cell
 
 mpl.use("agg")
 
@@ -40,4 +41,39 @@ def latency(path: Path, curves: Mapping[str, Samples], throughputs: Mapping[str,
     right.bar_label(bars, fmt="%.0f", padding=3)
     right.set_title("requests a second at saturation, one core")
     right.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+_SEARCHES = {
+    "hot": "our index, set known",
+    "cold": "our index, set never seen",
+    "eligible_scan": "flat scan of a copy of the set",
+    "bitmap": "flat scan of everything with a bitmap",
+}
+"""Times of a `Cell`, with what they are called."""
+
+
+def search(path: Path, cells: Sequence[Cell]) -> None:
+    """Time of one query against selectivity, one panel a catalogue, as a PNG.
+
+    Args:
+        path: where the picture goes.
+        cells: of all batch sizes; those of batch 1 are drawn.
+    """
+    alone = [cell for cell in cells if cell.batch == 1]
+    catalogues = list(dict.fromkeys(cell.catalogue for cell in alone))
+    figure = Figure(figsize=(4 * len(catalogues) + 1, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(catalogues), sharey=True, squeeze=False)[0]
+    for panel, catalogue in zip(panels, catalogues, strict=True):
+        of_it = [cell for cell in alone if cell.catalogue == catalogue]
+        for name, label in _SEARCHES.items():
+            points = [(cell.selectivity, time / 1000) for cell in of_it if (time := getattr(cell, name)) is not None]
+            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        shares = sorted({cell.selectivity for cell in of_it})
+        panel.set(xscale="log", yscale="log", xlabel="eligible rows", title=f"{catalogue} rows")
+        panel.set_xticks(shares, [f"{100 * share:g}%" for share in shares], fontsize=8)
+        panel.set_xticks([], minor=True)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("ms a query, one thread, k = 64")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_SEARCHES))
     figure.savefig(path, dpi=120, metadata={"Software": None})

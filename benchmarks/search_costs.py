@@ -1,0 +1,186 @@
+"""The planner's constants on this machine: lines through what our index takes when it must follow one plan.
+
+Shapes: D dimensions, P points of a line, Q queries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from msgspec import Struct
+from rich.progress import track
+
+from benchmarks.clusters import ROWS_A_CLUSTER, Mixture
+from benchmarks.search_cells import Catalogue, Contender, Repetitions, interleaved, on_batches, p50, random_set
+from embeddings.index.base import F32
+from embeddings.index.ivf import write_ivf
+from embeddings.index.plan import MEASURED
+from embeddings.index.planned import PlannedIndex
+
+_NEVER = 2**62
+_SET_ROWS = (1_000, 10_000, 100_000)
+_SHARES = (0.001, 0.01, 0.1, 0.5)
+_IVF_ROWS = (25_000, 50_000, 100_000, 200_000)
+
+
+class IvfPoint(Struct, frozen=True):
+    """p50 in microseconds of one query, flat and by the bounded IVF.
+
+    Attributes:
+        flat, ivf: all rows eligible.
+        gathered, ivf_selected: half of the rows eligible, their copy made.
+    """
+
+    catalogue: str
+    rows: int
+    flat: float
+    ivf: float
+    gathered: float
+    ivf_selected: float
+
+
+class Measured(Struct, frozen=True):
+    """As `embeddings.index.plan.Costs`, and what the last two come from.
+
+    Attributes:
+        ivf_rows, ivf_selected_rows: on generated catalogues; None where the bounded IVF did not overtake.
+    """
+
+    scan_ns: float
+    passed_ns: float
+    selected_ns: float
+    gather_ns: float
+    gather_us: float
+    ivf_rows: int | None
+    ivf_selected_rows: int | None
+    ivf_points: list[IvfPoint]
+
+
+def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
+    """Measure, one query at a time.
+
+    Args:
+        real: what generated catalogues resemble, on some of which the bounded IVF is tried, as on this one.
+        large: a generated one of a million rows or so.
+        effort: of each point.
+    """
+    _, scan_ns = line(_SET_ROWS, [_gathered_us(large, rows, effort) for rows in _SET_ROWS])
+    gather_us, gather_ns = line(_SET_ROWS, [_gathering_us(large, rows, effort) for rows in _SET_ROWS])
+    rows = len(large.vectors_ND)
+    selected = [round(share * rows) for share in _SHARES]
+    passed_us, selected_ns = line(selected, _bitmap_us(large, selected, effort))
+    points = [
+        _ivf_point(f"{one:,} generated", *_drawn(real.vectors_ND, one), effort)
+        for one in track(_IVF_ROWS, "bounded IVF", transient=True)
+    ]
+    if large.ivf is not None:
+        points.append(_compared(large.name, large.vectors_ND, large.queries_QD, large.ivf, effort))
+    return Measured(
+        scan_ns=round(scan_ns, 2),
+        passed_ns=round(passed_us * 1_000 / rows, 2),
+        selected_ns=round(selected_ns, 2),
+        gather_ns=round(gather_ns, 2),
+        gather_us=round(gather_us, 1),
+        ivf_rows=overtakes([(point.rows, point.flat / point.ivf) for point in points]),
+        ivf_selected_rows=overtakes([(point.rows // 2, point.gathered / point.ivf_selected) for point in points]),
+        ivf_points=[*points, _ivf_point(real.name, real.vectors_ND, real.queries_QD, effort)],
+    )
+
+
+def line(rows: Sequence[int], microseconds: Sequence[float]) -> tuple[float, float]:
+    """Fixed microseconds, not below 0, and nanoseconds a row; fitted to relative errors, so that small sets count."""
+    slope_us, fixed_us = np.polyfit(rows, microseconds, 1, w=1 / np.asarray(microseconds))
+    if fixed_us < 0:
+        rows_P, weights_P = np.asarray(rows, np.float64), 1 / np.asarray(microseconds)
+        fixed_us, slope_us = 0.0, (rows_P * weights_P).sum() / ((rows_P * weights_P) ** 2).sum()
+    return float(fixed_us), float(slope_us) * 1_000
+
+
+def overtakes(speedups: Sequence[tuple[int, float]]) -> int | None:
+    """Rows from which the speed-up stays at 1 or more, between two points by their logarithms; None if it never does.
+
+    Args:
+        speedups: rows, ascending, with the speed-up there.
+    """
+    found: int | None = None
+    previous: tuple[int, float] | None = None
+    for rows, speedup in speedups:
+        if speedup < 1:
+            found = None
+        elif previous is None:
+            found = rows
+        elif found is None:
+            logs = np.log([previous[1], speedup])
+            share = -logs[0] / (logs[1] - logs[0])
+            found = round(float(np.exp(np.log(previous[0]) + share * np.log(rows / previous[0]))))
+        previous = rows, speedup
+    return found
+
+
+def _gathered_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
+    """A search of a set whose copy is there, sets taking turns."""
+    random = np.random.default_rng(rows)
+    known = [random_set(len(catalogue.vectors_ND), rows, random) for _ in range(4)]
+    for one in known:
+        catalogue.index.warm(one)
+    turns = [on_batches(catalogue, 1, one) for one in known]
+    return _alone(lambda place: turns[place % len(turns)](place), effort)
+
+
+def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
+    """Making the copy of a set."""
+    random = np.random.default_rng(rows + 1)
+
+    def fresh(_: int) -> Callable[[], object]:
+        one = random_set(len(catalogue.vectors_ND), rows, random)
+        return lambda: catalogue.index.warm(one)
+
+    return _alone(fresh, effort)
+
+
+def _bitmap_us(catalogue: Catalogue, selected: Sequence[int], effort: Repetitions) -> list[float]:
+    """Searches of sets that are never copied, by their size."""
+    never = replace(MEASURED, gather_us=float(_NEVER), ivf_rows=_NEVER, ivf_selected_rows=_NEVER)
+    index = PlannedIndex(catalogue.vectors_ND, "cpu", costs=never)
+    random = np.random.default_rng(0)
+    sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in selected]
+    renting = replace(catalogue, index=index)
+    return [_alone(on_batches(renting, 1, one), effort) for one in sets]
+
+
+def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:
+    """A small generated catalogue and queries."""
+    random = np.random.default_rng(rows)
+    mixture = Mixture.like(like_ND, rows // ROWS_A_CLUSTER, rows)
+    return mixture.draw(random, rows), mixture.draw(random, 128)
+
+
+def _ivf_point(name: str, vectors_ND: F32, queries_QD: F32, effort: Repetitions) -> IvfPoint:
+    """Flat and bounded, the inverted file in a folder that is thrown away."""
+    with TemporaryDirectory(prefix="opportune-ivf-") as folder:
+        path = Path(folder) / "ivf.faiss"
+        write_ivf(vectors_ND, path)
+        return _compared(name, vectors_ND, queries_QD, path, effort)
+
+
+def _compared(name: str, vectors_ND: F32, queries_QD: F32, ivf: Path, effort: Repetitions) -> IvfPoint:
+    rows = len(vectors_ND)
+    half = random_set(rows, rows // 2, np.random.default_rng(rows))
+    always = replace(MEASURED, ivf_rows=0, ivf_selected_rows=0)
+    bounded = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", ivf=ivf, costs=always))
+    flat = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu"))
+    flat.index.warm(half)
+    ways = {
+        "flat": on_batches(flat, 1, None),
+        "ivf": on_batches(bounded, 1, None),
+        "gathered": on_batches(flat, 1, half),
+        "ivf_selected": on_batches(bounded, 1, half),
+    }
+    taken = interleaved(ways, effort, np.random.default_rng(0))
+    return IvfPoint(name, rows, **{way: p50(some) for way, some in taken.items()})
+
+
+def _alone(contender: Contender, effort: Repetitions) -> float:
+    return p50(interleaved({"": contender}, effort, np.random.default_rng(0))[""])
