@@ -1,9 +1,11 @@
 """Which device searches and encodes: decided once, at start, without torch."""
 
+from pathlib import Path
 from typing import Literal
 
 import faiss
 import onnxruntime
+import psutil
 
 from embeddings.errors import DeviceUnavailable
 
@@ -11,6 +13,8 @@ Device = Literal["cpu", "cuda"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def resolve_device(choice: DeviceChoice) -> Device:
@@ -53,3 +57,23 @@ def missing_for_cuda() -> list[str]:
 def faiss_sees_gpu() -> bool:
     """Whether FAISS can search on a GPU here; the CPU build answers that it sees none."""
     return faiss.get_num_gpus() > 0
+
+
+def free_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes of host memory that could be taken now: the machine's, or what is left of the container's limit if less.
+
+    Args:
+        cgroup: the folder of the control group, version 2, that limits this process; nothing limits it if there is no
+            ``memory.max`` in it.
+    """
+    free = psutil.virtual_memory().available
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+        used = int((cgroup / "memory.current").read_text())
+        parts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except FileNotFoundError:
+        return free
+    if limit == "max":
+        return free
+    # Pages of files that nobody has touched of late count as used, but are given up for the asking.
+    return min(free, max(0, int(limit) - used + int(parts["inactive_file"])))

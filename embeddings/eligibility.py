@@ -17,9 +17,11 @@ from embeddings.context import Context, GeoPoint
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
 
-_KEPT = 512
-"""How many eligible sets are remembered; a set is at most 4 bytes a product, and most are shared by many requests."""
+REMEMBERED_BYTES = 64 * 2**20
+"""How much memory the rows of remembered sets may take, 4 bytes each."""
 
+_A_SET = 512
+"""Bytes counted for a set besides its rows: many a set holds few of them."""
 
 _Key: TypeAlias = tuple[object, ...]
 
@@ -48,6 +50,7 @@ class Eligibility:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._remembered: OrderedDict[_Key, EligibleSet] = OrderedDict()
+        self._bytes = 0
         offers, promotions = catalog.offers, catalog.promotions
         self._offer_bounds = np.unique(np.concatenate([offers.starts_O, offers.ends_O]))
         self._promotion_bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
@@ -143,8 +146,10 @@ class Eligibility:
 
     def _remember(self, key: _Key, found: EligibleSet) -> EligibleSet:
         self._remembered[key] = found
-        if len(self._remembered) > _KEPT:
-            self._remembered.popitem(last=False)
+        self._bytes += found.rows_N.nbytes + _A_SET
+        while self._bytes > REMEMBERED_BYTES and len(self._remembered) > 1:
+            _, dropped = self._remembered.popitem(last=False)
+            self._bytes -= dropped.rows_N.nbytes + _A_SET
         return found
 
 

@@ -14,6 +14,7 @@ from embeddings.history import History
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
 _THURSDAY = 3  # 1970-01-01
+_NEVER = 2**62  # later than any moment, so that a pad's age is 0
 
 
 class Situation(NamedTuple):
@@ -57,30 +58,30 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
         length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
     """
     latest = [history.latest for history in histories]
-    width = max(1, min(length, max((len(one.products_E) for one in latest), default=1)))
-    products_BL = np.full((len(latest), width), -1, np.int64)
-    types_BL = np.zeros((len(latest), width), np.int64)
-    seconds_BL = np.zeros((len(latest), width), np.int64)
-    for row, (one, situation) in enumerate(zip(latest, situations, strict=True)):
-        count = min(width, len(one.products_E))
-        products_BL[row, :count] = one.products_E[:count]
-        types_BL[row, :count] = one.types_E[:count]
-        seconds_BL[row, :count] = situation.moment - one.at_E[:count]
-    moments_B = np.array([situation.moment for situation in situations], np.int64)
+    width = max(1, min(length, max((one.shape[1] for one in latest), default=1)))
+    # One array for what a history tells, so that a customer is one copy.
+    told_3BL = np.empty((3, len(latest), width), np.int64)
+    products_BL, types_BL, at_BL = told_3BL
+    products_BL[:], types_BL[:], at_BL[:] = -1, 0, _NEVER
+    for row, told_3E in enumerate(latest):
+        told_3BL[:, row, : told_3E.shape[1]] = told_3E[:, :width]
+    moments_B1 = np.array([[situation.moment] for situation in situations], np.int64)
     return TowerInput(
         products_BL=products_BL,
         types_BL=types_BL,
-        ages_BL=np.log2(1 + np.maximum(seconds_BL, 0) / _DAY).astype(np.float32),
+        ages_BL=np.log2(1 + np.maximum(moments_B1 - at_BL, 0) / _DAY).astype(np.float32),
         attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(latest), -1),
-        context_BC=np.stack(
-            [
-                np.array([situation.channel for situation in situations], np.int64) + 1,
-                np.array([situation.location for situation in situations], np.int64) + 1,
-                (moments_B // _DAY + _THURSDAY) % WEEKDAYS + 1,
-                moments_B % _DAY // _HOUR + 1,
-            ],
-            axis=1,
-        ),
+        context_BC=np.array([_codes(situation) for situation in situations], np.int64),
+    )
+
+
+def _codes(situation: Situation) -> tuple[int, int, int, int]:
+    channel, location, moment = situation
+    return (
+        channel + 1,
+        location + 1,
+        (moment // _DAY + _THURSDAY) % WEEKDAYS + 1,
+        moment % _DAY // _HOUR + 1,
     )
 
 

@@ -38,14 +38,6 @@ PURCHASE = EVENT_CODES["purchase"]
 _IMPRESSION, _DISMISSAL = EVENT_CODES["impression"], EVENT_CODES["dismissal"]
 
 
-class Latest(NamedTuple):
-    """What a customer did with products, as the customer tower reads it: telling events, the newest first."""
-
-    products_E: NDArray[np.int64]
-    types_E: NDArray[np.int64]
-    at_E: NDArray[np.int64]
-
-
 class Purchases(NamedTuple):
     """What a customer bought.
 
@@ -88,17 +80,16 @@ class History:
         return replace(self, events_E=np.insert(self.events_E, places_E, added_E))
 
     @cached_property
-    def latest(self) -> Latest:
-        """The events that say something of a customer's taste: what they did with a product, not what they were shown.
+    def latest(self) -> NDArray[np.int64]:
+        """What the customer tower reads: products, types and moments (3, E) of the telling events, the newest first.
 
-        A dismissal says something too, but not that more of the kind is wanted.
+        Telling is what a customer did with a product, not what they were shown. A dismissal says something too, but
+        not that more of the kind is wanted.
         """
         events_E = self.events_E
         telling_E = (events_E["product"] >= 0) & (events_E["type"] != _IMPRESSION) & (events_E["type"] != _DISMISSAL)
         told_E = events_E[telling_E][::-1]
-        return Latest(
-            told_E["product"].astype(np.int64), told_E["type"].astype(np.int64), told_E["at"].astype(np.int64)
-        )
+        return np.array([told_E["product"], told_E["type"], told_E["at"]], np.int64)
 
     @cached_property
     def shares(self) -> dict[Any, Any]:

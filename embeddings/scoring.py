@@ -6,12 +6,15 @@
 products with the customer's vector, taken over the rows that the towers retrieved. Both are shares of one, so
 ``w`` (chosen on the validation window, kept in the manifest) says how much of the score the towers decide.
 
-Letters: E events, R rows bought before, K candidates, D dimensions.
+Letters: B requests, E events, R rows bought before, O of these a request's most, K candidates, W all of them, P places
+in a batch's purchases end to end, D dimensions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, NamedTuple
+from itertools import accumulate
+from typing import Annotated, NamedTuple, Self
 
 import msgspec
 import numpy as np
@@ -22,6 +25,7 @@ from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
 from embeddings.history import History
+from embeddings.index.base import Candidates
 
 SECONDS_A_DAY = 86_400
 
@@ -33,6 +37,10 @@ REPEATED = 100
 
 _PLACES_KEPT = 16
 """For how many locations a history keeps its shares; hardly anybody shops at more."""
+
+_NO_ROW, _NO_SHARE = np.zeros(1, np.int64), np.zeros(1, np.float32)
+_LOWEST = np.finfo(np.float32).min
+_PAD = np.iinfo(np.int64).min // 2
 
 _PRIOR = 100.0
 """How many purchases' worth the shares of all locations weigh in the popularity of one place."""
@@ -54,24 +62,18 @@ class ScoreParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """Some catalogue rows, ascending, and each one's share."""
+    """Some catalogue rows, ascending where nothing else is said, and each one's share."""
 
     rows_R: NDArray[np.int64]
     shares_R: NDArray[np.float32]
 
     @cached_property
     def most(self) -> NDArray[np.int64]:
-        """The rows of the ``REPEATED`` largest shares, in no order."""
-        if len(self.rows_R) <= REPEATED:
-            return self.rows_R
-        return self.rows_R[np.argpartition(-self.shares_R, REPEATED)[:REPEATED]]
-
-    def at(self, rows_K: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The shares of given rows, 0 for those not among these."""
-        if not len(self.rows_R):
-            return np.zeros(len(rows_K), np.float32)
-        places_K = np.minimum(self.rows_R.searchsorted(rows_K), len(self.rows_R) - 1)
-        return np.where(self.rows_R[places_K] == rows_K, self.shares_R[places_K], np.float32(0))
+        """Places of the ``REPEATED`` largest shares, in no order; as many numbers, padded far below 0."""
+        places = np.arange(len(self.rows_R))
+        if len(places) > REPEATED:
+            places = np.argpartition(-self.shares_R, REPEATED)[:REPEATED]
+        return np.concatenate([places, np.full(REPEATED - len(places), _PAD)])
 
 
 def bought_again(history: History, location: int, moment: int, parameters: ScoreParameters) -> Shares:
@@ -112,69 +114,157 @@ def nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32]) 
         products_KD: the candidates' vectors; all of them make up the softmax's sum.
         customer_D: the customer's vector.
     """
+    if not len(products_KD):
+        return np.zeros(0, np.float32)
     inner_K = products_KD @ customer_D
-    return _softmax_shares(inner_K, inner_K)
-
-
-def _softmax_shares(inner_K: NDArray[np.float32], summed_S: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Exponentials of inner products over the sum of some of them; zeros if there are none."""
-    if not len(summed_S):
-        return np.zeros(len(inner_K), np.float32)
-    highest = inner_K.max()
-    return np.exp(inner_K - highest) / max(float(np.exp(summed_S - highest).sum()), 1e-30)
+    exponentials_K = np.exp(inner_K - inner_K.max())
+    return exponentials_K / exponentials_K.sum()
 
 
 class Scored(NamedTuple):
-    """Candidates with their score, the best first; ties by ascending row.
+    """Candidates of each request with their score, the best first; ties by ascending row.
 
     Attributes:
-        rows_K: int64 catalogue rows.
-        scores_K: float32, the documented score.
-        again_K, near_K: float32, its two terms before mixing.
+        rows_BK: int64 catalogue rows, -1 where there are no more.
+        scores_BK: float32, the documented score; 0 in a pad, as its terms.
+        again_BK, near_BK: float32, its two terms before mixing.
     """
 
-    rows_K: NDArray[np.int64]
-    scores_K: NDArray[np.float32]
-    again_K: NDArray[np.float32]
-    near_K: NDArray[np.float32]
+    rows_BK: NDArray[np.int64]
+    scores_BK: NDArray[np.float32]
+    again_BK: NDArray[np.float32]
+    near_BK: NDArray[np.float32]
 
 
 def mix(
-    again: Shares,
-    retrieved_K: NDArray[np.int64],
-    eligible: EligibleSet,
-    customer_D: NDArray[np.float32],
+    again: Sequence[Shares],
+    retrieved: Candidates,
+    eligible: Sequence[EligibleSet],
+    customers_BD: NDArray[np.float32],
     vectors_ND: NDArray[np.float32],
     towers: float,
+    most: int,
 ) -> Scored:
-    """Score what the towers retrieved together with what the customer bought before.
+    """Score what the towers retrieved together with what the customers bought before, for a whole batch.
+
+    An answer does not depend on its batch: every request's sums run over as many numbers, pads included.
 
     Args:
-        again: from ``bought_again``.
-        retrieved_K: distinct rows the towers retrieved from the eligible set, the nearest first; -1 pads are
-            passed over.
+        again: from ``bought_again``, one for each request.
+        retrieved: what the towers found in the eligible sets among ``vectors_ND``; at least ``RETRIEVED`` columns.
         eligible: what may be shown; what was bought before and lies outside it is left out.
-        customer_D: the customer's vector.
+        customers_BD: the customers' vectors.
         vectors_ND: the product vectors.
         towers: ``w``.
+        most: how many candidates of each request to give back, at most.
     """
-    near_rows = retrieved_K[retrieved_K >= 0]
-    own_rows = again.most
-    own_rows = own_rows[eligible.contains(own_rows)]
-    rows_K = np.unique(np.concatenate([near_rows, own_rows]))
-    inner_K = vectors_ND[rows_K] @ customer_D
-    sum_rows = near_rows[:RETRIEVED]
-    near_K = _softmax_shares(inner_K, inner_K[rows_K.searchsorted(sum_rows)])
-    return weigh(rows_K, again.at(rows_K), near_K, towers)
+    bought = _Bought.of(again, len(vectors_ND))
+    again_BK, repeated_P = bought.at(retrieved.rows_BK)
+    own_rows_BO = bought.rows_P.take(bought.most_BO)
+    # What was retrieved as well stands there already.
+    left_out_BO = repeated_P.take(bought.most_BO) | ~_allowed(own_rows_BO, eligible)
+    inner_BO = (vectors_ND.take(own_rows_BO, axis=0) @ customers_BD[:, :, None])[:, :, 0]
+    # The first retrieved is the nearest of the whole set, so no exponential can overflow.
+    highest_B1 = np.maximum(retrieved.scores_BK[:, :1], _LOWEST)
+    near_BK, near_BO = np.exp(retrieved.scores_BK - highest_B1), np.exp(np.minimum(inner_BO - highest_B1, 0))
+    mass_B1 = near_BK[:, :RETRIEVED].sum(axis=1, keepdims=True)
+    mass_B1[mass_B1 == 0] = np.inf
+    own_rows_BO[left_out_BO] = -1
+    return weigh(
+        np.concatenate([retrieved.rows_BK, own_rows_BO], axis=1),
+        np.concatenate([again_BK, bought.shares_P.take(bought.most_BO)], axis=1),
+        np.concatenate([near_BK, near_BO], axis=1) / mass_B1,
+        towers,
+        most,
+    )
 
 
 def weigh(
-    rows_K: NDArray[np.int64], again_K: NDArray[np.float32], near_K: NDArray[np.float32], towers: float
+    rows_BK: NDArray[np.int64],
+    again_BK: NDArray[np.float32],
+    near_BK: NDArray[np.float32],
+    towers: float,
+    most: int,
 ) -> Scored:
-    """Candidates, given by ascending rows, by the documented score of their two terms."""
-    scores_K = ((1 - towers) * again_K + towers * near_K).astype(np.float32)
-    order = np.argsort(-scores_K, kind="stable")
-    return Scored(rows_K[order], scores_K[order], again_K[order], near_K[order])
+    """The best ``most`` candidates by the score of their two terms, both at least 0; a row of -1 is a pad."""
+    scores_BK = ((1 - towers) * again_BK + towers * near_BK).astype(np.float32, copy=False)
+    ranks_BK = _ranks(scores_BK, rows_BK)
+    ranks_BK[rows_BK < 0] = np.iinfo(np.int64).min
+    starts_B1 = rows_BK.shape[1] * np.arange(len(rows_BK))[:, None]
+    places_BK = np.argsort(ranks_BK, axis=1)[:, : -most - 1 : -1] + starts_B1
+    scored = Scored(*(column_BK.take(places_BK) for column_BK in (rows_BK, scores_BK, again_BK, near_BK)))
+    pads_BK = scored.rows_BK < 0
+    if pads_BK.any():
+        for column_BK in (scored.scores_BK, scored.again_BK, scored.near_BK):
+            column_BK[pads_BK] = 0
+    return scored
+
+
+def most_popular(shares: Shares, most: int) -> Shares:
+    """The ``most`` largest shares, the largest first; ties by row."""
+    ranks_R = _ranks(shares.shares_R, shares.rows_R)
+    kept = np.argpartition(ranks_R, -most)[-most:] if most < len(ranks_R) else np.arange(len(ranks_R))
+    kept = kept[np.argsort(ranks_R[kept])[::-1]]
+    return Shares(shares.rows_R[kept], shares.shares_R[kept])
+
+
+def _ranks(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers that ascend with the score, and among equal scores descend with the row.
+
+    The bits of a float that is not negative ascend with it, so score and row make one whole number: sorting those is
+    several times faster than sorting by two keys.
+    """
+    return (scores.view(np.int32).astype(np.int64) << 32) - rows
+
+
+class _Bought(NamedTuple):
+    """What the requests of a batch bought before, end to end, with one place more that stands for nothing.
+
+    Attributes:
+        keys_P: ascending; one more than the row, shifted for each request by ``stride``.
+        rows_P, shares_P: as in the requests' ``Shares``; row 0 and share 0 at the last place.
+        most_BO: places of each request's largest shares, padded with the last place.
+        stride: one more than the catalogue has rows: the row -1 of a pad is nobody's key.
+    """
+
+    keys_P: NDArray[np.int64]
+    rows_P: NDArray[np.int64]
+    shares_P: NDArray[np.float32]
+    most_BO: NDArray[np.int64]
+    stride: int
+
+    @classmethod
+    def of(cls, again: Sequence[Shares], catalogue: int) -> Self:
+        stride, starts = catalogue + 1, [0, *accumulate(len(one.rows_R) for one in again)]
+        keys = [one.rows_R + (1 + request * stride) for request, one in enumerate(again)]
+        # A place among a request's own is told from a pad by its sign: pads stay negative when shifted.
+        most_BO = np.concatenate([one.most + start for one, start in zip(again, starts, strict=False)])
+        most_BO[most_BO < 0] = starts[-1]
+        return cls(
+            np.concatenate([*keys, [1 + len(again) * stride]]),
+            np.concatenate([*(one.rows_R for one in again), _NO_ROW]),
+            np.concatenate([*(one.shares_R for one in again), _NO_SHARE]),
+            most_BO.reshape(len(again), REPEATED),
+            stride,
+        )
+
+    def at(self, rows_BK: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The shares of given rows of each request, 0 for those never bought and for pads; which places they met."""
+        wanted_BK = rows_BK + np.arange(1, 1 + len(rows_BK) * self.stride, self.stride)[:, None]
+        places_BK = self.keys_P.searchsorted(wanted_BK)
+        met_BK = self.keys_P.take(places_BK) == wanted_BK
+        met_P = np.zeros(len(self.keys_P), np.bool_)
+        met_P[places_BK[met_BK]] = True
+        met_P[-1] = True
+        return self.shares_P.take(places_BK) * met_BK, met_P
+
+
+def _allowed(rows_BO: NDArray[np.int64], eligible: Sequence[EligibleSet]) -> NDArray[np.bool_]:
+    """Which rows each request's set contains."""
+    allowed_BO = np.empty(rows_BO.shape, np.bool_)
+    for request, one in enumerate(eligible):
+        allowed_BO[request] = one.contains(rows_BO[request])
+    return allowed_BO
 
 
 def popular(catalog: Catalog, rows_R: NDArray[np.integer], place: Place) -> Shares:

@@ -31,6 +31,8 @@ class Vocabulary:
         self._offsets: NDArray[np.int64] = arrays["offsets"]
         self._hashes: NDArray[np.uint64] = arrays["hashes"]
         self._rows: NDArray[np.int32] = arrays["rows"]
+        # Single numbers and slices come out of a memoryview several times faster than out of an array.
+        self._starts, self._bytes = self._offsets.data, self._text.data
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Self:
@@ -83,4 +85,4 @@ class Vocabulary:
     def _encoded(self, row: int) -> bytes:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of a vocabulary of {len(self)}")
-        return self._text[self._offsets[row] : self._offsets[row + 1]].tobytes()
+        return bytes(self._bytes[self._starts[row] : self._starts[row + 1]])

@@ -6,12 +6,14 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 # FAISS, ONNX Runtime and OpenBLAS each bring threads of their own; the event loop computes small batches itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,15 +24,19 @@ import uvicorn
 import uvloop
 
 from embeddings.device import resolve_device
-from embeddings.errors import OpportuneError
+from embeddings.errors import InvalidInput, OpportuneError
 from embeddings.store import BundleStore
 from serving.app import create_app
-from serving.metrics import Metrics, watch_loop
-from serving.settings import Settings
-from serving.slot import BundleSlot, open_model
+from serving.metrics import Metrics, count_anew, watch_loop
+from serving.settings import Settings, default_index_cache_bytes
+from serving.slot import BundleSlot, Model, open_model
+from serving.state.changes import Changes
 from serving.state.events import EventStore
 from serving.state.postgres import database
+from serving.state.tally import Tally
+from serving.workers import Place, bind, listen, supervise
 
+_BACKLOG = 2_048
 _DRAIN_SECONDS = 10
 # Requests make no cycles to speak of, and what a model holds is frozen: a collection every 700 objects only delays.
 _GC_THRESHOLDS = (100_000, 20, 100)
@@ -48,22 +54,44 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        settings = Settings(
-            store=arguments.store,
-            host=arguments.host,
-            port=arguments.port,
-            database=arguments.database,
-            device=resolve_device(arguments.device),
-            clock=arguments.clock,
-            in_flight=arguments.in_flight,
-            deadline_seconds=arguments.deadline,
-        )
+        settings = _settings(arguments)
         BundleStore(settings.store).current()  # before a PostgreSQL is set up beside nothing
+        sockets = bind(settings.host, settings.port)
         with database(settings.database, settings.store) as url:
-            uvloop.run(_serve(settings, url))
+            _run(settings, sockets, url)
     except OpportuneError as error:
         print(f"opportune-serve: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """What the command line says.
+
+    Raises:
+        DeviceUnavailable: the device is not there.
+        InvalidInput: several workers were asked for with what only one can do.
+    """
+    device, workers = resolve_device(arguments.device), arguments.workers
+    if workers > 1 and device == "cuda":
+        raise InvalidInput("--workers", "expected 1 with --device cuda: one thread of one process owns the device")
+    if workers > 1 and arguments.clock == "replay":
+        raise InvalidInput(
+            "--workers", "expected 1 with --clock replay: no worker knows the newest moment all have seen"
+        )
+    cache_mib = arguments.index_cache_mib
+    cache_bytes = default_index_cache_bytes() if cache_mib is None else int(cache_mib * 2**20)
+    return Settings(
+        store=arguments.store,
+        host=arguments.host,
+        port=arguments.port,
+        database=arguments.database,
+        device=device,
+        clock=arguments.clock,
+        workers=workers,
+        index_cache_bytes=cache_bytes // workers,
+        in_flight=arguments.in_flight,
+        deadline_seconds=arguments.deadline,
+    )
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -75,32 +103,89 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-async def _serve(settings: Settings, url: str) -> None:
-    """Serve until told to stop; requests under way are answered first."""
-    store = BundleStore(settings.store)
-    async with EventStore.connect(url) as events:
-        open_version = partial(open_model, settings, events=events)
-        slot = BundleSlot(open_version(store.current()))
-        logging.getLogger("opportune.serve").info("serving %s", slot.current.version)
-        metrics = Metrics()
-        config = uvicorn.Config(
-            create_app(settings, slot, events, metrics),
-            host=settings.host,
-            port=settings.port,
-            http="httptools",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
-        )
+class _Service(NamedTuple):
+    """All that is made once, before there are several workers."""
+
+    settings: Settings
+    sockets: Sequence[socket.socket]
+    store: BundleStore
+    events: EventStore
+    slot: BundleSlot
+    open_version: Callable[[str], Model]
+    metrics: Metrics
+    config: uvicorn.Config
+
+
+def _run(settings: Settings, sockets: Sequence[socket.socket], url: str) -> None:
+    """Open the model and answer with it, in this process or in as many forks of it as there are to be workers."""
+    store, changes = BundleStore(settings.store), Changes(settings.workers)
+    events = EventStore(url, changes)
+    # On asyncio's own loop: uvloop's keeps threads that look up names.
+    asyncio.run(_try(events))
+    open_version = partial(open_model, settings, events=events)
+    slot = BundleSlot(open_version(store.current()))
+    listen(sockets, settings.host, settings.port, _BACKLOG)
+    logging.getLogger("opportune.serve").info(
+        "serving %s on %s port %d", slot.current.version, settings.host, settings.port
+    )
+    metrics = Metrics()
+    config = uvicorn.Config(
+        create_app(settings, slot, events, metrics),
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    config.load()
+    service = _Service(settings, sockets, store, events, slot, open_version, metrics, config)
+
+    def work(place: Place) -> None:
+        changes.take(place.worker)
+        count_anew(slot.current.bundle)
+        uvloop.run(_serve(service, place))
+
+    # What lives as long as the process is kept out of the collector's sight: it delays no request, and a collection
+    # does not touch, and by that copy, what forks share.
+    gc.collect()
+    gc.freeze()
+    if settings.workers == 1:
+        uvloop.run(_serve(service, None))
+    else:
+        supervise(settings.workers, sockets, _DRAIN_SECONDS, work)
+
+
+async def _try(events: EventStore) -> None:
+    """EventStoreUnavailable if there is no event store to start with."""
+    async with events.connected():
+        pass
+
+
+async def _serve(service: _Service, place: Place | None) -> None:
+    """Serve until told to stop; requests under way are answered first.
+
+    Args:
+        service: what answers.
+        place: which of several workers this process is; None for the only one.
+    """
+    slot, metrics = service.slot, service.metrics
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(service.events.connected())
+        if place is not None:
+            place.leave_with_parent()
+            metrics.tally = Tally(place.folder, place.worker, place.workers, metrics.registry)
+            await stack.enter_async_context(metrics.tally.listening())
+            # One that replaces another is forked from what the parent opened at first.
+            await slot.look(service.store, service.open_version)
         watching = [
-            asyncio.create_task(slot.watch(store, open_version, settings.swap_poll_seconds)),
+            asyncio.create_task(slot.watch(service.store, service.open_version, service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
         ]
         try:
-            await uvicorn.Server(config).serve()
+            await uvicorn.Server(service.config).serve(sockets=list(service.sockets))
         finally:
             for task in watching:
                 task.cancel()
@@ -116,10 +201,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
+        "--workers", type=_positive(int), default=1, help="processes that answer, sharing one model; default 1"
+    )
+    parser.add_argument(
+        "--index-cache-mib",
+        type=_positive(float),
+        help="memory for the indexes of eligible sets, all workers together; default: a quarter of the host's free",
+    )
+    parser.add_argument(
         "--in-flight",
         type=_positive(int),
-        default=128,
-        help="requests under way at once; one more gets 503; default 128",
+        default=64,
+        help="requests under way at once in one worker; one more gets 503; default 64",
     )
     parser.add_argument(
         "--deadline", type=_positive(float), default=1.0, help="seconds a request may wait for its turn; default 1"

@@ -13,6 +13,7 @@ from serving.admission import admitted
 from serving.api import openapi
 from serving.api.events import events
 from serving.api.model import healthz, model, readyz
+from serving.api.post import LARGEST_BODY
 from serving.api.problems import answer_error
 from serving.api.products import similar
 from serving.api.recommend import recommend
@@ -20,12 +21,12 @@ from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.engine import Engine
 from serving.metrics import Metrics, ModelCollector, metered, metrics_page
-from serving.retrieve import Ask, Retrieved, retrieve
+from serving.rank import Ranked, rank_personal
+from serving.retrieve import Ask
 from serving.settings import Settings
 from serving.slot import BundleSlot
 from serving.state.events import EventStore
 
-LARGEST_BODY = 2**20
 LARGEST_BATCH = 32
 
 
@@ -40,21 +41,14 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.
     executor = ThreadPoolExecutor(1, "device") if settings.device == "cuda" else None
-    batcher: Batcher[Ask, Retrieved] = Batcher(retrieve, LARGEST_BATCH, executor, settings.deadline_seconds)
+    batcher: Batcher[Ask, list[Ranked]] = Batcher(rank_personal, LARGEST_BATCH, executor, settings.deadline_seconds)
     cut_off = slot.current.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
     metrics.registry.register(ModelCollector(slot, batcher))
+    posts = [recommend(Engine(slot, batcher, clock)), events(slot, events_store, clock, metrics)]
     app = Litestar(
-        [recommend, events, similar, model, healthz, readyz, metrics_page],
-        state=State(
-            {
-                "engine": Engine(slot, batcher, clock),
-                "slot": slot,
-                "events": events_store,
-                "clock": clock,
-                "metrics": metrics,
-            }
-        ),
+        [*(post.route() for post in posts), similar, model, healthz, readyz, metrics_page],
+        state=State({"slot": slot, "events": events_store, "clock": clock, "metrics": metrics}),
         exception_handlers={Exception: answer_error},
         request_max_body_size=LARGEST_BODY,
         logging_config=None,
@@ -69,5 +63,5 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
             render_plugins=[JsonRenderPlugin(path="/")],
         ),
     )
-    openapi.complete(app)
+    openapi.complete(app, posts)
     return metered(admitted(app, settings.in_flight), metrics)

@@ -8,12 +8,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from embeddings.context import Context, Identifier
 from embeddings.features import Situation
-from embeddings.scoring import RETRIEVED
+from embeddings.index.base import Plan
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.explain import Reason, reasons
-from serving.rank import Kind, Ranked, Source, rank_personal, rank_popular
-from serving.retrieve import Ask, Retrieved
+from serving.rank import Kind, Ranked, Source, rank_popular
+from serving.retrieve import Ask
 from serving.slot import BundleSlot, Model
 
 
@@ -38,11 +38,16 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Explanation(Struct, frozen=True):
-    """What a score is made of: ``(1 - towers) * again + towers * near``; a popular item's score is a share of sales."""
+    """What a score is made of: ``(1 - towers) * again + towers * near``; a popular item's score is a share of sales.
+
+    Attributes:
+        plan: how the towers' candidates were searched; null where they were not. It decides the time, not the answer.
+    """
 
     again: float
     near: float
     towers: float
+    plan: Plan | None
 
 
 class Item(Struct, frozen=True):
@@ -77,7 +82,7 @@ class Recommendation(Struct, frozen=True):
 class Engine:
     """Answers recommend calls with whatever model is in the slot when they arrive."""
 
-    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, Retrieved], clock: Clock) -> None:
+    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, list[Ranked]], clock: Clock) -> None:
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
@@ -102,44 +107,45 @@ class Engine:
             offers = eligibility.offers(context, place, audiences, situation.moment)
 
         excluded = _excluded(request.exclude, model)
-        if known is not None and len(known.history.latest.products_E):
-            candidates = max(RETRIEVED, request.limit + len(excluded))
-            ask = Ask(model, known.history, situation, products, offers, candidates)
-            ranked = rank_personal(ask, await self._batcher.submit(ask), request.limit, excluded)
+        history = None if known is None else known.history
+        if history is not None and history.latest.shape[1]:
+            ranked = await self._batcher.submit(
+                Ask(model, history, situation, products, offers, request.limit, excluded)
+            )
         else:
             ranked = rank_popular(model, place, products, offers, request.limit, excluded)
         return Recommendation(
             recommendation_id=uuid4().hex,
             model_version=model.version,
-            items=[
-                _item(
-                    rank,
-                    one,
-                    model,
-                    reasons(one, model, None if known is None else known.history, place),
-                    request.explain,
-                )
-                for rank, one in enumerate(ranked, start=1)
-            ],
+            items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
             personalised=any(one.source != "popular" for one in ranked),
             fallback=False,
-            degraded=known is not None and known.degraded,
+            degraded=(known is not None and known.degraded) or model.bundle.degraded is not None,
         )
 
 
-def _excluded(ids: Sequence[str], model: Model) -> set[tuple[Kind, int]]:
+def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
     catalog = model.bundle.catalog
-    found: set[tuple[Kind, int]] = set()
+    found: set[tuple[str, int]] = set()
     for one in ids:
         if (row := catalog.products.ids.row(one)) is not None:
             found.add(("product", row))
         if (row := catalog.offers.ids.row(one)) is not None:
             found.add(("offer", row))
-    return found
+    return frozenset(found)
 
 
-def _item(rank: int, one: Ranked, model: Model, why: list[Reason], explain: bool) -> Item:
-    catalog = model.bundle.catalog
-    ids = catalog.products.ids if one.kind == "product" else catalog.offers.ids
-    explanation = Explanation(one.again, one.near, model.bundle.manifest.score.towers) if explain else UNSET
-    return Item(ids.id(one.row), one.kind, rank, one.score, one.source, why, explanation)
+def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, explain: bool) -> list[Item]:
+    catalog, towers = model.bundle.catalog, model.bundle.manifest.score.towers
+    return [
+        Item(
+            (catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row),
+            one.kind,
+            rank,
+            one.score,
+            one.source,
+            reasons_of_one,
+            Explanation(one.again, one.near, towers, one.plan) if explain else UNSET,
+        )
+        for rank, (one, reasons_of_one) in enumerate(zip(ranked, why, strict=True), start=1)
+    ]

@@ -1,6 +1,8 @@
 """Why an item is shown: a stable code with a sentence."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 from msgspec import Struct
@@ -23,32 +25,46 @@ class Reason(Struct, frozen=True):
     text: str
 
 
-def reasons(one: Ranked, model: Model, history: History | None, place: Place) -> list[Reason]:
-    """The reasons for one ranked item, the weightiest first."""
-    given: list[Reason] = []
-    if one.source == "popular":
-        given.append(_popular(place))
-    elif one.source == "towers":
-        given.append(Reason("near_taste", "Close to what this customer has bought and looked at lately."))
-    elif history is not None:
-        given.append(_bought(one, model, history))
-    if one.kind == "offer":
-        ends = datetime.fromtimestamp(int(model.bundle.catalog.offers.ends_O[one.row]), UTC)
-        given.append(Reason("valid_until", f"Valid until {ends:%Y-%m-%d %H:%M} UTC."))
+_NEAR_TASTE = [Reason("near_taste", "Close to what this customer has bought and looked at lately.")]
+_POPULAR = [Reason("popular", "Much bought lately.")]
+_POPULAR_HERE = [Reason("popular_here", "Much bought at this location lately.")]
+
+
+def reasons(ranked: Sequence[Ranked], model: Model, history: History | None, place: Place) -> list[list[Reason]]:
+    """The reasons for each ranked item, the weightiest first."""
+    times = _times_bought(ranked, history)
+    given: list[list[Reason]] = []
+    for one, bought in zip(ranked, times, strict=True):
+        if one.source == "popular":
+            why = _POPULAR_HERE if place.rows else _POPULAR
+        elif one.source == "towers":
+            why = _NEAR_TASTE
+        elif one.kind == "product":
+            why = _bought(bought)
+        else:
+            why = [] if history is None else [_covers(one, model, history)]
+        if one.kind == "offer":
+            ends = datetime.fromtimestamp(int(model.bundle.catalog.offers.ends_O[one.row]), UTC)
+            why = [*why, Reason("valid_until", f"Valid until {ends:%Y-%m-%d %H:%M} UTC.")]
+        given.append(why)
     return given
 
 
-def _popular(place: Place) -> Reason:
-    if place.rows:
-        return Reason("popular_here", "Much bought at this location lately.")
-    return Reason("popular", "Much bought lately.")
-
-
-def _bought(one: Ranked, model: Model, history: History) -> Reason:
+def _times_bought(ranked: Sequence[Ranked], history: History | None) -> list[int]:
+    """How often each row was bought, as a product; of no meaning for one that never was."""
+    if history is None or not len(history.purchases.rows_R):
+        return [0] * len(ranked)
     bought = history.purchases
-    if one.kind == "product":
-        times = int(bought.times_R[bought.rows_R.searchsorted(one.row)])
-        return Reason("bought_before", "Bought once before." if times == 1 else f"Bought {times} times before.")
+    places = bought.rows_R.searchsorted([one.row for one in ranked])
+    return bought.times_R[np.minimum(places, len(bought.rows_R) - 1)].tolist()
+
+
+@cache
+def _bought(times: int) -> list[Reason]:
+    return [Reason("bought_before", "Bought once before." if times == 1 else f"Bought {times} times before.")]
+
+
+def _covers(one: Ranked, model: Model, history: History) -> Reason:
     covered = model.bundle.catalog.offers.products[one.row]
-    count = len(np.intersect1d(bought.rows_R, covered))
+    count = len(np.intersect1d(history.purchases.rows_R, covered))
     return Reason("covers_bought", f"Covers {count} {'product' if count == 1 else 'products'} bought before.")

@@ -11,19 +11,28 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from embeddings.bundle import ModelBundle
+from embeddings.index.planned import PlannedIndex
 from serving.batcher import Batcher
-from serving.retrieve import Ask, Retrieved
+from serving.rank import Ranked
+from serving.retrieve import Ask
 from serving.slot import BundleSlot
+from serving.state.tally import Tally
 
 _LAG_EVERY_SECONDS = 0.02
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 class Metrics:
-    """Everything that is counted, in a registry of this server's own."""
+    """Everything that this process counts, in a registry of its own.
+
+    Attributes:
+        tally: adds what the other workers count; None where there are none.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.tally: Tally | None = None
         self.requests = Histogram(
             "opportune_request_seconds",
             "Time to answer, by route and status",
@@ -41,11 +50,15 @@ class Metrics:
             "opportune_events", "Events received, by what became of them", ["outcome"], registry=self.registry
         )
 
+    async def page(self) -> bytes:
+        """Everything that is counted, by all workers together, in Prometheus' text format."""
+        return generate_latest(self.registry) if self.tally is None else await self.tally.page()
+
 
 class ModelCollector(Collector):
     """Figures read off the model and the batcher at the moment of asking."""
 
-    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, Retrieved]) -> None:
+    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, list[Ranked]]) -> None:
         self._slot = slot
         self._batcher = batcher
 
@@ -64,26 +77,37 @@ class ModelCollector(Collector):
         yield CounterMetricFamily(
             "opportune_batched_requests", "Requests computed in batches", value=self._batcher.computed
         )
-        bundle = self._slot.current.bundle
         hits = CounterMetricFamily("opportune_index_hits", "Searches in a set already gathered", labels=["index"])
         misses = CounterMetricFamily("opportune_index_misses", "Searches that gathered a set", labels=["index"])
         held = GaugeMetricFamily("opportune_index_bytes", "Memory of gathered sets", labels=["index"])
-        for name, index in (
-            ("products", bundle.products),
-            ("similar", bundle.similar),
-            ("offers", bundle.offers),
-        ):
+        searches = CounterMetricFamily(
+            "opportune_index_searches", "Queries answered, by the plan taken", labels=["index", "plan"]
+        )
+        for name, index in _indexes(self._slot.current.bundle).items():
             hits.add_metric([name], index.cache.hits)
             misses.add_metric([name], index.cache.misses)
             held.add_metric([name], index.cache.bytes)
-        yield from (hits, misses, held)
+            for plan, count in index.searches.items():
+                searches.add_metric([name, plan], count)
+        yield from (hits, misses, held, searches)
+
+
+def _indexes(bundle: ModelBundle) -> dict[str, PlannedIndex]:
+    return {"products": bundle.products, "similar": bundle.similar, "offers": bundle.offers}
+
+
+def count_anew(bundle: ModelBundle) -> None:
+    """Have a worker's indexes count from zero: every worker would repeat what was counted before the fork."""
+    for index in _indexes(bundle).values():
+        index.cache.hits = index.cache.misses = 0
+        index.searches.clear()
 
 
 @get("/metrics", summary="Prometheus metrics", media_type="text/plain")
 async def metrics_page(state: State) -> Response[bytes]:
     """Metrics in Prometheus' text format."""
     metrics: Metrics = state.metrics
-    return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(await metrics.page(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def watch_loop(metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
-from embeddings.scoring import popular
+from embeddings.scoring import most_popular, popular
 
 LONGEST = 1_100
 """How much of a ranking is kept: the most items a request may ask for and exclude, together."""
@@ -41,9 +41,8 @@ class PopularRankings:
         key = (eligible.fingerprint, place)
         found = self._remembered.get(key)
         if found is None:
-            shares = popular(self._catalog, eligible.rows_N, place)
-            order = np.lexsort((shares.rows_R, -shares.shares_R))[:LONGEST]
-            found = PopularRanking(shares.rows_R[order], shares.shares_R[order])
+            best = most_popular(popular(self._catalog, eligible.rows_N, place), LONGEST)
+            found = PopularRanking(best.rows_R, best.shares_R)
             self._remembered[key] = found
             if len(self._remembered) > _KEPT:
                 self._remembered.popitem(last=False)

@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from embeddings.device import Device
+from embeddings.device import Device, free_memory
 
 ClockKind = Literal["wall", "replay"]
+
+
+def default_index_cache_bytes() -> int:
+    """A quarter of the host memory that is free now, whatever the device: two models may have to fit for a while."""
+    return free_memory() // 4
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -18,10 +23,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         database: a PostgreSQL URL; None for an embedded PostgreSQL under ``store/state``.
         device: where vectors are searched and customers encoded.
         clock: whether "now" is the machine's time or the newest moment seen in a request or event.
-        index_cache_bytes: memory for the indexes of eligible sets, all searches together.
-        live_histories: how many customers' histories stay in memory.
+        workers: how many processes answer.
+        index_cache_bytes: memory for the indexes of eligible sets, all searches of one worker together.
+        live_histories: how many customers' histories stay in one worker's memory.
         swap_poll_seconds: how often the store is looked at for a newly published version.
-        in_flight: how many requests may be under way at once; one more is refused at once with 503.
+        in_flight: how many requests of one worker may be under way at once; one more is refused at once with 503.
         deadline_seconds: how long a request may wait for its batch before it is refused with 503.
     """
 
@@ -31,8 +37,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     database: str | None = None
     device: Device = "cpu"
     clock: ClockKind = "wall"
-    index_cache_bytes: int = 512 * 2**20
+    workers: int = 1
+    index_cache_bytes: int = field(default_factory=default_index_cache_bytes)
     live_histories: int = 100_000
     swap_poll_seconds: float = 0.5
-    in_flight: int = 128
+    in_flight: int = 64
     deadline_seconds: float = 1.0

@@ -9,15 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from embeddings.bundle import MANIFEST, ModelBundle, open_histories
+from embeddings.context import Context
 from embeddings.eligibility import Eligibility
 from embeddings.errors import CorruptBundle
 from embeddings.features import Situation, encode
+from embeddings.history import Histories
 from embeddings.scoring import RETRIEVED
 from embeddings.store import BundleStore
 from serving.popular import PopularRankings
 from serving.settings import Settings
 from serving.state.events import EventStore
 from serving.state.live import LiveHistories
+
+_WARMED = 0.5
+"""How much of the cache is filled at start; the rest is for what requests bring."""
 
 _log = logging.getLogger("opportune.serve")
 
@@ -56,12 +61,29 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     live = LiveHistories(histories, manifest, bundle.catalog, events, settings.live_histories)
     nobody = encode([histories.of(None)], [Situation(-1, -1, 0)], bundle.manifest.history_length)
     customer_1D = bundle.customer_encoder.encode(nobody, bundle.vectors_ND)
-    # The first search over all rows reads the stored index: a bad one must show now, not in a request.
-    bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, None)
+    # The first search reads the stored index's pages: a bad one must show now, not in a request.
+    bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])
+    eligibility = Eligibility(bundle.catalog)
+    _warm(bundle, eligibility, histories)
     # What a bundle holds lives as long as it does. Kept out of the collector's sight, it cannot slow a request.
     gc.collect()
     gc.freeze()
-    return Model(bundle, Eligibility(bundle.catalog), PopularRankings(bundle.catalog), live)
+    return Model(bundle, eligibility, PopularRankings(bundle.catalog), live)
+
+
+def _warm(bundle: ModelBundle, eligibility: Eligibility, histories: Histories) -> None:
+    """Gather the sets of the contexts seen most, until they fill ``_WARMED`` of the index's cache."""
+    channels, locations = list(bundle.catalog.channels), bundle.catalog.locations.ids
+    events = histories.events[(histories.events["channel"] >= 0) & (histories.events["location"] >= 0)]
+    contexts, counts = np.unique(events[["channel", "location"]], return_counts=True)
+    moment = int(bundle.manifest.data_cut_off.timestamp())
+    cache = bundle.products.cache
+    for place in np.argsort(-counts, kind="stable").tolist():
+        if cache.bytes > _WARMED * cache.limit_bytes:
+            return
+        channel, location = (int(contexts[place][name]) for name in ("channel", "location"))
+        context = Context(channels[channel], locations.id(location))
+        bundle.products.warm(eligibility.products(context, eligibility.place(context.location), moment))
 
 
 class BundleSlot:
@@ -82,14 +104,18 @@ class BundleSlot:
         """Look for another current version, forever; one that cannot be opened leaves the old one in service."""
         while True:
             await asyncio.sleep(poll_seconds)
-            try:
-                version = await asyncio.to_thread(store.current)
-                if version == self.current.version:
-                    self.refused = None
-                elif self.refused is None or version != self.refused[0]:
-                    await self._swap(version, open_version)
-            except Exception as error:  # whatever it is, the next look must come
-                _log.error("cannot read the store, still serving %s: %s", self.current.version, error)
+            await self.look(store, open_version)
+
+    async def look(self, store: BundleStore, open_version: Callable[[str], Model]) -> None:
+        """Take the current version if it is another one and can be opened."""
+        try:
+            version = await asyncio.to_thread(store.current)
+            if version == self.current.version:
+                self.refused = None
+            elif self.refused is None or version != self.refused[0]:
+                await self._swap(version, open_version)
+        except Exception as error:  # whatever it is, the next look must come
+            _log.error("cannot read the store, still serving %s: %s", self.current.version, error)
 
     async def _swap(self, version: str, open_version: Callable[[str], Model]) -> None:
         try:

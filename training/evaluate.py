@@ -1,10 +1,11 @@
 """How good a model is on the validation window, beside the baselines, in the contexts as they were.
 
 The question is each customer's first basket in the window: ten products, at that moment and location, on that
-channel, with assortments as known before the window. Letters: K candidates, N products, D dimensions.
+channel, with assortments as known before the window. Letters: B questions, K candidates, N products, D
+dimensions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,14 +19,15 @@ from embeddings.eligibility import Eligibility, Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.features import Situation, encode, gather
 from embeddings.history import Histories, History
-from embeddings.index.flat import FlatIndex
+from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
-from embeddings.scoring import RETRIEVED, Scored, ScoreParameters, bought_again, mix, popular
+from embeddings.scoring import RETRIEVED, ScoreParameters, bought_again, mix, most_popular, popular
 from training.batches import Baskets
 from training.fit import Factors, Towers, customer_tensors
 
 K = 10
 _CACHE_BYTES = 2**28
+_AT_ONCE = 256
 TOWER_SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 """The towers' shares of the score that are tried on the validation window."""
 
@@ -121,25 +123,28 @@ def evaluate(
         name: [] for name in ("popular", "personal_top_frequency", "als", "towers")
     }
     mixed: dict[float, list[NDArray[np.int64]]] = {share: [] for share in TOWER_SHARES}
-    index = FlatIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
-    als_index = FlatIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
-    for question, customer_D in zip(questions, _customers(questions, towers, vectors_ND, length), strict=True):
-        eligible, past, situation = question.eligible, question.past, question.situation
-        common = popular(catalog, eligible.rows_N, question.place)
-        rankings["popular"].append(common.rows_R[np.lexsort((common.rows_R, -common.shares_R))][:K])
-        retrieved_K = index.search(customer_D[None], RETRIEVED, eligible).rows_BK[0]
-        rankings["towers"].append(retrieved_K[:K])
-        factors_1D = als.customers_CD[question.customer][None]
-        rankings["als"].append(als_index.search(factors_1D, K, eligible).rows_BK[0])
-        often = _frequency(past, eligible)
-        rankings["personal_top_frequency"].append(_fill(often, rankings["popular"][-1]))
-        again = bought_again(past, situation.location, situation.moment, score)
+    index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
+    als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
+    for start in range(0, len(questions), _AT_ONCE):
+        some = questions[start : start + _AT_ONCE]
+        sets = [one.eligible for one in some]
+        customers_BD = _customers(some, towers, vectors_ND, length)
+        retrieved = index.search(customers_BD, RETRIEVED, sets)
+        rankings["towers"] += list(retrieved.rows_BK[:, :K])
+        factors_BD = als.customers_CD[[one.customer for one in some]]
+        rankings["als"] += list(als_index.search(factors_BD, K, sets).rows_BK)
+        common = [most_popular(popular(catalog, one.eligible.rows_N, one.place), K).rows_R for one in some]
+        rankings["popular"] += common
+        rankings["personal_top_frequency"] += [
+            _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
+        ]
+        again = [bought_again(one.past, one.situation.location, one.situation.moment, score) for one in some]
         for share, ranking in mixed.items():
-            if len(past.latest.products_E):
-                found: Scored = mix(again, retrieved_K, eligible, customer_D, vectors_ND, share)
-                ranking.append(found.rows_K[:K])
-            else:
-                ranking.append(rankings["popular"][-1])
+            rows_BK = mix(again, retrieved, sets, customers_BD, vectors_ND, share, K).rows_BK
+            ranking += [
+                rows_K if one.past.latest.shape[1] else rest
+                for one, rows_K, rest in zip(some, rows_BK, common, strict=True)
+            ]
     tried = {share: _measure(ranking, questions) for share, ranking in mixed.items()}
     best = max(tried, key=lambda share: (tried[share]["ndcg@10"], -share))
     metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()} | {"served": tried[best]}
@@ -148,15 +153,13 @@ def evaluate(
 
 def _customers(
     questions: Sequence[Question], towers: Towers, vectors_ND: NDArray[np.float32], length: int
-) -> Iterator[NDArray[np.float32]]:
-    """The customers' vectors, computed some at a time."""
+) -> NDArray[np.float32]:
+    """The customers' vectors (B, D)."""
     device = next(towers.parameters()).device
-    for start in range(0, len(questions), 256):
-        some = questions[start : start + 256]
-        tower_input = encode([one.past for one in some], [one.situation for one in some], length)
-        history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL), device=device)
-        with torch.inference_mode():
-            yield from towers.customer(history_BLD, *customer_tensors(tower_input, device)).cpu().numpy()
+    tower_input = encode([one.past for one in questions], [one.situation for one in questions], length)
+    history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL), device=device)
+    with torch.inference_mode():
+        return towers.customer(history_BLD, *customer_tensors(tower_input, device)).cpu().numpy()
 
 
 def _frequency(past: History, eligible: EligibleSet) -> NDArray[np.int64]:

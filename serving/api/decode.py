@@ -1,18 +1,18 @@
 """Requests as typed values: strict, unknown fields refused, every error naming its field."""
 
 import re
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
-from litestar import Request
 from litestar.datastructures import MultiDict
+from litestar.types import Scope
 
 from embeddings.errors import InvalidInput
 from serving.api.problems import MalformedBody, UnsupportedMediaType
 
 Decoded = TypeVar("Decoded")
 
-_JSON = "application/json"
+JSON = b"application/json"
 _NAMED = re.compile(r"(?:unknown|missing required) field `(?P<name>[^`]*)`")
 
 
@@ -22,19 +22,24 @@ class BodyDecoder(Generic[Decoded]):
     def __init__(self, kind: type[Decoded]) -> None:
         self._decoder = msgspec.json.Decoder(kind, strict=True)
 
-    async def read(self, request: Request[Any, Any, Any]) -> Decoded:
-        """Read and decode a request's body.
+    @staticmethod
+    def check_type(scope: Scope) -> None:
+        """Raise UnsupportedMediaType if a request's body is not declared as JSON."""
+        declared = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        if declared != JSON and declared.partition(b";")[0].strip().lower() != JSON:
+            raise UnsupportedMediaType(
+                f"expected Content-Type {JSON.decode()}, got {declared.decode('latin-1') or 'none'}"
+            )
+
+    def decode(self, body: bytes) -> Decoded:
+        """A request's body as a typed value.
 
         Raises:
-            UnsupportedMediaType: it is not declared as JSON.
             MalformedBody: it is not JSON.
             InvalidInput: it is JSON of another shape.
         """
-        declared = request.headers.get("content-type", "")
-        if declared.partition(";")[0].strip().lower() != _JSON:
-            raise UnsupportedMediaType(f"expected Content-Type {_JSON}, got {declared or 'none'}")
         try:
-            return self._decoder.decode(await request.body())
+            return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             raise _invalid(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,14 +1,12 @@
 """``POST /v1/events``: what customers did."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, post
-from litestar.datastructures import State
 from msgspec import Meta, Struct
 
 from embeddings.catalog import Catalog
 from embeddings.errors import InvalidInput, UnknownReference
-from serving.api.decode import BodyDecoder
+from serving.api.post import Post
 from serving.api.problems import Problem, problem_of
 from serving.clock import Clock
 from serving.metrics import Metrics
@@ -37,45 +35,43 @@ class EventsResponse(Struct, frozen=True):
     rejected: list[Rejected]
 
 
-_decoder = BodyDecoder(EventsRequest)
 _NEEDS_PRODUCT = frozenset({"view", "add_to_cart", "purchase"})
 
 
-@post("/v1/events", status_code=202, summary="Report what customers did")
-async def events(request: Request[Any, Any, Any], state: State) -> EventsResponse:
-    """Accepted events are durable, and visible in the very next recommendation for their customer.
+def events(slot: BundleSlot, store: EventStore, clock: Clock, metrics: Metrics) -> Post[EventsRequest, EventsResponse]:
+    """The route."""
 
-    A malformed event refuses the whole request; one that names something unknown is rejected by itself.
-    """
-    given = (await _decoder.read(request)).events
-    slot: BundleSlot = state.slot
-    store: EventStore = state.events
-    clock: Clock = state.clock
-    valid: list[Event] = []
-    rejected: list[Rejected] = []
-    for index, event in enumerate(given):
-        try:
-            _check(event, f"events[{index}]", slot.current.bundle.catalog)
-            clock.happened(f"events[{index}].at", event.at)
-        except InvalidInput as error:
-            rejected.append(Rejected(index, problem_of(error)))
-        else:
-            valid.append(event)
-    new = await store.add(valid) if valid else []
-    # The model may have been swapped while the store was writing: histories of the one that answers now matter.
-    live = slot.current.live
-    live.apply(new)
-    # A duplicate may be the repetition of an event whose first answer was lost on the way, before it was applied.
-    stored = {event.event_id for event in new}
-    live.reread({event.customer_id for event in valid if event.event_id not in stored})
-    counts: Metrics = state.metrics
-    for outcome, count in (
-        ("accepted", len(new)),
-        ("duplicate", len(valid) - len(new)),
-        ("rejected", len(rejected)),
-    ):
-        counts.events.labels(outcome).inc(count)
-    return EventsResponse(accepted=len(new), duplicates=len(valid) - len(new), rejected=rejected)
+    async def answer(request: EventsRequest) -> EventsResponse:
+        """Accepted events are durable, and visible in the very next recommendation for their customer.
+
+        A malformed event refuses the whole request; one that names something unknown is rejected by itself.
+        """
+        valid: list[Event] = []
+        rejected: list[Rejected] = []
+        for index, event in enumerate(request.events):
+            try:
+                _check(event, f"events[{index}]", slot.current.bundle.catalog)
+                clock.happened(f"events[{index}].at", event.at)
+            except InvalidInput as error:
+                rejected.append(Rejected(index, problem_of(error)))
+            else:
+                valid.append(event)
+        new = await store.add(valid) if valid else []
+        # The model may have been swapped while the store was writing: histories of the one that answers now matter.
+        live = slot.current.live
+        live.apply(new)
+        # A duplicate may be the repetition of an event whose first answer was lost on the way, before it was applied.
+        stored = {event.event_id for event in new}
+        live.reread({event.customer_id for event in valid if event.event_id not in stored})
+        for outcome, count in (
+            ("accepted", len(new)),
+            ("duplicate", len(valid) - len(new)),
+            ("rejected", len(rejected)),
+        ):
+            metrics.events.labels(outcome).inc(count)
+        return EventsResponse(accepted=len(new), duplicates=len(valid) - len(new), rejected=rejected)
+
+    return Post("/v1/events", EventsRequest, EventsResponse, answer, 202, "Report what customers did")
 
 
 def _check(event: Event, field: str, catalog: Catalog) -> None:

@@ -32,12 +32,14 @@ class Readiness(Struct, frozen=True):
 
     Attributes:
         refused_version: a published version that could not be opened, and why; the old one is still in service.
+        degraded: why the CPU searches in place of the device that was asked for, or null.
     """
 
     ready: bool
     model_version: str
     event_store: str
     refused_version: str | None
+    degraded: str | None
 
 
 @get("/v1/model", summary="The model in service")
@@ -73,5 +75,7 @@ async def readyz(state: State) -> Response[Readiness]:
     except EventStoreUnavailable as error:
         trouble = str(error)
     refused = None if slot.refused is None else f"{slot.refused[0]}: {slot.refused[1]}"
-    readiness = Readiness(trouble is None, slot.current.version, trouble or "answers", refused)
+    readiness = Readiness(
+        trouble is None, slot.current.version, trouble or "answers", refused, slot.current.bundle.degraded
+    )
     return Response(readiness, status_code=200 if trouble is None else 503)

@@ -1,33 +1,37 @@
 """The OpenAPI description: Litestar's, completed with what it cannot see because input is decoded strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import getdoc
 from typing import Any
 
 import msgspec
 from litestar import Litestar
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, Reference, RequestBody
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    PathItem,
+    Reference,
+    RequestBody,
+)
 
-from serving.api.events import EventsRequest
+from serving.api.post import Post
 from serving.api.problems import PROBLEM_JSON, Problem
 from serving.api.products import SimilarQuery
-from serving.engine import RecommendRequest
 
-_BODIES: Mapping[str, type[msgspec.Struct]] = {"/v1/recommend": RecommendRequest, "/v1/events": EventsRequest}
 _QUERIES: Mapping[str, type[msgspec.Struct]] = {"/v1/products/{product_id}/similar": SimilarQuery}
 
 
-def complete(app: Litestar) -> None:
-    """Add the request bodies, the query parameters and the shape of errors to an application's description."""
-    _, components = msgspec.json.schema_components(
-        [*_BODIES.values(), Problem], ref_template="#/components/schemas/{name}"
-    )
+def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
+    """Add the routes that take a body, the query parameters and the shape of errors to an application's description."""
+    bodies = [kind for post in posts for kind in (post.asked, post.answered)]
+    _, components = msgspec.json.schema_components([*bodies, Problem], ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = app.openapi_schema.components.schemas
     schemas |= components
-    paths = app.openapi_schema.paths or {}
-    for path, body in _BODIES.items():
-        if (operation := paths[path].post) is not None:
-            media = OpenAPIMediaType(schema=_reference(body))
-            operation.request_body = RequestBody(content={"application/json": media}, required=True)
+    paths = app.openapi_schema.paths = app.openapi_schema.paths or {}
+    for post in posts:
+        paths[post.path] = PathItem(post=_operation(post))
     for path, query in _QUERIES.items():
         if (operation := paths[path].get) is not None:
             operation.parameters = [*(operation.parameters or []), *_parameters(query)]
@@ -35,6 +39,20 @@ def complete(app: Litestar) -> None:
         for operation in (item.get, item.post):
             if operation is not None and path.startswith("/v1/"):
                 _describe_errors(operation)
+
+
+def _operation(post: Post[Any, Any]) -> Operation:
+    return Operation(
+        operation_id=post.path.removeprefix("/v1/"),
+        summary=post.summary,
+        description=getdoc(post.answer),
+        request_body=RequestBody(content=_json(post.asked), required=True),
+        responses={str(post.status): OpenAPIResponse(description="The answer", content=_json(post.answered))},
+    )
+
+
+def _json(kind: type[msgspec.Struct]) -> dict[str, OpenAPIMediaType]:
+    return {"application/json": OpenAPIMediaType(schema=_reference(kind))}
 
 
 def _parameters(query: type[msgspec.Struct]) -> list[Parameter | Reference]:

@@ -59,7 +59,7 @@ async def similar(product_id: str, request: Request[Any, Any, Any], state: State
         eligible = model.eligibility.products(Context(query.channel), place, clock.now())
     elif query.location is not None:
         raise InvalidInput("channel", "expected a channel together with a location: it says what is shown there")
-    found = bundle.similar.search(np.array(bundle.units_ND[row : row + 1]), query.limit + 1, eligible)
+    found = bundle.similar.search(np.array(bundle.units_ND[row : row + 1]), query.limit + 1, [eligible])
     items = [
         SimilarProduct(bundle.catalog.products.ids.id(other), rank, score)
         for rank, (other, score) in enumerate(

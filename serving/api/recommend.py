@@ -1,18 +1,21 @@
 """``POST /v1/recommend``."""
 
-from typing import Any
-
-from litestar import Request, post
-from litestar.datastructures import State
-
-from serving.api.decode import BodyDecoder
+from serving.api.post import Post
 from serving.engine import Engine, Recommendation, RecommendRequest
 
-_decoder = BodyDecoder(RecommendRequest)
 
+def recommend(engine: Engine) -> Post[RecommendRequest, Recommendation]:
+    """The route."""
 
-@post("/v1/recommend", status_code=200, summary="Recommend products or offers for a customer in a context")
-async def recommend(request: Request[Any, Any, Any], state: State) -> Recommendation:
-    """At most ``limit`` eligible items, the best first; always that many when that many are eligible."""
-    engine: Engine = state.engine
-    return await engine.recommend(await _decoder.read(request))
+    async def answer(request: RecommendRequest) -> Recommendation:
+        """At most ``limit`` eligible items, the best first; always that many when that many are eligible."""
+        return await engine.recommend(request)
+
+    return Post(
+        "/v1/recommend",
+        RecommendRequest,
+        Recommendation,
+        answer,
+        200,
+        "Recommend products or offers for a customer in a context",
+    )

@@ -1,10 +1,11 @@
 """The event store: what customers did, in PostgreSQL, acknowledged only when durable."""
 
-from collections import Counter
+import asyncio
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, cast
 
 import asyncpg
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import Meta
 
 from embeddings.context import Identifier, Moment
 from embeddings.errors import EventStoreUnavailable
+from serving.state.changes import Changes
 
 EventType = Literal["impression", "click", "view", "add_to_cart", "purchase", "redemption", "dismissal"]
 
@@ -32,6 +34,9 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_customer ON events (customer_id, at);
 """
+
+_LARGEST_GROUP = 5_000
+"""Events in one statement, unless a single request holds more."""
 
 # Two servers that start at once must not both create the table: the lock's number is any constant of ours.
 _LOCK = 7_250_001
@@ -83,36 +88,50 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     recommendation_id: Identifier | None = None
 
 
+_Waiting: TypeAlias = tuple[Sequence[Event], "asyncio.Future[list[Event]]"]
+
+
 class EventStore:
-    """Events in PostgreSQL. Concurrent requests share the commits that PostgreSQL groups by itself.
+    """Events in PostgreSQL, written in groups: what comes while one commit is under way shares the next.
+
+    It answers while ``connected`` is entered, on the event loop that entered it.
 
     Attributes:
+        changes: where other workers see whose events were stored here, and this one theirs.
         writing: customers whose events are being stored at this moment, so that a read may or may not see them.
+
+    Args:
+        url: of PostgreSQL.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, url: str, changes: Changes) -> None:
+        self._url = url
+        self._pool = cast("asyncpg.Pool", None)
+        self._waiting: deque[_Waiting] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self.changes = changes
         self.writing: Counter[str] = Counter()
 
-    @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str) -> AsyncGenerator["EventStore"]:
+    async def connected(self) -> AsyncGenerator[None]:
         """Connect, creating the table if it is not there.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer at this URL.
         """
         try:
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=4, command_timeout=5, timeout=5)
-            async with pool.acquire() as connection, connection.transaction():
+            self._pool = await asyncpg.create_pool(
+                self._url, min_size=1, max_size=4, command_timeout=5, timeout=5, reset=_keep
+            )
+            async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                 await connection.execute(_SCHEMA)
         except (*_FAILURES, asyncpg.PostgresError) as error:
             raise EventStoreUnavailable(f"PostgreSQL does not answer: {error}") from error
         try:
-            yield cls(pool)
+            yield
         finally:
-            pool.terminate()
+            self._pool.terminate()
 
     async def add(self, events: Sequence[Event]) -> list[Event]:
         """Store events durably; returns those that were new, each id once.
@@ -120,18 +139,65 @@ class EventStore:
         Raises:
             EventStoreUnavailable: nothing is known to be stored; sending them again is harmless.
         """
-        once = {event.event_id: event for event in reversed(events)}
-        # In one order always: two requests with the same events in different orders would wait for each other.
-        columns = zip(*(_row(once[event_id]) for event_id in sorted(once)), strict=True)
-        customers = Counter({event.customer_id for event in events})
-        self.writing += customers
+        future: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, future))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        customers = {event.customer_id for event in events}
+        self.writing.update(customers)
         try:
-            new = await self._pool.fetch(_INSERT, *(list(column) for column in columns))
-        except _FAILURES as error:
-            raise EventStoreUnavailable(f"PostgreSQL did not store the events: {error}") from error
+            # A client that goes away must not take the group's other events with it.
+            return await asyncio.shield(future)
         finally:
-            self.writing -= customers
-        return sorted((once[record["event_id"]] for record in new), key=lambda event: event.at)
+            self.writing.subtract(customers)
+            for customer in customers:
+                if not self.writing[customer]:
+                    del self.writing[customer]
+
+    async def _write(self) -> None:
+        """Store what waits, group after group, until nothing does."""
+        try:
+            while self._waiting:
+                group = [self._waiting.popleft()]
+                events = len(group[0][0])
+                while self._waiting and events + len(self._waiting[0][0]) <= _LARGEST_GROUP:
+                    events += len(self._waiting[0][0])
+                    group.append(self._waiting.popleft())
+                try:
+                    await self._insert(group)
+                except asyncpg.PostgresError:
+                    # One request's values are refused by PostgreSQL: the others must not pay for them.
+                    for one in group:
+                        await self._insert_alone(one)
+        finally:
+            self._writer = None
+
+    async def _insert_alone(self, one: _Waiting) -> None:
+        try:
+            await self._insert([one])
+        except asyncpg.PostgresError as error:
+            one[1].set_exception(error)
+
+    async def _insert(self, group: Sequence[_Waiting]) -> None:
+        """Store a group in one transaction and tell each request which of its events were new."""
+        once = {event.event_id: event for events, _ in reversed(group) for event in reversed(events)}
+        # In one order always: two servers with the same events in different orders would wait for each other.
+        columns = zip(*(_row(once[event_id]) for event_id in sorted(once)), strict=True)
+        try:
+            records = await self._pool.fetch(_INSERT, *(list(column) for column in columns))
+        except _FAILURES as error:
+            for _, future in group:
+                future.set_exception(EventStoreUnavailable(f"PostgreSQL did not store the events: {error}"))
+            return
+        # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
+        for customer in {event.customer_id for event in once.values()}:
+            self.changes.add(customer)
+        new = {record["event_id"] for record in records}
+        for events, future in group:
+            # Of several requests with the same event the first one brought it.
+            mine = {event.event_id for event in events} & new
+            new -= mine
+            future.set_result(sorted((once[event_id] for event_id in mine), key=lambda event: event.at))
 
     async def since(self, customer_id: str, cut_off: datetime, snapshot: datetime) -> Iterable[Event]:
         """A customer's events that a snapshot of histories cannot hold, oldest first.
@@ -156,6 +222,10 @@ class EventStore:
             await self._pool.execute("SELECT 1")
         except _FAILURES as error:
             raise EventStoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+
+async def _keep(_connection: object) -> None:
+    """What to do with a connection that comes back to the pool: nothing, as no statement here leaves a trace on it."""
 
 
 def _row(event: Event) -> tuple[object, ...]:

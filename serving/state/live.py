@@ -24,12 +24,26 @@ class Known(NamedTuple):
     degraded: bool
 
 
+class Kept(NamedTuple):
+    """A history in memory.
+
+    Attributes:
+        others: how often other workers had stored events of its customer before it was read.
+    """
+
+    history: History
+    others: int
+
+
 class LiveHistories:
     """Histories in the rows of one catalogue, kept in memory while they are used most recently.
 
     An accepted event is in the very next history asked for, once: events reach the store before they are applied
     here, a history that is being read meanwhile is read again, and one that was read while events of that customer
     were being stored, and may hold them already, is not kept.
+
+    Events that another worker accepted are never applied here. They are counted in ``store.changes`` before they are
+    acknowledged, and a history that was read at another count is read again.
     """
 
     def __init__(
@@ -45,33 +59,34 @@ class LiveHistories:
         self._catalog = catalog
         self._store = store
         self._limit = limit
-        self._kept: OrderedDict[str, History] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._readers: Counter[str] = Counter()
         self._changes: Counter[str] = Counter()  # of customers being read, to notice being overtaken
 
     async def of(self, customer_id: str) -> Known:
         """A customer's history; an empty one for a customer nobody has heard of."""
         kept = self._kept.get(customer_id)
-        if kept is not None:
+        if kept is not None and kept.others == self._store.changes.by_others(customer_id):
             self._kept.move_to_end(customer_id)
-            return Known(kept, degraded=False)
+            return Known(kept.history, degraded=False)
         past = self._snapshot.of(customer_id)
         self._readers[customer_id] += 1
         try:
             while True:
-                before = self._changes[customer_id]
+                before, others = self._changes[customer_id], self._store.changes.by_others(customer_id)
                 since = await self._store.since(customer_id, self._manifest.data_cut_off, self._manifest.created_at)
                 if self._changes[customer_id] == before:
                     break
         except EventStoreUnavailable:
-            return Known(past, degraded=True)
+            kept = self._kept.get(customer_id)  # events of other workers may be missing, yet it holds more
+            return Known(past if kept is None else kept.history, degraded=True)
         finally:
             self._readers[customer_id] -= 1
             if not self._readers[customer_id]:
                 del self._readers[customer_id], self._changes[customer_id]
         history = past.append(records(since, self._catalog))
         if customer_id not in self._store.writing:
-            self._keep(customer_id, history)
+            self._keep(customer_id, Kept(history, others))
         return Known(history, degraded=False)
 
     def apply(self, events: Iterable[Event]) -> None:
@@ -83,7 +98,8 @@ class LiveHistories:
             self._overtake(customer_id)
             kept = self._kept.get(customer_id)
             if kept is not None:
-                self._keep(customer_id, kept.append(records(theirs, self._catalog)))
+                grown = kept.history.append(records(theirs, self._catalog))
+                self._keep(customer_id, kept._replace(history=grown))
 
     def reread(self, customer_ids: Iterable[str]) -> None:
         """Have histories read from the store when next asked for: it holds events that were not applied here."""
@@ -95,8 +111,8 @@ class LiveHistories:
         if customer_id in self._readers:
             self._changes[customer_id] += 1
 
-    def _keep(self, customer_id: str, history: History) -> None:
-        self._kept[customer_id] = history
+    def _keep(self, customer_id: str, kept: Kept) -> None:
+        self._kept[customer_id] = kept
         self._kept.move_to_end(customer_id)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from serving.clock import AHEAD_SECONDS
+from serving.state.changes import Changes
 from serving.state.events import Event, EventStore
 from tests.integration.server import Postgres, Server, event, eventually, ids
 from tests.world import UNTIL, department, favourite, store
@@ -207,7 +208,8 @@ def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(postgres:
             assert sum(map(len, stored)) == 1_000
 
     async def connect() -> None:
-        async with EventStore.connect(postgres.database()) as store:
+        store = EventStore(postgres.database(), Changes(1))
+        async with store.connected():
             await send(store)
 
     asyncio.run(connect())

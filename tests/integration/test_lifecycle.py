@@ -99,6 +99,7 @@ def test_health_and_readiness(reader: Server):
         "model_version": reader.client.get("/v1/model").json()["version"],
         "event_store": "answers",
         "refused_version": None,
+        "degraded": None,
     }
 
 
@@ -133,7 +134,8 @@ def test_batches_and_index_searches_are_counted(reader: Server):
     reader.recommend("c017", "store", "south")
     reader.recommend(None, "store", "south")
     assert [reader.metric(name) for name in names] == [one + 2 for one in before]
-    assert (reader.metric("opportune_index_hits_total", index="products") or 0) >= 1
+    # Every set of so small a catalogue is scored whole.
+    assert (reader.metric("opportune_index_searches_total", index="products", plan="all") or 0) >= 2
     assert (reader.metric("opportune_index_bytes", index="products") or 0) > 0
 
 

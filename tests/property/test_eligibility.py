@@ -205,7 +205,7 @@ def test_a_set_holds_until_the_time_it_says(
 def test_a_small_memo_answers_right_forwards_and_backwards(
     kept: int, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("embeddings.eligibility._KEPT", kept)
+    monkeypatch.setattr("embeddings.eligibility.REMEMBERED_BYTES", kept * 600)
     eligibility = Eligibility(catalog)
     moments = [bound + step for bound in BOUNDS for step in (-1, 0, 1)]
     for moment in [*moments, *reversed(moments)]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, History
+from embeddings.index.base import Candidates
 from embeddings.scoring import ScoreParameters, Shares, bought_again, mix
 
 NOW = 1_750_000_000
@@ -83,13 +84,11 @@ def test_mixing_ranks_the_union_of_both_sources_by_the_documented_score(
     total = sum(counts.values())
     again = Shares(np.array(own, np.int64), np.array([counts[row] / total for row in own], np.float32))
     eligible = EligibleSet.of(np.array(sorted(allowed), np.int64), FOREVER)
+    rows_1K = np.array([nearest + [-1] * (5 - len(nearest))])
+    inner_1K = np.array([[inner[row] if row >= 0 else -np.inf for row in rows_1K[0].tolist()]], np.float32)
+    customer_1D = np.array([customer], np.float32)
     found = mix(
-        again,
-        np.array(nearest + [-1] * (5 - len(nearest)), np.int64),
-        eligible,
-        np.array(customer, np.float32),
-        vectors_ND,
-        towers,
+        [again], Candidates(rows_1K, inner_1K, ("exact",)), [eligible], customer_1D, vectors_ND, towers, most=ROWS
     )
 
     candidates = set(nearest) | (set(own) & allowed)
@@ -99,9 +98,10 @@ def test_mixing_ranks_the_union_of_both_sources_by_the_documented_score(
         + towers * (math.exp(inner[row]) / mass if nearest else 0.0)
         for row in candidates
     }
-    rows = found.rows_K.tolist()
+    rows, scores = found.rows_BK[0].tolist(), found.scores_BK[0].tolist()
+    assert set(rows[len(candidates) :]) <= {-1}
+    rows, scores = rows[: len(candidates)], scores[: len(candidates)]
     assert set(rows) == candidates
-    assert len(rows) == len(candidates)
-    assert found.scores_K.tolist() == pytest.approx([score[row] for row in rows], rel=1e-4)
-    ranks = list(zip((-found.scores_K).tolist(), rows, strict=True))
+    assert scores == pytest.approx([score[row] for row in rows], rel=1e-4)
+    ranks = list(zip((-one for one in scores), rows, strict=True))
     assert ranks == sorted(ranks)  # the best first, equal scores by row

@@ -1,10 +1,8 @@
-import asyncio
-from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import pytest
-from litestar import Request
 from litestar.datastructures import MultiDict
+from litestar.types import Scope
 
 from embeddings.errors import InvalidInput
 from serving.api.decode import BodyDecoder, read_query
@@ -19,12 +17,10 @@ EVENT = b'{"event_id": "e", "type": "view", "customer_id": "c", "at": "2025-06-0
 
 
 def read(kind: type[Decoded], body: bytes, content_type: str | None = "application/json") -> Decoded:
-    async def whole() -> bytes:
-        return body
-
-    headers = {} if content_type is None else {"content-type": content_type}
-    request = SimpleNamespace(headers=headers, body=whole)
-    return asyncio.run(BodyDecoder(kind).read(cast("Request[Any, Any, Any]", request)))
+    headers = [] if content_type is None else [(b"content-type", content_type.encode())]
+    decoder = BodyDecoder(kind)
+    decoder.check_type(cast("Scope", {"headers": headers}))
+    return decoder.decode(body)
 
 
 def recommend(rest: bytes, context: bytes = b'{"channel": "web"}') -> RecommendRequest:

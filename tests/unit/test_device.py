@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from embeddings.device import Device, DeviceChoice, resolve_device
@@ -47,3 +51,11 @@ def test_cuda_asked_for_and_absent_names_what_is_missing(
         resolve_device("cuda")
     assert ("FAISS" in str(caught.value)) == faiss_named
     assert ("CUDAExecutionProvider" in str(caught.value)) == onnxruntime_named
+
+
+def test_importing_what_serves_starts_no_thread():
+    """ONNX Runtime's telemetry is one: it would send its use to its maker, and make forking workers unsafe."""
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    code = "import os, embeddings.bundle; print(len(os.listdir('/proc/self/task')))"
+    found = subprocess.run([sys.executable, "-c", code], env=alone, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"

@@ -32,7 +32,7 @@ def history(*events: tuple[str, int]) -> History:
 )
 def test_bought_before_says_how_often(times: int, text: str):
     past = history(*[("purchase", 7)] * times, ("view", 7), ("purchase", 8))
-    assert reasons(Ranked("product", 7, 0.5, "buy_again"), MODEL, past, HERE) == [Reason("bought_before", text)]
+    assert reasons([Ranked("product", 7, 0.5, "buy_again")], MODEL, past, HERE) == [[Reason("bought_before", text)]]
 
 
 @pytest.mark.parametrize(
@@ -43,23 +43,23 @@ def test_an_offer_says_how_many_of_its_products_were_bought_and_until_when_it_ho
     products: tuple[int, ...], text: str
 ):
     past = history(*(("purchase", product) for product in products), ("view", 2))
-    given = reasons(Ranked("offer", 0, 0.5, "buy_again"), MODEL, past, HERE)
-    assert given == [Reason("covers_bought", text), VALID]
+    given = reasons([Ranked("offer", 0, 0.5, "buy_again")], MODEL, past, HERE)
+    assert given == [[Reason("covers_bought", text), VALID]]
 
 
 def test_what_the_towers_propose_is_near_the_customers_taste():
-    given = reasons(Ranked("product", 7, 0.5, "towers"), MODEL, history(("purchase", 8)), HERE)
-    assert [one.code for one in given] == ["near_taste"]
+    given = reasons([Ranked("product", 7, 0.5, "towers")], MODEL, history(("purchase", 8)), HERE)
+    assert [one.code for one in given[0]] == ["near_taste"]
 
 
 @pytest.mark.parametrize(("place", "code"), [(HERE, "popular_here"), (ANYWHERE, "popular")])
 @pytest.mark.parametrize("past", [None, history(), history(("purchase", 1))])
 def test_what_is_popular_says_where_and_nothing_of_the_customer(place: Place, code: str, past: History | None):
-    assert [one.code for one in reasons(Ranked("product", 1, 0.5, "popular"), MODEL, past, place)] == [code]
+    assert [one.code for one in reasons([Ranked("product", 1, 0.5, "popular")], MODEL, past, place)[0]] == [code]
 
 
 @pytest.mark.parametrize("source", ["towers", "popular"])
 def test_every_offer_says_until_when_it_holds(source: str):
-    given = reasons(Ranked("offer", 1, 0.5, source), MODEL, history(), ANYWHERE)  # pyright: ignore[reportArgumentType]
-    assert given[-1] == VALID
-    assert all(one.code and one.text.endswith(".") for one in given)
+    given = reasons([Ranked("offer", 1, 0.5, source)], MODEL, history(), ANYWHERE)  # pyright: ignore[reportArgumentType]
+    assert given[0][-1] == VALID
+    assert all(one.code and one.text.endswith(".") for one in given[0])

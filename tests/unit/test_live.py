@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from copy import copy
 from datetime import datetime, timedelta
 from typing import cast
 from uuid import uuid4
@@ -14,6 +15,7 @@ from embeddings.catalog import Catalog
 from embeddings.errors import EventStoreUnavailable
 from embeddings.history import EVENT_CODES, History
 from embeddings.store import BundleStore
+from serving.state.changes import Changes
 from serving.state.events import Event, EventStore
 from serving.state.live import Known, LiveHistories, records
 from tests.world import UNTIL, favourite
@@ -31,6 +33,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.stored: list[Event] = []
         self.writing: Counter[str] = Counter()
+        self.changes = Changes(1)
         self.gate = asyncio.Event()
         self.gate.set()
         self.reading = asyncio.Event()
@@ -214,6 +217,26 @@ def test_without_the_store_the_snapshot_answers_and_says_so_and_is_not_kept(live
         known = await histories.of("c001")
         assert not known.degraded
         assert recent(known) == 1
+
+    run(test)
+
+
+def test_without_the_store_a_history_that_another_worker_outdated_answers_and_says_so(live: Live):
+    async def test(store: FakeStore) -> None:
+        store.changes = Changes(2)
+        other = copy(store.changes)
+        other.take(1)
+        histories = live(store)
+        store.stored.append(bought("c001"))
+        await histories.of("c001")
+        other.add("c001")
+        store.down = True
+        known = await histories.of("c001")
+        assert (known.degraded, recent(known)) == (True, 1)
+        store.down = False
+        store.stored.append(bought("c001"))
+        known = await histories.of("c001")
+        assert (known.degraded, recent(known)) == (False, 2)
 
     run(test)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,7 @@ from embeddings.context import Context
 from embeddings.features import Situation
 from embeddings.store import BundleStore
 from serving.rank import Ranked, rank_personal, rank_popular
-from serving.retrieve import Ask, retrieve
+from serving.retrieve import Ask
 from serving.settings import Settings
 from serving.slot import Model, open_model
 from serving.state.events import EventStore
@@ -31,7 +32,8 @@ def ask(
     kinds: str,
     channel: str = "store",
     location: str | None = "north",
-    candidates: int = 64,
+    limit: int = 10,
+    excluded: frozenset[tuple[str, int]] = frozenset(),
 ) -> Ask:
     """A request for a customer; ``kinds`` has a p for products and an o for offers."""
     context = Context(channel, location)
@@ -43,12 +45,13 @@ def ask(
         Situation(model.eligibility.channel(channel), place.nearest, NOW),
         model.eligibility.products(context, place, NOW) if "p" in kinds else None,
         model.eligibility.offers(context, place, history.audiences, NOW) if "o" in kinds else None,
-        candidates,
+        limit,
+        excluded,
     )
 
 
 def ranked(one: Ask, limit: int, excluded: set[tuple[str, int]] | None = None) -> list[Ranked]:
-    return rank_personal(one, retrieve([one])[0], limit, excluded or set())  # pyright: ignore[reportArgumentType]
+    return rank_personal([one._replace(limit=limit, excluded=frozenset(excluded or ()))])[0]
 
 
 def names(model: Model, found: list[Ranked]) -> list[str]:
@@ -95,13 +98,24 @@ def test_excluding_an_offers_row_leaves_the_product_in_that_row(model: Model):
 
 
 def test_an_answer_does_not_depend_on_its_batch(model: Model):
-    asks = [ask(model, "c017", "p"), ask(model, "c001", "po", candidates=71), ask(model, "c017", "o", "email")]
-    together = retrieve(asks)
-    for one, answer in zip(asks, together, strict=True):
-        alone = retrieve([one])[0]
-        np.testing.assert_array_equal(answer.products_K, alone.products_K)
-        np.testing.assert_array_equal(answer.offers_K, alone.offers_K)
-        np.testing.assert_allclose(answer.customer_D, alone.customer_D, atol=1e-5)
+    asks = [
+        ask(model, "c017", "p"),
+        ask(model, "c001", "po", limit=100),
+        ask(model, "c017", "o", "email"),
+        ask(model, "c000", "p", limit=3, excluded=frozenset([("product", 2)])),
+    ]
+    for one, together in zip(asks, rank_personal(asks), strict=True):
+        alone = rank_personal([one])[0]
+        assert [(item.kind, item.row, item.source, item.plan) for item in together] == [
+            (item.kind, item.row, item.source, item.plan) for item in alone
+        ]
+        assert [item.score for item in together] == pytest.approx([item.score for item in alone], abs=1e-6)
+
+
+def test_a_batch_across_a_swap_is_answered_by_the_model_each_request_pinned(model: Model):
+    other = replace(model, bundle=replace(model.bundle, vectors_ND=-np.asarray(model.bundle.vectors_ND)))
+    one = ask(model, "c017", "p")
+    assert rank_personal([one, one._replace(model=other), one])[::2] == rank_personal([one, one])
 
 
 def test_offers_on_what_a_customer_buys_come_first(model: Model):

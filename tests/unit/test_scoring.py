@@ -11,6 +11,8 @@ from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offe
 from embeddings.eligibility import Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
+from embeddings.index.base import Candidates
+from embeddings.index.exact import ExactIndex
 from embeddings.scoring import REPEATED, ScoreParameters, Shares, bought_again, mix, nearness, popular
 from embeddings.vocabulary import Vocabulary
 
@@ -103,12 +105,6 @@ def test_a_customer_away_for_years_still_has_the_same_shares(years: int):
     assert shares(away) == pytest.approx(shares(recent))
 
 
-def test_the_share_of_what_was_not_bought_is_zero():
-    found = Shares(np.array([2, 5]), np.array([0.25, 0.75], np.float32))
-    assert found.at(np.array([5, 0, 9, 2, 3])).tolist() == [0.75, 0, 0, 0.25, 0]
-    assert Shares(np.zeros(0, np.int64), np.zeros(0, np.float32)).at(np.array([1, 2])).tolist() == [0, 0]
-
-
 def test_nearness_is_a_softmax():
     products_KD = np.array([[2, 0], [1, 0], [0, 9]], np.float32)
     found_K = nearness(products_KD, np.array([1, 0], np.float32))
@@ -130,7 +126,9 @@ def test_the_largest_shares_are_found():
     assert set(Shares(np.arange(3 * REPEATED), order.astype(np.float32)).most) == set(
         np.flatnonzero(order >= 2 * REPEATED)
     )
-    assert Shares(np.arange(9), np.ones(9, np.float32)).most.tolist() == list(range(9))
+    few = Shares(np.arange(9), np.ones(9, np.float32)).most
+    assert (few.shape, few[:9].tolist()) == ((REPEATED,), list(range(9)))
+    assert (few[9:] < -(2**40)).all()
 
 
 def test_shares_are_kept_by_location_and_parameters_and_only_from_the_newest_purchase_on():
@@ -151,51 +149,79 @@ def test_shares_are_kept_by_location_and_parameters_and_only_from_the_newest_pur
             assert shares(bought_again(history, location, moment, parameters)) == pytest.approx(expected)
 
 
+def mixed(
+    own: Shares, retrieved: Sequence[int], allowed: Sequence[int], towers: float, most: int = 9
+) -> list[list[float]]:
+    """Rows, scores and both terms of the only request of a batch, without pads."""
+    rows_1K = np.array([[*retrieved, -1]])
+    inner_1K = np.where(rows_1K < 0, -np.inf, (VECTORS @ CUSTOMER)[rows_1K]).astype(np.float32)
+    found = mix(
+        [own], Candidates(rows_1K, inner_1K, ("exact",)), [eligible(allowed)], CUSTOMER[None], VECTORS, towers, most
+    )
+    kept = int((found.rows_BK >= 0).sum())
+    assert not any(column_BK[:, kept:].any() for column_BK in found[1:])
+    return [column_BK[0, :kept].tolist() for column_BK in found]
+
+
 VECTORS = np.array([[3, 0], [2, 0], [1, 0], [1, 0], [0, 1]], np.float32)
 CUSTOMER = np.array([1, 0], np.float32)
 OWN = Shares(np.array([1, 3, 4]), np.array([0.2, 0.2, 0.6], np.float32))
 
 
 def test_candidates_are_what_was_retrieved_and_what_was_bought_and_may_be_shown():
-    found = mix(OWN, np.array([0, 1, -1]), eligible([0, 1, 2, 3]), CUSTOMER, VECTORS, 0.5)
-    assert sorted(found.rows_K.tolist()) == [0, 1, 3]  # 4 may not be shown, 2 was neither bought nor retrieved
+    rows, *_ = mixed(OWN, [0, 1], [0, 1, 2, 3], 0.5)
+    assert sorted(rows) == [0, 1, 3]  # 4 may not be shown, 2 was neither bought nor retrieved
 
 
 def test_the_score_is_the_documented_one():
-    found = mix(OWN, np.array([0, 1]), eligible(range(5)), CUSTOMER, VECTORS, 0.25)
     total = math.exp(3) + math.exp(2)
     near = {0: math.exp(3) / total, 1: math.exp(2) / total, 3: math.exp(1) / total, 4: 1 / total}
     again = {0: 0.0, 1: 0.2, 3: 0.2, 4: 0.6}
     score = {row: 0.75 * again[row] + 0.25 * near[row] for row in near}
     order = sorted(score, key=lambda row: -score[row])
-    assert found.rows_K.tolist() == order
-    assert found.scores_K.tolist() == pytest.approx([score[row] for row in order])
-    assert found.again_K.tolist() == pytest.approx([again[row] for row in order])
-    assert found.near_K.tolist() == pytest.approx([near[row] for row in order])
+    assert mixed(OWN, [0, 1], range(5), 0.25) == [
+        order,
+        *(pytest.approx([term[row] for row in order]) for term in (score, again, near)),
+    ]
+    assert mixed(OWN, [0, 1], range(5), 0.25, most=2)[0] == order[:2]
 
 
 @pytest.mark.parametrize(("towers", "expected"), [(0.0, [4, 1, 3, 0, 2]), (1.0, [0, 1, 2, 3, 4])])
 def test_either_half_alone_decides_and_ties_go_by_row(towers: float, expected: list[int]):
-    found = mix(OWN, np.array([0, 1, 2]), eligible(range(5)), CUSTOMER, VECTORS, towers)
-    assert found.rows_K.tolist() == expected
+    assert mixed(OWN, [0, 1, 2], range(5), towers)[0] == expected
 
 
 def test_without_a_history_the_towers_alone_propose():
-    nothing = Shares(np.zeros(0, np.int64), np.zeros(0, np.float32))
-    found = mix(nothing, np.array([0, 1, 2, -1]), eligible(range(5)), CUSTOMER, VECTORS, 0.05)
-    assert found.rows_K.tolist() == [0, 1, 2]
-    assert found.near_K.sum() == pytest.approx(1)
+    rows, _, _, near = mixed(Shares(np.zeros(0, np.int64), np.zeros(0, np.float32)), [0, 1, 2], range(5), 0.05)
+    assert rows == [0, 1, 2]
+    assert sum(near) == pytest.approx(1)
 
 
 def test_without_retrieval_the_history_alone_decides():
-    found = mix(OWN, np.array([-1, -1]), eligible(range(5)), CUSTOMER, VECTORS, 0.5)
-    assert found.rows_K.tolist() == [4, 1, 3]
-    assert found.scores_K.tolist() == pytest.approx([0.3, 0.1, 0.1])
+    rows, scores, *_ = mixed(OWN, [], range(5), 0.5)
+    assert rows == [4, 1, 3]
+    assert scores == pytest.approx([0.3, 0.1, 0.1])
 
 
 def test_nothing_at_all_gives_no_candidates():
-    found = mix(OWN, np.array([-1]), eligible([]), CUSTOMER, VECTORS, 0.5)
-    assert [len(column) for column in found] == [0, 0, 0, 0]
+    assert mixed(OWN, [], [], 0.5) == [[], [], [], []]
+
+
+def test_requests_of_a_batch_do_not_meet():
+    nothing = Shares(np.zeros(0, np.int64), np.zeros(0, np.float32))
+    many = Shares(np.arange(0, 2 * REPEATED, 2), np.full(REPEATED, 1 / REPEATED, np.float32))
+    random = np.random.default_rng(0)
+    vectors_ND = random.standard_normal((300, 2)).astype(np.float32)
+    customers_BD = random.standard_normal((4, 2)).astype(np.float32)
+    again = [OWN, nothing, many, OWN]
+    sets = [eligible(range(300)), eligible(range(0, 300, 3)), eligible(range(7, 250)), eligible([1])]
+    found = ExactIndex(vectors_ND).search(customers_BD, 64, sets)
+    together = mix(again, found, sets, customers_BD, vectors_ND, 0.3, 20)
+    for b in range(4):
+        these = slice(b, b + 1)
+        one = Candidates(found.rows_BK[these], found.scores_BK[these], found.plans_B[these])
+        alone = mix(again[these], one, sets[these], customers_BD[these], vectors_ND, 0.3, 20)
+        assert [column_BK[b].tobytes() for column_BK in together] == [column_1K[0].tobytes() for column_1K in alone]
 
 
 def popularity(rows: list[int], places: tuple[int, ...] | None) -> dict[int, float]:
