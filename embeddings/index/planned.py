@@ -184,7 +184,7 @@ class PlannedIndex(CandidateIndex):
         proposals = min(k + MARGIN, max(sizes, default=0))
         kept = min(k, proposals)
         groups: list[_Group] = []
-        rows_BP = np.full((len(queries_BD), proposals), PAD_ROW, dtype=np.int64)
+        rows_BP = np.empty((len(queries_BD), proposals), np.int64)
         # Nothing is left out where all rows are scored: no comparison with NaN holds, so nothing is to be settled.
         left_out_B = np.full(len(queries_BD), np.nan)
         start = 0
@@ -194,14 +194,15 @@ class PlannedIndex(CandidateIndex):
             groups.append(group)
             if group.plan == "all":
                 rows_BP[these, :size] = self._every_row(group)
+                rows_BP[these, size:] = PAD_ROW
             else:
                 most = copies.most_proposals(kept, proposals)
                 scores_GP, found_GP = self._propose(group, queries_BD[these], bounds_B[these], most)
                 rows_BP[these, :most] = found_GP
+                rows_BP[these, most:] = PAD_ROW
                 left_out_B[these] = scores_GP[:, -1]
-        rows_BK, scores_BK = padded(len(queries_BD), k)
+        rows_BK, scores_BK = self._scored(queries_BD, rows_BP, k)
         if kept:
-            self._score(queries_BD, rows_BP, kept, rows_BK, scores_BK)
             # A row that was not proposed scored no more than the last proposal, in FAISS' arithmetic.
             for b in np.flatnonzero(scores_BK[:, kept - 1] <= left_out_B + bounds_B).tolist():
                 group = next(group for group in groups if b < group.these.stop)
@@ -273,17 +274,22 @@ class PlannedIndex(CandidateIndex):
             return self._ivf.propose(queries_GD, proposals, bounds_G, group.size, held)
         return copies.propose(copies.whole, queries_GD, proposals, None if held is None else held.flat())
 
-    def _score(self, queries_BD: F32, rows_BP: I64, kept: int, rows_BK: I64, scores_BK: F32) -> None:
-        """Score what was proposed and write the best where they belong, so many queries at a time as memory allows."""
+    def _scored(self, queries_BD: F32, rows_BP: I64, k: int) -> tuple[I64, F32]:
+        """The best k of what was proposed and their scores, padded; so many queries at a time as memory allows."""
+        proposals = rows_BP.shape[1]
+        kept, step = min(k, proposals), max(1, PASS_BYTES // max(1, proposals * queries_BD[:1].nbytes))
         rows_BP.sort(axis=1)
-        step = max(1, PASS_BYTES // (rows_BP.shape[1] * queries_BD.shape[1] * queries_BD.itemsize))
-        for start in range(0, len(queries_BD), step):
+        if k <= proposals and len(queries_BD) <= step:
+            return best(queries_BD, self._vectors_ND, rows_BP, k)
+        rows_BK, scores_BK = padded(len(queries_BD), k)
+        for start in range(0, len(queries_BD) if kept else 0, step):
             these = slice(start, start + step)
             rows_BK[these, :kept], scores_BK[these, :kept] = best(
                 queries_BD[these], self._vectors_ND, rows_BP[these], kept
             )
+        return rows_BK, scores_BK
 
-    def _widened(self, group: _Group, query_1D: F32, bound_1: F64, kept: int, proposals: int) -> tuple[RowArray, F32]:
+    def _widened(self, group: _Group, query_1D: F32, bound_1: F64, kept: int, proposals: int) -> tuple[I64, F32]:
         """Twice as many proposals, again and again, until the best are settled; all rows settle them."""
         while True:
             proposals = min(2 * proposals, group.size)

@@ -9,7 +9,7 @@ import numpy as np
 
 from embeddings.eligible import RowArray
 from embeddings.errors import InvalidInput
-from embeddings.index.base import F32, F64, PAD_SCORE
+from embeddings.index.base import F32, F64, I64, PAD_SCORE
 
 UNIT_ROUNDOFF = 2.0**-24
 HALF_ROUNDOFF = 2.0**-11
@@ -29,7 +29,7 @@ def inner_products(queries_BD: F32, vectors_BKD: F32) -> F32:
     return np.vecdot(vectors_BKD, queries_BD[:, None, :])
 
 
-def best(queries_BD: F32, vectors_ND: F32, rows_BP: RowArray, kept: int) -> tuple[RowArray, F32]:
+def best(queries_BD: F32, vectors_ND: F32, rows_BP: RowArray, kept: int) -> tuple[I64, F32]:
     """The best of the rows given for each query, and their scores, both (B, kept); descending, ties by row.
 
     Args:
@@ -41,10 +41,11 @@ def best(queries_BD: F32, vectors_ND: F32, rows_BP: RowArray, kept: int) -> tupl
     scores_BP = inner_products(queries_BD, vectors_ND.take(rows_BP, axis=0))
     if rows_BP.size and rows_BP[:, 0].min() < 0:
         scores_BP[rows_BP < 0] = PAD_SCORE
-    order_BK = np.argsort(-scores_BP, axis=1, kind="stable")[:, :kept]
+    order_BK = (-scores_BP).argsort(axis=1, kind="stable")[:, :kept]
     # np.take_along_axis does the same and costs more than the scoring itself for one query.
-    places_B1 = np.arange(len(rows_BP))[:, None]
-    return rows_BP[places_B1, order_BK], scores_BP[places_B1, order_BK]
+    if len(rows_BP) > 1:
+        order_BK = order_BK + rows_BP.shape[1] * np.arange(len(rows_BP))[:, None]
+    return rows_BP.take(order_BK).astype(np.int64, copy=False), scores_BP.take(order_BK)
 
 
 def norms(vectors_ND: F32 | F64) -> F64:
