@@ -235,6 +235,7 @@ def measure(
         contenders["hot"] = on_batches(catalogue, batch, eligible)
         if eligible is not None:
             contenders["cold"] = lambda place, batch=batch: on_batches(catalogue, batch, next(fresh))(place)
+            contenders["bitmap_cold"] = lambda place, batch=batch: _scan(catalogue, flat, batch, next(fresh))(place)
         taken = interleaved(contenders, effort, random)
         times = {name: p50(some) for name, some in taken.items()}
         yield Cell(
@@ -251,22 +252,22 @@ def measure(
             cold=times.get("cold"),
             eligible_scan=times["eligible_scan"],
             bitmap=times["bitmap"],
-            bitmap_made=times["bitmap_made"],
+            bitmap_cold=times.get("bitmap_cold"),
         )
 
 
 def _contenders(catalogue: Catalogue, flat: Any, copy: Any, batch: int, chosen: EligibleSet) -> dict[str, Contender]:
-    """The baselines, by name."""
-    rows, kept = len(catalogue.vectors_ND), selecting(chosen, len(catalogue.vectors_ND))
-
-    def timed(search: Callable[[F32], object]) -> Contender:
-        return lambda place: partial(search, catalogue.batch(place, batch))
-
+    """The baselines on a set they know, by name."""
     return {
-        "eligible_scan": timed(lambda queries_BD: copy.search(queries_BD, K)),
-        "bitmap": timed(lambda queries_BD: flat.search(queries_BD, K, params=kept)),
-        "bitmap_made": timed(lambda _: selecting(chosen, rows)),
+        "eligible_scan": lambda place: partial(copy.search, catalogue.batch(place, batch), K),
+        "bitmap": _scan(catalogue, flat, batch, chosen),
     }
+
+
+def _scan(catalogue: Catalogue, flat: Any, batch: int, eligible: EligibleSet) -> Contender:
+    """A filtered scan of the whole catalogue, its selector made beforehand."""
+    kept = selecting(eligible, len(catalogue.vectors_ND))
+    return lambda place: partial(flat.search, catalogue.batch(place, batch), K, params=kept)
 
 
 def on_batches(catalogue: Catalogue, batch: int, eligible: EligibleSet | None) -> Contender:

@@ -26,7 +26,7 @@ class Cell(Struct, frozen=True, kw_only=True):
         cold: our index on a set that it has never seen; None at 100%, as there is but one such set.
         eligible_scan: FAISS flat, float32, over a copy of the eligible rows.
         bitmap: FAISS flat, float32, over the whole catalogue, with an ID selector that is kept for the set.
-        bitmap_made: making that selector out of the set's rows, by itself.
+        bitmap_cold: the same over a set that it has never scanned, the selector made beforehand; None at 100%.
     """
 
     catalogue: str
@@ -42,7 +42,7 @@ class Cell(Struct, frozen=True, kw_only=True):
     cold: float | None
     eligible_scan: float
     bitmap: float
-    bitmap_made: float
+    bitmap_cold: float | None
 
     @property
     def hot_vs_eligible_scan(self) -> float:
@@ -56,13 +56,8 @@ class Cell(Struct, frozen=True, kw_only=True):
 
     @property
     def cold_vs_bitmap(self) -> float | None:
-        """Time of our index over the filtered scan's, whose selector is ready."""
-        return None if self.cold is None else self.cold / self.bitmap
-
-    @property
-    def cold_vs_new_bitmap(self) -> float | None:
-        """Time of our index over the filtered scan's and its selector's, which a new set takes too."""
-        return None if self.cold is None else self.cold / (self.bitmap + self.bitmap_made)
+        """Time of our index over the filtered scan's, either on a set never searched before."""
+        return None if self.cold is None or self.bitmap_cold is None else self.cold / self.bitmap_cold
 
     def with_ratios(self) -> Mapping[str, object]:
         """All fields and all ratios."""
@@ -70,7 +65,6 @@ class Cell(Struct, frozen=True, kw_only=True):
             "hot_vs_eligible_scan": round(self.hot_vs_eligible_scan, 3),
             "speedup_vs_bitmap": round(self.speedup_vs_bitmap, 3),
             "cold_vs_bitmap": _rounded(self.cold_vs_bitmap),
-            "cold_vs_new_bitmap": _rounded(self.cold_vs_new_bitmap),
         }
 
 
@@ -106,7 +100,6 @@ def summary(cells: Sequence[Cell], growth: Growth) -> dict[str, float | None]:
         ),
         "cold_vs_bitmap_max": _largest(cell.cold_vs_bitmap for cell in cells),
         "cold_vs_bitmap_max_from_1000_rows": _largest(cell.cold_vs_bitmap for cell in large),
-        "cold_vs_new_bitmap_max": _largest(cell.cold_vs_new_bitmap for cell in cells),
         "growth_68k_to_10m": _rounded(sizes[-1] / sizes[0]) if len(sizes) > 1 else None,
     }
 
