@@ -74,14 +74,17 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
 def _warm(bundle: ModelBundle, eligibility: Eligibility, histories: Histories) -> None:
     """Gather the sets of the contexts seen most, until they fill ``_WARMED`` of the index's cache."""
     channels, locations = list(bundle.catalog.channels), bundle.catalog.locations.ids
-    events = histories.events[(histories.events["channel"] >= 0) & (histories.events["location"] >= 0)]
-    contexts, counts = np.unique(events[["channel", "location"]], return_counts=True)
+    channels_E, locations_E = (histories.events[name].astype(np.int64) for name in ("channel", "location"))
+    placed_E = (channels_E >= 0) & (locations_E >= 0)
+    contexts_E = (channels_E * len(locations) + locations_E)[placed_E]
+    counts = np.bincount(contexts_E, minlength=len(channels) * len(locations))
     moment = int(bundle.manifest.data_cut_off.timestamp())
     cache = bundle.products.cache
-    for place in np.argsort(-counts, kind="stable").tolist():
+    most_first = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    for seen in most_first.tolist():
         if cache.bytes > _WARMED * cache.limit_bytes:
             return
-        channel, location = (int(contexts[place][name]) for name in ("channel", "location"))
+        channel, location = divmod(seen, len(locations))
         context = Context(channels[channel], locations.id(location))
         bundle.products.warm(eligibility.products(context, eligibility.place(context.location), moment))
 
