@@ -6,15 +6,14 @@
 products with the customer's vector, taken over the rows that the towers retrieved. Both are shares of one, so
 ``w`` (chosen on the validation window, kept in the manifest) says how much of the score the towers decide.
 
-Letters: B requests, E events, R rows bought before, O of these a request's most, K candidates, W all of them, P places
-in a batch's purchases end to end, D dimensions.
+Letters: B requests, E events, R rows bought before, O of these a request's most, K candidates, W all of
+them, N products, D dimensions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -35,12 +34,13 @@ RETRIEVED = 64
 REPEATED = 100
 """How many of the products that a customer bought most are candidates: enough to fill the longest answer."""
 
+_SETS_KEPT = 8
+"""For how many sets shares keep what lies inside them: the few channels of one location."""
+
 _PLACES_KEPT = 16
 """For how many locations a history keeps its shares; hardly anybody shops at more."""
 
-_NO_ROW, _NO_SHARE = np.zeros(1, np.int64), np.zeros(1, np.float32)
-_LOWEST = np.finfo(np.float32).min
-_PAD = np.iinfo(np.int64).min // 2
+_LOWEST, _TINY = np.finfo(np.float32).min, np.finfo(np.float32).tiny
 
 _PRIOR = 100.0
 """How many purchases' worth the shares of all locations weigh in the popularity of one place."""
@@ -68,12 +68,28 @@ class Shares:
     shares_R: NDArray[np.float32]
 
     @cached_property
-    def most(self) -> NDArray[np.int64]:
-        """Places of the ``REPEATED`` largest shares, in no order; as many numbers, padded far below 0."""
-        places = np.arange(len(self.rows_R))
-        if len(places) > REPEATED:
-            places = np.argpartition(-self.shares_R, REPEATED)[:REPEATED]
-        return np.concatenate([places, np.full(REPEATED - len(places), _PAD)])
+    def most(self) -> "Shares":
+        """The ``REPEATED`` largest shares, in no order; padded to as many with row -1 and share 0."""
+        kept = np.arange(len(self.rows_R))
+        if len(kept) > REPEATED:
+            kept = np.argpartition(-self.shares_R, REPEATED)[:REPEATED]
+        rows_O, shares_O = np.full(REPEATED, -1), np.zeros(REPEATED, np.float32)
+        rows_O[: len(kept)], shares_O[: len(kept)] = self.rows_R[kept], self.shares_R[kept]
+        return Shares(rows_O, shares_O)
+
+    @cached_property
+    def _within(self) -> dict[bytes, NDArray[np.int64]]:
+        return {}
+
+    def most_within(self, eligible: EligibleSet) -> NDArray[np.int64]:
+        """The rows of ``most``, -1 in place of those outside a set; kept, as a customer mostly meets the same few."""
+        found = self._within.get(eligible.fingerprint)
+        if found is None:
+            rows_O = self.most.rows_R
+            found = np.where(eligible.contains(rows_O), rows_O, -1)
+            if len(self._within) < _SETS_KEPT:
+                self._within[eligible.fingerprint] = found
+        return found
 
 
 def bought_again(history: History, location: int, moment: int, parameters: ScoreParameters) -> Shares:
@@ -136,47 +152,67 @@ class Scored(NamedTuple):
     near_BK: NDArray[np.float32]
 
 
-def mix(
-    again: Sequence[Shares],
-    retrieved: Candidates,
-    eligible: Sequence[EligibleSet],
-    customers_BD: NDArray[np.float32],
-    vectors_ND: NDArray[np.float32],
-    towers: float,
-    most: int,
-) -> Scored:
-    """Score what the towers retrieved together with what the customers bought before, for a whole batch.
+class Mixer:
+    """Mixes what the towers retrieved with what customers bought before. Owned by one thread: it reuses its memory."""
 
-    An answer does not depend on its batch: every request's sums run over as many numbers, pads included.
+    def __init__(self, vectors_ND: NDArray[np.float32]) -> None:
+        """Mix products with these vectors."""
+        self._vectors_ND = vectors_ND
+        # By row, and one place more for the row -1 of pads; both are zero again after every request.
+        self._shares_N = np.zeros(len(vectors_ND) + 1, np.float32)
+        self._retrieved_N = np.zeros(len(vectors_ND) + 1, np.bool_)
 
-    Args:
-        again: from ``bought_again``, one for each request.
-        retrieved: what the towers found in the eligible sets among ``vectors_ND``; at least ``RETRIEVED`` columns.
-        eligible: what may be shown; what was bought before and lies outside it is left out.
-        customers_BD: the customers' vectors.
-        vectors_ND: the product vectors.
-        towers: ``w``.
-        most: how many candidates of each request to give back, at most.
-    """
-    bought = _Bought.of(again, len(vectors_ND))
-    again_BK, repeated_P = bought.at(retrieved.rows_BK)
-    own_rows_BO = bought.rows_P.take(bought.most_BO)
-    # What was retrieved as well stands there already.
-    left_out_BO = repeated_P.take(bought.most_BO) | ~_allowed(own_rows_BO, eligible)
-    inner_BO = (vectors_ND.take(own_rows_BO, axis=0) @ customers_BD[:, :, None])[:, :, 0]
-    # The first retrieved is the nearest of the whole set, so no exponential can overflow.
-    highest_B1 = np.maximum(retrieved.scores_BK[:, :1], _LOWEST)
-    near_BK, near_BO = np.exp(retrieved.scores_BK - highest_B1), np.exp(np.minimum(inner_BO - highest_B1, 0))
-    mass_B1 = near_BK[:, :RETRIEVED].sum(axis=1, keepdims=True)
-    mass_B1[mass_B1 == 0] = np.inf
-    own_rows_BO[left_out_BO] = -1
-    return weigh(
-        np.concatenate([retrieved.rows_BK, own_rows_BO], axis=1),
-        np.concatenate([again_BK, bought.shares_P.take(bought.most_BO)], axis=1),
-        np.concatenate([near_BK, near_BO], axis=1) / mass_B1,
-        towers,
-        most,
-    )
+    def mix(
+        self,
+        again: Sequence[Shares],
+        retrieved: Candidates,
+        eligible: Sequence[EligibleSet],
+        customers_BD: NDArray[np.float32],
+        towers: float,
+        most: int,
+    ) -> Scored:
+        """Score what the towers retrieved together with what the customers bought before, for a whole batch.
+
+        An answer does not depend on its batch: every request's sums run over as many numbers, pads included.
+
+        Args:
+            again: from ``bought_again``, one for each request.
+            retrieved: what the towers found in the eligible sets.
+            eligible: what may be shown; what was bought before and lies outside it is left out.
+            customers_BD: the customers' vectors.
+            towers: ``w``.
+            most: how many candidates of each request to give back, at most.
+        """
+        requests, found = retrieved.rows_BK.shape
+        own_BO = np.array([shares.most_within(one) for shares, one in zip(again, eligible, strict=True)])
+        again_BW = np.empty((requests, found + REPEATED), np.float32)
+        for request, shares in enumerate(again):
+            self._look_up(shares, retrieved.rows_BK[request], own_BO[request], again_BW[request])
+        own_BOD = self._vectors_ND.take(own_BO, axis=0, mode="clip")
+        near_BW = np.concatenate([retrieved.scores_BK, (own_BOD @ customers_BD[:, :, None])[:, :, 0]], axis=1)
+        # The first retrieved is the nearest of the whole set, so no exponential can overflow.
+        near_BW -= np.maximum(retrieved.scores_BK[:, :1], _LOWEST)
+        np.exp(np.minimum(near_BW, 0, out=near_BW), out=near_BW)
+        # Without anything retrieved there is nothing to be near to; the exponentials of pads are 0.
+        nearest_B1 = retrieved.rows_BK[:, :1] >= 0
+        near_BW *= nearest_B1 / np.maximum(near_BW[:, : min(found, RETRIEVED)].sum(axis=1, keepdims=True), _TINY)
+        return weigh(np.concatenate([retrieved.rows_BK, own_BO], axis=1), again_BW, near_BW, towers, most)
+
+    def _look_up(
+        self,
+        shares: Shares,
+        retrieved_K: NDArray[np.int64],
+        own_O: NDArray[np.int64],
+        again_W: NDArray[np.float32],
+    ) -> None:
+        """Write the shares of what was retrieved and of a request's own; strike from these what was retrieved too."""
+        self._shares_N[shares.rows_R] = shares.shares_R
+        self._shares_N.take(retrieved_K, out=again_W[: len(retrieved_K)], mode="wrap")
+        self._shares_N[shares.rows_R] = 0
+        again_W[len(retrieved_K) :] = shares.most.shares_R
+        self._retrieved_N[retrieved_K] = True
+        own_O[self._retrieved_N.take(own_O, mode="wrap")] = -1
+        self._retrieved_N[retrieved_K] = False
 
 
 def weigh(
@@ -215,56 +251,6 @@ def _ranks(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.i
     several times faster than sorting by two keys.
     """
     return (scores.view(np.int32).astype(np.int64) << 32) - rows
-
-
-class _Bought(NamedTuple):
-    """What the requests of a batch bought before, end to end, with one place more that stands for nothing.
-
-    Attributes:
-        keys_P: ascending; one more than the row, shifted for each request by ``stride``.
-        rows_P, shares_P: as in the requests' ``Shares``; row 0 and share 0 at the last place.
-        most_BO: places of each request's largest shares, padded with the last place.
-        stride: one more than the catalogue has rows: the row -1 of a pad is nobody's key.
-    """
-
-    keys_P: NDArray[np.int64]
-    rows_P: NDArray[np.int64]
-    shares_P: NDArray[np.float32]
-    most_BO: NDArray[np.int64]
-    stride: int
-
-    @classmethod
-    def of(cls, again: Sequence[Shares], catalogue: int) -> Self:
-        stride, starts = catalogue + 1, [0, *accumulate(len(one.rows_R) for one in again)]
-        keys = [one.rows_R + (1 + request * stride) for request, one in enumerate(again)]
-        # A place among a request's own is told from a pad by its sign: pads stay negative when shifted.
-        most_BO = np.concatenate([one.most + start for one, start in zip(again, starts, strict=False)])
-        most_BO[most_BO < 0] = starts[-1]
-        return cls(
-            np.concatenate([*keys, [1 + len(again) * stride]]),
-            np.concatenate([*(one.rows_R for one in again), _NO_ROW]),
-            np.concatenate([*(one.shares_R for one in again), _NO_SHARE]),
-            most_BO.reshape(len(again), REPEATED),
-            stride,
-        )
-
-    def at(self, rows_BK: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The shares of given rows of each request, 0 for those never bought and for pads; which places they met."""
-        wanted_BK = rows_BK + np.arange(1, 1 + len(rows_BK) * self.stride, self.stride)[:, None]
-        places_BK = self.keys_P.searchsorted(wanted_BK)
-        met_BK = self.keys_P.take(places_BK) == wanted_BK
-        met_P = np.zeros(len(self.keys_P), np.bool_)
-        met_P[places_BK[met_BK]] = True
-        met_P[-1] = True
-        return self.shares_P.take(places_BK) * met_BK, met_P
-
-
-def _allowed(rows_BO: NDArray[np.int64], eligible: Sequence[EligibleSet]) -> NDArray[np.bool_]:
-    """Which rows each request's set contains."""
-    allowed_BO = np.empty(rows_BO.shape, np.bool_)
-    for request, one in enumerate(eligible):
-        allowed_BO[request] = one.contains(rows_BO[request])
-    return allowed_BO
 
 
 def popular(catalog: Catalog, rows_R: NDArray[np.integer], place: Place) -> Shares:

@@ -13,7 +13,7 @@ from embeddings.arrays import Ragged
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
 from embeddings.index.base import Plan
-from embeddings.scoring import Scored, Shares, bought_again, mix, nearness, popular, weigh
+from embeddings.scoring import Scored, Shares, bought_again, nearness, popular, weigh
 from serving.retrieve import NONE_ELIGIBLE, Ask, Retrieved, retrieve
 from serving.slot import Model
 
@@ -95,9 +95,7 @@ def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
     if retrieved.products is not None:
         sets = [NONE_ELIGIBLE if ask.products is None else ask.products for ask in asks]
         most = max(ask.most for ask in asks)
-        found = mix(
-            again, retrieved.products, sets, retrieved.customers_BD, model.bundle.vectors_ND, score.towers, most
-        )
+        found = model.mixer.mix(again, retrieved.products, sets, retrieved.customers_BD, score.towers, most)
         for request, rows in enumerate(_personal("product", found, asks, retrieved.products.plans_B, score.towers)):
             ranked[request] += rows
     if retrieved.offers is not None:

@@ -14,7 +14,7 @@ from embeddings.eligibility import Eligibility
 from embeddings.errors import CorruptBundle
 from embeddings.features import Situation, encode
 from embeddings.history import Histories
-from embeddings.scoring import RETRIEVED
+from embeddings.scoring import RETRIEVED, Mixer
 from embeddings.store import BundleStore
 from serving.popular import PopularRankings
 from serving.settings import Settings
@@ -34,6 +34,7 @@ class Model:
     bundle: ModelBundle
     eligibility: Eligibility
     popular: PopularRankings
+    mixer: Mixer
     live: LiveHistories
 
     @property
@@ -68,7 +69,7 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     # What a bundle holds lives as long as it does. Kept out of the collector's sight, it cannot slow a request.
     gc.collect()
     gc.freeze()
-    return Model(bundle, eligibility, PopularRankings(bundle.catalog), live)
+    return Model(bundle, eligibility, PopularRankings(bundle.catalog), Mixer(bundle.vectors_ND), live)
 
 
 def _warm(bundle: ModelBundle, eligibility: Eligibility, histories: Histories) -> None:

@@ -21,7 +21,7 @@ from embeddings.features import Situation, encode, gather
 from embeddings.history import Histories, History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
-from embeddings.scoring import RETRIEVED, ScoreParameters, bought_again, mix, most_popular, popular
+from embeddings.scoring import RETRIEVED, Mixer, ScoreParameters, bought_again, most_popular, popular
 from training.batches import Baskets
 from training.fit import Factors, Towers, customer_tensors
 
@@ -125,6 +125,7 @@ def evaluate(
     mixed: dict[float, list[NDArray[np.int64]]] = {share: [] for share in TOWER_SHARES}
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
+    mixer = Mixer(vectors_ND)
     for start in range(0, len(questions), _AT_ONCE):
         some = questions[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
@@ -140,7 +141,7 @@ def evaluate(
         ]
         again = [bought_again(one.past, one.situation.location, one.situation.moment, score) for one in some]
         for share, ranking in mixed.items():
-            rows_BK = mix(again, retrieved, sets, customers_BD, vectors_ND, share, K).rows_BK
+            rows_BK = mixer.mix(again, retrieved, sets, customers_BD, share, K).rows_BK
             ranking += [
                 rows_K if one.past.latest.shape[1] else rest
                 for one, rows_K, rest in zip(some, rows_BK, common, strict=True)

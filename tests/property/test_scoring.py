@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, History
 from embeddings.index.base import Candidates
-from embeddings.scoring import ScoreParameters, Shares, bought_again, mix
+from embeddings.scoring import Mixer, ScoreParameters, Shares, bought_again
 
 NOW = 1_750_000_000
 ROWS = 12
@@ -87,8 +87,8 @@ def test_mixing_ranks_the_union_of_both_sources_by_the_documented_score(
     rows_1K = np.array([nearest + [-1] * (5 - len(nearest))])
     inner_1K = np.array([[inner[row] if row >= 0 else -np.inf for row in rows_1K[0].tolist()]], np.float32)
     customer_1D = np.array([customer], np.float32)
-    found = mix(
-        [again], Candidates(rows_1K, inner_1K, ("exact",)), [eligible], customer_1D, vectors_ND, towers, most=ROWS
+    found = Mixer(vectors_ND).mix(
+        [again], Candidates(rows_1K, inner_1K, ("exact",)), [eligible], customer_1D, towers, most=ROWS
     )
 
     candidates = set(nearest) | (set(own) & allowed)

@@ -13,7 +13,7 @@ from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.index.base import Candidates
 from embeddings.index.exact import ExactIndex
-from embeddings.scoring import REPEATED, ScoreParameters, Shares, bought_again, mix, nearness, popular
+from embeddings.scoring import REPEATED, Mixer, ScoreParameters, Shares, bought_again, nearness, popular
 from embeddings.vocabulary import Vocabulary
 
 DAY = 86_400
@@ -123,12 +123,21 @@ def test_of_nothing_nothing_is_near():
 
 def test_the_largest_shares_are_found():
     order = np.random.default_rng(0).permutation(3 * REPEATED)
-    assert set(Shares(np.arange(3 * REPEATED), order.astype(np.float32)).most) == set(
-        np.flatnonzero(order >= 2 * REPEATED)
-    )
+    most = Shares(np.arange(3 * REPEATED), order.astype(np.float32)).most
+    assert dict(zip(most.rows_R.tolist(), most.shares_R.tolist(), strict=True)) == {
+        row: order[row] for row in np.flatnonzero(order >= 2 * REPEATED).tolist()
+    }
     few = Shares(np.arange(9), np.ones(9, np.float32)).most
-    assert (few.shape, few[:9].tolist()) == ((REPEATED,), list(range(9)))
-    assert (few[9:] < -(2**40)).all()
+    assert few.rows_R.tolist() == [*range(9), *[-1] * (REPEATED - 9)]
+    assert few.shares_R.sum() == 9
+
+
+def test_what_lies_in_a_set_is_found_for_as_many_sets_as_there_are():
+    shares = Shares(np.arange(20), np.ones(20, np.float32))
+    for _ in range(2):
+        for step in range(1, 15):
+            found = shares.most_within(eligible(range(0, 20, step)))
+            assert found[found >= 0].tolist() == list(range(0, 20, step))
 
 
 def test_shares_are_kept_by_location_and_parameters_and_only_from_the_newest_purchase_on():
@@ -155,8 +164,8 @@ def mixed(
     """Rows, scores and both terms of the only request of a batch, without pads."""
     rows_1K = np.array([[*retrieved, -1]])
     inner_1K = np.where(rows_1K < 0, -np.inf, (VECTORS @ CUSTOMER)[rows_1K]).astype(np.float32)
-    found = mix(
-        [own], Candidates(rows_1K, inner_1K, ("exact",)), [eligible(allowed)], CUSTOMER[None], VECTORS, towers, most
+    found = Mixer(VECTORS).mix(
+        [own], Candidates(rows_1K, inner_1K, ("exact",)), [eligible(allowed)], CUSTOMER[None], towers, most
     )
     kept = int((found.rows_BK >= 0).sum())
     assert not any(column_BK[:, kept:].any() for column_BK in found[1:])
@@ -216,11 +225,12 @@ def test_requests_of_a_batch_do_not_meet():
     again = [OWN, nothing, many, OWN]
     sets = [eligible(range(300)), eligible(range(0, 300, 3)), eligible(range(7, 250)), eligible([1])]
     found = ExactIndex(vectors_ND).search(customers_BD, 64, sets)
-    together = mix(again, found, sets, customers_BD, vectors_ND, 0.3, 20)
+    mixer = Mixer(vectors_ND)
+    together = mixer.mix(again, found, sets, customers_BD, 0.3, 20)
     for b in range(4):
         these = slice(b, b + 1)
         one = Candidates(found.rows_BK[these], found.scores_BK[these], found.plans_B[these])
-        alone = mix(again[these], one, sets[these], customers_BD[these], vectors_ND, 0.3, 20)
+        alone = mixer.mix(again[these], one, sets[these], customers_BD[these], 0.3, 20)
         assert [column_BK[b].tobytes() for column_BK in together] == [column_1K[0].tobytes() for column_1K in alone]
 
 
