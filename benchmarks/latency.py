@@ -13,7 +13,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
@@ -25,6 +24,7 @@ from benchmarks.peers import PEERS
 from benchmarks.peers.stack import Past
 from benchmarks.plan import Stage
 from benchmarks.release import release
+from benchmarks.report import write_report
 from benchmarks.samples import Samples
 from benchmarks.server import Served, launch, serve
 from benchmarks.traffic import ANONYMOUS, CHANNELS, EVENTS, RECOMMEND, Call, Traffic, evenly, recommend_call, traffic
@@ -122,8 +122,7 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
         "machine": machine.describe(),
         "summary": figures,
     }
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_report(json_file, report)
     plot.latency(
         json_file.with_suffix(".png"),
         curves,

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from benchmarks import machine
 from benchmarks.release import UNTIL, purchase_lines, release
-from benchmarks.report import Table
+from benchmarks.report import Table, write_report
 from benchmarks.server import serve
 from embeddings.bundle import read_manifest
 from embeddings.metrics import ndcg_at, recall_at
@@ -79,8 +79,7 @@ def run(store: Path, json_file: Path) -> Mapping[str, Mapping[str, float]]:
         "server": {"ready_seconds": round(served.ready_seconds, 2), "resident_mib": round(resident_mib)},
         "machine": machine.describe(),
     }
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_report(json_file, report)
     table = Table("next basket, first after the cut-off", ["method", f"NDCG@{K}", f"Recall@{K}"])
     for method, figures in results.items():
         table.add(method, f"{figures['ndcg@10']:.4f}", f"{figures['recall@10']:.4f}")

@@ -1,9 +1,17 @@
-"""Results for people: a table on the terminal."""
+"""Results: JSON for programs, and a table on the terminal for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.table import Table as RichTable
+
+
+def write_report(json_file: Path, report: Mapping[str, object]) -> None:
+    """Write everything that was measured, making the folder if it is not there."""
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
 
 
 class Table:

@@ -11,7 +11,6 @@ from hashlib import file_digest
 from pathlib import Path
 
 import faiss
-import msgspec
 import numpy as np
 from msgspec import Struct
 from rich.console import Console
@@ -20,6 +19,7 @@ from rich.progress import track
 from benchmarks import clusters, machine, plot, search_costs, search_cuda
 from benchmarks.peers.stack import Past
 from benchmarks.release import release
+from benchmarks.report import write_report
 from benchmarks.search_cells import Catalogue, K, Repetitions, flat_index, growth, measure
 from benchmarks.search_outcome import Cell, print_table, summary
 from embeddings.bundle import FLAT_INDEX, IVF_INDEX
@@ -125,8 +125,7 @@ def run(store: Path, json_file: Path, *, quick: bool, device: Device) -> Mapping
         "costs": measured_costs,
         "summary": figures,
     }
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_report(json_file, report)
     plot.search(json_file.with_suffix(".png"), cells)
     print_table(cells, figures)
     return figures

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.random import Generator
 
+from benchmarks.peers.flat_bitmap_peer import selecting
 from benchmarks.search_outcome import Cell, Growth
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.index.base import F32, I64, PAD_ROW, PAD_SCORE
@@ -100,13 +101,6 @@ def fresh_sets(eligible: EligibleSet, rows: int, random: Generator) -> Iterator[
     count = min(_MOST_FRESH_SETS, rows - 1)
     for by in random.choice(rows - 1, count, replace=False).tolist():
         yield shifted(eligible, by + 1, rows)
-
-
-def selecting(eligible: EligibleSet, rows: int) -> Any:
-    """FAISS's search parameters that let only the set pass; its wrappers keep selector and bits alive."""
-    allowed_N = np.zeros(rows, np.bool_)
-    allowed_N[eligible.rows_N] = True
-    return _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little")))
 
 
 def oracle(vectors_ND: F32, queries_BD: F32, k: int, eligible: EligibleSet | None, chunk: int = _CHUNK) -> I64:

@@ -11,12 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
 from benchmarks import clusters, machine
-from benchmarks.report import Table
+from benchmarks.report import Table, write_report
 from embeddings.errors import DeviceUnavailable
 from embeddings.index.base import F32, I64
 
@@ -90,8 +89,7 @@ def run(json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
         "ways": ways,
         "summary": figures,
     }
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_report(json_file, report)
     table = Table("search of all rows on the GPU", ["way", "p50 ms, 1", "p50 ms, 64", "bandwidth share", "equal rows"])
     for name, way in ways.items():
         times = (f"{way.p50_ms[batch]:.3f}" for batch in _BATCHES)

@@ -14,7 +14,7 @@ from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
 from embeddings.index.base import Plan
 from embeddings.scoring import Scored, Shares, bought_again, nearness, popular, weigh
-from serving.retrieve import NONE_ELIGIBLE, Ask, Retrieved, retrieve
+from serving.retrieve import Ask, Retrieved, retrieve, to_search
 from serving.slot import Model
 
 Kind = Literal["product", "offer"]
@@ -93,7 +93,7 @@ def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
     again = [bought_again(ask.history, ask.situation.location, ask.situation.moment, score) for ask in asks]
     ranked: list[list[Ranked]] = [[] for _ in asks]
     if retrieved.products is not None:
-        sets = [NONE_ELIGIBLE if ask.products is None else ask.products for ask in asks]
+        sets = [to_search(ask.products) for ask in asks]
         most = max(ask.most for ask in asks)
         found = model.mixer.mix(again, retrieved.products, sets, retrieved.customers_BD, score.towers, most)
         for request, rows in enumerate(_personal("product", found, asks, retrieved.products.plans_B, score.towers)):

@@ -57,8 +57,7 @@ class Retrieved(NamedTuple):
     offers: Candidates | None
 
 
-NONE_ELIGIBLE = EligibleSet.of(np.zeros(0, np.int32), FOREVER)
-"""Stands in a batch for the set of a kind that a request does not ask for."""
+_NONE_ELIGIBLE = EligibleSet.of(np.zeros(0, np.int32), FOREVER)
 
 
 def retrieve(asks: Sequence[Ask]) -> Retrieved:
@@ -68,11 +67,12 @@ def retrieve(asks: Sequence[Ask]) -> Retrieved:
     customers_BD = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
     products = offers = None
     if any(ask.products is not None for ask in asks):
-        products = bundle.products.search(customers_BD, k, [_set(ask.products) for ask in asks])
+        products = bundle.products.search(customers_BD, k, [to_search(ask.products) for ask in asks])
     if any(ask.offers is not None for ask in asks):
-        offers = bundle.offers.search(customers_BD, k, [_set(ask.offers) for ask in asks])
+        offers = bundle.offers.search(customers_BD, k, [to_search(ask.offers) for ask in asks])
     return Retrieved(customers_BD, products, offers)
 
 
-def _set(eligible: EligibleSet | None) -> EligibleSet:
-    return NONE_ELIGIBLE if eligible is None else eligible
+def to_search(eligible: EligibleSet | None) -> EligibleSet:
+    """The set of a kind; an empty one stands in a batch for a kind that a request does not ask for."""
+    return _NONE_ELIGIBLE if eligible is None else eligible

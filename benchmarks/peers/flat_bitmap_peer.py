@@ -12,6 +12,13 @@ from embeddings.eligible import EligibleSet
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 
 
+def selecting(eligible: EligibleSet, rows: int) -> Any:
+    """FAISS's search parameters that let only the set pass; its wrappers keep selector and bits alive."""
+    allowed_N = np.zeros(rows, np.bool_)
+    allowed_N[eligible.rows_N] = True
+    return _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little")))
+
+
 class FlatBitmapPeer:
     """One flat index over everything, and a bitmap per eligible set, kept."""
 
@@ -27,17 +34,10 @@ class FlatBitmapPeer:
         """See `Peer.top`."""
         parameters = self._parameters.get(eligible.fingerprint)
         if parameters is None:
-            parameters = self._parameters[eligible.fingerprint] = self._selecting(eligible)
+            parameters = self._parameters[eligible.fingerprint] = selecting(eligible, self._size)
         query_1D = self._customers_CD[customer : customer + 1]
         scores_1K, rows_1K = self._index.search(query_1D, k, params=parameters)
         return rows_1K[0].tolist(), scores_1K[0].tolist()
-
-    def _selecting(self, eligible: EligibleSet) -> Any:
-        """Search parameters that let only the set pass; FAISS' wrappers keep the selector and its bitmap alive."""
-        allowed_N = np.zeros(self._size, np.bool_)
-        allowed_N[eligible.rows_N] = True
-        selector = _faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))
-        return _faiss.SearchParameters(sel=selector)
 
 
 def build(past: Past) -> FlatBitmapPeer:

@@ -15,7 +15,7 @@ from embeddings.eligible import RowArray
 from embeddings.errors import DeviceUnavailable, UnsupportedSearch
 from embeddings.index.base import F32, I64
 from embeddings.index.flat import LARGEST_HALF
-from embeddings.index.score import ROWS_A_LOOK, largest_norm, norms
+from embeddings.index.score import farthest, largest_norm, norms
 
 # The largest k that classic FAISS GPU search selects.
 CUDA_MAX_K = 2_048
@@ -49,7 +49,7 @@ class DeviceCopies:
         self._vectors_ND = vectors_ND
         self.longest = largest_norm(vectors_ND)
         self.halved = self.longest <= LARGEST_HALF
-        self.astray = _halving(vectors_ND) if self.halved else 0.0
+        self.astray = farthest(vectors_ND, _rounded) if self.halved else 0.0
         self.row_bytes = vectors_ND.shape[1] * (2 if self.halved else 4)
         self.whole = gpu_index(vectors_ND, self._resources, self.halved)
 
@@ -112,10 +112,6 @@ def gpu_index(vectors_ND: F32, resources: Any, halved: bool) -> Any:
     return index
 
 
-def _halving(vectors_ND: F32) -> float:
-    """How far the nearest half-precision numbers lie from a vector, at most."""
-    farthest = 0.0
-    for start in range(0, len(vectors_ND), ROWS_A_LOOK):
-        some_ND = vectors_ND[start : start + ROWS_A_LOOK]
-        farthest = max(farthest, float(norms(some_ND.astype(np.float16).astype(np.float32) - some_ND).max()))
-    return farthest
+def _rounded(_: int, vectors_ND: F32) -> F32:
+    """The nearest half-precision numbers, which FAISS copies."""
+    return vectors_ND.astype(np.float16).astype(np.float32)

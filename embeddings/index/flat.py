@@ -15,7 +15,7 @@ import numpy as np
 from embeddings.eligible import RowArray
 from embeddings.errors import CorruptBundle
 from embeddings.index.base import F32, I64, checked_vectors
-from embeddings.index.score import ROWS_A_LOOK, largest_norm, norms
+from embeddings.index.score import farthest, largest_norm
 
 # Beyond this a number has no half-precision neighbour.
 LARGEST_HALF = 65_504.0
@@ -47,7 +47,7 @@ class HostCopies:
         self.whole = (
             flat_index(vectors_ND, self.longest) if stored is None else read_mapped(stored, _KINDS, vectors_ND.shape)
         )
-        self.astray = _astray(self.whole, vectors_ND)
+        self.astray = farthest(vectors_ND, lambda start, some_MD: self.whole.reconstruct_n(start, len(some_MD)))
         self.row_bytes: int = self.whole.code_size
         held = len(vectors_ND) * self.row_bytes
         # A view: its memory lives as long as the index.
@@ -125,12 +125,3 @@ def _empty(dimensions: int, full: bool) -> Any:
     if full:
         return _faiss.IndexFlatIP(dimensions)
     return _faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-
-
-def _astray(index: Any, vectors_ND: F32) -> float:
-    """The largest distance between a vector and the index's copy of it."""
-    farthest = 0.0
-    for start in range(0, len(vectors_ND), ROWS_A_LOOK):
-        some_ND = vectors_ND[start : start + ROWS_A_LOOK]
-        farthest = max(farthest, float(norms(index.reconstruct_n(start, len(some_ND)) - some_ND).max()))
-    return farthest

@@ -4,6 +4,7 @@ Shapes: B queries, N rows, D dimensions, K rows scored per query, P rows propose
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -75,6 +76,20 @@ def largest_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
             )
         longest = max(longest, float(norms_M.max()))
     return longest
+
+
+def farthest(vectors_ND: F32, copied: Callable[[int, F32], F32]) -> float:
+    """The largest distance between a vector and its copy; 0 where there is none.
+
+    Args:
+        vectors_ND: looked at some rows at a time.
+        copied: the copies of some of them, given the first one's row and the vectors themselves.
+    """
+    found = 0.0
+    for start in range(0, len(vectors_ND), ROWS_A_LOOK):
+        some_MD = vectors_ND[start : start + ROWS_A_LOOK]
+        found = max(found, float(norms(copied(start, some_MD) - some_MD).max()))
+    return found
 
 
 def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, halved: bool = False) -> F64:

@@ -10,6 +10,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from benchmarks import clusters
+from benchmarks.peers.flat_bitmap_peer import selecting
 from benchmarks.search_cells import (
     Catalogue,
     Repetitions,
@@ -21,7 +22,6 @@ from benchmarks.search_cells import (
     oracle,
     random_set,
     recall,
-    selecting,
     shifted,
 )
 from benchmarks.search_costs import line, overtakes
