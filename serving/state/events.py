@@ -165,8 +165,8 @@ class EventStore:
                     group.append(self._waiting.popleft())
                 try:
                     await self._insert(group)
-                except asyncpg.PostgresError:
-                    # One request's values are refused by PostgreSQL: the others must not pay for them.
+                except Exception:  # whatever it is, every request must be answered
+                    # Mostly one request's values are refused by PostgreSQL: the others must not pay for them.
                     for one in group:
                         await self._insert_alone(one)
         finally:
@@ -175,7 +175,7 @@ class EventStore:
     async def _insert_alone(self, one: _Waiting) -> None:
         try:
             await self._insert([one])
-        except asyncpg.PostgresError as error:
+        except Exception as error:
             one[1].set_exception(error)
 
     async def _insert(self, group: Sequence[_Waiting]) -> None:
