@@ -105,6 +105,12 @@ def workers(server: Server) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children()
 
 
+def heir(server: Server, doomed: psutil.Process, steady: psutil.Process) -> psutil.Process | None:
+    """The worker that has taken the place of the doomed one, if it is there."""
+    found = workers(server)  # looked at once: from one look to the next a process can end or begin
+    return None if doomed in found else next((worker for worker in found if worker != steady), None)
+
+
 @contextmanager
 def lines(server: Server, each: int = 1) -> Generator[list[Line]]:
     """So many connections to every worker, one worker after the other."""
@@ -210,9 +216,9 @@ def test_what_was_counted_outlives_a_worker_and_a_model(brittle: Server):
                 line.recommend("c017")
     before = counted()
     assert min(before) >= 20
-    doomed = workers(brittle)[0]
+    doomed, steady = workers(brittle)
     doomed.kill()
-    eventually(lambda: doomed not in workers(brittle) and len(workers(brittle)) == 2, "another worker")
+    eventually(lambda: heir(brittle, doomed, steady), "another worker")
     assert all(after >= one for after, one in zip(counted(), before, strict=True))
     release(brittle.store, "second", 0.125)
     eventually(lambda: brittle.metric("opportune_model", version="second") == 2, "both workers to swap")
@@ -267,13 +273,11 @@ def test_a_killed_worker_is_replaced_while_others_answer(brittle: Server):
     assert line.report(event("survivor", "p050", SOON))["accepted"] == 1
     doomed.kill()
 
-    def replaced() -> list[psutil.Process]:
+    def replaced() -> psutil.Process | None:
         assert line.bought("survivor", "p050") == 1
-        found = workers(brittle)
-        return found if len(found) == 2 and doomed not in found else []
+        return heir(brittle, doomed, steady)
 
-    (heir,) = [worker for worker in eventually(replaced, "another worker") if worker != steady]
-    new_line = Line(brittle, heir)
+    new_line = Line(brittle, eventually(replaced, "another worker"))
     assert new_line.bought("survivor", "p050") == 1
     assert new_line.report(event("survivor", "p050", SOON))["accepted"] == 1
     assert line.bought("survivor", "p050") == 2
@@ -285,9 +289,8 @@ def test_a_replaced_worker_begins_with_the_release_that_the_others_have_taken(br
     eventually(lambda: brittle.metric("opportune_model", version="second") == 2, "both workers to swap")
     doomed, steady = workers(brittle)
     doomed.kill()
-    eventually(lambda: len(workers(brittle)) == 2 and doomed not in workers(brittle), "another worker")
-    (heir,) = [worker for worker in workers(brittle) if worker != steady]
-    assert json.loads(Line(brittle, heir).get("/v1/model"))["version"] == "second"
+    another = eventually(lambda: heir(brittle, doomed, steady), "another worker")
+    assert json.loads(Line(brittle, another).get("/v1/model"))["version"] == "second"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
