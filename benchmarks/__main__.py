@@ -22,9 +22,9 @@ def main() -> None:
 
 
 def _quality(arguments: argparse.Namespace) -> int:
-    from benchmarks import quality  # noqa: PLC0415 - each suite's libraries are its own
+    from benchmarks.quality import run as quality  # noqa: PLC0415 - each suite's libraries are its own
 
-    quality.run(arguments.store, arguments.json)
+    quality.run(arguments.store, arguments.json, arguments.task.split(",") if arguments.task else tuple(quality.TASKS))
     return 0
 
 
@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     latency.add_argument("--quick", action="store_true", help="within five minutes; the same figures, less settled")
     latency.set_defaults(run=_latency)
-    quality = suites.add_parser("quality", help="next baskets of Complete Journey, asked for over HTTP")
+    quality = suites.add_parser("quality", help="what Complete Journey's households really did next, beside baselines")
+    quality.add_argument(
+        "--task", help="some of next-basket, novel, completion, new-products, coupons, with commas; all by default"
+    )
     quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
     quality.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     quality.set_defaults(run=_quality)

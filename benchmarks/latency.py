@@ -8,9 +8,7 @@ from collections.abc import Generator as Yields
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import copyfile
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +21,7 @@ from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, print
 from benchmarks.peers import PEERS
 from benchmarks.peers.stack import Past
 from benchmarks.plan import Stage
-from benchmarks.release import release
+from benchmarks.release import own_state, release
 from benchmarks.report import write_report
 from benchmarks.samples import Samples
 from benchmarks.server import Served, launch, serve
@@ -59,9 +57,16 @@ class _Round(NamedTuple):
     recommendations: Samples
 
 
-class _Pair(NamedTuple):
+class _Servers(NamedTuple):
+    """Those that take turns.
+
+    Attributes:
+        towers: the service with neither ranker nor any source but the towers.
+    """
+
     service: Served
     floor: Served
+    towers: Served
 
 
 def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
@@ -77,16 +82,16 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
     version = release(store)
     past, mixed = Past.open(store), traffic()
     units_ND = np.load(BundleStore(store).bundle(version) / "vectors" / "products-unit.npy")
-    with generator(cores.choose()) as load, _own_state(store, version) as own:
+    with generator(cores.choose()) as load, own_state(store, version) as own:
         with serve(own, "--clock", "replay", core=load.cores.server) as service:
             body_bytes = _usual_bytes(service, mixed)
-            with _floor(own, body_bytes, load) as floor:
-                pair = _Pair(service, floor)
-                for served in pair:
+            with _floor(own, body_bytes, load) as floor, _towers(store, version, load) as towers:
+                servers = _Servers(service, floor, towers)
+                for served in servers:
                     _warm_up(load, served, mixed.calls, effort)
-                service_at, floor_at = _saturations(load, pair, mixed, effort)
+                service_at, floor_at, towers_at = _saturations(load, servers, mixed, effort)
                 before = metrics.scrape(service)
-                service_half, floor_half, curves = _half_loads(load, pair, mixed.calls, service_at.rps, effort)
+                service_half, floor_half, curves = _half_loads(load, servers, mixed.calls, service_at.rps, effort)
                 loop_lag = metrics.loop_lag(before, metrics.scrape(service))
             overload = _overload(load, service, mixed.calls, service_at.rps, service_half, effort)
             fidelity = service_fidelity(service, past, units_ND, evenly(mixed.asked, effort.checked))
@@ -94,7 +99,7 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
         peers = {name: _peer(load, name, own, past, mixed, effort) for name in PEERS}
         ceiling = load.ceiling(mixed.recommendations(), 64, effort.saturation_seconds, body_bytes)
         pinned = load.cores
-    figures = summary(service_at, floor_at, service_half, floor_half, overload, fidelity, peers)
+    figures = summary(service_at, floor_at, towers_at, service_half, floor_half, overload, fidelity, peers)
     report = {
         "suite": "latency",
         "quick": quick,
@@ -118,6 +123,7 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
             "fidelity": fidelity,
         },
         "floor": {"saturation": floor_at, "half_load": floor_half},
+        "towers_alone": {"saturation": towers_at},
         "peers": peers,
         "machine": machine.describe(),
         "summary": figures,
@@ -134,21 +140,16 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
 
 
 @contextmanager
-def _own_state(store: Path, version: str) -> Yields[Path]:
-    """The same release with an event store of its own, so that replayed events stay out of the other suites."""
-    with TemporaryDirectory(prefix="latency-", dir=store, ignore_cleanup_errors=True) as name:
-        own = Path(name)
-        for folder in ("bundles", "histories"):
-            (own / folder).symlink_to((store / folder).resolve())
-        copyfile(store / "CURRENT", own / "CURRENT")
-        assert BundleStore(own).current() == version  # noqa: S101 - nobody else writes to the suites' store
-        yield own
-
-
-@contextmanager
 def _floor(folder: Path, body_bytes: int, load: Generator) -> Yields[Served]:
     module = ["benchmarks.peers", "floor", "--body-bytes", str(body_bytes)]
     with launch(module, folder / "floor.log", load.cores.server) as served:
+        yield served
+
+
+@contextmanager
+def _towers(store: Path, version: str, load: Generator) -> Yields[Served]:
+    options = ["--clock", "replay", "--sources", "towers", "--no-ranker"]
+    with own_state(store, version) as own, serve(own, *options, core=load.cores.server) as served:
         yield served
 
 
@@ -161,10 +162,12 @@ def _warm_up(load: Generator, served: Served, calls: Sequence[Call], effort: Eff
     load.run(served.port, calls, [Stage(effort.warm_up_seconds, effort.connections[0])])
 
 
-def _saturations(load: Generator, pair: _Pair, mixed: Traffic, effort: Effort) -> tuple[Saturation, Saturation]:
-    rounds = [[_ramp(load, served, mixed, effort) for served in pair] for _ in range(effort.rounds)]
-    service, floor = ([one[place] for one in rounds] for place in range(2))
-    return _saturation(service, effort), _saturation(floor, effort)
+def _saturations(
+    load: Generator, servers: _Servers, mixed: Traffic, effort: Effort
+) -> tuple[Saturation, Saturation, Saturation]:
+    rounds = [[_ramp(load, served, mixed, effort) for served in servers] for _ in range(effort.rounds)]
+    service, floor, towers = (_saturation([one[place] for one in rounds], effort) for place in range(3))
+    return service, floor, towers
 
 
 def _ramp(load: Generator, served: Served, mixed: Traffic, effort: Effort) -> _Round:
@@ -196,9 +199,10 @@ def _skipped(effort: Effort) -> float:
 
 
 def _half_loads(
-    load: Generator, pair: _Pair, calls: Sequence[Call], saturation: float, effort: Effort
+    load: Generator, servers: _Servers, calls: Sequence[Call], saturation: float, effort: Effort
 ) -> tuple[HalfLoad, HalfLoad, dict[str, Samples]]:
     stages = [Stage(effort.half_load_seconds, effort.overload_connections, saturation * _HALF)]
+    pair = servers.service, servers.floor
     rounds = [[load.run(served.port, calls, stages) for served in pair] for _ in range(effort.rounds)]
     service, floor = (Samples.joined([one[place] for one in rounds]) for place in range(2))
     curves = {"opportune": _recommendations(service), "empty endpoint": _recommendations(floor)}

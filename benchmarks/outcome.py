@@ -76,6 +76,7 @@ class PeerResult(Struct, frozen=True):
 def summary(
     service_at: Saturation,
     floor_at: Saturation,
+    towers_at: Saturation,
     service_half: HalfLoad,
     floor_half: HalfLoad,
     overload: Overload,
@@ -91,6 +92,7 @@ def summary(
     return {
         "rps_vs_floor": _ratio(service_at.rps, floor_at.rps),
         "rps_vs_floor_without_events": _ratio(service_at.recommendations_rps, floor_at.recommendations_rps),
+        "rps_vs_towers_alone": _ratio(service_at.rps, towers_at.rps),
         "p99_vs_floor_at_half_load": _ratio(service_half.latencies.p99, floor_half.latencies.p99),
         "overload_p99_vs_half_load": _ratio(overload.accepted.p99, service_half.latencies.p99),
         "errors": _others(service_at.statuses, success)

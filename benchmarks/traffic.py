@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from benchmarks.release import UNTIL, purchase_lines
+from benchmarks.quality.journey import purchase_lines
+from benchmarks.release import UNTIL
 
 K = 10
 CHANNELS = {"store": 0.7, "web": 0.1, "app": 0.1, "mailer": 0.1}

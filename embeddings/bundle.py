@@ -2,11 +2,14 @@
 
     manifest.json        what it is, what it was measured at, and the SHA-256 of every other file
     catalog/             products, offers, locations, promotion plan
-    vectors/             products.npy, products-unit.npy, offers.npy: float32, memory-mapped
+    vectors/             products.npy, products-unit.npy: float32, memory-mapped
     products.faiss       the FAISS index over all product vectors
     products.ivf.faiss   the same cut into cells, and products.ivf.radii.npy; only for large catalogues
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
+    statistics/          what past purchases say about each product
+    ranker.onnx          facts of a candidate -> probability
+    offers.onnx          facts of an offer -> log-odds
 
 It holds no personal data. Histories lie apart, in a folder with a manifest of its own.
 """
@@ -25,18 +28,20 @@ from numpy.typing import NDArray
 from embeddings.arrays import load_array
 from embeddings.catalog import Catalog
 from embeddings.device import Device
-from embeddings.encoders import CustomerEncoder
+from embeddings.encoders import CustomerEncoder, RankerSession
 from embeddings.errors import CorruptBundle
 from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
-from embeddings.scoring import ScoreParameters
+from embeddings.statistics import Statistics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalog"
-PRODUCT_VECTORS, UNIT_VECTORS, OFFER_VECTORS = "vectors/products.npy", "vectors/products-unit.npy", "vectors/offers.npy"
+PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
 FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
 CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
+RANKER, OFFER_RANKER = "ranker.onnx", "offers.onnx"
+STATISTICS = "statistics"
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -67,7 +72,6 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     """What a release is.
 
     Attributes:
-        score: the parameters of the documented score, ``towers`` chosen on the validation window.
         metrics: by method, then by metric, on the validation window before the cut-off.
     """
 
@@ -77,7 +81,6 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     seed: int
     dimensions: int
     history_length: int
-    score: ScoreParameters
     recipe: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     libraries: dict[str, str]
@@ -142,27 +145,29 @@ class ModelBundle:
     """A verified release, ready to answer; immutable once opened.
 
     Attributes:
+        ranker, offer_ranker: of products and of offers; None in a release of embeddings alone, which has no offers and
+            whose towers order what they retrieve.
         vectors_ND: product vectors, memory-mapped.
         products: search over product vectors by inner product with a customer vector.
         similar: search over product vectors of length one, so that inner product is cosine.
         units_ND: those vectors of length one, memory-mapped.
-        offers: search over offer vectors, each the mean of its products' vectors.
     """
 
     manifest: Manifest
     catalog: Catalog
+    statistics: Statistics
     customer_encoder: CustomerEncoder
+    ranker: RankerSession | None
+    offer_ranker: RankerSession | None
     vectors_ND: NDArray[np.float32]
     units_ND: NDArray[np.float32]
-    offer_vectors_OD: NDArray[np.float32]
     products: PlannedIndex
     similar: PlannedIndex
-    offers: PlannedIndex
 
     @property
     def degraded(self) -> str | None:
         """Why the CPU searches in place of the device that was asked for; None while it need not."""
-        return self.products.degraded or self.similar.degraded or self.offers.degraded
+        return self.products.degraded or self.similar.degraded
 
     @classmethod
     def open(cls, folder: Path, device: Device, cache_bytes: int) -> Self:
@@ -171,7 +176,7 @@ class ModelBundle:
         Args:
             folder: a published bundle.
             device: where vectors are searched and customers encoded.
-            cache_bytes: how much memory the indexes of eligible sets may take, for all three searches together.
+            cache_bytes: how much memory the indexes of eligible sets may take, for both searches together.
 
         Raises:
             CorruptBundle: a file is missing, truncated, altered or of another format.
@@ -180,25 +185,30 @@ class ModelBundle:
         """
         manifest = read_manifest(folder)
         verify(folder, manifest)
-        vectors_ND, units_ND, offer_vectors_OD = (
-            load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS, OFFER_VECTORS)
-        )
+        vectors_ND, units_ND = (load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS))
+        catalog = Catalog.load(folder / CATALOG)
+        ranked = RANKER in manifest.files
         return cls(
             manifest=manifest,
-            catalog=Catalog.load(folder / CATALOG),
+            catalog=catalog,
+            statistics=Statistics.load(folder / STATISTICS)
+            if ranked
+            else Statistics.none(
+                len(catalog.products.ids), len(catalog.locations.assortment.values), len(catalog.offers.ids)
+            ),
             customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
+            ranker=RankerSession(folder / RANKER, device, "probabilities") if ranked else None,
+            offer_ranker=RankerSession(folder / OFFER_RANKER, device, "logits") if ranked else None,
             vectors_ND=vectors_ND,
             units_ND=units_ND,
-            offer_vectors_OD=offer_vectors_OD,
             products=PlannedIndex(
                 vectors_ND,
                 device,
-                cache_bytes // 2,
+                cache_bytes * 3 // 4,
                 stored=folder / FLAT_INDEX,
                 ivf=folder / IVF_INDEX if IVF_INDEX in manifest.files else None,
             ),
             similar=PlannedIndex(units_ND, device, cache_bytes // 4),
-            offers=PlannedIndex(offer_vectors_OD, device, cache_bytes // 4),
         )
 
 

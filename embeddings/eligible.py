@@ -61,6 +61,15 @@ class EligibleSet(NamedTuple):
         view_N.flags.writeable = False
         return cls(view_N, _fingerprint(view_N), valid_until)
 
+    def among(self, rows_R: RowArray) -> Self:
+        """The part of the set that some rows, in any order, make up."""
+        rows: npt.NDArray[np.int64] = np.unique(rows_R).astype(np.int64)
+        return self.of(rows[self.contains(rows)], self.valid_until)
+
+    def without(self, rows_R: RowArray) -> Self:
+        """The set but for some rows."""
+        return self.of(np.setdiff1d(self.rows_N, rows_R, assume_unique=True), self.valid_until)
+
     def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
         """Which of some rows belong to the set; (R,)."""
         if not len(self.rows_N):

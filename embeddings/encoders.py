@@ -5,7 +5,7 @@ Letters: B customers, L events, D dimensions, A attributes, K products.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -65,6 +65,25 @@ class CustomerEncoder:
             },
         )
         return vectors_BD
+
+
+class RankerSession:
+    """Facts of candidates in, one number for each out.
+
+    Args:
+        path: of the model.
+        device: where to run it.
+        output: what the number is: probabilities, or logits.
+    """
+
+    def __init__(self, path: Path, device: Device, output: Literal["probabilities", "logits"]) -> None:
+        self._session = open_session(path, device)
+        self._outputs = [output]
+
+    def rank(self, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A number (M) for each of some candidates, in the order of ``facts.FACTS`` or ``offers.OFFER_FACTS``."""
+        (found_M,) = self._session.run(self._outputs, {"facts": facts_MF})
+        return found_M
 
 
 class ProductEncoder:

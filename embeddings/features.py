@@ -80,9 +80,19 @@ def _codes(situation: Situation) -> tuple[int, int, int, int]:
     return (
         channel + 1,
         location + 1,
-        (moment // _DAY + _THURSDAY) % WEEKDAYS + 1,
-        moment % _DAY // _HOUR + 1,
+        weekday_of(moment) + 1,
+        int(hour_of(moment)) + 1,
     )
+
+
+def weekday_of(moment: int) -> int:
+    """The day of the week in UTC, Monday 0."""
+    return (moment // _DAY + _THURSDAY) % WEEKDAYS
+
+
+def hour_of(moment: int) -> float:
+    """The hour of the day in UTC, with its fraction."""
+    return moment % _DAY / _HOUR
 
 
 def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:

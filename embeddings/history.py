@@ -34,7 +34,7 @@ EVENT = np.dtype(
 Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
-PURCHASE = EVENT_CODES["purchase"]
+PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
 _IMPRESSION, _DISMISSAL = EVENT_CODES["impression"], EVENT_CODES["dismissal"]
 
 
@@ -79,6 +79,10 @@ class History:
         places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
         return replace(self, events_E=np.insert(self.events_E, places_E, added_E))
 
+    def before(self, moment: int) -> "History":
+        """The history with only what happened before a moment, in seconds since 1970 UTC."""
+        return replace(self, events_E=self.events_E[: int(self.events_E["at"].searchsorted(moment))])
+
     @cached_property
     def latest(self) -> NDArray[np.int64]:
         """What the customer tower reads: products, types and moments (3, E) of the telling events, the newest first.
@@ -90,11 +94,6 @@ class History:
         telling_E = (events_E["product"] >= 0) & (events_E["type"] != _IMPRESSION) & (events_E["type"] != _DISMISSAL)
         told_E = events_E[telling_E][::-1]
         return np.array([told_E["product"], told_E["type"], told_E["at"]], np.int64)
-
-    @cached_property
-    def shares(self) -> dict[Any, Any]:
-        """What ``embeddings.scoring.bought_again`` keeps of this very history, by location and parameters."""
-        return {}
 
     @cached_property
     def purchases(self) -> Purchases:

@@ -25,6 +25,7 @@ import uvloop
 
 from embeddings.device import resolve_device
 from embeddings.errors import InvalidInput, OpportuneError
+from embeddings.sources import SOURCES, SourceName
 from embeddings.store import BundleStore
 from serving.app import create_app
 from serving.metrics import Metrics, count_anew, watch_loop
@@ -89,9 +90,20 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         clock=arguments.clock,
         workers=workers,
         index_cache_bytes=cache_bytes // workers,
+        sources=_sources(arguments.sources),
+        ranked=not arguments.no_ranker,
         in_flight=arguments.in_flight,
         deadline_seconds=arguments.deadline,
     )
+
+
+def _sources(names: str) -> tuple[SourceName, ...]:
+    """The sources named, in the order in which they are told apart."""
+    given = names.split(",")
+    unknown = [name for name in given if name not in SOURCES]
+    if unknown:
+        raise InvalidInput("--sources", f"expected some of {', '.join(SOURCES)}; got {', '.join(unknown)}")
+    return tuple(name for name in SOURCES if name in given)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -207,6 +219,14 @@ def _parser() -> argparse.ArgumentParser:
         "--index-cache-mib",
         type=_positive(float),
         help="memory for the indexes of eligible sets, all workers together; default: a quarter of the host's free",
+    )
+    parser.add_argument(
+        "--sources",
+        default=",".join(SOURCES),
+        help=f"where candidates come from; default {','.join(SOURCES)}",
+    )
+    parser.add_argument(
+        "--no-ranker", action="store_true", help="order candidates by the towers alone, as if there were no ranker"
     )
     parser.add_argument(
         "--in-flight",

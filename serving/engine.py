@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated
 from uuid import uuid4
 
+import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from embeddings.context import Context, Identifier
+from embeddings.eligible import EligibleSet
+from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.index.base import Plan
 from serving.batcher import Batcher
@@ -15,6 +18,7 @@ from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask
 from serving.slot import BundleSlot, Model
+from serving.state.live import Known
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -25,7 +29,9 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         placement: the name of the slot to be filled; a label as long as no placements are declared.
         kinds: what to recommend.
         exclude: ids of products or offers not to show; unknown ones are of no effect.
-        explain: whether each item shows what its score is made of.
+        novel: whether only products are wanted that this customer has never bought.
+        among: ids of the products that are wanted, and no others; unknown ones are of no effect.
+        explain: whether each item shows what lies behind its score.
     """
 
     context: Context
@@ -34,20 +40,21 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     exclude: Annotated[tuple[Identifier, ...], Meta(max_length=1000)] = ()
+    novel: bool = False
+    among: Annotated[tuple[Identifier, ...], Meta(min_length=1, max_length=10_000)] | None = None
     explain: bool = False
 
 
 class Explanation(Struct, frozen=True):
-    """What a score is made of: ``(1 - towers) * again + towers * near``; a popular item's score is a share of sales.
+    """What lies behind a score.
 
     Attributes:
         plan: how the towers' candidates were searched; null where they were not. It decides the time, not the answer.
+        facts: what the ranker read, by name; empty where it was not asked.
     """
 
-    again: float
-    near: float
-    towers: float
     plan: Plan | None
+    facts: dict[str, float]
 
 
 class Item(Struct, frozen=True):
@@ -101,7 +108,7 @@ class Engine:
 
         products = offers = None
         if "product" in request.kinds:
-            products = eligibility.products(context, place, situation.moment)
+            products = _wanted(eligibility.products(context, place, situation.moment), request, model, known)
         if "offer" in request.kinds:
             audiences = () if known is None else known.history.audiences
             offers = eligibility.offers(context, place, audiences, situation.moment)
@@ -110,7 +117,19 @@ class Engine:
         history = None if known is None else known.history
         if history is not None and history.latest.shape[1]:
             ranked = await self._batcher.submit(
-                Ask(model, history, situation, products, offers, request.limit, excluded)
+                Ask(
+                    model,
+                    history,
+                    situation,
+                    products,
+                    offers,
+                    request.limit,
+                    excluded,
+                    place,
+                    request.explain,
+                    request.novel,
+                    request.among is not None,
+                )
             )
         else:
             ranked = rank_popular(model, place, products, offers, request.limit, excluded)
@@ -122,6 +141,17 @@ class Engine:
             fallback=False,
             degraded=(known is not None and known.degraded) or model.bundle.degraded is not None,
         )
+
+
+def _wanted(eligible: EligibleSet, request: RecommendRequest, model: Model, known: Known | None) -> EligibleSet:
+    """What the request leaves of an eligible set."""
+    if request.among is not None:
+        ids = model.bundle.catalog.products.ids
+        rows = [row for one in request.among if (row := ids.row(one)) is not None]
+        eligible = eligible.among(np.array(rows, np.int64))
+    if request.novel and known is not None:
+        eligible = eligible.without(known.history.purchases.rows_R)
+    return eligible
 
 
 def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
@@ -136,7 +166,7 @@ def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
 
 
 def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, explain: bool) -> list[Item]:
-    catalog, towers = model.bundle.catalog, model.bundle.manifest.score.towers
+    catalog = model.bundle.catalog
     return [
         Item(
             (catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row),
@@ -145,7 +175,11 @@ def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, 
             one.score,
             one.source,
             reasons_of_one,
-            Explanation(one.again, one.near, towers, one.plan) if explain else UNSET,
+            _explanation(one) if explain else UNSET,
         )
         for rank, (one, reasons_of_one) in enumerate(zip(ranked, why, strict=True), start=1)
     ]
+
+
+def _explanation(one: Ranked) -> Explanation:
+    return Explanation(one.plan, {} if one.facts is None else dict(zip(FACTS, one.facts.tolist(), strict=True)))

@@ -17,7 +17,8 @@ class Reason(Struct, frozen=True):
     """Why an item is shown.
 
     Attributes:
-        code: stable, for programs: bought_before, covers_bought, near_taste, popular_here, popular, valid_until.
+        code: stable, for programs: bought_before, due_now, goes_with_basket, bought_by_alike, near_taste, named,
+            covers_bought, popular_here, popular, valid_until.
         text: one English sentence, for people.
     """
 
@@ -26,8 +27,15 @@ class Reason(Struct, frozen=True):
 
 
 _NEAR_TASTE = [Reason("near_taste", "Close to what this customer has bought and looked at lately.")]
+_GOES_WITH_BASKET = [Reason("goes_with_basket", "Often bought together with what is in the basket now.")]
+_BOUGHT_BY_ALIKE = [Reason("bought_by_alike", "Bought by customers who buy much the same.")]
+_DUE_NOW = Reason("due_now", "About time again, at the usual pace.")
 _POPULAR = [Reason("popular", "Much bought lately.")]
 _POPULAR_HERE = [Reason("popular_here", "Much bought at this location lately.")]
+
+
+_NAMED = [Reason("named", "The likeliest of those asked about.")]
+_BY_SOURCE = {"named": _NAMED, "together": _GOES_WITH_BASKET, "alike": _BOUGHT_BY_ALIKE, "towers": _NEAR_TASTE}
 
 
 def reasons(ranked: Sequence[Ranked], model: Model, history: History | None, place: Place) -> list[list[Reason]]:
@@ -35,14 +43,16 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History | None, pla
     times = _times_bought(ranked, history)
     given: list[list[Reason]] = []
     for one, bought in zip(ranked, times, strict=True):
-        if one.source == "popular":
-            why = _POPULAR_HERE if place.rows else _POPULAR
-        elif one.source == "towers":
-            why = _NEAR_TASTE
-        elif one.kind == "product":
-            why = _bought(bought)
-        else:
+        if one.kind == "offer" and one.source != "popular":
             why = [] if history is None else [_covers(one, model, history)]
+        elif one.source == "due_now":
+            why = [_DUE_NOW, *_bought(bought)]
+        elif one.source == "buy_again":
+            why = _bought(bought)
+        elif one.source in ("popular", "trending"):
+            why = _POPULAR_HERE if place.rows else _POPULAR
+        else:
+            why = _BY_SOURCE[one.source]
         if one.kind == "offer":
             ends = datetime.fromtimestamp(int(model.bundle.catalog.offers.ends_O[one.row]), UTC)
             why = [*why, Reason("valid_until", f"Valid until {ends:%Y-%m-%d %H:%M} UTC.")]

@@ -93,7 +93,7 @@ class ModelCollector(Collector):
 
 
 def _indexes(bundle: ModelBundle) -> dict[str, PlannedIndex]:
-    return {"products": bundle.products, "similar": bundle.similar, "offers": bundle.offers}
+    return {"products": bundle.products, "similar": bundle.similar}
 
 
 def count_anew(bundle: ModelBundle) -> None:

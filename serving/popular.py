@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
-from embeddings.scoring import most_popular, popular
+from embeddings.popularity import most_popular, popular
 
 LONGEST = 1_100
 """How much of a ranking is kept: the most items a request may ask for and exclude, together."""

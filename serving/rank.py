@@ -1,9 +1,10 @@
-"""From candidates to a ranking, by the documented score.
+"""From candidates to a ranking.
 
-Letters: B requests, K candidates, O offers, N products.
+Letters: B requests, K candidates of one, M of all, F facts, O offers, N products, D dimensions.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,15 +13,20 @@ from numpy.typing import NDArray
 from embeddings.arrays import Ragged
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
-from embeddings.index.base import Plan
-from embeddings.scoring import Scored, Shares, bought_again, nearness, popular, weigh
-from serving.retrieve import Ask, Retrieved, retrieve, to_search
+from embeddings.facts import FACTS
+from embeddings.index.base import Candidates, Plan
+from embeddings.popularity import Shares, popular
+from embeddings.sources import Asked, Proposed, SourceName, propose
+from serving.retrieve import Ask, retrieve, to_search
 from serving.slot import Model
 
 Kind = Literal["product", "offer"]
-Source = Literal["buy_again", "towers", "popular"]
+Source = SourceName | Literal["eligible", "named", "popular"]
+"""Offers come from what is eligible. A product that no source proposed was named by the request, or is popular."""
 
-_NONE = np.zeros(0, np.int32)
+_NONE, _UNLIKELY = np.zeros(0, np.int64), np.zeros(0, np.float32)
+_HELD_BACK = 1e-3
+"""What remains, at most, of the score of something that is in the basket already or was dismissed."""
 
 
 class Ranked(NamedTuple):
@@ -28,18 +34,19 @@ class Ranked(NamedTuple):
 
     Attributes:
         row: in the catalogue's products or offers.
-        source: where most of the score comes from.
-        again, near: the two terms of a personal score before mixing; both 0 for a popular one.
+        score: the ranker's probability that the customer takes it; of an offer, its share in the redemption of one of
+            those eligible; of a popular one, its share of recent purchases.
+        source: what proposed it, the most telling if several did.
         plan: how the towers' candidates of its kind were searched; None where they were not.
+        facts: what the ranker read, where an explanation was asked for.
     """
 
     kind: Kind
     row: int
     score: float
     source: Source
-    again: float = 0.0
-    near: float = 0.0
     plan: Plan | None = None
+    facts: NDArray[np.float32] | None = None
 
 
 def rank_personal(asks: Sequence[Ask]) -> list[list[Ranked]]:
@@ -87,46 +94,126 @@ def rank_popular(
 
 
 def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
-    model = asks[0].model
-    score = model.bundle.manifest.score
     retrieved = retrieve(asks)
-    again = [bought_again(ask.history, ask.situation.location, ask.situation.moment, score) for ask in asks]
     ranked: list[list[Ranked]] = [[] for _ in asks]
     if retrieved.products is not None:
-        sets = [to_search(ask.products) for ask in asks]
-        most = max(ask.most for ask in asks)
-        found = model.mixer.mix(again, retrieved.products, sets, retrieved.customers_BD, score.towers, most)
-        for request, rows in enumerate(_personal("product", found, asks, retrieved.products.plans_B, score.towers)):
-            ranked[request] += rows
-    if retrieved.offers is not None:
-        for request, ask in enumerate(asks):
-            if ask.offers is not None:
-                scored = _score_offers(ask.offers, again[request], retrieved, request, model)
-                plans_1 = (retrieved.offers.plans_B[request],)
-                ranked[request] += _personal("offer", scored, [ask], plans_1, score.towers)[0]
+        ranked = _rank_products(asks, retrieved.customers_BD, retrieved.products)
+    for request, ask in enumerate(asks):
+        if ask.offers is not None:
+            ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
     return [_best(rows, ask.limit, ask.excluded) for rows, ask in zip(ranked, asks, strict=True)]
 
 
-def _personal(
-    kind: Kind, scored: Scored, asks: Sequence[Ask], plans_B: Sequence[Plan], towers: float
-) -> list[list[Ranked]]:
-    """As many of each request's candidates as it can show."""
-    mostly_again_BK = (scored.again_BK > 0) & ((1 - towers) * scored.again_BK >= towers * scored.near_BK)
-    columns = (column_BK.tolist() for column_BK in (*scored, mostly_again_BK))
+class _Candidates(NamedTuple):
+    """The candidates of one request, before they are ranked."""
+
+    proposed: Proposed
+    held_back_K: NDArray[np.bool_] | None
+
+
+def _rank_products(asks: Sequence[Ask], customers_BD: NDArray[np.float32], found: Candidates) -> list[list[Ranked]]:
+    """Candidates of all sources, ranked together in one run of the ranker."""
+    model = asks[0].model
+    candidates: list[_Candidates] = []
+    asked_B: list[Asked] = []
+    for request, ask in enumerate(asks):
+        asked = _asked(ask, found.rows_BK[request])
+        held_back = 0 if asked.session is None else len(asked.session.cart) + len(asked.session.dismissed)
+        proposed = propose(asked, list(model.sources.values()), ask.most + held_back)
+        candidates.append(_Candidates(proposed, _held_back(asked, proposed.rows_K)))
+        asked_B.append(asked)
+    ends = np.cumsum([len(one.proposed.rows_K) for one in candidates]).tolist()
+    spans = list(pairwise([0, *ends]))
+    scores_M, facts_MF = np.empty(ends[-1], np.float32), None
+    if model.ranker is None:
+        for customer_D, one, (begin, end) in zip(customers_BD, candidates, spans, strict=True):
+            scores_M[begin:end] = _nearness(model.bundle.vectors_ND.take(one.proposed.rows_K, axis=0), customer_D)
+    else:
+        facts_MF = np.empty((ends[-1], len(FACTS)), np.float32)
+        for request, (asked, one, (begin, end)) in enumerate(zip(asked_B, candidates, spans, strict=True)):
+            rows_K, inner_K = one.proposed.rows_K, found.scores_BK[request]
+            model.facts.read(asked, rows_K, customers_BD[request], inner_K, facts_MF[begin:end])
+        scores_M = model.ranker.rank(facts_MF)
     return [
-        [
-            Ranked(kind, row, score, "buy_again" if mostly_again else "towers", again, near, plan)
-            for row, score, again, near, mostly_again in zip(*(column[: ask.most] for column in one), strict=True)
-            if row >= 0
-        ]
-        for *one, ask, plan in zip(*columns, asks, plans_B, strict=True)
+        _shown(ask, one, scores_M[begin:end], None if facts_MF is None else facts_MF[begin:end], plan)
+        for ask, one, (begin, end), plan in zip(asks, candidates, spans, found.plans_B, strict=True)
     ]
 
 
-def _score_offers(offers: EligibleSet, again: Shares, retrieved: Retrieved, request: int, model: Model) -> Scored:
-    rows_O = offers.rows_N.astype(np.int64)
-    again_O, near_O = _through_products(again, rows_O, model), _near_offers(retrieved, request, rows_O, model)
-    return weigh(rows_O[None], again_O[None], near_O[None], model.bundle.manifest.score.towers, len(rows_O))
+def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
+    profile = ask.model.profile(ask.history)
+    situation, eligible = ask.situation, to_search(ask.products)
+    return Asked(
+        profile=profile,
+        location=situation.location,
+        moment=situation.moment,
+        local=profile.at(situation.location),
+        session=profile.session(situation.moment),
+        eligible=eligible,
+        retrieved_K=retrieved_K,
+        popular_K=ask.model.popular.of(eligible, ask.place).rows_K,
+        novel=ask.novel,
+        every=ask.every,
+    )
+
+
+def _held_back(asked: Asked, rows_K: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Which candidates lie in the basket already or were dismissed; None if there can be none."""
+    if asked.session is None:
+        return None
+    return np.isin(rows_K, np.concatenate([asked.session.cart, asked.session.dismissed]))
+
+
+def _nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each candidate's share under a softmax of inner products with the customer's vector."""
+    inner_K = products_KD @ customer_D
+    exponentials_K = np.exp(inner_K - inner_K.max(initial=-np.inf))
+    return exponentials_K / exponentials_K.sum()
+
+
+def _shown(
+    ask: Ask,
+    candidates: _Candidates,
+    scores_K: NDArray[np.float32],
+    facts_KF: NDArray[np.float32] | None,
+    plan: Plan,
+) -> list[Ranked]:
+    """As many candidates as the request can show, the best first; ties by row."""
+    (rows_K, sources_K), held_back_K = candidates
+    if held_back_K is None:
+        best = np.argsort(-scores_K, kind="stable")[: ask.most]
+    else:  # they come last, however unlikely the others are: an answer is as long as it can be
+        least = float(scores_K[~held_back_K].min(initial=_HELD_BACK))
+        scores_K = np.where(held_back_K, scores_K * np.float32(least), scores_K)
+        best = np.lexsort((-scores_K, held_back_K))[: ask.most]
+    names: list[Source] = [*ask.model.sources, "named" if ask.every else "popular"]
+    return [
+        Ranked(
+            "product", row, score, names[source], plan, None if facts_KF is None or not ask.explain else facts_KF[place]
+        )
+        for place, row, score, source in zip(
+            best.tolist(), rows_K[best].tolist(), scores_K[best].tolist(), sources_K[best].tolist(), strict=True
+        )
+    ]
+
+
+def _rank_offers(offers: EligibleSet, ask: Ask, customer_D: NDArray[np.float32]) -> list[Ranked]:
+    """Every eligible offer, by how likely it is the one that is redeemed if one is."""
+    bundle, reader = ask.model.bundle, ask.model.offers
+    if bundle.ranker is None or bundle.offer_ranker is None or not len(offers.rows_N):
+        return []
+    asked = _asked(ask, _NONE)
+    covered_K, facts_KF = reader.covered(asked, ask.model.facts, bundle.vectors_ND, customer_D)
+    probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else _UNLIKELY
+    facts_OF = reader.read(asked, offers.rows_N, covered_K, probabilities_K)
+    logits_O = bundle.offer_ranker.rank(facts_OF)
+    shares_O = np.exp(logits_O - logits_O.max())
+    shares_O /= shares_O.sum()
+    best = np.argsort(-shares_O, kind="stable")[: ask.most]
+    return [
+        Ranked("offer", row, share, "eligible")
+        for row, share in zip(offers.rows_N[best].tolist(), shares_O[best].tolist(), strict=True)
+    ]
 
 
 def _through_products(shares: Shares, offers_O: NDArray[np.integer], model: Model) -> NDArray[np.float32]:
@@ -143,17 +230,6 @@ def _through_products(shares: Shares, offers_O: NDArray[np.integer], model: Mode
         np.float32,
     )
     return sums_O / max(float(sums_O.sum()), 1e-30)
-
-
-def _near_offers(retrieved: Retrieved, request: int, rows_O: NDArray[np.int64], model: Model) -> NDArray[np.float32]:
-    """Each offer's share under a softmax of inner products; 0 for offers that the towers did not retrieve."""
-    assert retrieved.offers is not None  # noqa: S101 - the request asks for offers
-    rows_K = retrieved.offers.rows_BK[request]
-    found_K = rows_K[rows_K >= 0]
-    near_O = np.zeros(len(rows_O), np.float32)
-    customer_D = retrieved.customers_BD[request]
-    near_O[rows_O.searchsorted(found_K)] = nearness(model.bundle.offer_vectors_OD[found_K], customer_D)
-    return near_O
 
 
 def _best(ranked: list[Ranked], limit: int, excluded: Collection[tuple[str, int]]) -> list[Ranked]:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.eligibility import Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.features import Situation, encode
 from embeddings.history import History
 from embeddings.index.base import Candidates
-from embeddings.scoring import RETRIEVED
+from embeddings.sources import MORE, RETRIEVED
 from serving.slot import Model
 
 
@@ -24,6 +25,9 @@ class Ask(NamedTuple):
         products, offers: what may be shown; None where that kind was not asked for.
         limit: how many items to show.
         excluded: kinds and rows that are not to be shown.
+        explain: whether what the ranker read is to be shown.
+        novel: whether only products that the customer has never bought are wanted.
+        every: whether the whole set is to be ranked, as the request names its products.
     """
 
     model: Model
@@ -33,6 +37,10 @@ class Ask(NamedTuple):
     offers: EligibleSet | None
     limit: int
     excluded: frozenset[tuple[str, int]]
+    place: Place
+    explain: bool = False
+    novel: bool = False
+    every: bool = False
 
     @property
     def most(self) -> int:
@@ -42,11 +50,11 @@ class Ask(NamedTuple):
     @property
     def candidates(self) -> int:
         """How many to retrieve of each kind."""
-        return max(RETRIEVED, self.most)
+        return max(RETRIEVED * (MORE if self.novel else 1), self.most)
 
 
 class Retrieved(NamedTuple):
-    """What the towers propose for each request of a batch; None where no request asks for that kind.
+    """What the towers propose for each request of a batch; None where no request asks for products.
 
     Attributes:
         customers_BD: the customers' vectors.
@@ -54,7 +62,6 @@ class Retrieved(NamedTuple):
 
     customers_BD: NDArray[np.float32]
     products: Candidates | None
-    offers: Candidates | None
 
 
 _NONE_ELIGIBLE = EligibleSet.of(np.zeros(0, np.int32), FOREVER)
@@ -65,12 +72,10 @@ def retrieve(asks: Sequence[Ask]) -> Retrieved:
     bundle, k = asks[0].model.bundle, asks[0].candidates
     tower_input = encode([ask.history for ask in asks], [ask.situation for ask in asks], bundle.manifest.history_length)
     customers_BD = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
-    products = offers = None
+    products = None
     if any(ask.products is not None for ask in asks):
         products = bundle.products.search(customers_BD, k, [to_search(ask.products) for ask in asks])
-    if any(ask.offers is not None for ask in asks):
-        offers = bundle.offers.search(customers_BD, k, [to_search(ask.offers) for ask in asks])
-    return Retrieved(customers_BD, products, offers)
+    return Retrieved(customers_BD, products)
 
 
 def to_search(eligible: EligibleSet | None) -> EligibleSet:

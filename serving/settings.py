@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from embeddings.device import Device, free_memory
+from embeddings.sources import SOURCES, SourceName
 
 ClockKind = Literal["wall", "replay"]
 
@@ -24,6 +25,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         device: where vectors are searched and customers encoded.
         clock: whether "now" is the machine's time or the newest moment seen in a request or event.
         workers: how many processes answer.
+        sources: where candidates come from.
+        ranked: whether the ranker orders candidates; else the towers do.
         index_cache_bytes: memory for the indexes of eligible sets, all searches of one worker together.
         live_histories: how many customers' histories stay in one worker's memory.
         swap_poll_seconds: how often the store is looked at for a newly published version.
@@ -38,8 +41,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     device: Device = "cpu"
     clock: ClockKind = "wall"
     workers: int = 1
+    sources: tuple[SourceName, ...] = SOURCES
+    ranked: bool = True
     index_cache_bytes: int = field(default_factory=default_index_cache_bytes)
-    live_histories: int = 100_000
+    live_histories: int = 30_000
     swap_poll_seconds: float = 0.5
     in_flight: int = 64
     deadline_seconds: float = 1.0

@@ -3,18 +3,23 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from embeddings.bundle import MANIFEST, ModelBundle, open_histories
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility
+from embeddings.encoders import RankerSession
 from embeddings.errors import CorruptBundle
+from embeddings.facts import FactsReader
 from embeddings.features import Situation, encode
-from embeddings.history import Histories
-from embeddings.scoring import RETRIEVED, Mixer
+from embeddings.history import Histories, History
+from embeddings.offers import OffersReader
+from embeddings.profile import Profile, profile_of
+from embeddings.sources import RETRIEVED, Source, SourceName, sources
 from embeddings.store import BundleStore
 from serving.popular import PopularRankings
 from serving.settings import Settings
@@ -29,18 +34,34 @@ _log = logging.getLogger("opportune.serve")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle with all that speaks in its rows; requests pin one and keep it to their end."""
+    """A bundle with all that speaks in its rows; requests pin one and keep it to their end.
+
+    Attributes:
+        sources: those that are switched on, the most telling first.
+        ranker: orders candidates; None if the towers do.
+    """
 
     bundle: ModelBundle
     eligibility: Eligibility
     popular: PopularRankings
-    mixer: Mixer
+    sources: Mapping[SourceName, Source]
+    facts: FactsReader
+    offers: OffersReader
+    ranker: RankerSession | None
     live: LiveHistories
+    profiles: WeakKeyDictionary[History, Profile] = field(default_factory=WeakKeyDictionary[History, Profile])
 
     @property
     def version(self) -> str:
         """The bundle's version."""
         return self.bundle.manifest.version
+
+    def profile(self, history: History) -> Profile:
+        """A history worked out; kept as long as the history is."""
+        found = self.profiles.get(history)
+        if found is None:
+            found = self.profiles[history] = profile_of(history, self.bundle.statistics)
+        return found
 
 
 def open_model(settings: Settings, version: str, events: EventStore) -> Model:
@@ -69,7 +90,17 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     # What a bundle holds lives as long as it does. Kept out of the collector's sight, it cannot slow a request.
     gc.collect()
     gc.freeze()
-    return Model(bundle, eligibility, PopularRankings(bundle.catalog), Mixer(bundle.vectors_ND), live)
+    names = ("towers",) if bundle.ranker is None else settings.sources
+    return Model(
+        bundle,
+        eligibility,
+        PopularRankings(bundle.catalog),
+        {name: source for name, source in sources(bundle.statistics.together).items() if name in names},
+        FactsReader(bundle.catalog, bundle.statistics, bundle.vectors_ND),
+        OffersReader(bundle.catalog, bundle.statistics),
+        bundle.ranker if settings.ranked else None,
+        live,
+    )
 
 
 def _warm(bundle: ModelBundle, eligibility: Eligibility, histories: Histories) -> None:

@@ -9,7 +9,7 @@ import torch
 from embeddings.bundle import Manifest
 from embeddings.store import BundleStore
 from tests.world import UNTIL, write_world
-from training.config import RECIPES, FitConfig, Recipe, TowersConfig, read_recipe
+from training.config import RECIPES, FitConfig, RankerConfig, Recipe, TowersConfig, read_recipe
 from training.job import run
 
 
@@ -27,6 +27,14 @@ def recipe() -> Recipe:
         validation_days=14,
         towers=TowersConfig(dimensions=16, history_length=16, heads=2),
         fit=FitConfig(epochs=4, baskets_a_batch=64, uniform_negatives=32, learning_rate=5e-3),
+        ranker=RankerConfig(
+            windows=3,
+            window_days=14,
+            type_attribute="brand",
+            category_attribute="department",
+            epochs=8,
+            questions_a_batch=16,
+        ),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.logging import RichHandler
 
@@ -26,19 +27,8 @@ def main() -> None:
     )
     for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter narrates every node
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    from training.config import RECIPES, read_recipe  # noqa: PLC0415 - after the thread settings
-    from training.job import run  # noqa: PLC0415 - torch takes seconds to import; --help should not wait
-
     try:
-        recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-        manifest = run(
-            arguments.data,
-            arguments.store,
-            recipe,
-            until=arguments.until,
-            device=arguments.device,
-            gated=not arguments.no_gate,
-        )
+        version = _run(arguments)
     except (InvalidInput, InvalidTables, DeviceUnavailable) as error:
         print(f"opportune-train: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -48,14 +38,43 @@ def main() -> None:
     except OpportuneError as error:
         print(f"opportune-train: {error}", file=sys.stderr)
         sys.exit(FAILED)
-    print(f"published {manifest.version} in {arguments.store}")
+    print(f"published {version} in {arguments.store}")
     sys.exit(PUBLISHED)
+
+
+def _run(arguments: argparse.Namespace) -> str:
+    """Train on what ``--data`` names; returns the published version."""
+    # After the thread settings; and torch takes seconds to import: --help should not wait.
+    from training.config import RECIPES, read_recipe  # noqa: PLC0415
+    from training.interactions import config  # noqa: PLC0415
+    from training.interactions import job as interactions  # noqa: PLC0415
+    from training.job import run  # noqa: PLC0415
+
+    common: dict[str, Any] = {"until": arguments.until, "device": arguments.device, "gated": not arguments.no_gate}
+    kind = interactions.kind_of(arguments.data)
+    if kind is None:
+        if arguments.validation:
+            raise InvalidInput("--validation", "expected only with --data interactions:FILE")
+        recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
+        return run(arguments.data, arguments.store, recipe, **common).version
+    recipe = config.read_recipe(arguments.recipe or RECIPES / interactions.DEFAULT_RECIPES[kind])
+    manifest = interactions.run(arguments.data, arguments.store, recipe, validation=arguments.validation, **common)
+    return manifest.version
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="opportune-train", description="Train on past events and publish a bundle.")
     parser.add_argument(
-        "--data", required=True, help="complete-journey, complete-journey-today, or a directory of tables"
+        "--data",
+        required=True,
+        help="complete-journey, complete-journey-today, a directory of tables, interactions:FILE or sequences:FILE, "
+        "with lines: customer product product ...",
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        help="for interactions:FILE: the pairs of FILE that are held out to find the number of epochs, in lines as "
+        "there; default: a random share of each customer's",
     )
     parser.add_argument("--store", required=True, type=Path, help="the store to publish into; created if absent")
     parser.add_argument(
@@ -63,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_moment,
         help="data cut-off, ISO 8601, UTC if without a zone; default: the newest event",
     )
-    parser.add_argument("--recipe", type=Path, help="a TOML recipe; default: training/recipes/default.toml")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        help="a TOML recipe; default: default.toml, lightgcn.toml or sasrec.toml of training/recipes",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--no-gate", action="store_true", help="publish even a model worse than popularity")
     return parser

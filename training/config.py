@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from embeddings.catalog import ChannelRule
 from embeddings.errors import InvalidInput
-from embeddings.scoring import ScoreParameters
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -59,6 +58,26 @@ class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_seconds: Annotated[float, Meta(ge=0)] = 30
 
 
+class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the ranker learns from, and how; see the recipe for each key."""
+
+    windows: Count = 10
+    window_days: Count = 28
+    questions_a_window: Count = 4_000
+    session_share: Share = 0.3
+    type_attribute: str = "type"
+    category_attribute: str = "category"
+    maker_attribute: str = "manufacturer"
+    novel_share: Share = 0.3
+    new_share: Share = 0.3
+    candidates_of_new: Count = 200
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (64, 32)
+    epochs: Count = 4
+    questions_a_batch: Count = 64
+    learning_rate: Positive = 4e-3
+    weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One training run's settings, but for its data, its cut-off and its device."""
 
@@ -70,7 +89,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     towers: TowersConfig = TowersConfig()
     als: AlsConfig = AlsConfig()
     fit: FitConfig = FitConfig()
-    score: ScoreParameters = ScoreParameters()
+    ranker: RankerConfig = RankerConfig()
 
     @property
     def fingerprint(self) -> str:

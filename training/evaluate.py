@@ -1,137 +1,72 @@
 """How good a model is on the validation window, beside the baselines, in the contexts as they were.
 
 The question is each customer's first basket in the window: ten products, at that moment and location, on that
-channel, with assortments as known before the window. Letters: B questions, K candidates, N products, D
-dimensions.
+channel, with assortments as known before the window. Letters: B questions, M candidates, N products.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from embeddings.catalog import Catalog
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility, Place
-from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.features import Situation, encode, gather
-from embeddings.history import Histories, History
+from embeddings.eligible import EligibleSet
+from embeddings.history import History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
-from embeddings.scoring import RETRIEVED, Mixer, ScoreParameters, bought_again, most_popular, popular
-from training.batches import Baskets
-from training.fit import Factors, Towers, customer_tensors
+from embeddings.popularity import most_popular, popular
+from embeddings.statistics import Statistics
+from training.examples import examples
+from training.fit import Factors, Towers
+from training.fit_ranker import calibration_error, probabilities
+from training.questions import Question, customer_vectors
+from training.ranker import Ranker
 
 K = 10
 _CACHE_BYTES = 2**28
 _AT_ONCE = 256
-TOWER_SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
-"""The towers' shares of the score that are tried on the validation window."""
 
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-class Question(NamedTuple):
-    """One basket to be foretold.
+class Fitted(NamedTuple):
+    """A model and what it was observed to be used with.
 
     Attributes:
-        customer: row of the customer.
-        past: what the customer had done before the window.
-        bought: the product rows of the basket.
+        catalog, statistics: as observed before what is to be foretold.
+        vectors_ND: the towers' product vectors.
     """
 
-    customer: int
-    past: History
-    situation: Situation
-    place: Place
-    eligible: EligibleSet
-    bought: frozenset[int]
+    catalog: Catalog
+    statistics: Statistics
+    towers: Towers
+    vectors_ND: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What the validation window says.
+def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
+    """Answer every question by every method and measure the answers, by method, then by metric.
 
-    Attributes:
-        metrics: by method, then by metric; ``served`` is what the service would answer.
-        score: the parameters of the score, with the towers' share that served best.
-    """
-
-    metrics: Metrics
-    score: ScoreParameters
-
-
-def ask(histories: Histories, catalog: Catalog, since: int) -> list[Question]:
-    """Each customer's first basket at or after a moment, in seconds since 1970 UTC.
+    ``served`` is what the service would answer, with the expected calibration error of its scores.
 
     Args:
-        histories: including the window.
-        catalog: as observed before the window.
-        since: where the window begins.
-    """
-    baskets = Baskets.of(histories)
-    inside = np.flatnonzero(baskets.moments_S >= since)
-    _, first = np.unique(baskets.customers_S[inside], return_index=True)
-    before = histories.before(since)
-    eligibility = Eligibility(catalog)
-    channels = list(catalog.channels)
-    everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
-    questions: list[Question] = []
-    for row in inside[first].tolist():
-        channel, location = int(baskets.channels_S[row]), int(baskets.locations_S[row])
-        moment = int(baskets.moments_S[row])
-        place = Place((location,) if location >= 0 else None)
-        questions.append(
-            Question(
-                customer=int(baskets.customers_S[row]),
-                past=before[int(baskets.customers_S[row])],
-                situation=Situation(channel, location, moment),
-                place=place,
-                eligible=eligibility.products(Context(channels[channel]), place, moment)
-                if channel >= 0
-                else everything,
-                bought=frozenset(baskets.products[row].tolist()),
-            )
-        )
-    return questions
-
-
-def evaluate(
-    questions: Sequence[Question],
-    catalog: Catalog,
-    towers: Towers,
-    vectors_ND: NDArray[np.float32],
-    als: Factors,
-    length: int,
-    score: ScoreParameters,
-) -> Evaluation:
-    """Answer every question by every method and measure the answers.
-
-    Args:
-        questions: from ``ask``.
-        catalog: as observed before the window.
-        towers: fitted on what came before the window.
-        vectors_ND: their product vectors.
-        als: the factors they started from, a baseline of its own.
+        questions: from ``questions.ask``.
+        fitted: towers and statistics of what came before the window.
+        ranker: fitted on what came before the window.
+        als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
-        score: the parameters of the score; its towers' share is replaced by the one that serves best.
     """
     rankings: dict[str, list[NDArray[np.int64]]] = {
         name: [] for name in ("popular", "personal_top_frequency", "als", "towers")
     }
-    mixed: dict[float, list[NDArray[np.int64]]] = {share: [] for share in TOWER_SHARES}
-    index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
+    catalog = fitted.catalog
+    index = PlannedIndex(fitted.vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
-    mixer = Mixer(vectors_ND)
     for start in range(0, len(questions), _AT_ONCE):
         some = questions[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
-        customers_BD = _customers(some, towers, vectors_ND, length)
-        retrieved = index.search(customers_BD, RETRIEVED, sets)
-        rankings["towers"] += list(retrieved.rows_BK[:, :K])
+        customers_BD = customer_vectors(some, fitted.towers, fitted.vectors_ND, length)
+        rankings["towers"] += list(index.search(customers_BD, K, sets).rows_BK)
         factors_BD = als.customers_CD[[one.customer for one in some]]
         rankings["als"] += list(als_index.search(factors_BD, K, sets).rows_BK)
         common = [most_popular(popular(catalog, one.eligible.rows_N, one.place), K).rows_R for one in some]
@@ -139,28 +74,20 @@ def evaluate(
         rankings["personal_top_frequency"] += [
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
-        again = [bought_again(one.past, one.situation.location, one.situation.moment, score) for one in some]
-        for share, ranking in mixed.items():
-            rows_BK = mixer.mix(again, retrieved, sets, customers_BD, share, K).rows_BK
-            ranking += [
-                rows_K if one.past.latest.shape[1] else rest
-                for one, rows_K, rest in zip(some, rows_BK, common, strict=True)
-            ]
-    tried = {share: _measure(ranking, questions) for share, ranking in mixed.items()}
-    best = max(tried, key=lambda share: (tried[share]["ndcg@10"], -share))
-    metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()} | {"served": tried[best]}
-    return Evaluation(metrics, ScoreParameters(score.daily_decay, score.same_location, best))
-
-
-def _customers(
-    questions: Sequence[Question], towers: Towers, vectors_ND: NDArray[np.float32], length: int
-) -> NDArray[np.float32]:
-    """The customers' vectors (B, D)."""
-    device = next(towers.parameters()).device
-    tower_input = encode([one.past for one in questions], [one.situation for one in questions], length)
-    history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL), device=device)
-    with torch.inference_mode():
-        return towers.customer(history_BLD, *customer_tensors(tower_input, device)).cpu().numpy()
+    metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()}
+    known = [one for one in questions if one.past.latest.shape[1]]
+    candidates = examples(known, *fitted, length)
+    scores_M = probabilities(ranker, candidates.facts_MF)
+    ranked = iter(
+        candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]
+        for begin, end in candidates.spans()
+    )
+    served = [
+        next(ranked) if one.past.latest.shape[1] else rest
+        for one, rest in zip(questions, rankings["popular"], strict=True)
+    ]
+    error = round(calibration_error(scores_M, candidates.taken_M), 5)
+    return metrics | {"served": _measure(served, questions) | {"calibration_error": error}}
 
 
 def _frequency(past: History, eligible: EligibleSet) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import warnings
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import faiss
 import msgspec
@@ -24,9 +25,11 @@ from embeddings.bundle import (
     FLAT_INDEX,
     HISTORIES,
     IVF_INDEX,
-    OFFER_VECTORS,
+    OFFER_RANKER,
     PRODUCT_ENCODER,
     PRODUCT_VECTORS,
+    RANKER,
+    STATISTICS,
     UNIT_VECTORS,
     HistoriesManifest,
     Manifest,
@@ -34,16 +37,21 @@ from embeddings.bundle import (
     write_manifest,
 )
 from embeddings.catalog import Catalog
-from embeddings.encoders import CustomerEncoder, ProductEncoder
+from embeddings.encoders import CustomerEncoder, ProductEncoder, RankerSession
 from embeddings.errors import OpportuneError
+from embeddings.facts import FACTS
 from embeddings.features import Situation, encode, gather
 from embeddings.history import Histories
 from embeddings.index.flat import write_flat_index
 from embeddings.index.ivf import write_ivf
 from embeddings.index.plan import MEASURED
+from embeddings.offers import OFFER_FACTS
+from embeddings.statistics import Statistics
 from training.config import Recipe
-from training.evaluate import Evaluation
+from training.evaluate import Metrics
 from training.fit import ProductFeatures, Towers, customer_tensors
+from training.offers import OfferRanker
+from training.ranker import Ranker
 
 PARITY = 1e-4
 """The largest difference between ONNX Runtime's vectors and torch's, in any component."""
@@ -56,12 +64,26 @@ class ParityError(OpportuneError):
     """An exported encoder does not compute what training computed."""
 
 
+class Release(NamedTuple):
+    """What a run found, to be published.
+
+    Attributes:
+        catalog, statistics, histories: as of the data cut-off.
+        metrics: on the validation window.
+    """
+
+    towers: Towers
+    ranker: Ranker
+    offers: OfferRanker
+    catalog: Catalog
+    statistics: Statistics
+    histories: Histories
+    metrics: Metrics
+
+
 def export(
     staged: Path,
-    towers: Towers,
-    catalog: Catalog,
-    histories: Histories,
-    evaluation: Evaluation,
+    release: Release,
     recipe: Recipe,
     *,
     until: datetime,
@@ -74,16 +96,19 @@ def export(
         ParityError: ONNX Runtime and torch disagree by more than ``PARITY``.
     """
     bundle = staged / BUNDLE
-    towers = towers.cpu()
+    catalog, histories = release.catalog, release.histories
+    towers = release.towers.cpu()
     vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalog)
     _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, histories, vectors_ND, recipe)
+    _export_ranker(bundle / RANKER, release.ranker, len(FACTS), "probabilities")
+    _export_ranker(bundle / OFFER_RANKER, release.offers, len(OFFER_FACTS), "logits")
+    release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
     catalog.save(bundle / CATALOG)
     (bundle / PRODUCT_VECTORS).parent.mkdir()
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     np.save(bundle / PRODUCT_VECTORS, vectors_ND)
     np.save(bundle / UNIT_VECTORS, vectors_ND / np.maximum(lengths_N1, 1e-12))
-    np.save(bundle / OFFER_VECTORS, _offer_vectors(catalog, vectors_ND))
     write_flat_index(vectors_ND, bundle / FLAT_INDEX)
     if len(vectors_ND) >= MEASURED.ivf_rows:
         write_ivf(vectors_ND, bundle / IVF_INDEX)
@@ -110,9 +135,8 @@ def export(
         seed=recipe.seed,
         dimensions=vectors_ND.shape[1],
         history_length=recipe.towers.history_length,
-        score=evaluation.score,
-        recipe=msgspec.to_builtins(recipe),
-        metrics={method: dict(values) for method, values in evaluation.metrics.items()},
+        recipe=msgspec.json.decode(msgspec.json.encode(recipe)),  # as it will be read: no tuples
+        metrics={method: dict(values) for method, values in release.metrics.items()},
         libraries={name: library_version(name) for name in _LIBRARIES} | {"faiss": faiss.__version__},
         files=files,
     )
@@ -175,12 +199,23 @@ def _export_customer_tower(
     _check(path, CustomerEncoder(path, "cpu").encode(tower_input, vectors_ND), expected_BD)
 
 
+def _export_ranker(path: Path, ranker: nn.Module, width: int, output: Literal["probabilities", "logits"]) -> None:
+    # Counts and days of every size a fact may have, also where nothing is known.
+    facts_MF = np.random.default_rng(0).exponential(10, (256, width)).astype(np.float32)
+    facts_MF[np.random.default_rng(1).random(facts_MF.shape) < 0.5] = 0
+    facts = torch.from_numpy(facts_MF)
+    _to_onnx(ranker, (facts,), ["facts"], {"facts": "M"}, path, output)
+    with torch.inference_mode():
+        _check(path, RankerSession(path, "cpu", output).rank(facts_MF), ranker(facts).numpy())
+
+
 def _to_onnx(
     module: nn.Module,
     arguments: tuple[torch.Tensor, ...],
     names: list[str],
     dynamic: dict[str, str],
     path: Path,
+    output: str = "vectors",
 ) -> None:
     """Export with named, dynamic leading axes: ``dynamic`` gives one letter an axis, from the first on."""
     letters = {letter: torch.export.Dim(letter) for axes in dynamic.values() for letter in axes}
@@ -192,7 +227,7 @@ def _to_onnx(
             arguments,
             dynamo=True,
             input_names=names,
-            output_names=["vectors"],
+            output_names=[output],
             dynamic_shapes=shapes,
             external_data=False,
             verbose=False,
@@ -211,13 +246,3 @@ def _check(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]
     worst = float(np.abs(found - expected).max(initial=0))
     if not worst <= PARITY:
         raise ParityError(f"{path.name} differs from torch by {worst:.1e}, more than {PARITY:.0e}")
-
-
-def _offer_vectors(catalog: Catalog, vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each offer's vector: the mean of its products' vectors; zeros for an offer without any."""
-    products = catalog.offers.products
-    vectors_OD = np.zeros((len(products), vectors_ND.shape[1]), np.float32)
-    for row in range(len(products)):
-        if len(products[row]):
-            vectors_OD[row] = vectors_ND[products[row]].mean(axis=0)
-    return vectors_OD

@@ -1,11 +1,13 @@
 """Fit the towers: warm start, optimise, checkpoint."""
 
+import hashlib
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from implicit.als import AlternatingLeastSquares
@@ -193,6 +195,23 @@ def fit(
                     saved = time.monotonic()
         progress.update(task, completed=done)
     return towers.eval()
+
+
+def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch.device) -> str:
+    """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
+    products = catalog.products
+    sizes = (past.attribute_sizes, products.attributes.sizes, len(products.ids), len(catalog.locations.ids))
+    digest = hashlib.sha256(msgspec.json.encode((recipe, sizes, device.type)))
+    for array in (
+        past.events,
+        past.offsets,
+        past.attributes_CA,
+        products.attributes.codes_NA,
+        products.price_N,
+        products.trained_N,
+    ):
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def product_vectors(towers: Towers, catalog: Catalog, device: torch.device) -> NDArray[np.float32]:

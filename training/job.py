@@ -1,30 +1,28 @@
 """One training run, from tables to a published release; it reads from top to bottom."""
 
-import hashlib
 import logging
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import polars as pl
 import torch
 
 from embeddings.bundle import Manifest
-from embeddings.catalog import Catalog
 from embeddings.device import DeviceChoice
 from embeddings.errors import DeviceUnavailable, InvalidInput
-from embeddings.history import Histories
 from embeddings.store import BundleStore
 from training.batches import Baskets
 from training.catalogue import master_catalog, observe, still_promoted
 from training.config import Recipe
 from training.datasets import Dataset, as_of, open_dataset
-from training.evaluate import ask, evaluate
-from training.export import export
-from training.fit import fit, fit_als, product_vectors
+from training.evaluate import evaluate
+from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
+from training.questions import ask
+from training.stages import Stages
+from training.statistics import Nearby, count
 
 _log = logging.getLogger("opportune.train")
 
@@ -57,7 +55,8 @@ def run(
         _log.info("%s", note)
 
     since = until - timedelta(days=recipe.validation_days)
-    master = master_catalog(dataset, recipe, since)
+    learnt_from = since - timedelta(weeks=recipe.ranker.windows)
+    master = master_catalog(dataset, recipe, learnt_from)
     histories = read_histories(dataset, master)
     window = int(since.timestamp())
     past = histories.before(window)
@@ -66,7 +65,6 @@ def run(
         if not share.any():
             days = f"the last {recipe.validation_days} days until {until}"
             raise InvalidInput("--data", f"expected purchases of products {when} {days}; found none")
-    before = observe(master, past.events, window, recipe.assortment)
     _log.info(
         "%d events before %s, %d of them in the validation window",
         len(histories.events),
@@ -74,39 +72,30 @@ def run(
         len(histories.events) - len(past.events),
     )
 
-    als = fit_als(past, len(master.products.ids), recipe)
-    checkpoints = store / "runs" / _fingerprint(recipe, past, before, chosen)
-    towers = fit(before, past, als.products_ND, recipe, chosen, checkpoints)
-
-    evaluation = evaluate(
-        ask(histories, before, window),
-        before,
-        towers,
-        product_vectors(towers, before, chosen),
-        als,
-        recipe.towers.history_length,
-        recipe.score,
-    )
-    for method, values in evaluation.metrics.items():
+    stages = Stages(master, recipe, chosen, store / "runs")
+    ranker = stages.ranker(past, window)
+    als, fitted = stages.towers(past, window)
+    offers = stages.offers(past, window, fitted, ranker)
+    metrics = evaluate(ask(histories, fitted.catalog, window), fitted, ranker, als, recipe.towers.history_length)
+    for method, values in metrics.items():
         _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
     if gated:
-        gate(evaluation.metrics)
+        gate(metrics)
 
-    catalog = observe(master, histories.events, int(until.timestamp()), recipe.assortment)
+    moment = int(until.timestamp())
+    catalog = observe(master, histories.events, moment, recipe.assortment)
     # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
     catalog = catalog._replace(
-        products=catalog.products._replace(trained_N=before.products.trained_N),
-        promotions=still_promoted(catalog.promotions, int(until.timestamp())),
+        products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),
+        promotions=still_promoted(catalog.promotions, moment),
     )
+    statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
     bundles = BundleStore(store)
     with bundles.lock():
         staged = bundles.stage()
         manifest = export(
             staged,
-            towers,
-            catalog,
-            histories,
-            evaluation,
+            Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics),
             recipe,
             until=until,
             data=dataset.name,
@@ -115,7 +104,8 @@ def run(
         bundles.publish(staged)
         for version in bundles.prune(recipe.keep_versions):
             _log.info("pruned %s", version)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    for folder in stages.checkpoints:
+        shutil.rmtree(folder, ignore_errors=True)
     return manifest
 
 
@@ -131,20 +121,3 @@ def _torch_device(choice: DeviceChoice) -> torch.device:
     if choice == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(choice)
-
-
-def _fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch.device) -> str:
-    """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
-    products = catalog.products
-    sizes = (past.attribute_sizes, products.attributes.sizes, len(products.ids), len(catalog.locations.ids))
-    digest = hashlib.sha256(msgspec.json.encode((recipe, sizes, device.type)))
-    for array in (
-        past.events,
-        past.offsets,
-        past.attributes_CA,
-        products.attributes.codes_NA,
-        products.price_N,
-        products.trained_N,
-    ):
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]

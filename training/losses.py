@@ -1,4 +1,4 @@
-"""Sampled softmax. Letters: B customers, T targets, C candidates."""
+"""Losses. Letters: B customers, T targets, C candidates; M candidates of many lists."""
 
 import torch
 from torch import Tensor
@@ -23,3 +23,21 @@ def sampled_softmax(
     others_B = (inner_BC - log_inclusion_C).masked_fill(bought_BC, -torch.inf).logsumexp(1)
     targets = inner_BC[owners_T, targets_T]
     return (torch.logaddexp(targets, others_B[owners_T]) - targets).mean()
+
+
+def listwise_softmax(logits_M: Tensor, taken_M: Tensor, owners_M: Tensor, lists: int) -> Tensor:
+    """Mean over lists of the cross-entropy between what was taken, in equal shares, and a softmax over the list.
+
+    ListNet's top-one loss (Cao et al., 2007).
+
+    Args:
+        logits_M: scores of all candidates.
+        taken_M: 1 for what was taken, else 0.
+        owners_M: which list each candidate belongs to, ascending.
+        lists: how many lists there are.
+    """
+    highest = logits_M.detach().new_full((lists,), -torch.inf).scatter_reduce(0, owners_M, logits_M.detach(), "amax")
+    shifted_M = logits_M - highest[owners_M]
+    sums = torch.zeros_like(highest).index_add(0, owners_M, shifted_M.exp())
+    taken = torch.zeros_like(highest).index_add(0, owners_M, taken_M)
+    return -((shifted_M - sums.log()[owners_M]) * taken_M / taken.clamp(min=1)[owners_M]).sum() / lists

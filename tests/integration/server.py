@@ -17,9 +17,19 @@ from uuid import uuid4
 
 import httpx
 import msgspec
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from embeddings.bundle import BUNDLE, HISTORIES, read_histories_manifest, read_manifest, write_manifest
+from embeddings.bundle import (
+    BUNDLE,
+    HISTORIES,
+    STATISTICS,
+    hash_files,
+    read_histories_manifest,
+    read_manifest,
+    write_manifest,
+)
+from embeddings.statistics import FIGURES
 from embeddings.store import BundleStore
 from tests.world import UNTIL, tables
 
@@ -195,19 +205,23 @@ def copy_store(published: BundleStore, folder: Path) -> Path:
     return folder
 
 
-def release(store: Path, version: str, towers: float) -> None:
-    """Publish the current release once more, under another version and with another weight of the towers."""
+def release(store: Path, version: str, gap: float) -> None:
+    """Publish the current release once more, under another version and with another usual gap of every product."""
     bundles = BundleStore(store)
-    bundles.publish(_stage(bundles, version, towers))
+    bundles.publish(_stage(bundles, version, gap))
 
 
-def _stage(bundles: BundleStore, version: str, towers: float) -> Path:
+def _stage(bundles: BundleStore, version: str, gap: float) -> Path:
     current, staged = bundles.current(), bundles.stage()
     for source, target in ((bundles.bundle(current), BUNDLE), (bundles.histories(current), HISTORIES)):
         shutil.copytree(source, staged / target, dirs_exist_ok=True)
+    figures = staged / BUNDLE / STATISTICS / "products.npy"
+    products_NP = np.load(figures)
+    products_NP[:, FIGURES.index("gap")] = gap
+    np.save(figures, products_NP)
     manifest = read_manifest(staged / BUNDLE)
-    score = msgspec.structs.replace(manifest.score, towers=towers)
-    write_manifest(staged / BUNDLE, msgspec.structs.replace(manifest, version=version, score=score))
+    files = hash_files(staged / BUNDLE)
+    write_manifest(staged / BUNDLE, msgspec.structs.replace(manifest, version=version, files=files))
     past = read_histories_manifest(staged / HISTORIES)
     write_manifest(staged / HISTORIES, msgspec.structs.replace(past, version=version))
     return staged
@@ -216,7 +230,7 @@ def _stage(bundles: BundleStore, version: str, towers: float) -> Path:
 def lay_beside(store: Path, version: str) -> Path:
     """The current release under another version, in the store but not current; returns the bundle."""
     bundles = BundleStore(store)
-    staged = _stage(bundles, version, towers=0.5)
+    staged = _stage(bundles, version, gap=40.0)
     (staged / BUNDLE).rename(bundles.bundle(version))
     (staged / HISTORIES).rename(bundles.histories(version))
     return bundles.bundle(version)

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from embeddings.bundle import Manifest
+from embeddings.facts import FACTS
+from embeddings.sources import SOURCES
 from embeddings.store import BundleStore
 from tests.integration.server import Server, assortment, carried, eligible_offers, eligible_products, event, ids, world
 from tests.world import CUSTOMERS, PRODUCTS, UNTIL, department, favourite, store, taste
@@ -38,7 +40,7 @@ def test_an_answer_holds_what_the_contract_says(reader: Server, who: str | None,
     for item in items:
         assert set(item) == {"id", "kind", "rank", "score", "source", "reasons"}
         assert item["kind"] in kinds
-        assert item["source"] in {"buy_again", "towers", "popular"}
+        assert item["source"] in {*SOURCES, "popular", "eligible"}
         assert item["reasons"]
         for reason in item["reasons"]:
             assert set(reason) == {"code", "text"}
@@ -65,13 +67,15 @@ def test_a_placement_is_taken_as_a_label(reader: Server):
     assert ids(reader.recommend(customer(17), placement="home")) == ids(reader.recommend(customer(17)))
 
 
-def test_explain_adds_what_the_score_is_made_of(reader: Server):
-    plain, explained = (reader.recommend(customer(17), explain=explain) for explain in (False, True))
+@pytest.mark.parametrize("who", [customer(17), "nobody-yet"])
+def test_explain_adds_what_the_ranker_read_and_how_was_searched(reader: Server, who: str):
+    plain, explained = (reader.recommend(who, explain=explain) for explain in (False, True))
     assert ids(plain) == ids(explained)
     for item in explained["items"]:
         parts = item["explanation"]
-        mixed = (1 - parts["towers"]) * parts["again"] + parts["towers"] * parts["near"]
-        assert item["score"] == pytest.approx(mixed, abs=1e-6)
+        assert set(parts) == {"plan", "facts"}
+        assert tuple(parts["facts"]) == (() if item["source"] == "popular" else FACTS)
+        assert (parts["plan"] is None) == (item["source"] == "popular")
 
 
 # The known answer
@@ -90,8 +94,9 @@ def test_at_their_store_every_customer_gets_the_favourite_first_then_their_depar
 
 def test_what_was_bought_every_week_says_so(reader: Server):
     first = reader.recommend(customer(17), "store", store(17))["items"][0]
-    assert first["source"] == "buy_again"
-    assert first["reasons"] == [{"code": "bought_before", "text": "Bought 16 times before."}]
+    assert first["source"] == "due_now"
+    assert [one["code"] for one in first["reasons"]] == ["due_now", "bought_before"]
+    assert first["reasons"][1]["text"] == "Bought 16 times before."
 
 
 def test_what_was_sold_only_after_the_cut_off_is_nowhere_ahead(reader: Server):

@@ -27,8 +27,8 @@ from tests.integration.server import (
 )
 from tests.world import UNTIL, store
 
-TOWERS = 0.125
-"""The weight of the towers in a second release: it shows in every explanation which release has answered."""
+GAP = 31.25
+"""The usual gap of every product in a second release: it shows in every explanation which release has answered."""
 
 
 def readiness(server: Server) -> dict[str, Any]:
@@ -39,10 +39,14 @@ def serves(server: Server, version: str) -> bool:
     return readiness(server)["model_version"] == version
 
 
+def gaps(answer: dict[str, Any]) -> set[float]:
+    """Every shown product's usual gap, as the ranker read it."""
+    return {item["explanation"]["facts"]["product_gap"] for item in answer["items"]}
+
+
 def test_a_release_is_taken_under_load_without_a_failed_or_a_mixed_answer(own: Server):
     old, new = readiness(own)["model_version"], "second"
-    old_towers = own.recommend("c000", explain=True)["items"][0]["explanation"]["towers"]
-    assert old_towers != TOWERS
+    assert GAP not in gaps(own.recommend("c000", explain=True))
     assert own.report(event("c017", "p111", UNTIL + timedelta(hours=1)))["accepted"] == 1
 
     def load(number: int) -> list[str]:
@@ -55,15 +59,14 @@ def test_a_release_is_taken_under_load_without_a_failed_or_a_mixed_answer(own: S
             assert answer["personalised"]
             assert not answer["degraded"]
             version = answer["model_version"]
-            towers = {item["explanation"]["towers"] for item in answer["items"]}
-            assert towers == {TOWERS if version == new else old_towers}
+            assert {gap == GAP for gap in gaps(answer)} == {version == new}
             versions.append(version)
         return versions
 
     with ThreadPoolExecutor(4) as threads:
         loads = [threads.submit(load, number) for number in range(4)]
         eventually(lambda: (own.metric("opportune_batches_total") or 0) > 10, "some load")
-        release(own.store, new, TOWERS)
+        release(own.store, new, GAP)
         for done in loads:
             versions = done.result()
             turn = versions.index(new)
@@ -105,7 +108,9 @@ def alter_histories(bundle: Path) -> str:
 
 def edit_manifest(bundle: Path) -> str:
     path = bundle / "manifest.json"
-    path.write_text(path.read_text().replace('"towers": 0.5', '"towers": 0.6'))
+    text = path.read_text()
+    assert '"history_length": 16' in text
+    path.write_text(text.replace('"history_length": 16', '"history_length": 17'))
     return "manifest.json"
 
 
@@ -149,7 +154,7 @@ def test_a_damaged_release_is_refused_by_name_and_a_good_one_taken_after(
     shutil.rmtree(steadfast.store / "bundles" / bad)
     good = f"good-{damage.__name__}"
     point_at(steadfast.store, old)
-    release(steadfast.store, good, TOWERS)
+    release(steadfast.store, good, GAP)
     eventually(lambda: serves(steadfast, good), "the good release")
     assert readiness(steadfast)["refused_version"] is None
     assert steadfast.metric("opportune_model_refused") == 0

@@ -41,6 +41,14 @@ dimensions = 16
 history_length = 16
 heads = 2
 
+[ranker]
+windows = 3
+window_days = 14
+type_attribute = "brand"
+category_attribute = "department"
+epochs = 8
+questions_a_batch = 16
+
 [fit]
 epochs = 4
 baskets_a_batch = 64
@@ -186,6 +194,14 @@ def test_without_purchases_to_learn_from_or_to_validate_on_there_is_no_release(
     assert missing in report
 
 
+def test_without_weeks_for_the_ranker_to_learn_from_there_is_no_release(
+    train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    until = (UNTIL + timedelta(days=-88)).isoformat()  # ten days after the first purchase the window begins
+    report = refusal(train, capsys, world, tmp_path / "store", "--until", until)
+    assert "expected purchases over at least two weeks before the validation window" in report
+
+
 def write_hit_world(folder: Path) -> Path:
     """Everybody buys one hit every week and something else at random, never the same."""
     random = np.random.default_rng(1)
@@ -206,7 +222,7 @@ def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
 ) -> None:
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
     # Towers that tell no product from another: every tie goes to the first row, and the hit is in the last.
-    monkeypatch.setattr("training.job.product_vectors", Mock(return_value=np.zeros((301, 16), np.float32)))
+    monkeypatch.setattr("training.stages.product_vectors", Mock(return_value=np.zeros((301, 16), np.float32)))
     assert train(data, store) == 3
     report = capsys.readouterr().err
     assert "refused by the gate: towers reached ndcg@10 0.0" in report
@@ -264,8 +280,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_publishes_the_same_vectors
 
     monkeypatch.setattr(fitting, "sampled_softmax", counted)
     assert train(world, store, recipe=recipe) == 0
-    # 120 customers' baskets of 14 weeks, 64 a batch, 4 epochs
-    assert next(steps) == 4 * -(-CUSTOMERS * 14 // 64) - done
+    # 120 customers' baskets of 11 weeks for the ranker and of 14 for the release, 64 a batch, 4 epochs
+    assert next(steps) == sum(4 * -(-CUSTOMERS * weeks // 64) for weeks in (11, 14)) - done
     assert released(store).manifest.files == release.manifest.files
     assert not checkpoint.exists()
 

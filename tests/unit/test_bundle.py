@@ -241,7 +241,7 @@ def test_the_bundle_holds_no_trace_of_any_customer(release: Path):
 
 def test_an_open_bundle_is_mapped_and_read_only(release: Path):
     bundle = ModelBundle.open(release / "bundle", "cpu", cache_bytes=2**20)
-    for array in (bundle.vectors_ND, bundle.units_ND, bundle.offer_vectors_OD):
+    for array in (bundle.vectors_ND, bundle.units_ND):
         assert isinstance(array, np.memmap) or isinstance(array.base, np.memmap)
         assert not array.flags.writeable
     assert bundle.vectors_ND.shape == (bundle.manifest.counts["products"], bundle.manifest.dimensions)

@@ -7,10 +7,19 @@ import pytest
 
 from embeddings.catalog import ChannelRule
 from embeddings.errors import InvalidInput
-from training.config import RECIPES, AlsConfig, AssortmentConfig, FitConfig, Recipe, TowersConfig, read_recipe
+from training.config import (
+    RECIPES,
+    AlsConfig,
+    AssortmentConfig,
+    FitConfig,
+    RankerConfig,
+    Recipe,
+    TowersConfig,
+    read_recipe,
+)
 
 DEFAULT = RECIPES / "default.toml"
-SECTIONS = (Recipe, AssortmentConfig, TowersConfig, AlsConfig, FitConfig)
+SECTIONS = (Recipe, AssortmentConfig, TowersConfig, AlsConfig, FitConfig, RankerConfig)
 
 
 def read(folder: Path, text: str) -> Recipe:
@@ -43,7 +52,11 @@ def test_the_default_recipe_shows_every_key(section: type[msgspec.Struct]) -> No
         ("[towers]\nid_dropout = 1.1", "$.towers.id_dropout"),
         ("[towers]\ndimensions = 64\nheads = 3", "multiple of heads, 3; got 64"),
         ("seed = -1", "$.seed"),
-        ("[score]\ntower = 0.1", "tower"),
+        ("[score]\ntowers = 0.1", "score"),
+        ("[ranker]\nwindow = 3", "window"),
+        ("[ranker]\nwindows = 0", "$.ranker.windows"),
+        ("[ranker]\nwidths = []", "$.ranker.widths"),
+        ("[ranker]\nsession_share = 1.1", "$.ranker.session_share"),
         ("[fit", ""),
     ],
 )

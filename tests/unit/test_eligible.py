@@ -58,3 +58,12 @@ def test_the_rows_kept_are_read_only_and_the_given_ones_stay_as_they_were():
 
 def test_an_empty_set_is_a_set():
     assert len(EligibleSet.of(np.array([], dtype=np.int32), NOON).rows_N) == 0
+
+
+@given(st.sets(st.integers(0, 40)), st.lists(st.integers(0, 45)), st.sampled_from([np.int32, np.int64]))
+def test_a_set_can_be_narrowed_to_some_rows_and_to_all_but_some(rows: set[int], some: list[int], kind: type):
+    whole = EligibleSet.of(np.array(sorted(rows), np.int32), NOON)
+    among, without = whole.among(np.array(some, kind)), whole.without(np.unique(np.array(some, kind)))
+    assert among.rows_N.tolist() == sorted(rows & set(some))
+    assert without.rows_N.tolist() == sorted(rows - set(some))
+    assert (among.valid_until, without.valid_until) == (NOON, NOON)

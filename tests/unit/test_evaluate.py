@@ -1,5 +1,6 @@
 """The questions of the validation window, and the baselines' figures against slow recomputation from the tables."""
 
+import copy
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 from math import log2
@@ -11,16 +12,20 @@ import pytest
 import torch
 
 from embeddings.catalog import Catalog, ChannelRule
+from embeddings.facts import FACTS
 from embeddings.history import PURCHASE, Histories
-from embeddings.scoring import ScoreParameters
 from embeddings.tables import TABLES
 from tests.world import STORES, UNTIL, tables
 from training.catalogue import master_catalog, observe
 from training.config import Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
-from training.evaluate import TOWER_SHARES, Evaluation, Question, ask, evaluate
-from training.fit import Towers, fit_als, product_vectors
+from training.evaluate import Fitted, Metrics, evaluate
+from training.examples import examples
+from training.fit import Factors, Towers, fit_als, product_vectors
 from training.histories import read_histories
+from training.questions import Question, ask
+from training.ranker import Ranker
+from training.statistics import count, find_nearby
 
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
@@ -118,16 +123,34 @@ def test_what_may_be_shown_is_what_the_channel_and_the_place_allow_as_known_befo
                 assert eligible == set(sold["product_id"]) | declared
 
 
+class Models(NamedTuple):
+    """Towers and a ranker that have learnt nothing, with what they are evaluated with."""
+
+    fitted: Fitted
+    ranker: Ranker
+    als: Factors
+
+    def metrics(self, questions: list[Question]) -> Metrics:
+        return evaluate(questions, self.fitted, self.ranker, self.als, RECIPE.towers.history_length)
+
+
 @pytest.fixture(scope="module")
-def evaluation(window: Window) -> Evaluation:
+def models(window: Window) -> Models:
     torch.manual_seed(1)
-    cpu = torch.device("cpu")
     towers = Towers(window.before, window.histories, RECIPE).eval()
-    als = fit_als(window.histories.before(int(SINCE.timestamp())), len(window.before.products.ids), RECIPE)
-    vectors_ND = product_vectors(towers, window.before, cpu)
-    return evaluate(
-        window.questions, window.before, towers, vectors_ND, als, RECIPE.towers.history_length, ScoreParameters(0.9, 1)
-    )
+    since, size = int(SINCE.timestamp()), len(window.before.products.ids)
+    past = window.histories.before(since)
+    als = fit_als(past, size, RECIPE)
+    nearby = find_nearby(past, window.before, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
+    statistics = count(past, window.before, since, nearby, RECIPE.ranker)
+    vectors_ND = product_vectors(towers, window.before, torch.device("cpu"))
+    ranker = Ranker((4,)).eval()
+    return Models(Fitted(window.before, statistics, towers, vectors_ND), ranker, als)
+
+
+@pytest.fixture(scope="module")
+def metrics(window: Window, models: Models) -> Metrics:
+    return models.metrics(window.questions)
 
 
 def slow_popularity(window: Window) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -171,28 +194,60 @@ def slow_metrics(answers: dict[int, list[int]], questions: list[Question]) -> di
     return {"ndcg@10": float(np.mean(ndcg)), "recall@10": float(np.mean(recall))}
 
 
-def test_the_baselines_are_what_counting_by_hand_gives(window: Window, evaluation: Evaluation) -> None:
+def test_the_baselines_are_what_counting_by_hand_gives(window: Window, metrics: Metrics) -> None:
     common, often = slow_answers(window)
-    assert evaluation.metrics["popular"] == pytest.approx(slow_metrics(common, window.questions), abs=1e-4)
-    assert evaluation.metrics["personal_top_frequency"] == pytest.approx(
-        slow_metrics(often, window.questions), abs=1e-4
+    assert metrics["popular"] == pytest.approx(slow_metrics(common, window.questions), abs=1e-4)
+    assert metrics["personal_top_frequency"] == pytest.approx(slow_metrics(often, window.questions), abs=1e-4)
+    assert metrics["personal_top_frequency"]["ndcg@10"] > 2 * metrics["popular"]["ndcg@10"] > 0
+
+
+def bought_most_first(ranker: Ranker) -> Ranker:
+    """One that reads nothing but how often a product was bought."""
+    wanted = copy.deepcopy(ranker)
+    with torch.no_grad():
+        for parameter in wanted.parameters():
+            parameter.zero_()
+        wanted.get_parameter("layers.0.weight")[0, FACTS.index("own_times")] = 1.0
+        wanted.get_parameter("layers.2.weight")[0, 0] = 1.0
+        wanted.calibration.copy_(torch.tensor([1.0, -3.0]))
+    return wanted
+
+
+def test_what_is_served_is_in_the_rankers_order(window: Window, models: Models, metrics: Metrics) -> None:
+    """The favourite was bought far more often than all else, and nothing else decides."""
+    served = models._replace(ranker=bought_most_first(models.ranker)).metrics(window.questions)["served"]
+    assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served"}
+    assert set(served) == {"ndcg@10", "recall@10", "calibration_error"}
+    common, often = slow_answers(window)
+    hits = slow_metrics(
+        {one.customer: often[one.customer][:1] for one in window.questions if len(one.past.latest[0])}
+        | {one.customer: common[one.customer] for one in window.questions if not len(one.past.latest[0])},
+        window.questions,
     )
-    assert evaluation.metrics["personal_top_frequency"]["ndcg@10"] > 2 * evaluation.metrics["popular"]["ndcg@10"] > 0
+    assert served["ndcg@10"] >= hits["ndcg@10"] - 1e-4 > 0.3
 
 
-def test_what_is_served_is_the_best_mix_that_was_tried(evaluation: Evaluation) -> None:
-    assert evaluation.score.towers in TOWER_SHARES
-    assert (evaluation.score.daily_decay, evaluation.score.same_location) == (0.9, 1)
-    # The share 0, buying again alone, is among those tried; these towers have learnt nothing.
-    assert evaluation.metrics["served"]["ndcg@10"] > evaluation.metrics["popular"]["ndcg@10"]
-    assert set(evaluation.metrics) == {"popular", "personal_top_frequency", "als", "towers", "served"}
+def test_the_calibration_error_is_that_of_all_candidates_of_those_with_a_past(window: Window, models: Models) -> None:
+    ranker = copy.deepcopy(models.ranker)
+    with torch.no_grad():
+        for parameter in ranker.parameters():
+            parameter.zero_()
+    ranker.calibration.copy_(torch.tensor([1.0, 30.0]))  # certain of everything
+    known = [one for one in window.questions if len(one.past.latest[0])]
+    assert len(known) == len(window.questions) - 1
+    candidates = examples(known, *models.fitted, RECIPE.towers.history_length)
+    found = models._replace(ranker=ranker).metrics(window.questions)["served"]["calibration_error"]
+    assert found == pytest.approx(1 - float(candidates.taken_M.mean()), abs=1e-4)
 
 
-def test_who_has_no_past_is_answered_by_what_is_popular(window: Window) -> None:
-    newcomers = [window.question(NEWCOMER)]
-    cpu = torch.device("cpu")
-    towers = Towers(window.before, window.histories, RECIPE).eval()
-    als = fit_als(window.histories.before(int(SINCE.timestamp())), len(window.before.products.ids), RECIPE)
-    vectors_ND = product_vectors(towers, window.before, cpu)
-    found = evaluate(newcomers, window.before, towers, vectors_ND, als, 4, ScoreParameters()).metrics
-    assert found["served"] == found["popular"] == found["personal_top_frequency"]
+def test_who_has_no_past_is_answered_by_what_is_popular(window: Window, models: Models) -> None:
+    newcomer = window.question(NEWCOMER)
+    veteran = next(one for one in window.questions if len(one.past.latest[0]))
+    alone, both = models.metrics([veteran]), models.metrics([newcomer, veteran])
+    popular = models.metrics([veteran, newcomer])["popular"]
+    for name in ("ndcg@10", "recall@10"):
+        newcomers = 2 * popular[name] - alone["popular"][name]
+        assert 2 * both["served"][name] - alone["served"][name] == pytest.approx(newcomers, abs=3e-4)
+        assert 2 * both["personal_top_frequency"][name] - alone["personal_top_frequency"][name] == pytest.approx(
+            newcomers, abs=3e-4
+        )

@@ -8,7 +8,7 @@ from embeddings.arrays import Ragged
 from embeddings.eligibility import Place
 from embeddings.history import EVENT, EVENT_CODES, History
 from serving.explain import Reason, reasons
-from serving.rank import Ranked
+from serving.rank import Ranked, Source
 from serving.slot import Model
 from tests.world import UNTIL
 
@@ -45,6 +45,25 @@ def test_an_offer_says_how_many_of_its_products_were_bought_and_until_when_it_ho
     past = history(*(("purchase", product) for product in products), ("view", 2))
     given = reasons([Ranked("offer", 0, 0.5, "buy_again")], MODEL, past, HERE)
     assert given == [[Reason("covers_bought", text), VALID]]
+
+
+@pytest.mark.parametrize(
+    ("source", "codes"),
+    [
+        ("due_now", ["due_now", "bought_before"]),
+        ("buy_again", ["bought_before"]),
+        ("together", ["goes_with_basket"]),
+        ("alike", ["bought_by_alike"]),
+        ("towers", ["near_taste"]),
+        ("trending", ["popular_here"]),
+        ("named", ["named"]),
+        ("popular", ["popular_here"]),
+    ],
+)
+def test_every_source_has_its_reasons(source: Source, codes: list[str]):
+    given = reasons([Ranked("product", 7, 0.5, source)], MODEL, history(("purchase", 7)), HERE)
+    assert [one.code for one in given[0]] == codes
+    assert all(one.text.endswith(".") for one in given[0])
 
 
 def test_what_the_towers_propose_is_near_the_customers_taste():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,54 +17,78 @@ from numpy.typing import NDArray
 
 from embeddings.bundle import IVF_INDEX, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.catalog import Catalog, ChannelRule
-from embeddings.encoders import CustomerEncoder, ProductEncoder
+from embeddings.encoders import CustomerEncoder, ProductEncoder, RankerSession
+from embeddings.facts import FACTS
 from embeddings.features import TowerInput, gather
 from embeddings.history import Histories
 from embeddings.index.exact import ExactIndex
 from embeddings.index.plan import MEASURED
 from embeddings.index.planned import PlannedIndex
-from embeddings.scoring import ScoreParameters
+from embeddings.statistics import Statistics
 from embeddings.tables import TABLES
 from tests.world import UNTIL, tables
 from training import export as exporting
 from training.catalogue import master_catalog, observe
 from training.config import Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
-from training.evaluate import Evaluation
-from training.export import PARITY, ParityError, export
-from training.fit import Towers, customer_tensors
+from training.export import PARITY, ParityError, Release, export
+from training.fit import Towers, customer_tensors, fit_als
 from training.histories import read_histories
+from training.offers import OfferRanker
+from training.ranker import Ranker
+from training.statistics import count, find_nearby
 
 LENGTH, D = 8, 8
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
     towers=TowersConfig(dimensions=D, history_length=LENGTH, heads=2),
 )
-EVALUATION = Evaluation({"popular": {"ndcg@10": 0.25}, "served": {"ndcg@10": 0.5}}, ScoreParameters(0.9, 1.5, 0.2))
+METRICS = {"popular": {"ndcg@10": 0.25}, "served": {"ndcg@10": 0.5}}
+
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 class Exported(NamedTuple):
     staged: Path
-    towers: Towers
-    catalog: Catalog
-    histories: Histories
+    release: Release
     manifest: Manifest
 
+    @property
+    def towers(self) -> Towers:
+        return self.release.towers
 
-def export_to(staged: Path, towers: Towers, catalog: Catalog, histories: Histories) -> Exported:
+    @property
+    def catalog(self) -> Catalog:
+        return self.release.catalog
+
+    @property
+    def histories(self) -> Histories:
+        return self.release.histories
+
+
+def export_to(staged: Path, release: Release) -> Exported:
     (staged / "bundle").mkdir()
     (staged / "histories").mkdir()
     notes = ("a note",)
-    manifest = export(staged, towers, catalog, histories, EVALUATION, RECIPE, until=UNTIL, data="world", notes=notes)
-    return Exported(staged, towers, catalog, histories, manifest)
+    manifest = export(staged, release, RECIPE, until=UNTIL, data="world", notes=notes)
+    return Exported(staged, release, manifest)
 
 
-def randomised(towers: Towers) -> Towers:
-    """Towers all of whose parameters matter, as they do after fitting."""
+def randomised(module: Module) -> Module:
+    """A network all of whose parameters matter, as they do after fitting."""
     torch.manual_seed(1)
-    for parameter in towers.parameters():
+    for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return towers.eval()
+    return module.eval()
+
+
+def randomised_ranker() -> Ranker:
+    ranker = randomised(Ranker((16, 8)))
+    ranker.mean.normal_()
+    ranker.spread.uniform_(0.1, 1)
+    ranker.calibration.copy_(torch.tensor([0.7, -0.4]))
+    return ranker
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +101,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
     catalog = master_catalog(dataset, RECIPE, UNTIL)
     histories = read_histories(dataset, catalog)
-    catalog = observe(catalog, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)
+    moment = int(UNTIL.timestamp())
+    catalog = observe(catalog, histories.events, moment, RECIPE.assortment)
+    als = fit_als(histories, len(catalog.products.ids), RECIPE)
+    nearby = find_nearby(histories, catalog, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
+    statistics = count(histories, catalog, moment, nearby, RECIPE.ranker)
     towers = randomised(Towers(catalog, histories, RECIPE))
-    return export_to(tmp_path_factory.mktemp("staged"), towers, catalog, histories)
+    return export_to(
+        tmp_path_factory.mktemp("staged"),
+        Release(towers, randomised_ranker(), OfferRanker().eval(), catalog, statistics, histories, METRICS),
+    )
 
 
 def random_input(random: np.random.Generator, catalog: Catalog, batch: int, length: int) -> TowerInput:
@@ -122,38 +153,65 @@ def test_the_product_encoder_computes_what_torch_does(exported: Exported, count:
     assert np.abs(found_KD - expected_KD.numpy()).max() <= PARITY
 
 
-@pytest.mark.parametrize("changed", ["product", "customer"])
+@pytest.mark.parametrize("count", [1, 2, 999])
+def test_the_ranker_computes_what_torch_does(exported: Exported, count: int) -> None:
+    random = np.random.default_rng(count)
+    facts_MF = random.exponential(30, (count, len(FACTS))).astype(np.float32)
+    facts_MF[random.random(facts_MF.shape) < 0.6] = 0
+    found_M = RankerSession(exported.staged / "bundle" / "ranker.onnx", "cpu", "probabilities").rank(facts_MF)
+    with torch.inference_mode():
+        expected_M = exported.release.ranker(torch.from_numpy(facts_MF)).numpy()
+    assert found_M.shape == (count,)
+    assert np.abs(found_M - expected_M).max() <= PARITY
+    assert count == 1 or found_M.std() > 0.01
+
+
+def test_statistics_come_back_as_they_were(exported: Exported) -> None:
+    found, expected = Statistics.load(exported.staged / "bundle" / "statistics"), exported.release.statistics
+    for one, other in zip(arrays(found), arrays(expected), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+
+
+def arrays(statistics: Statistics) -> list[NDArray[Any]]:
+    """Every array of the statistics, in order."""
+    return [array for part in statistics for array in ([part] if isinstance(part, np.ndarray) else part)]
+
+
+LAST_BIAS = {"product": "mix.2", "customer": "mix.2", "ranker": "layers.4"}
+
+
+@pytest.mark.parametrize("changed", LAST_BIAS)
 def test_an_encoder_that_computes_something_else_is_refused(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     towers = Towers(exported.catalog, exported.histories, RECIPE)
     towers.load_state_dict(exported.towers.state_dict())
+    ranker = randomised_ranker()
 
     def exported_before(module: torch.nn.Module, *arguments: object) -> None:
-        path = arguments[-1]
-        assert isinstance(path, Path)
+        path = next(one for one in arguments if isinstance(one, Path))
         shutil.copy(exported.staged / "bundle" / path.name, path)
         if path.name == f"{changed}.onnx":
             with torch.no_grad():
-                module.get_submodule("mix.2").get_parameter("bias")[0] += 3 * PARITY
+                # A probability moves less than its log-odds do.
+                step = 3 * PARITY if changed != "ranker" else 30 * PARITY
+                module.get_submodule(LAST_BIAS[changed]).get_parameter("bias")[0] += step
 
     monkeypatch.setattr(exporting, "_to_onnx", exported_before)
-    with pytest.raises(ParityError, match=rf"{changed}\.onnx differs from torch by 3\..e-04, more than 1e-04"):
-        export_to(tmp_path, towers, exported.catalog, exported.histories)
+    with pytest.raises(ParityError, match=rf"{changed}\.onnx differs from torch by \d\..e-04, more than 1e-04"):
+        export_to(tmp_path, exported.release._replace(towers=towers, ranker=ranker))
 
 
 def load(exported: Exported, name: str) -> NDArray[np.float32]:
     return np.load(exported.staged / "bundle" / "vectors" / f"{name}.npy")
 
 
-def test_vectors_are_those_of_products_of_length_one_and_of_offers(exported: Exported) -> None:
-    vectors_ND, units_ND, offers_OD = (load(exported, name) for name in ("products", "products-unit", "offers"))
+def test_vectors_are_those_of_products_also_of_length_one(exported: Exported) -> None:
+    vectors_ND, units_ND = (load(exported, name) for name in ("products", "products-unit"))
     assert vectors_ND.shape == (122, D)
     np.testing.assert_allclose(np.linalg.norm(units_ND, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose((units_ND * vectors_ND).sum(1), np.linalg.norm(vectors_ND, axis=1), rtol=1e-5)
-    for row in range(len(exported.catalog.offers.ids)):
-        covered = exported.catalog.offers.products[row]
-        np.testing.assert_allclose(offers_OD[row], vectors_ND[covered].mean(axis=0), atol=1e-6)
 
 
 def test_the_manifest_says_what_the_release_is(exported: Exported) -> None:
@@ -163,9 +221,8 @@ def test_the_manifest_says_what_the_release_is(exported: Exported) -> None:
     assert UNTIL < manifest.created_at <= datetime.now(UTC)
     assert (manifest.data, manifest.notes, manifest.seed) == ("world", ("a note",), 1)
     assert (manifest.dimensions, manifest.history_length) == (D, LENGTH)
-    assert manifest.score == EVALUATION.score
-    assert manifest.metrics == EVALUATION.metrics
-    assert manifest.recipe == msgspec.to_builtins(RECIPE)
+    assert manifest.metrics == METRICS
+    assert manifest.recipe == msgspec.json.decode(msgspec.json.encode(RECIPE))
     trained = int(exported.catalog.products.trained_N.sum())
     assert manifest.counts == {
         "products": 122,
@@ -202,8 +259,7 @@ def test_a_large_catalogue_is_also_cut_into_cells(
     assert IVF_INDEX not in exported.manifest.files
     at_any_size = replace(MEASURED, ivf_rows=1)
     monkeypatch.setattr(exporting, "MEASURED", at_any_size)
-    _, towers, catalog, histories, _ = exported
-    found = export_to(tmp_path, towers, catalog, histories)
+    found = export_to(tmp_path, exported.release)
     assert found.manifest.files.keys() - exported.manifest.files.keys() == {IVF_INDEX, "products.ivf.radii.npy"}
     monkeypatch.setattr("embeddings.bundle.PlannedIndex", partial(PlannedIndex, costs=at_any_size))
     bundle = ModelBundle.open(tmp_path / "bundle", "cpu", 2**20)

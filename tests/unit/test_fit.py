@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -189,7 +190,8 @@ def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Re
         found.append(Asked(*arguments))
         raise Killed
 
-    monkeypatch.setattr("training.job.fit", noted)
+    monkeypatch.setattr("training.stages.Stages.ranker", Mock())
+    monkeypatch.setattr("training.stages.fit", noted)
     with pytest.raises(Killed):
         run(str(folder), store, recipe, until=UNTIL, device="cpu", gated=True)
     return found[0]

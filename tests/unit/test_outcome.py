@@ -50,8 +50,11 @@ def peer(rps: float, fidelity: Fidelity) -> PeerResult:
 
 def test_ratios_are_those_of_one_run() -> None:
     peers = {"quick": peer(5000, APPROXIMATE), "exact": peer(500, EXACT), "slow": peer(100, EXACT)}
-    figures = summary(saturation(1000), saturation(2000), half(4.0), half(2.0), overload(), EXACT, peers)
+    figures = summary(
+        saturation(1000), saturation(2000), saturation(500), half(4.0), half(2.0), overload(), EXACT, peers
+    )
     assert figures["rps_vs_floor"] == 0.5
+    assert figures["rps_vs_towers_alone"] == 2.0
     assert figures["p99_vs_floor_at_half_load"] == 2.0
     assert figures["overload_p99_vs_half_load"] == 3.0
     assert figures["rps_vs_best_peer"] == 2.0, "a peer with less recall does not count"
@@ -61,17 +64,23 @@ def test_ratios_are_those_of_one_run() -> None:
 
 def test_without_an_equal_peer_there_is_no_ratio() -> None:
     peers = {"quick": peer(5000, APPROXIMATE)}
-    figures = summary(saturation(1), saturation(2), half(4), half(2), overload(), EXACT, peers)
+    figures = summary(saturation(1), saturation(2), saturation(500), half(4), half(2), overload(), EXACT, peers)
     assert figures["rps_vs_best_peer"] is None
 
 
 def test_a_refusal_is_an_error_except_under_overload() -> None:
     refused, broken = {"200": 1, "503": 3}, {"200": 1, "timed out": 4, "broken": 1, "500": 2}
-    calm = summary(saturation(1), saturation(2), half(4), half(2), overload(refused, refused), EXACT, {})
+    calm = summary(
+        saturation(1), saturation(2), saturation(500), half(4), half(2), overload(refused, refused), EXACT, {}
+    )
     assert calm["errors"] == 0
-    early = summary(saturation(1, refused), saturation(2), half(4, refused), half(2), overload(), EXACT, {})
+    early = summary(
+        saturation(1, refused), saturation(2), saturation(500), half(4, refused), half(2), overload(), EXACT, {}
+    )
     assert early["errors"] == 6
-    worse = summary(saturation(1), saturation(2), half(4), half(2), overload(broken, broken), EXACT, {})
+    worse = summary(
+        saturation(1), saturation(2), saturation(500), half(4), half(2), overload(broken, broken), EXACT, {}
+    )
     assert worse["errors"] == 14
 
 

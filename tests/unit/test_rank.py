@@ -1,4 +1,6 @@
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -7,7 +9,9 @@ import pytest
 
 from embeddings.bundle import Manifest
 from embeddings.context import Context
+from embeddings.facts import FACTS
 from embeddings.features import Situation
+from embeddings.history import EVENT, EVENT_CODES, History
 from embeddings.store import BundleStore
 from serving.rank import Ranked, rank_personal, rank_popular
 from serving.retrieve import Ask
@@ -34,6 +38,7 @@ def ask(
     location: str | None = "north",
     limit: int = 10,
     excluded: frozenset[tuple[str, int]] = frozenset(),
+    explain: bool = False,
 ) -> Ask:
     """A request for a customer; ``kinds`` has a p for products and an o for offers."""
     context = Context(channel, location)
@@ -47,6 +52,8 @@ def ask(
         model.eligibility.offers(context, place, history.audiences, NOW) if "o" in kinds else None,
         limit,
         excluded,
+        place,
+        explain,
     )
 
 
@@ -63,26 +70,103 @@ def names(model: Model, found: list[Ranked]) -> list[str]:
 def test_the_favourite_comes_first(model: Model, customer: int):
     found = ranked(ask(model, f"c{customer:03d}", "p", location=store(customer)), 10)
     assert names(model, found)[0] == favourite(customer)
-    assert found[0].source == "buy_again"
+    assert found[0].source == "due_now"
 
 
-def test_the_score_is_the_documented_mix_descending_and_unique(model: Model):
-    towers = model.bundle.manifest.score.towers
-    found = ranked(ask(model, "c000", "po"), 40)
-    for one in found:
-        assert one.score == pytest.approx((1 - towers) * one.again + towers * one.near, abs=1e-6)
+def test_the_score_is_the_rankers_probability_of_what_it_read_and_descends(model: Model):
+    found = ranked(ask(model, "c000", "p", explain=True), 40)
+    assert model.ranker is not None
+    facts_KF = np.array([one.facts for one in found])
+    assert facts_KF.shape == (40, len(FACTS))
+    assert [one.score for one in found] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    assert len({(one.kind, one.row) for one in found}) == len(found) == 40
+    assert len({one.row for one in found}) == 40
+    assert 0 <= found[-1].score < found[0].score < 1
+
+
+def test_facts_are_shown_only_where_they_were_asked_for(model: Model):
+    assert all(one.facts is None for one in ranked(ask(model, "c000", "p"), 40))
+
+
+def test_products_and_offers_come_in_one_order(model: Model):
+    found = ranked(ask(model, "c000", "po"), 100)
+    keys = [(-one.score, one.kind, one.row) for one in found]
+    assert keys == sorted(keys)
     assert {one.kind for one in found} == {"product", "offer"}
 
 
-def test_an_item_is_bought_again_only_if_it_was_bought_before(model: Model):
+def test_every_candidate_has_the_most_telling_source_that_proposed_it(model: Model):
     one = ask(model, "c017", "p", channel="web", location=None)
-    bought = set(one.history.events_E["product"].tolist())
+    times = Counter(one.history.events_E["product"].tolist())
     found = ranked(one, 100)
-    assert {item.source for item in found} == {"buy_again", "towers"}
-    assert all(item.row in bought for item in found if item.source == "buy_again")
-    assert all(item.again == 0 for item in found if item.row not in bought)
+    names = {item.source for item in found}
+    assert {"due_now", "buy_again", "alike", "towers", "trending"} <= names
+    assert "together" not in names
+    for item in found:
+        if item.source == "due_now":
+            assert times[item.row] > 1
+        elif item.source == "buy_again":
+            assert times[item.row] > 0
+        else:  # this customer has bought fewer products than these two propose
+            assert times[item.row] == 0
+
+
+def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: Model):
+    one = ask(model, "c017", "p", channel="web", location=None)
+    assert one.products is not None
+    few = ranked(one, 10)
+    assert "popular" not in {item.source for item in few}
+    all_rows = [item.row for item in ranked(one, 1_000)]
+    assert sorted(all_rows) == one.products.rows_N.tolist()
+
+
+def test_without_the_ranker_the_towers_order(model: Model):
+    plain = replace(model, ranker=None)
+    found = ranked(ask(plain, "c017", "p", explain=True), 30)
+    read = {one.row: one.facts for one in ranked(ask(model, "c017", "p", explain=True), 1_000)}
+    inner = [float(facts[FACTS.index("inner")]) for one in found if (facts := read[one.row]) is not None]
+    assert len(inner) == 30
+    assert all(early >= late - 1e-5 for early, late in pairwise(inner))
+    assert [one.row for one in found] != [one.row for one in ranked(ask(model, "c017", "p"), 30)]
+    assert all(0 <= one.score <= 1 and one.facts is None for one in found)
+
+
+def test_only_sources_that_are_switched_on_propose(model: Model):
+    alone = replace(model, sources={"buy_again": model.sources["buy_again"]})
+    one = ask(alone, "c017", "p")
+    bought = set(one.history.purchases.rows_R.tolist())
+    found = ranked(one, 5)
+    assert {item.source for item in found} == {"buy_again"}
+    assert {item.row for item in found} <= bought
+
+
+def history_with(model: Model, customer: str, kind: str, row: int, ago: int = 60) -> History:
+    """A customer's past and one event more."""
+    event = np.zeros(1, EVENT)
+    event["type"], event["product"], event["at"], event["location"] = EVENT_CODES[kind], row, NOW - ago, -1
+    return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("kind", ["add_to_cart", "dismissal"])
+def test_what_is_in_the_basket_or_was_dismissed_comes_last(model: Model, kind: str):
+    one = ask(model, "c017", "p")
+    first = ranked(one, 1)[0].row
+    held = one._replace(history=history_with(model, "c017", kind, first))
+    assert first not in [item.row for item in ranked(held, 10)]
+    everything = ranked(held, 1_000)
+    assert len(everything) == len(ranked(one, 1_000))
+    assert everything[-1].row == first
+
+
+def test_what_was_looked_at_is_proposed_with_what_goes_with_it(model: Model):
+    one = ask(model, "c017", "p")
+    unbought = next(row for row in one.products.rows_N.tolist() if row not in one.history.purchases.rows_R)  # pyright: ignore[reportOptionalMemberAccess]
+    looking = one._replace(history=history_with(model, "c017", "view", unbought))
+    found = {item.row: item.source for item in ranked(looking, 60)}
+    assert found[unbought] == "together"
+    near = set(model.bundle.statistics.together.rows_NT[unbought].tolist()) & set(found)
+    assert near
+    assert {found[row] for row in near} == {"together"}
 
 
 def test_an_excluded_item_makes_room_for_the_next(model: Model):
@@ -113,7 +197,7 @@ def test_an_answer_does_not_depend_on_its_batch(model: Model):
 
 
 def test_a_batch_across_a_swap_is_answered_by_the_model_each_request_pinned(model: Model):
-    other = replace(model, bundle=replace(model.bundle, vectors_ND=-np.asarray(model.bundle.vectors_ND)))
+    other = replace(model, ranker=None)
     one = ask(model, "c017", "p")
     assert rank_personal([one, one._replace(model=other), one])[::2] == rank_personal([one, one])
 

@@ -1,0 +1,108 @@
+"""The service, asked over one connection that is kept."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from http.client import HTTPConnection
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.release import own_state
+from benchmarks.server import serve
+
+EVENTS_AT_ONCE = 1_000
+_PATIENCE_SECONDS = 60
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something a household did, as the HTTP contract has it."""
+
+    event_id: str
+    type: str
+    customer_id: str
+    at: datetime
+    channel: str = "store"
+    location: str | None = None
+    product_id: str | None = None
+    offer_id: str | None = None
+    quantity: float = 1
+    value: float | None = None
+
+
+class _Item(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Recommendation(msgspec.Struct, frozen=True):
+    items: list[_Item]
+
+
+class _Received(msgspec.Struct, frozen=True):
+    accepted: int
+    rejected: list[dict[str, object]]
+
+
+class Service:
+    """A running service that has heard of no events yet."""
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self._connection = connection
+
+    def recommend(
+        self,
+        household: str,
+        channel: str,
+        location: str,
+        at: datetime,
+        limit: int,
+        kind: str = "product",
+        **options: object,
+    ) -> list[str]:
+        """The ids recommended, the best first.
+
+        Args:
+            household: who asks.
+            channel: where.
+            location: the store.
+            at: when.
+            limit: how many.
+            kind: product or offer.
+            options: further fields of the request.
+        """
+        context = {"channel": channel, "location": location, "at": at}
+        body = {"customer_id": household, "kinds": [kind], "context": context, "limit": limit, **options}
+        answer = msgspec.json.decode(self._post("/v1/recommend", body, 200), type=_Recommendation)
+        return [item.id for item in answer.items]
+
+    def report(self, events: Sequence[Event]) -> None:
+        """Report events, in this order.
+
+        Raises:
+            RuntimeError: the service knows one of them already, or refuses it.
+        """
+        for start in range(0, len(events), EVENTS_AT_ONCE):
+            some = events[start : start + EVENTS_AT_ONCE]
+            answer = msgspec.json.decode(self._post("/v1/events", {"events": some}, 202), type=_Received)
+            if answer.accepted != len(some):
+                raise RuntimeError(f"of {len(some)} events {answer.accepted} were new and valid: {answer.rejected[:3]}")
+
+    def _post(self, path: str, body: Mapping[str, object], expected: int) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        self._connection.request("POST", path, msgspec.json.encode(body), headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != expected:
+            raise RuntimeError(f"{path} was answered {response.status}: {answer.decode(errors='replace')}")
+        return answer
+
+
+@contextmanager
+def fresh_service(store: Path, version: str) -> Generator[Service]:
+    """Serve a release with an empty event store until the block is left, so that no task sees another's events."""
+    with own_state(store, version) as own, serve(own, "--clock", "replay") as served:
+        connection = HTTPConnection("127.0.0.1", served.port, timeout=_PATIENCE_SECONDS)
+        try:
+            yield Service(connection)
+        finally:
+            connection.close()

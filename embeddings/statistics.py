@@ -1,0 +1,138 @@
+"""What past purchases say about each product: how much, how often and with what else it is bought.
+
+Letters: D factors, N products, P figures a product, L entries of all assortments, T neighbours, Q groups of a product.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import load_arrays, save_arrays
+
+RHYTHMS = ("type", "category", "maker")
+"""What a rhythm is kept for besides the product itself: a narrow and a wide group of products, and who makes them."""
+
+FIGURES = ("share", "week", "month", "repeated", "buyers", "gap", *(f"{group}_share" for group in RHYTHMS))
+"""The columns of ``Statistics.products_NP``."""
+
+
+class Neighbours(NamedTuple):
+    """Each product's nearest others, the nearest first.
+
+    Attributes:
+        rows_NT: int32 catalogue rows, -1 where there are no more.
+        weights_NT: float32 cosines, 0 where there are no more.
+    """
+
+    rows_NT: NDArray[np.int32]
+    weights_NT: NDArray[np.float32]
+
+    def around(
+        self, rows_R: NDArray[np.integer], weights_R: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The neighbours of some weighted products, ascending, each with its weighted sum of cosines."""
+        near_RT = self.rows_NT[rows_R]
+        found = near_RT >= 0
+        rows, places = np.unique(near_RT[found], return_inverse=True)
+        sums = np.bincount(places, (self.weights_NT[rows_R] * weights_R[:, None])[found], len(rows))
+        return rows.astype(np.int64), sums.astype(np.float32)
+
+
+class Tastes(NamedTuple):
+    """A matrix factorisation of who buys what (Hu, Koren and Volinsky, 2008), its product side.
+
+    Attributes:
+        products_ND: float32 factors of the products.
+        gram_DD: float32, their inner products summed, with the regularisation on the diagonal.
+    """
+
+    products_ND: NDArray[np.float32]
+    gram_DD: NDArray[np.float32]
+
+    def of(self, rows_R: NDArray[np.integer], times_R: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The factors (D) of somebody who bought some products so many times: one step of alternating least squares.
+
+        Zeros for somebody who bought nothing.
+        """
+        bought_RD = self.products_ND[rows_R]
+        weights_R = times_R.astype(np.float32)
+        system_DD = self.gram_DD + (bought_RD.T * (weights_R - 1)) @ bought_RD
+        return np.linalg.solve(system_DD, weights_R @ bought_RD) if len(rows_R) else np.zeros_like(self.gram_DD[0])
+
+
+class Statistics(NamedTuple):
+    """What the events before a moment say.
+
+    Attributes:
+        products_NP: float32, in the order of ``FIGURES``: share of recent purchases; purchases in the last 7 and in
+            the last 28 days; share of buyers who bought again on another day; buyers; days between two purchases; and
+            the mean share of the products of its groups, which is all that is known of a product not sold yet.
+        local_L: float32, aligned with the locations' assortments: purchases there in the last 28 days.
+        rhythms_NQ: int32, codes of the groups named in ``RHYTHMS``, 0 where unknown.
+        alike: products that the same customers buy.
+        together: products that lie in the same baskets.
+        tastes: what says how much a product suits a customer as a whole.
+        lifts_GG: float32, by codes of the wide groups: the log of how much oftener than by chance products of both
+            lie in one basket.
+        redeemed_O: float32, how often each offer was redeemed.
+    """
+
+    products_NP: NDArray[np.float32]
+    local_L: NDArray[np.float32]
+    rhythms_NQ: NDArray[np.int32]
+    alike: Neighbours
+    together: Neighbours
+    tastes: Tastes
+    lifts_GG: NDArray[np.float32]
+    redeemed_O: NDArray[np.float32]
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder."""
+        save_arrays(
+            folder,
+            {
+                "products": self.products_NP,
+                "local": self.local_L,
+                "rhythms": self.rhythms_NQ,
+                "alike-rows": self.alike.rows_NT,
+                "alike-weights": self.alike.weights_NT,
+                "together-rows": self.together.rows_NT,
+                "together-weights": self.together.weights_NT,
+                "tastes-products": self.tastes.products_ND,
+                "tastes-gram": self.tastes.gram_DD,
+                "lifts": self.lifts_GG,
+                "redeemed": self.redeemed_O,
+            },
+        )
+
+    @classmethod
+    def none(cls, products: int, carried: int, offers: int) -> Self:
+        """Of a release that counts nothing: its candidates come from the towers alone."""
+        nobody = Neighbours(np.zeros((products, 0), np.int32), np.zeros((products, 0), np.float32))
+        return cls(
+            np.zeros((products, len(FIGURES)), np.float32),
+            np.zeros(carried, np.float32),
+            np.zeros((products, len(RHYTHMS)), np.int32),
+            nobody,
+            nobody,
+            Tastes(np.zeros((products, 1), np.float32), np.eye(1, dtype=np.float32)),
+            np.zeros((1, 1), np.float32),
+            np.zeros(offers, np.float32),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map what ``save`` wrote into memory."""
+        arrays = load_arrays(folder)
+        return cls(
+            arrays["products"],
+            arrays["local"],
+            arrays["rhythms"],
+            Neighbours(arrays["alike-rows"], arrays["alike-weights"]),
+            Neighbours(arrays["together-rows"], arrays["together-weights"]),
+            Tastes(arrays["tastes-products"], arrays["tastes-gram"]),
+            arrays["lifts"],
+            arrays["redeemed"],
+        )

@@ -1,0 +1,169 @@
+"""A profile against plain sums over Python numbers."""
+
+import itertools
+import math
+import statistics as plain
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embeddings.history import EVENT, EVENT_CODES, History
+from embeddings.profile import DECAYS, GROUP, GROUP_DECAY, OWN, Profile, profile_of
+from embeddings.statistics import FIGURES, RHYTHMS
+from tests.unit.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
+
+STATISTICS = statistics()
+GAPS = STATISTICS.products_NP[:, FIGURES.index("gap")].tolist()
+HOUR = 3_600
+
+
+class Event(NamedTuple):
+    at: int
+    type: str
+    product: int
+    location: int
+
+
+MOMENTS = st.one_of(
+    st.sampled_from([NOW - days * DAY for days in (0, 1, 7, 14)]),
+    st.integers(NOW - 400 * DAY, NOW),
+    st.integers(NOW - 12 * HOUR, NOW),
+)
+TYPES = st.sampled_from(["purchase"] * 4 + ["view", "click", "add_to_cart", "dismissal", "impression"])
+EVENTS = st.lists(
+    st.builds(Event, MOMENTS, TYPES, st.integers(-1, N - 1), st.integers(-1, LOCATIONS - 1)), max_size=30
+).map(lambda events: sorted(events, key=lambda event: event.at))
+
+
+def profile(events: list[Event]) -> Profile:
+    events_E = np.zeros(len(events), EVENT)
+    events_E["type"] = [EVENT_CODES[event.type] for event in events]
+    for name in ("at", "product", "location"):
+        events_E[name] = [getattr(event, name) for event in events]
+    return profile_of(History(events_E, np.zeros(0, np.int32), ()), STATISTICS)
+
+
+def bought_of(events: list[Event]) -> list[Event]:
+    return [event for event in events if event.type == "purchase" and event.product >= 0]
+
+
+def decayed(moments: list[int], decay: float, newest: int) -> float:
+    return sum(decay ** ((newest - at) / DAY) for at in moments)
+
+
+@given(EVENTS)
+def test_what_was_bought_is_counted_by_product(events: list[Event]):
+    found, bought = profile(events), bought_of(events)
+    newest = max((event.at for event in bought), default=0)
+    lines: defaultdict[int, list[int]] = defaultdict(list)
+    for event in bought:
+        lines[event.product].append(event.at)
+    visits = {event.at for event in bought}
+    assert found.newest == newest
+    assert found.rows_R.tolist() == sorted(lines)
+    assert found.own_RC.shape == (len(lines) + 1, len(OWN))
+    for place, row in enumerate(sorted(lines)):
+        at = lines[row]
+        days = len({moment // DAY for moment in at})
+        expected = {
+            "times": len(at),
+            "slow": decayed(at, DECAYS[0], newest),
+            "middling": decayed(at, DECAYS[1], newest),
+            "fast": decayed(at, DECAYS[2], newest),
+            "days": days,
+            "since": (newest - max(at)) / DAY,
+            # As if the gaps seen were one more, of everybody's length.
+            "gap": ((max(at) - min(at)) / DAY + GAPS[row]) / days,
+            "visits_since": sum(visit > max(at) for visit in visits),
+        }
+        assert dict(zip(OWN, found.own_RC[place].tolist(), strict=True)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    never = dict(zip(OWN, found.own_RC[-1].tolist(), strict=True))
+    assert never.pop("since") >= 365
+    assert set(never.values()) == {0.0}
+
+
+@given(EVENTS)
+def test_what_was_bought_is_counted_by_group(events: list[Event]):
+    found, bought = profile(events), bought_of(events)
+    newest = max((event.at for event in bought), default=0)
+    assert len(found.groups) == len(RHYTHMS)
+    for number, group in enumerate(found.groups):
+        lines: defaultdict[int, list[int]] = defaultdict(list)
+        for event in bought:
+            lines[int(RHYTHM_CODES[event.product, number])].append(event.at)
+        assert group.codes_G.tolist() == sorted(lines)
+        never = group.figures_GC[-1].tolist()
+        for place, code in enumerate(sorted(lines)):
+            at = lines[code]
+            expected = {
+                "lately": decayed(at, GROUP_DECAY, newest),
+                "slow": decayed(at, DECAYS[0], newest),
+                "since": (newest - max(at)) / DAY,
+                "gap": ((max(at) - min(at)) / DAY + 30) / len({moment // DAY for moment in at}),
+            }
+            figures = dict(zip(GROUP, group.figures_GC[place].tolist(), strict=True))
+            if code:
+                assert figures == pytest.approx(expected, rel=1e-5, abs=1e-6)
+            else:
+                assert list(figures.values()) == never, "of no group nothing is known"
+        assert never[:2] == [0, 0]
+
+
+@given(EVENTS)
+def test_visits_are_moments_of_purchases(events: list[Event]):
+    found, bought = profile(events), bought_of(events)
+    moments = sorted({event.at for event in bought})
+    assert found.visits == pytest.approx(decayed(moments, DECAYS[0], found.newest))
+    assert found.lines == pytest.approx(len(bought) / max(len(moments), 1))
+    gaps = [(late - early) / DAY for early, late in itertools.pairwise(moments)]
+    assert found.visit_gap == pytest.approx(plain.median(gaps) if len(gaps) > 1 else 7.0)
+
+
+@given(EVENTS, st.integers(-1, LOCATIONS - 1))
+def test_what_was_bought_at_a_location_is_counted_apart(events: list[Event], location: int):
+    found, bought = profile(events), bought_of(events)
+    lines: defaultdict[int, list[int]] = defaultdict(list)
+    visits: dict[int, int] = {}
+    for event in bought:
+        visits.setdefault(event.at, event.location)  # a visit is where its first line is
+        if location >= 0 and event.location == location:
+            lines[event.product].append(event.at)
+    expected = [decayed(lines[row], DECAYS[0], found.newest) for row in [*found.rows_R.tolist(), -1]]
+    here = [at for at, where in visits.items() if location >= 0 and where == location]
+    for _ in range(2):  # worked out, and then remembered
+        local = found.at(location)
+        assert local.slow_R.tolist() == pytest.approx(expected, rel=1e-5)
+        assert local.visits == pytest.approx(decayed(here, DECAYS[0], found.newest))
+
+
+@given(EVENTS, st.sampled_from([NOW, NOW + HOUR, NOW + 5 * HOUR, NOW + 20 * DAY, NOW + 40 * DAY]))
+def test_a_session_is_what_was_done_since_the_last_purchase_within_six_hours(events: list[Event], moment: int):
+    begin = max(moment - 6 * HOUR, max((event.at for event in bought_of(events)), default=0))
+    known = [event for event in events if event.product >= 0]
+    expected = {
+        "cart": {event.product for event in known if event.type == "add_to_cart" and event.at > begin},
+        "looked": {event.product for event in known if event.type in ("view", "click") and event.at > begin},
+        "dismissed": {event.product for event in known if event.type == "dismissal" and event.at >= moment - 30 * DAY},
+    }
+    found = profile(events).session(moment)
+    if found is None:
+        assert not any(expected.values())
+    else:
+        for name, rows in expected.items():
+            assert getattr(found, name).tolist() == sorted(rows)
+            assert getattr(found, name).dtype == np.int64
+
+
+@given(EVENTS)
+def test_alike_are_the_neighbours_of_what_was_bought_lately_and_often(events: list[Event]):
+    found = profile(events)
+    expected: defaultdict[int, float] = defaultdict(float)
+    for place, row in enumerate(found.rows_R.tolist()):
+        for other, weight in ALIKE[row]:
+            expected[other] += weight * math.log1p(found.own_RC[place, OWN.index("middling")])
+    assert found.alike_rows.tolist() == sorted(expected)
+    assert found.alike_scores.tolist() == pytest.approx([expected[row] for row in sorted(expected)], rel=1e-5)

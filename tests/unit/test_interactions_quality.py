@@ -1,0 +1,99 @@
+"""The benchmark of interactions and sequences, on a file small enough to be counted by hand."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import quality_interactions
+from benchmarks.quality_interactions import run
+from embeddings.errors import InvalidInput
+from training.interactions import job
+from training.interactions.config import read_recipe
+
+RECIPE = """
+model = "{model}"
+dimensions = 8
+{hops}
+[loss]
+temperature = 0.2
+negatives = 32
+[fit]
+epochs = 6
+patience = 6
+customers_a_batch = 16
+learning_rate = 0.05
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Train without a process of its own, on one thread."""
+
+    def train(data: str, recipe: Path, store: Path, validation: Path | None) -> None:
+        until = datetime(2026, 1, 1, tzinfo=UTC)
+        job.run(data, store, read_recipe(recipe), validation=validation, until=until, device="cpu", gated=False)
+
+    monkeypatch.setattr(quality_interactions, "_train", train)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=False)
+
+
+def written(path: Path, lines: list[list[str]]) -> Path:
+    path.write_text("".join(f"{' '.join(line)}\n" for line in lines))
+    return path
+
+
+def groups(length: int) -> list[list[str]]:
+    """Sixty customers, each with so many products of one of three groups; everybody has the first one too."""
+    random = np.random.default_rng(5)
+    return [
+        [f"c{row}", "first", *(f"g{row % 3}-{product}" for product in random.permutation(8)[:length])]
+        for row in range(60)
+    ]
+
+
+def test_interactions_are_ranked_beside_their_baselines(tmp_path: Path) -> None:
+    lines = groups(7)
+    trained_on = written(tmp_path / "train.txt", [line[:-2] for line in lines])
+    # What training never saw cannot be foretold, and counts as missed.
+    asked = [[line[0], *line[-2:], "never-seen"] if line[0] == "c0" else [line[0], *line[-2:]] for line in lines]
+    test = written(tmp_path / "test.txt", asked)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(model="factors", hops="hops = 1"))
+    found = run(f"interactions:{trained_on}", test, recipe, tmp_path / "store", tmp_path / "out.json")
+    assert set(found) == {"most popular", "implicit ALS", "opportune, from the history alone", "opportune"}
+    # Twenty of twenty-five products leave hardly anything out but what was never seen.
+    assert found["opportune"]["recall@20"].value == pytest.approx((59 + 2 / 3) / 60, abs=1e-5)
+    assert found["opportune"]["ndcg@20"].value > found["most popular"]["ndcg@20"].value
+    for figures in found.values():
+        assert all(one.low <= one.value <= one.high for one in figures.values())
+    report = msgspec.json.decode((tmp_path / "out.json").read_bytes())
+    assert report["customers"] == 60
+    assert report["to_foretell"] == 121
+    assert report["results"]["opportune"]["recall@20"]["value"] == found["opportune"]["recall@20"].value
+
+
+def test_of_sequences_the_newest_is_foretold_and_never_trained_on(tmp_path: Path) -> None:
+    file = written(tmp_path / "all.txt", [*groups(6), ["single", "g0-1"]])
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(model="sasrec", hops="layers = 1"))
+    found = run(f"sequences:{file}", None, recipe, tmp_path / "store", tmp_path / "out.json")
+    assert set(found) == {"most popular", "item-kNN", "opportune, from the history alone", "opportune"}
+    assert found["opportune"] == found["opportune, from the history alone"]
+    assert found["opportune"]["ndcg@10"].value > found["most popular"]["ndcg@10"].value
+    past = [line.split() for line in (tmp_path / "store" / "past.txt").read_text().splitlines()]
+    assert past == [line[:-1] for line in groups(6)]
+
+
+def test_what_is_of_neither_kind_is_refused(tmp_path: Path) -> None:
+    for data, test in (("file.txt", None), ("interactions:file.txt", None), ("sequences:file.txt", tmp_path)):
+        with pytest.raises(InvalidInput):
+            run(data, test, tmp_path, tmp_path, tmp_path)

@@ -1,0 +1,210 @@
+"""What the ranker learns from: candidates that the sources really proposed before a basket, and what the basket held.
+
+Letters: Q questions, M candidates of all questions, F facts.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalog import Catalog
+from embeddings.eligibility import Place
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.facts import FACTS, FactsReader
+from embeddings.history import EVENT, EVENT_CODES
+from embeddings.index.planned import PlannedIndex
+from embeddings.popularity import most_popular, popular
+from embeddings.profile import SESSION_SECONDS, profile_of
+from embeddings.sources import MORE, RETRIEVED, Asked, propose, sources
+from embeddings.statistics import Statistics
+from training.fit import Towers
+from training.questions import Question, customer_vectors
+
+_AT_ONCE = 256
+_CACHE_BYTES = 2**28
+_POPULAR = 100
+_LOOKED, _OTHERS = 0.1, 4
+"""How much of what is about to be bought was looked at before, and how many other products for each of it."""
+
+_CART, _VIEW = EVENT_CODES["add_to_cart"], EVENT_CODES["view"]
+
+
+class Examples(NamedTuple):
+    """Candidates of some questions.
+
+    Attributes:
+        facts_MF: float32 facts.
+        taken_M: float32, 1 where the basket held the candidate, else 0.
+        rows_M: int64 catalogue rows.
+        offsets_Q: where each question's candidates begin, and one more.
+    """
+
+    facts_MF: NDArray[np.float32]
+    taken_M: NDArray[np.float32]
+    rows_M: NDArray[np.int64]
+    offsets_Q: NDArray[np.int64]
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Where each question's candidates begin and end."""
+        offsets = self.offsets_Q.tolist()
+        return list(pairwise(offsets))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Examples"]) -> "Examples":
+        """Those of several windows."""
+        begins = np.cumsum([0, *(len(part.rows_M) for part in parts)])
+        offsets = [part.offsets_Q[1:] + begin for part, begin in zip(parts, begins.tolist(), strict=False)]
+        return cls(
+            np.concatenate([part.facts_MF for part in parts]),
+            np.concatenate([part.taken_M for part in parts]),
+            np.concatenate([part.rows_M for part in parts]),
+            np.concatenate([np.zeros(1, np.int64), *offsets]),
+        )
+
+
+def examples(
+    questions: Sequence[Question],
+    catalog: Catalog,
+    statistics: Statistics,
+    towers: Towers,
+    vectors_ND: NDArray[np.float32],
+    length: int,
+) -> Examples:
+    """Gather candidates and facts exactly as the service does.
+
+    Args:
+        questions: baskets with what went before them.
+        catalog: as observed before the questions.
+        statistics: as counted before them.
+        towers: fitted on what came before them.
+        vectors_ND: the towers' product vectors.
+        length: how many events the customer tower reads.
+    """
+    index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
+    reader = FactsReader(catalog, statistics, vectors_ND)
+    asked_all = list(sources(statistics.together).values())
+    rankings: dict[tuple[bytes, Place], NDArray[np.int64]] = {}
+    facts: list[NDArray[np.float32]] = []
+    taken: list[NDArray[np.float32]] = []
+    rows: list[NDArray[np.int64]] = []
+    for start in range(0, len(questions), _AT_ONCE):
+        some = questions[start : start + _AT_ONCE]
+        customers_BD = customer_vectors(some, towers, vectors_ND, length)
+        retrieved = index.search(customers_BD, MORE * RETRIEVED, [one.eligible for one in some])
+        for question, customer_D, rows_K, inner_K in zip(
+            some, customers_BD, retrieved.rows_BK, retrieved.scores_BK, strict=True
+        ):
+            profile = profile_of(question.past, statistics)
+            location, moment = question.situation.location, question.situation.moment
+            asked = Asked(
+                profile,
+                location,
+                moment,
+                profile.at(location),
+                profile.session(moment),
+                question.eligible,
+                rows_K if question.novel else rows_K[:RETRIEVED],
+                _popular(rankings, catalog, question.eligible, question.place),
+                question.novel,
+                question.every,
+            )
+            proposed = propose(asked, asked_all)
+            own = proposed.rows_K
+            if asked.session is not None:
+                own = own[~np.isin(own, asked.session.cart)]
+            facts_KF = np.empty((len(own), len(FACTS)), np.float32)
+            reader.read(asked, own, customer_D, inner_K, facts_KF)
+            facts.append(facts_KF)
+            rows.append(own)
+            taken.append(np.isin(own, list(question.bought)).astype(np.float32))
+    sizes = [len(one) for one in rows]
+    return Examples(
+        np.concatenate(facts),
+        np.concatenate(taken),
+        np.concatenate(rows),
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
+    )
+
+
+def with_sessions(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:
+    """The questions, some of them asked in the middle of a visit.
+
+    Of a share of the baskets a random half is already in the basket when the question is asked, and is asked for no
+    more; of the other half, and of as many other products of the set, a few have been looked at. Nothing of a basket
+    is seen that a service would not be told in events.
+    """
+    return [_within_visit(one, random) if len(one.bought) > 1 and random.random() < share else one for one in questions]
+
+
+def for_novel(questions: Sequence[Question], catalog: Catalog, baskets: Mapping[int, frozenset[int]]) -> list[Question]:
+    """The same customers, asked for products of the whole catalogue that they have never bought.
+
+    Args:
+        questions: asked before.
+        catalog: holds the products.
+        baskets: what each customer bought in the window, by row.
+    """
+    everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
+    return [
+        one._replace(
+            eligible=everything.without(one.past.purchases.rows_R),
+            bought=baskets[one.customer].difference(one.past.purchases.rows_R.tolist()),
+            novel=True,
+        )
+        for one in questions
+    ]
+
+
+def for_new(
+    questions: Sequence[Question],
+    catalog: Catalog,
+    baskets: Mapping[int, frozenset[int]],
+    most: int,
+    random: np.random.Generator,
+) -> list[Question]:
+    """Customers who bought something that was new in the window, asked to rank it among other new products.
+
+    Args:
+        questions: asked before.
+        catalog: as observed before the window.
+        baskets: what each customer bought in the window, by row.
+        most: how many new products a question is about.
+        random: chooses them.
+    """
+    sold = np.unique(np.fromiter((row for rows in baskets.values() for row in rows), np.int64))
+    new = sold[~catalog.products.trained_N[sold]]
+    asked: list[Question] = []
+    for one in questions:
+        bought = baskets[one.customer].intersection(new.tolist())
+        if bought:
+            others = random.permutation(new)[:most]
+            rows = np.unique(np.concatenate([others, np.array(sorted(bought), np.int64)]))
+            asked.append(one._replace(eligible=EligibleSet.of(rows, FOREVER), bought=bought, every=True))
+    return asked
+
+
+def _within_visit(question: Question, random: np.random.Generator) -> Question:
+    bought = random.permutation(sorted(question.bought))
+    half = len(bought) // 2
+    cart, rest = bought[:half], bought[half:]
+    looked = rest[random.random(len(rest)) < _LOOKED]
+    others = random.choice(question.eligible.rows_N, min(_OTHERS * len(looked), len(question.eligible.rows_N)))
+    session = np.zeros(len(cart) + len(looked) + len(others), EVENT)
+    session["product"] = np.concatenate([cart, looked, others])
+    session["type"] = np.repeat([_CART, _VIEW], [len(cart), len(looked) + len(others)])
+    session["at"] = question.situation.moment - random.integers(1, SESSION_SECONDS // 4, len(session))
+    session["offer"], session["quantity"], session["value"] = -1, 1, np.nan
+    session["location"], session["channel"] = question.situation.location, question.situation.channel
+    return question._replace(past=question.past.append(session), bought=frozenset(rest.tolist()))
+
+
+def _popular(
+    rankings: dict[tuple[bytes, Place], NDArray[np.int64]], catalog: Catalog, eligible: EligibleSet, place: Place
+) -> NDArray[np.int64]:
+    key = eligible.fingerprint, place
+    if key not in rankings:
+        rankings[key] = most_popular(popular(catalog, eligible.rows_N, place), _POPULAR).rows_R
+    return rankings[key]

@@ -1,0 +1,120 @@
+"""Fit the ranker: list by list, then calibrate its probabilities on lists it has not seen.
+
+Letters: Q questions, M candidates, B questions of a batch, X inputs of the network.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor, nn
+
+from training.config import RankerConfig
+from training.examples import Examples
+from training.losses import listwise_softmax
+from training.ranker import Ranker
+
+_HELD_OUT = 0.1
+"""The share of the questions that calibrates."""
+
+_LEAST_SPREAD = 1e-3
+_AT_ONCE = 2**16
+_BINS = 15
+
+
+def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> Ranker:
+    """Fit on what was taken; a function of its arguments alone.
+
+    The loss is the softmax over each list of candidates (what orders them) plus a tenth of the binary cross-entropy
+    of each candidate (what makes the scores comparable between lists).
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    ranker = Ranker(config.widths)
+    sizes_Q = np.diff(examples.offsets_Q)
+    order_Q = random.permutation(len(sizes_Q))
+    held_out, learnt = np.split(order_Q, [int(len(order_Q) * _HELD_OUT)])
+    _standardise(ranker, examples)
+    some_taken_Q = np.array([examples.taken_M[begin:end].any() for begin, end in examples.spans()])
+    learnt = learnt[some_taken_Q[learnt]]  # a list without anything taken orders nothing
+    optimiser = torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = config.epochs * -(-len(learnt) // config.questions_a_batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=max(steps, 2))
+    batches = [
+        shuffled[start : start + config.questions_a_batch]
+        for shuffled in (random.permutation(learnt) for _ in range(config.epochs))
+        for start in range(0, len(shuffled), config.questions_a_batch)
+    ]
+    for batch in track(batches, "ranker"):
+        facts, taken, owners = _batch(examples, batch)
+        logits = ranker.logits(facts)
+        ordering = listwise_softmax(logits, taken, owners, len(batch))
+        each = nn.functional.binary_cross_entropy_with_logits(logits, taken, reduction="sum") / len(batch)
+        optimiser.zero_grad(set_to_none=True)
+        (ordering + 0.1 * each).backward()
+        optimiser.step()
+        schedule.step()
+    _calibrate(ranker, examples, held_out)
+    return ranker.eval()
+
+
+def probabilities(ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The ranker's probabilities (M), a part at a time."""
+    with torch.inference_mode():
+        parts = [
+            ranker(torch.from_numpy(facts_MF[start : start + _AT_ONCE])).numpy()
+            for start in range(0, len(facts_MF), _AT_ONCE)
+        ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def calibration_error(probabilities_M: NDArray[np.float32], taken_M: NDArray[np.float32]) -> float:
+    """Expected calibration error over ``_BINS`` bins of equal size (Naeini et al., 2015)."""
+    order = np.argsort(probabilities_M, kind="stable")
+    bins = [part for part in np.array_split(order, _BINS) if len(part)]
+    gaps = [abs(float(probabilities_M[part].mean() - taken_M[part].mean())) * len(part) for part in bins]
+    return sum(gaps) / max(len(order), 1)
+
+
+def _standardise(ranker: Ranker, examples: Examples) -> None:
+    with torch.inference_mode():
+        inputs = ranker.derive(torch.from_numpy(examples.facts_MF[:: max(1, len(examples.facts_MF) // _AT_ONCE)]))
+        spread = inputs.std(0, correction=0)
+        ranker.mean.copy_(inputs.mean(0))
+        # Of what was always the same nothing was learnt: should it differ one day, it must not decide.
+        ranker.spread.copy_(torch.where(spread > _LEAST_SPREAD, 1 / (spread + 1e-3), 0.0))
+
+
+def _calibrate(ranker: Ranker, examples: Examples, held_out: NDArray[np.int64]) -> None:
+    """Platt scaling (1999): the slope and shift of the log-odds that fit lists which were not learnt from."""
+    if not len(held_out):
+        return
+    facts, taken, _ = _batch(examples, held_out)
+    with torch.no_grad():
+        logits = ranker.logits(facts)
+    scale = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimiser = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(logits * scale[0] + scale[1], taken)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    found = scale.detach()
+    if bool(torch.isfinite(found).all()) and float(found[0]) > 0:  # a slope below zero would turn the order round
+        ranker.calibration.copy_(found)
+
+
+def _batch(examples: Examples, questions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    """Facts, what was taken, and whose candidate each is."""
+    begins, ends = examples.offsets_Q[questions].tolist(), examples.offsets_Q[questions + 1].tolist()
+    chosen = list(zip(begins, ends, strict=True))
+    rows = np.concatenate([np.arange(begin, end) for begin, end in chosen])
+    owners = np.repeat(np.arange(len(chosen)), [end - begin for begin, end in chosen])
+    return (
+        torch.from_numpy(examples.facts_MF[rows]),
+        torch.from_numpy(examples.taken_M[rows]),
+        torch.from_numpy(owners),
+    )

@@ -1,0 +1,271 @@
+"""From a fitted model to the files of a release that the service opens.
+
+A file of interactions knows no moments, places or channels. The release has one channel, on which everything may be
+shown, no locations and no offers; histories are purchases, one a day, in order, the newest a day before the cut-off.
+Letters: C customers, N products, D dimensions, B customers asked about, L events, E events in all.
+"""
+
+import hashlib
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+
+import faiss
+import msgspec
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from embeddings.arrays import Ragged
+from embeddings.bundle import (
+    BUNDLE,
+    CATALOG,
+    CUSTOMER_ENCODER,
+    FLAT_INDEX,
+    HISTORIES,
+    IVF_INDEX,
+    PRODUCT_VECTORS,
+    UNIT_VECTORS,
+    HistoriesManifest,
+    Manifest,
+    hash_files,
+    write_manifest,
+)
+from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.encoders import CustomerEncoder
+from embeddings.errors import OpportuneError
+from embeddings.features import Situation, encode, gather
+from embeddings.history import EVENT, PURCHASE, Histories
+from embeddings.index.flat import write_flat_index
+from embeddings.index.ivf import write_ivf
+from embeddings.index.plan import MEASURED
+from embeddings.vocabulary import Vocabulary
+from training.interactions.config import Recipe
+from training.interactions.files import Interactions
+from training.interactions.fit import Metrics
+from training.interactions.model import Model
+from training.interactions.sequences import Sequences
+
+CHANNEL = "web"
+CUSTOMER_VECTORS = "vectors.npy"
+"""Every known customer's vector (C, D), beside the histories: it is personal data, and a bundle holds none."""
+
+PARITY = 1e-4
+"""The largest difference between ONNX Runtime's vectors and torch's, in any component."""
+
+_DAY = 86_400
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "scipy")
+_SAMPLE = 64
+"""How many customers the exported encoder is checked with."""
+
+
+class ParityError(OpportuneError):
+    """The exported encoder does not compute what training computed."""
+
+
+class AverageEncoder(nn.Module):
+    """A customer as the average of the products in their history: one hop, without a vector of their own."""
+
+    def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
+        """Customer vectors (B, D) of length one, zeros without a history; the arguments are `CustomerEncoder`'s."""
+        summed_BD = (history * (types > 0).unsqueeze(2)).sum(1)
+        return nn.functional.normalize(summed_BD, dim=1) + _unread(ages, attributes, context)
+
+
+class NewestEncoder(nn.Module):
+    """A customer as what follows their history."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        super().__init__()
+        self.encoder = sequences.encoder
+
+    def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
+        """Customer vectors (B, D) of length one; the arguments are `CustomerEncoder`'s."""
+        return self.encoder(history, types > 0)[:, 0] + _unread(ages, attributes, context)
+
+
+def export(
+    staged: Path,
+    model: Model,
+    interactions: Interactions,
+    recipe: Recipe,
+    metrics: dict[str, Metrics],
+    *,
+    until: datetime,
+    data: str,
+) -> Manifest:
+    """Write bundle and histories into a staged folder, with their manifests.
+
+    Args:
+        staged: from ``BundleStore.stage``.
+        model: fitted on all the interactions.
+        interactions: what it was fitted on.
+        recipe: its settings.
+        metrics: by method, from validation.
+        until: the cut-off that histories end at.
+        data: what the manifest calls the data.
+
+    Raises:
+        ParityError: ONNX Runtime and torch disagree by more than ``PARITY``.
+    """
+    bundle, past = staged / BUNDLE, staged / HISTORIES
+    found = model.vectors()
+    histories = _histories(interactions, until)
+    (bundle / PRODUCT_VECTORS).parent.mkdir()
+    np.save(bundle / PRODUCT_VECTORS, found.products_ND)
+    np.save(bundle / UNIT_VECTORS, found.products_ND)
+    write_flat_index(found.products_ND, bundle / FLAT_INDEX)
+    if len(found.products_ND) >= MEASURED.ivf_rows:
+        write_ivf(found.products_ND, bundle / IVF_INDEX)
+    (bundle / CATALOG).mkdir()
+    _catalog(interactions).save(bundle / CATALOG)
+    _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_ND, recipe.history_length)
+    histories.save(past)
+    np.save(past / CUSTOMER_VECTORS, found.customers_CD)
+
+    files, past_files = hash_files(bundle), hash_files(past)
+    created_at = datetime.now(UTC)
+    digest = hashlib.sha256(msgspec.json.encode((files, past_files))).hexdigest()
+    version = f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
+    manifest = Manifest(
+        version=version,
+        created_at=created_at,
+        data_cut_off=until,
+        data=data,
+        notes=("the moments of events are made up: the data has none",),
+        counts={
+            "products": len(interactions.products),
+            "customers": len(interactions.customers),
+            "events": len(histories.events),
+        },
+        seed=recipe.seed,
+        dimensions=recipe.dimensions,
+        history_length=recipe.history_length,
+        recipe=msgspec.to_builtins(recipe),
+        metrics=metrics,
+        libraries={name: library_version(name) for name in _LIBRARIES} | {"faiss": faiss.__version__},
+        files=files,
+    )
+    write_manifest(bundle, manifest)
+    write_manifest(
+        past, HistoriesManifest(version=version, created_at=created_at, data_cut_off=until, files=past_files)
+    )
+    return manifest
+
+
+def _histories(interactions: Interactions, until: datetime) -> Histories:
+    offsets, values = interactions.rows.offsets, interactions.rows.values
+    sizes_C = np.diff(offsets)
+    events = np.zeros(len(values), EVENT)
+    days_left_E = np.repeat(offsets[1:], sizes_C) - np.arange(len(values))
+    events["at"] = int(until.timestamp()) - days_left_E * _DAY
+    events["product"], events["type"] = values, PURCHASE
+    events["offer"], events["location"] = -1, -1
+    events["quantity"], events["value"] = 1, np.nan
+    customers = len(interactions.customers)
+    return Histories(
+        customers=Vocabulary.of(interactions.customers),
+        events=events,
+        offsets=offsets,
+        attributes_CA=np.zeros((customers, 0), np.int32),
+        audiences=Ragged(np.zeros(customers + 1, np.int64), np.zeros(0, np.int32)),
+        attribute_names=(),
+        attribute_labels=(),
+    )
+
+
+def _catalog(interactions: Interactions) -> Catalog:
+    products, none = len(interactions.products), Ragged.of([])
+    numbers, rows, nobody = np.zeros(0, np.int64), np.zeros(0, np.int32), Vocabulary.of(())
+    return Catalog(
+        channels={CHANNEL: ChannelRule.EVERYTHING},
+        audiences=(),
+        products=Products(
+            ids=Vocabulary.of(interactions.products),
+            attributes=Attributes((), (), np.zeros((products, 0), np.int32)),
+            price_N=np.full(products, np.nan, np.float32),
+            popularity_N=interactions.product_counts().astype(np.float32),
+            trained_N=np.ones(products, np.bool_),
+        ),
+        locations=Locations(
+            ids=nobody,
+            coordinates_M2=np.zeros((0, 2)),
+            regions_M=rows,
+            assortment=none,
+            popularity=np.zeros(0, np.float32),
+            known_M=np.zeros(0, np.bool_),
+        ),
+        offers=Offers(
+            ids=nobody,
+            kinds_O=np.zeros(0, np.uint8),
+            starts_O=numbers,
+            ends_O=numbers,
+            audiences_O=rows,
+            products=none,
+            channels=none,
+            locations=none,
+        ),
+        promotions=Promotions(channels_G=rows, locations_G=rows, starts_G=numbers, ends_G=numbers, products=none),
+    )
+
+
+def _unread(*inputs: Tensor) -> Tensor:
+    """Zeros (B, 1) that depend on inputs: the exporter drops those that nothing depends on."""
+    return sum((one.float() * 0).sum(1, keepdim=True) for one in inputs)  # pyright: ignore[reportReturnType]
+
+
+def _export_encoder(
+    path: Path, model: Model, histories: Histories, products_ND: NDArray[np.float32], length: int
+) -> None:
+    encoder = (NewestEncoder(model) if isinstance(model, Sequences) else AverageEncoder()).cpu().eval()
+    pasts = [histories[row] for row in range(min(_SAMPLE, len(histories.customers)))] + [histories.of(None)]
+    tower_input = encode(pasts, [Situation(0, -1, 0)] * len(pasts), length)
+    # The exporter takes a length of one for a constant; a pad more changes no vector.
+    wider = tower_input._replace(
+        products_BL=np.pad(tower_input.products_BL, ((0, 0), (0, 1)), constant_values=-1)[:, : max(2, length)],
+        types_BL=np.pad(tower_input.types_BL, ((0, 0), (0, 1)))[:, : max(2, length)],
+        ages_BL=np.pad(tower_input.ages_BL, ((0, 0), (0, 1)))[:, : max(2, length)],
+    )
+    arguments = (
+        torch.as_tensor(gather(products_ND, wider.products_BL)),
+        torch.as_tensor(wider.types_BL),
+        torch.as_tensor(wider.ages_BL),
+        torch.as_tensor(wider.attributes_BA),
+        torch.as_tensor(wider.context_BC),
+    )
+    customers, events = torch.export.Dim("B"), torch.export.Dim("L", max=length)
+    both, first = {0: customers, 1: events}, {0: customers}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
+        program = torch.onnx.export(
+            encoder,
+            arguments,
+            dynamo=True,
+            input_names=["history", "types", "ages", "attributes", "context"],
+            output_names=["vectors"],
+            dynamic_shapes=(both, both, both, first, first),
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ParityError(f"torch exported nothing for {path.name}")
+    # The exporter notes where in the source every node came from, with this machine's paths; a bundle is shared, and
+    # its version must not depend on where it was trained.
+    exported = program.model_proto
+    for annotated in (
+        exported,
+        exported.graph,
+        *exported.graph.node,
+        *exported.graph.value_info,
+        *exported.graph.initializer,
+    ):
+        annotated.ClearField("metadata_props")
+    onnx.save(exported, path)
+    with torch.inference_mode():
+        expected_BD = encoder(*arguments).numpy()
+    worst = float(np.abs(CustomerEncoder(path, "cpu").encode(tower_input, products_ND) - expected_BD).max(initial=0))
+    if not worst <= PARITY:
+        raise ParityError(f"{path.name} differs from torch by {worst:.1e}, more than {PARITY:.0e}")

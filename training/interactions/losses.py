@@ -1,0 +1,32 @@
+"""Softmax losses whose sum over all products is estimated. Letters: B rows (customers, positions), K drawn products."""
+
+import torch
+from torch import Tensor
+
+
+def bilateral_softmax(positive_B: Tensor, counts_B: Tensor, drawn_BK: Tensor, exponent: float) -> Tensor:
+    """Mean over all positives of ``-log(exp(positive) / sum ** exponent)``.
+
+    The bilateral softmax loss (Wu et al., 2024, arXiv 2312.12882, equation 11 as its code computes it for LightGCN on
+    Gowalla): the exponent is the ratio of the temperatures of the negative and the positive side. With exponent 1 it is
+    the softmax loss with the positive left out of the sum.
+
+    Args:
+        positive_B: the sum of each customer's positive scores, over the temperature.
+        counts_B: how many they are.
+        drawn_BK: scores of drawn products over the temperature, plus their log weights; -inf leaves one out.
+        exponent: see above.
+    """
+    return (exponent * counts_B * drawn_BK.logsumexp(1) - positive_B).sum() / counts_B.sum()
+
+
+def sampled_softmax(positive_B: Tensor, log_shares_B: Tensor, drawn_BK: Tensor) -> Tensor:
+    """Mean of ``-log p(positive)`` under a softmax over all products, its sum estimated from the drawn ones.
+
+    Args:
+        positive_B: each position's positive score over the temperature.
+        log_shares_B: log of the positive's own weight in the sum, where it stands for certain.
+        drawn_BK: scores of drawn products over the temperature, plus their log weights; -inf leaves one out, as the
+            positive itself has to be.
+    """
+    return (torch.logaddexp(positive_B + log_shares_B, drawn_BK.logsumexp(1)) - positive_B).mean()

@@ -1,0 +1,145 @@
+"""The ranker of offers: which of the eligible offers a customer redeems, given that they redeem one.
+
+A conditional logit (McFadden, 1974) over logarithms of facts: redemptions are few, and a linear model of them holds
+where a network only remembers. Letters: O offers, F facts, K covered products.
+"""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from embeddings.context import Context
+from embeddings.eligibility import Eligibility, Place
+from embeddings.facts import FactsReader
+from embeddings.features import Situation
+from embeddings.history import PURCHASE, REDEMPTION, Histories
+from embeddings.offers import OFFER_FACTS, OffersReader
+from embeddings.profile import profile_of
+from embeddings.sources import Asked
+from training.evaluate import Fitted
+from training.fit_ranker import probabilities
+from training.losses import listwise_softmax
+from training.questions import Question, customer_vectors
+from training.ranker import Ranker
+
+_FEWEST_DAYS = 50
+"""So many redemptions are needed to fit; with fewer, purchases of what is covered, per root of its size, decide."""
+
+_EPOCHS, _DAYS_A_BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 45, 16, 3e-3, 1e-2
+_NONE = np.zeros(0, np.int64)
+
+_log = logging.getLogger("opportune.train")
+
+
+class OfferRanker(nn.Module):
+    """Facts of offers to log-odds, linear in the logarithms."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(len(OFFER_FACTS)))
+        self.register_buffer("spread", torch.ones(len(OFFER_FACTS)))
+        self.weights = nn.Linear(len(OFFER_FACTS), 1)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        self.weights.weight.data[0, OFFER_FACTS.index("slow_per_root")] = 1.0
+
+    def forward(self, facts: Tensor) -> Tensor:
+        """Log-odds (O) of some offers' facts (O, F)."""
+        return self.weights((torch.log1p(facts) - self.mean) * self.spread).squeeze(1)
+
+
+class Redemption(NamedTuple):
+    """The offers that were eligible when something was redeemed.
+
+    Attributes:
+        facts_OF: float32.
+        taken_O: float32, 1 for what was redeemed.
+    """
+
+    facts_OF: NDArray[np.float32]
+    taken_O: NDArray[np.float32]
+
+
+def redemptions(past: Histories, begin: int, end: int) -> list[tuple[int, int, frozenset[int]]]:
+    """Whose, when and what: the offers redeemed at one moment, from one moment until before another."""
+    events = past.events
+    owners = np.repeat(np.arange(len(past.customers)), np.diff(past.offsets))
+    found: dict[tuple[int, int], set[int]] = {}
+    taken = (events["type"] == REDEMPTION) & (events["offer"] >= 0) & (events["at"] >= begin) & (events["at"] < end)
+    for place in np.flatnonzero(taken).tolist():
+        found.setdefault((int(owners[place]), int(events["at"][place])), set()).add(int(events["offer"][place]))
+    return [(customer, at, frozenset(rows)) for (customer, at), rows in sorted(found.items())]
+
+
+def offer_examples(
+    past: Histories, begin: int, end: int, seen: Fitted, ranker: Ranker, length: int
+) -> list[Redemption]:
+    """What was eligible at each redemption, with only what went before it known; one part for each.
+
+    Args:
+        past: histories.
+        begin: redemptions from this moment on.
+        end: and before this one.
+        seen: towers, and statistics counted before ``begin``.
+        ranker: of products.
+        length: how many events the customer tower reads.
+    """
+    catalog, statistics, towers, vectors_ND = seen
+    eligibility = Eligibility(catalog)
+    reader, offers = FactsReader(catalog, statistics, vectors_ND), OffersReader(catalog, statistics)
+    channels = list(catalog.channels)
+    parts: list[Redemption] = []
+    for customer, at, redeemed in redemptions(past, begin, end):
+        whole = past[customer]
+        earlier = whole.before(at)
+        now_E = whole.events_E[whole.events_E["at"] == at]
+        bought = now_E[now_E["type"] == PURCHASE]
+        taken = now_E[now_E["type"] == REDEMPTION][0]
+        location = int(bought["location"][0]) if taken["location"] < 0 and len(bought) else int(taken["location"])
+        channel = int(taken["channel"])
+        place = Place((location,) if location >= 0 else None)
+        if channel < 0 or not earlier.latest.shape[1]:
+            continue
+        eligible = eligibility.offers(Context(channels[channel]), place, whole.audiences, at)
+        is_taken_O = np.isin(eligible.rows_N, list(redeemed))
+        if not is_taken_O.any():
+            continue
+        profile = profile_of(earlier, statistics)
+        asked = Asked(profile, location, at, profile.at(location), profile.session(at), eligible, _NONE, _NONE)
+        question = Question(customer, earlier, Situation(channel, location, at), place, eligible, frozenset())
+        customer_D = customer_vectors([question], towers, vectors_ND, length)[0]
+        covered_K, facts_KF = offers.covered(asked, reader, vectors_ND, customer_D)
+        facts_OF = offers.read(asked, eligible.rows_N, covered_K, probabilities(ranker, facts_KF))
+        parts.append(Redemption(facts_OF, is_taken_O.astype(np.float32)))
+    return parts
+
+
+def fit_offers(days: list[Redemption], seed: int) -> OfferRanker:
+    """Fit on what was redeemed; a function of its arguments alone."""
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    ranker = OfferRanker()
+    if len(days) < _FEWEST_DAYS:
+        _log.info("%d days with redemptions: too few to fit the ranker of offers, at least %d", len(days), _FEWEST_DAYS)
+        return ranker.eval()
+    logs = torch.log1p(torch.from_numpy(np.concatenate([day.facts_OF for day in days])))
+    ranker.mean.copy_(logs.mean(0))
+    ranker.spread.copy_(1 / (logs.std(0, correction=0) + 1e-3))
+    optimiser = torch.optim.AdamW(ranker.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    for _ in range(_EPOCHS):
+        order = random.permutation(len(days))
+        for start in range(0, len(order), _DAYS_A_BATCH):
+            batch = [days[place] for place in order[start : start + _DAYS_A_BATCH].tolist()]
+            facts, taken = (torch.from_numpy(np.concatenate([day[column] for day in batch])) for column in range(2))
+            owners = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(day.taken_O) for day in batch]))
+            optimiser.zero_grad(set_to_none=True)
+            listwise_softmax(ranker(facts), taken, owners, len(batch)).backward()
+            optimiser.step()
+    return ranker.eval()

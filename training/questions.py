@@ -1,0 +1,84 @@
+"""Baskets to be foretold, with what went before them. Letters: B questions, N products, D dimensions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embeddings.catalog import Catalog
+from embeddings.context import Context
+from embeddings.eligibility import Eligibility, Place
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.features import Situation, encode, gather
+from embeddings.history import Histories, History
+from training.batches import Baskets
+from training.fit import Towers, customer_tensors
+
+
+class Question(NamedTuple):
+    """One basket to be foretold.
+
+    Attributes:
+        customer: row of the customer.
+        past: what the customer had done before the window.
+        bought: the product rows of the basket.
+        novel: whether only products that the customer has never bought are asked for.
+        every: whether the whole set is to be ranked.
+    """
+
+    customer: int
+    past: History
+    situation: Situation
+    place: Place
+    eligible: EligibleSet
+    bought: frozenset[int]
+    novel: bool = False
+    every: bool = False
+
+
+def ask(histories: Histories, catalog: Catalog, since: int) -> list[Question]:
+    """Each customer's first basket at or after a moment, in seconds since 1970 UTC.
+
+    Args:
+        histories: including the window.
+        catalog: as observed before the window.
+        since: where the window begins.
+    """
+    baskets = Baskets.of(histories)
+    inside = np.flatnonzero(baskets.moments_S >= since)
+    _, first = np.unique(baskets.customers_S[inside], return_index=True)
+    before = histories.before(since)
+    eligibility = Eligibility(catalog)
+    channels = list(catalog.channels)
+    everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
+    questions: list[Question] = []
+    for row in inside[first].tolist():
+        channel, location = int(baskets.channels_S[row]), int(baskets.locations_S[row])
+        moment = int(baskets.moments_S[row])
+        place = Place((location,) if location >= 0 else None)
+        questions.append(
+            Question(
+                customer=int(baskets.customers_S[row]),
+                past=before[int(baskets.customers_S[row])],
+                situation=Situation(channel, location, moment),
+                place=place,
+                eligible=eligibility.products(Context(channels[channel]), place, moment)
+                if channel >= 0
+                else everything,
+                bought=frozenset(baskets.products[row].tolist()),
+            )
+        )
+    return questions
+
+
+def customer_vectors(
+    questions: Sequence[Question], towers: Towers, vectors_ND: NDArray[np.float32], length: int
+) -> NDArray[np.float32]:
+    """The customers' vectors (B, D)."""
+    device = next(towers.parameters()).device
+    tower_input = encode([one.past for one in questions], [one.situation for one in questions], length)
+    history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL), device=device)
+    with torch.inference_mode():
+        return towers.customer(history_BLD, *customer_tensors(tower_input, device)).cpu().numpy()

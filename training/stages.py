@@ -1,0 +1,144 @@
+"""The two fits of a run: towers on everything before a moment, and a ranker on the weeks that lead up to it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from embeddings.catalog import Catalog
+from embeddings.errors import InvalidInput
+from embeddings.history import Histories
+from training.batches import Baskets
+from training.catalogue import observe
+from training.config import Recipe
+from training.evaluate import Fitted
+from training.examples import Examples, examples, for_new, for_novel, with_sessions
+from training.fit import Factors, fingerprint, fit, fit_als, product_vectors
+from training.fit_ranker import fit_ranker
+from training.offers import OfferRanker, Redemption, fit_offers, offer_examples, redemptions
+from training.questions import Question, ask
+from training.ranker import Ranker
+from training.statistics import Nearby, count, find_nearby
+
+_DAY = 86_400
+_WEEK = 7 * _DAY
+
+_log = logging.getLogger("opportune.train")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Fits with the same catalogue, recipe and device.
+
+    Attributes:
+        master: the catalogue without anything observed.
+        runs: where checkpoints lie.
+        checkpoints: the folders of this run's, of no use once it is published.
+    """
+
+    master: Catalog
+    recipe: Recipe
+    device: torch.device
+    runs: Path
+    checkpoints: list[Path] = field(default_factory=list)
+
+    def towers(self, past: Histories, moment: int) -> tuple[Factors, Fitted]:
+        """Fit ALS and, started from it, the towers; count everything they are used with, as of the moment.
+
+        Args:
+            past: what they may see; it ends before the moment.
+            moment: seconds since 1970 UTC.
+        """
+        recipe = self.recipe
+        catalog = observe(self.master, past.events, moment, recipe.assortment)
+        als = fit_als(past, len(catalog.products.ids), recipe)
+        nearby = find_nearby(past, catalog, als.products_ND, recipe.als.regularisation, recipe.ranker)
+        checkpoints = self.runs / fingerprint(recipe, past, catalog, self.device)
+        self.checkpoints.append(checkpoints)
+        towers = fit(catalog, past, als.products_ND, recipe, self.device, checkpoints)
+        vectors_ND = product_vectors(towers, catalog, self.device)
+        statistics = count(past, catalog, moment, nearby, recipe.ranker)
+        return als, Fitted(catalog, statistics, towers, vectors_ND)
+
+    def ranker(self, past: Histories, moment: int) -> Ranker:
+        """Fit a ranker on windows before the moment, with towers that have seen none of them.
+
+        Every window begins as a release would: with towers of the past, figures counted up to its first moment, and
+        each customer's first basket in it to be foretold.
+
+        Raises:
+            InvalidInput: the histories begin too late for even one window.
+        """
+        config = self.recipe.ranker
+        bought = past.events["at"][past.events["product"] >= 0]
+        # Half of the time before the moment is the least that the towers may learn from.
+        earliest = (int(bought.min()) + moment) // 2
+        begins = [begin for week in range(config.windows) if (begin := moment - (week + 1) * _WEEK) >= earliest]
+        if not begins:
+            raise InvalidInput("--data", "expected purchases over at least two weeks before the validation window")
+        learnt_from = begins[-1]
+        _, fitted = self.towers(past.before(learnt_from), learnt_from)
+        nearby = Nearby.of(fitted.statistics)
+        parts = [self._window(past, begin, fitted, nearby) for begin in begins]
+        return fit_ranker(Examples.joined(parts), config, self.recipe.seed)
+
+    def offers(self, past: Histories, moment: int, fitted: Fitted, ranker: Ranker) -> OfferRanker:
+        """Fit a ranker of offers on every redemption before the moment, with figures counted at most a week before it.
+
+        Args:
+            past: it ends before the moment.
+            moment: seconds since 1970 UTC.
+            fitted: towers; their figures are counted anew.
+            ranker: of products.
+        """
+        recipe = self.recipe
+        days: list[Redemption] = []
+        moments = [at for _, at, _ in redemptions(past, 0, moment)]
+        for week in sorted({(moment - 1 - at) // _WEEK for at in moments}, reverse=True):
+            begin = moment - (week + 1) * _WEEK
+            before = past.before(begin)
+            if not len(before.events):
+                continue
+            catalog = observe(self.master, before.events, begin, recipe.assortment)
+            statistics = count(before, catalog, begin, Nearby.of(fitted.statistics), recipe.ranker)
+            seen = fitted._replace(catalog=catalog, statistics=statistics)
+            days += offer_examples(past, begin, begin + _WEEK, seen, ranker, recipe.towers.history_length)
+        _log.info("the ranker of offers learns from %d redemptions", len(days))
+        return fit_offers(days, recipe.seed)
+
+    def _window(self, past: Histories, begin: int, fitted: Fitted, nearby: Nearby) -> Examples:
+        recipe, config = self.recipe, self.recipe.ranker
+        random = np.random.default_rng([recipe.seed, begin])
+        before = past.before(begin)
+        catalog = observe(self.master, before.events, begin, recipe.assortment)
+        asked = ask(past.before(begin + config.window_days * _DAY), catalog, begin)
+        if len(asked) > config.questions_a_window:
+            kept = np.sort(random.permutation(len(asked))[: config.questions_a_window])
+            asked = [asked[place] for place in kept.tolist()]
+        baskets = _baskets(past, begin, begin + config.window_days * _DAY)
+        novel = for_novel(_some(asked, config.novel_share, random), catalog, baskets)
+        new = for_new(_some(asked, config.new_share, random), catalog, baskets, config.candidates_of_new, random)
+        asked = [*with_sessions(asked, config.session_share, random), *novel, *new]
+        known = [one for one in asked if one.past.latest.shape[1]]
+        statistics = count(before, catalog, begin, nearby, config)
+        seen = fitted._replace(catalog=catalog, statistics=statistics)
+        day = datetime.fromtimestamp(begin, UTC).date()
+        _log.info("the ranker learns from %d baskets in the window that begins %s", len(known), day)
+        return examples(known, *seen, recipe.towers.history_length)
+
+
+def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:
+    return [one for one in questions if random.random() < share]
+
+
+def _baskets(past: Histories, begin: int, end: int) -> Mapping[int, frozenset[int]]:
+    """What each customer bought from one moment until before another, by the customer's row."""
+    baskets = Baskets.of(past)
+    found: dict[int, set[int]] = {}
+    for place in np.flatnonzero((baskets.moments_S >= begin) & (baskets.moments_S < end)).tolist():
+        found.setdefault(int(baskets.customers_S[place]), set()).update(baskets.products[place].tolist())
+    return {customer: frozenset(rows) for customer, rows in found.items()}

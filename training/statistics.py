@@ -1,0 +1,202 @@
+"""What past purchases say about each product, counted from events before a moment.
+
+Letters: N products, E purchases, H pairs of a customer and a product.
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from implicit import nearest_neighbours
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from embeddings.catalog import Catalog
+from embeddings.history import PURCHASE, REDEMPTION, Histories
+from embeddings.statistics import RHYTHMS, Neighbours, Statistics, Tastes
+from training.config import RankerConfig
+
+_DAY = 86_400
+_KEPT = 20
+"""How many neighbours a product keeps."""
+
+_PRIOR_BUYERS, _PRIOR_REPEATED = 2.0, 0.2
+_PRIOR_MET = 10.0
+_MOST_GROUPS = 4_000
+_PRIOR_GAPS, _PRIOR_GAP_DAYS = 3.0, 30.0
+
+
+_bm25: Any = nearest_neighbours.bm25_weight
+
+
+class Nearby(NamedTuple):
+    """Which products belong together; a model of its own, fitted less often than figures are counted."""
+
+    alike: Neighbours
+    together: Neighbours
+    tastes: Tastes
+    lifts_GG: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, statistics: Statistics) -> "Nearby":
+        """What statistics were counted with."""
+        return cls(statistics.alike, statistics.together, statistics.tastes, statistics.lifts_GG)
+
+
+class _Bought(NamedTuple):
+    """Purchases of known products: whose, what, when, where."""
+
+    owners_E: NDArray[np.int64]
+    products_E: NDArray[np.int64]
+    at_E: NDArray[np.int64]
+    locations_E: NDArray[np.int64]
+
+
+def find_nearby(
+    past: Histories, catalog: Catalog, products_ND: NDArray[np.float32], regularisation: float, config: RankerConfig
+) -> Nearby:
+    """Neighbours by the cosine of who buys them (counts weighed by BM25), and of which baskets they lie in.
+
+    Args:
+        past: what customers bought.
+        catalog: holds the products.
+        products_ND: the products' factors, from alternating least squares over the same purchases.
+        regularisation: what they were fitted with.
+        config: names the groups.
+    """
+    products = len(products_ND)
+    bought = _bought(past)
+    pairs_H, lines_H = np.unique(bought.owners_E * products + bought.products_E, return_counts=True)
+    customers = csr_matrix(
+        (np.log1p(lines_H), (pairs_H // products, pairs_H % products)), shape=(len(past.customers), products)
+    )
+    first_E = np.ones(len(bought.at_E), np.bool_)
+    first_E[1:] = (bought.owners_E[1:] != bought.owners_E[:-1]) | (bought.at_E[1:] != bought.at_E[:-1])
+    numbers_E = np.cumsum(first_E) - 1
+    lines = np.unique(numbers_E * products + bought.products_E)
+    baskets = csr_matrix(
+        (np.ones(len(lines)), (lines // products, lines % products)), shape=(int(first_E.sum()), products)
+    )
+    gram_DD = products_ND.T @ products_ND + regularisation * np.eye(products_ND.shape[1], dtype=np.float32)
+    return Nearby(
+        _neighbours(_bm25(customers, K1=1.2, B=0.75).tocsr()),
+        _neighbours(baskets),
+        Tastes(products_ND, gram_DD.astype(np.float32)),
+        _lifts(baskets, _rhythms(catalog, config)[:, RHYTHMS.index("category")]),
+    )
+
+
+def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:
+    """The figures as of a moment, in seconds since 1970 UTC, from histories that end before it.
+
+    Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen.
+    """
+    bought = _bought(past)
+    size = len(catalog.products.ids)
+    redeemed = past.events["offer"][(past.events["type"] == REDEMPTION) & (past.events["offer"] >= 0)]
+    redeemed_O = np.bincount(redeemed, minlength=len(catalog.offers.ids))
+    days_E = (moment - bought.at_E) / _DAY
+    week_N, month_N = (np.bincount(bought.products_E[days_E < days], minlength=size) for days in (7, 28))
+    pair_days = np.unique((bought.owners_E * size + bought.products_E) * 100_000 + bought.at_E // _DAY)
+    pairs_H, first_H, days_H = np.unique(pair_days // 100_000, return_index=True, return_counts=True)
+    products_H = pairs_H % size
+    spans_H = pair_days[first_H + days_H - 1] - pair_days[first_H]
+    buyers_N = np.bincount(products_H, minlength=size)
+    repeated_N = np.bincount(products_H, days_H > 1, size)
+    gaps_N = np.bincount(products_H, days_H - 1, size)
+    gap_days_N = np.bincount(products_H, spans_H, size)
+    popularity_N = catalog.products.popularity_N
+    share_N = popularity_N / max(float(popularity_N.sum()), 1e-30)
+    rhythms_NQ = _rhythms(catalog, config)
+    products_NP = np.stack(
+        [
+            share_N,
+            week_N,
+            month_N,
+            (repeated_N + _PRIOR_BUYERS * _PRIOR_REPEATED) / (buyers_N + _PRIOR_BUYERS),
+            buyers_N,
+            (gap_days_N + _PRIOR_GAPS * _PRIOR_GAP_DAYS) / (gaps_N + _PRIOR_GAPS),
+            *(_mean_share(share_N, codes_N) for codes_N in rhythms_NQ.T),
+        ],
+        axis=1,
+    ).astype(np.float32)
+    return Statistics(
+        products_NP, _local(bought, catalog, days_E < 28), rhythms_NQ, *nearby, redeemed_O.astype(np.float32)
+    )
+
+
+def _local(bought: _Bought, catalog: Catalog, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Recent purchases at each location, aligned with the assortments."""
+    assortment, size = catalog.locations.assortment, len(catalog.products.ids)
+    owners_L = np.repeat(np.arange(len(assortment)), np.diff(assortment.offsets))
+    keys_L = owners_L * size + assortment.values
+    placed_E = recent_E & (bought.locations_E >= 0)
+    keys_E = bought.locations_E[placed_E] * size + bought.products_E[placed_E]
+    places_E = keys_L.searchsorted(keys_E)  # a location carries whatever was bought there
+    return np.bincount(places_E, minlength=len(keys_L)).astype(np.float32)
+
+
+def _lifts(baskets: csr_matrix, codes_N: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The log of how much oftener than by chance two groups meet in a basket, smoothed; 0 for the unknown group.
+
+    All zeros where groups are too many for a square of them.
+    """
+    groups = int(codes_N.max(initial=0)) + 1
+    if groups > _MOST_GROUPS:
+        return np.zeros((groups, groups), np.float32)
+    members = csr_matrix((np.ones(len(codes_N)), (np.arange(len(codes_N)), codes_N)), shape=(len(codes_N), groups))
+    in_basket: Any = csr_matrix(baskets @ members)
+    in_basket.data[:] = 1
+    met_GG = np.asarray((in_basket.T @ in_basket).todense())
+    seen_G = met_GG.diagonal()
+    expected_GG = np.outer(seen_G, seen_G) / max(in_basket.shape[0], 1)
+    lifts_GG = np.log((met_GG + _PRIOR_MET) / (expected_GG + _PRIOR_MET))
+    lifts_GG[0, :] = lifts_GG[:, 0] = 0
+    return lifts_GG.astype(np.float32)
+
+
+def _mean_share(share_N: NDArray[np.float32], codes_N: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The mean share of the products of each product's group that are sold at all; 0 for an unknown group."""
+    sold_N = share_N > 0
+    sums, counts = np.bincount(codes_N, share_N), np.bincount(codes_N, sold_N)
+    means = sums / np.maximum(counts, 1)
+    means[0] = 0
+    return means[codes_N]
+
+
+def _rhythms(catalog: Catalog, config: RankerConfig) -> NDArray[np.int32]:
+    attributes = catalog.products.attributes
+    columns = [
+        attributes.codes_NA[:, attributes.names.index(name)]
+        if name in attributes.names
+        else np.zeros(len(catalog.products.ids), np.int32)
+        for name in (config.type_attribute, config.category_attribute, config.maker_attribute)
+    ]
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
+def _neighbours(bought: csr_matrix) -> Neighbours:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # implicit converts a matrix of its own making and warns of it
+        model = nearest_neighbours.CosineRecommender(K=_KEPT + 1, num_threads=0)
+        model.fit(bought.astype(np.float64), show_progress=False)
+    similar: Any = csr_matrix(model.similarity)
+    similar.setdiag(0)
+    similar.eliminate_zeros()
+    size = similar.shape[0]
+    owners = np.repeat(np.arange(size), np.diff(similar.indptr))
+    order = np.lexsort((similar.indices, -similar.data, owners))
+    places = np.arange(len(order)) - similar.indptr[:-1][owners]
+    kept = places < _KEPT
+    rows_NT, weights_NT = np.full((size, _KEPT), -1, np.int32), np.zeros((size, _KEPT), np.float32)
+    rows_NT[owners[kept], places[kept]] = similar.indices[order][kept]
+    weights_NT[owners[kept], places[kept]] = similar.data[order][kept]
+    return Neighbours(rows_NT, weights_NT)
+
+
+def _bought(past: Histories) -> _Bought:
+    events = past.events
+    bought = (events["type"] == PURCHASE) & (events["product"] >= 0)
+    owners = np.repeat(np.arange(len(past.customers), dtype=np.int64), np.diff(past.offsets))
+    columns = (events[name][bought].astype(np.int64) for name in ("product", "at", "location"))
+    return _Bought(owners[bought], *columns)
