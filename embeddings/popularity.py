@@ -12,6 +12,10 @@ _PRIOR = 100.0
 """How many purchases' worth the shares of all locations weigh in the popularity of one place."""
 
 
+LONGEST = 1_100
+"""How much of a ranking is kept: the most items a request may ask for and exclude, together."""
+
+
 class Shares(NamedTuple):
     """Some catalogue rows and each one's share of recent purchases."""
 

@@ -106,9 +106,10 @@ class Engine:
         situation = Situation(channel, place.nearest, self._clock.moment(context.at))
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
 
-        products = offers = None
+        products = allowed = offers = None
         if "product" in request.kinds:
-            products = _wanted(eligibility.products(context, place, situation.moment), request, model, known)
+            allowed = eligibility.products(context, place, situation.moment)
+            products = _wanted(allowed, request, model, known)
         if "offer" in request.kinds:
             audiences = () if known is None else known.history.audiences
             offers = eligibility.offers(context, place, audiences, situation.moment)
@@ -127,6 +128,7 @@ class Engine:
                     excluded,
                     place,
                     request.explain,
+                    None if products is allowed else allowed,
                     request.novel,
                     request.among is not None,
                 )

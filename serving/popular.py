@@ -9,10 +9,7 @@ from numpy.typing import NDArray
 from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
-from embeddings.popularity import most_popular, popular
-
-LONGEST = 1_100
-"""How much of a ranking is kept: the most items a request may ask for and exclude, together."""
+from embeddings.popularity import LONGEST, most_popular, popular
 
 _KEPT = 4_096
 

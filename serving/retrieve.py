@@ -26,6 +26,7 @@ class Ask(NamedTuple):
         limit: how many items to show.
         excluded: kinds and rows that are not to be shown.
         explain: whether what the ranker read is to be shown.
+        allowed: the products that the context allows, where the request asks for a part of them; None where for all.
         novel: whether only products that the customer has never bought are wanted.
         every: whether the whole set is to be ranked, as the request names its products.
     """
@@ -39,6 +40,7 @@ class Ask(NamedTuple):
     excluded: frozenset[tuple[str, int]]
     place: Place
     explain: bool = False
+    allowed: EligibleSet | None = None
     novel: bool = False
     every: bool = False
 

@@ -16,7 +16,7 @@ from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.facts import FACTS, FactsReader
 from embeddings.history import EVENT, EVENT_CODES
 from embeddings.index.planned import PlannedIndex
-from embeddings.popularity import most_popular, popular
+from embeddings.popularity import LONGEST, most_popular, popular
 from embeddings.profile import SESSION_SECONDS, profile_of
 from embeddings.sources import MORE, RETRIEVED, Asked, propose, sources
 from embeddings.statistics import Statistics
@@ -25,7 +25,6 @@ from training.questions import Question, customer_vectors
 
 _AT_ONCE = 256
 _CACHE_BYTES = 2**28
-_POPULAR = 100
 _LOOKED, _OTHERS = 0.1, 4
 """How much of what is about to be bought was looked at before, and how many other products for each of it."""
 
@@ -107,7 +106,7 @@ def examples(
                 profile.session(moment),
                 question.eligible,
                 rows_K if question.novel else rows_K[:RETRIEVED],
-                _popular(rankings, catalog, question.eligible, question.place),
+                _popular(rankings, catalog, question),
                 question.novel,
                 question.every,
             )
@@ -152,6 +151,7 @@ def for_novel(questions: Sequence[Question], catalog: Catalog, baskets: Mapping[
         one._replace(
             eligible=everything.without(one.past.purchases.rows_R),
             bought=baskets[one.customer].difference(one.past.purchases.rows_R.tolist()),
+            allowed=everything,
             novel=True,
         )
         for one in questions
@@ -182,7 +182,9 @@ def for_new(
         if bought:
             others = random.permutation(new)[:most]
             rows = np.unique(np.concatenate([others, np.array(sorted(bought), np.int64)]))
-            asked.append(one._replace(eligible=EligibleSet.of(rows, FOREVER), bought=bought, every=True))
+            asked.append(
+                one._replace(eligible=EligibleSet.of(rows, FOREVER), bought=bought, allowed=one.eligible, every=True)
+            )
     return asked
 
 
@@ -202,9 +204,12 @@ def _within_visit(question: Question, random: np.random.Generator) -> Question:
 
 
 def _popular(
-    rankings: dict[tuple[bytes, Place], NDArray[np.int64]], catalog: Catalog, eligible: EligibleSet, place: Place
+    rankings: dict[tuple[bytes, Place], NDArray[np.int64]], catalog: Catalog, question: Question
 ) -> NDArray[np.int64]:
-    key = eligible.fingerprint, place
+    """What is popular of what the context allows, and of that what is asked for; the ranking is worked out once."""
+    allowed = question.eligible if question.allowed is None else question.allowed
+    key = allowed.fingerprint, question.place
     if key not in rankings:
-        rankings[key] = most_popular(popular(catalog, eligible.rows_N, place), _POPULAR).rows_R
-    return rankings[key]
+        rankings[key] = most_popular(popular(catalog, allowed.rows_N, question.place), LONGEST).rows_R
+    rows_K = rankings[key]
+    return rows_K if question.allowed is None else rows_K[question.eligible.contains(rows_K)]

@@ -24,6 +24,7 @@ class Question(NamedTuple):
         customer: row of the customer.
         past: what the customer had done before the window.
         bought: the product rows of the basket.
+        allowed: what the context allows, where only a part of it is asked for; None where all of it is.
         novel: whether only products that the customer has never bought are asked for.
         every: whether the whole set is to be ranked.
     """
@@ -34,6 +35,7 @@ class Question(NamedTuple):
     place: Place
     eligible: EligibleSet
     bought: frozenset[int]
+    allowed: EligibleSet | None = None
     novel: bool = False
     every: bool = False
 
