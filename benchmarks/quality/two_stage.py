@@ -18,7 +18,7 @@ import polars as pl
 from benchmarks.quality.baselines import Als, most_popular, top
 from benchmarks.quality.past import Past
 
-MISSING = "left out, lightgbm is not installed: pip install 'opportune[lightgbm]'"
+MISSING = "lightgbm is not installed: pip install 'opportune[lightgbm]'"
 WEEKS = 6
 _OWN, _FROM_ALS = 100, 50
 _DAILY_DECAY = 0.99
