@@ -10,7 +10,7 @@ from embeddings.arrays import Ragged
 from embeddings.catalog import Catalog
 from embeddings.facts import FACTS, FactsReader
 from embeddings.history import REDEMPTION
-from embeddings.profile import DAY, DECAYS, OWN
+from embeddings.profile import DAY, DECAYS, NEVER_DAYS, OWN
 from embeddings.sources import Asked
 from embeddings.statistics import Statistics
 
@@ -46,7 +46,6 @@ _SHARE_SCALE = 1e5
 """What brings shares of all purchases among the sizes of counts."""
 
 _PERCENT = 100.0
-_NEVER_DAYS = 400.0
 _SLOW, _MIDDLING, _FAST, _SINCE = (OWN.index(name) for name in ("slow", "middling", "fast", "since"))
 
 
@@ -107,7 +106,7 @@ class OffersReader:
         def summed(values_K: NDArray[np.floating]) -> NDArray[np.float64]:
             return np.bincount(offers_P, values_K[of_P], count).astype(np.float64)[offers_O]
 
-        since, likeliest = np.full(count, _NEVER_DAYS), np.zeros(count)
+        since, likeliest = np.full(count, NEVER_DAYS), np.zeros(count)
         np.minimum.at(since, offers_P, own_KC[of_P, _SINCE] + away)
         np.maximum.at(likeliest, offers_P, probabilities_K[of_P])
         slow_O, middling_O, fast_O = (

@@ -34,8 +34,10 @@ DISMISSED_SECONDS = 30 * DAY
 """How long a dismissal keeps what was dismissed back."""
 
 _PRIOR_DAYS = 30.0
-_NEVER_DAYS = 400.0
-_NO_GROUP = (0.0, 0.0, _NEVER_DAYS, 60.0)
+NEVER_DAYS = 400.0
+"""Days since the last purchase of what was never bought."""
+
+_NO_GROUP = (0.0, 0.0, NEVER_DAYS, 60.0)
 """The figures of a group never bought."""
 
 _ALIKE_FROM = 60
@@ -148,7 +150,7 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
     count = len(rows_R)
     days_E = (bought.newest - at_E) / DAY
     own_RC = np.zeros((count + 1, len(OWN)), np.float32)
-    own_RC[count, 5] = _NEVER_DAYS
+    own_RC[count, 5] = NEVER_DAYS
     visit_at_V = at_E[_first_of_visit(at_E)]
     visits = float((DECAYS[0] ** ((bought.newest - visit_at_V) / DAY)).sum())
     own = own_RC[:count]

@@ -5,6 +5,7 @@ Letters: N products, O offers, D dimensions, L events, A attributes.
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -31,6 +32,7 @@ from embeddings.bundle import (
     RANKER,
     STATISTICS,
     UNIT_VECTORS,
+    FileEntry,
     HistoriesManifest,
     Manifest,
     hash_files,
@@ -105,18 +107,12 @@ def export(
     release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
     catalog.save(bundle / CATALOG)
-    (bundle / PRODUCT_VECTORS).parent.mkdir()
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    np.save(bundle / PRODUCT_VECTORS, vectors_ND)
-    np.save(bundle / UNIT_VECTORS, vectors_ND / np.maximum(lengths_N1, 1e-12))
-    write_flat_index(vectors_ND, bundle / FLAT_INDEX)
-    if len(vectors_ND) >= MEASURED.ivf_rows:
-        write_ivf(vectors_ND, bundle / IVF_INDEX)
+    write_vectors(bundle, vectors_ND, vectors_ND / np.maximum(lengths_N1, 1e-12))
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)
-    digest = hashlib.sha256(msgspec.json.encode((files, past))).hexdigest()
-    version = f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
+    version = version_of(until, files, past)
     manifest = Manifest(
         version=version,
         created_at=created_at,
@@ -148,11 +144,27 @@ def export(
     return manifest
 
 
+def version_of(until: datetime, files: Mapping[str, FileEntry], past: Mapping[str, FileEntry]) -> str:
+    """A release's name: its cut-off, and a digest of the files of bundle and histories."""
+    digest = hashlib.sha256(msgspec.json.encode((files, past))).hexdigest()
+    return f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
+
+
+def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArray[np.float32]) -> None:
+    """Write product vectors, the same of length one, and the indexes over them."""
+    (bundle / PRODUCT_VECTORS).parent.mkdir()
+    np.save(bundle / PRODUCT_VECTORS, vectors_ND)
+    np.save(bundle / UNIT_VECTORS, units_ND)
+    write_flat_index(vectors_ND, bundle / FLAT_INDEX)
+    if len(vectors_ND) >= MEASURED.ivf_rows:
+        write_ivf(vectors_ND, bundle / IVF_INDEX)
+
+
 def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArray[np.float32]:
     """Export, and let the exported encoder compute all product vectors (N, D)."""
     features = ProductFeatures.of(catalog, torch.device("cpu"))
     sample = (features.rows_N[:2], features.attributes_NA[:2], features.price_N[:2])
-    _to_onnx(
+    to_onnx(
         towers.product,
         sample,
         ["rows", "attributes", "price"],
@@ -166,7 +178,7 @@ def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArr
     )
     vectors_ND = ProductEncoder(path, "cpu").encode(rows, attributes, price)
     with torch.inference_mode():
-        _check(
+        check_parity(
             path,
             vectors_ND,
             towers.product(features.rows_N, features.attributes_NA, features.price_N).numpy(),
@@ -187,7 +199,7 @@ def _export_customer_tower(
     pad = nn.functional.pad
     arguments = (pad(history_BLD, (0, 0, 0, 1)), pad(types_BL, (0, 1)), pad(ages_BL, (0, 1)), attributes_BA, context_BC)
     names = ["history", "types", "ages", "attributes", "context"]
-    _to_onnx(
+    to_onnx(
         towers.customer,
         arguments,
         names,
@@ -196,7 +208,7 @@ def _export_customer_tower(
     )
     with torch.inference_mode():
         expected_BD = towers.customer(*arguments).numpy()
-    _check(path, CustomerEncoder(path, "cpu").encode(tower_input, vectors_ND), expected_BD)
+    check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, vectors_ND), expected_BD)
 
 
 def _export_ranker(path: Path, ranker: nn.Module, width: int, output: Literal["probabilities", "logits"]) -> None:
@@ -204,21 +216,33 @@ def _export_ranker(path: Path, ranker: nn.Module, width: int, output: Literal["p
     facts_MF = np.random.default_rng(0).exponential(10, (256, width)).astype(np.float32)
     facts_MF[np.random.default_rng(1).random(facts_MF.shape) < 0.5] = 0
     facts = torch.from_numpy(facts_MF)
-    _to_onnx(ranker, (facts,), ["facts"], {"facts": "M"}, path, output)
+    to_onnx(ranker, (facts,), ["facts"], {"facts": "M"}, path, output)
     with torch.inference_mode():
-        _check(path, RankerSession(path, "cpu", output).rank(facts_MF), ranker(facts).numpy())
+        check_parity(path, RankerSession(path, "cpu", output).rank(facts_MF), ranker(facts).numpy())
 
 
-def _to_onnx(
+def to_onnx(
     module: nn.Module,
     arguments: tuple[torch.Tensor, ...],
     names: list[str],
     dynamic: dict[str, str],
     path: Path,
     output: str = "vectors",
+    longest: Mapping[str, int] | None = None,
 ) -> None:
-    """Export with named, dynamic leading axes: ``dynamic`` gives one letter an axis, from the first on."""
-    letters = {letter: torch.export.Dim(letter) for axes in dynamic.values() for letter in axes}
+    """Export with named, dynamic leading axes.
+
+    Args:
+        module: what to export.
+        arguments: an example of its inputs.
+        names: of the inputs.
+        dynamic: by input, one letter an axis, from the first on.
+        path: where to write.
+        output: what the result is called.
+        longest: the greatest length of an axis, by its letter; any length where nothing is said.
+    """
+    greatest = longest or {}
+    letters = {one: torch.export.Dim(one, max=greatest.get(one)) for axes in dynamic.values() for one in axes}
     shapes = tuple({axis: letters[letter] for axis, letter in enumerate(dynamic[name])} for name in names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
@@ -242,7 +266,8 @@ def _to_onnx(
     onnx.save(model, path)
 
 
-def _check(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+def check_parity(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Raise ParityError where an exported model's numbers are further from torch's than ``PARITY``."""
     worst = float(np.abs(found - expected).max(initial=0))
     if not worst <= PARITY:
         raise ParityError(f"{path.name} differs from torch by {worst:.1e}, more than {PARITY:.0e}")

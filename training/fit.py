@@ -1,7 +1,6 @@
 """Fit the towers: warm start, optimise, checkpoint."""
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,6 @@ import numpy as np
 import torch
 from implicit.als import AlternatingLeastSquares
 from numpy.typing import NDArray
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -31,6 +20,7 @@ from embeddings.features import TowerInput
 from embeddings.history import PURCHASE, Histories
 from training.batches import DROPOUT, Batch, Batches
 from training.config import Recipe
+from training.loop import loss_progress, resume, save, schedule
 from training.losses import sampled_softmax
 from training.towers import CustomerTower, ProductTower
 
@@ -173,14 +163,15 @@ def fit(
         towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     total = config.epochs * batches.steps
-    done = _resume(checkpoints, towers, optimiser)
+    about = resume(checkpoints, towers, optimiser)
+    done = 0 if about is None else int(about["done"])
     saved = time.monotonic()
-    with _progress() as progress:
+    with loss_progress() as progress:
         task = progress.add_task("towers", total=total, completed=done, loss="")
         for epoch in range(done // batches.steps, config.epochs):
             for batch in batches.epoch(epoch, first=done - epoch * batches.steps):
                 for group in optimiser.param_groups:
-                    group["lr"] = config.learning_rate * _schedule(done / total)
+                    group["lr"] = config.learning_rate * schedule(done / total)
                 loss = towers.loss(
                     batch, features, recipe.towers.id_dropout, np.random.default_rng([recipe.seed, DROPOUT, done])
                 )
@@ -191,7 +182,7 @@ def fit(
                 if done % 10 == 0:
                     progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
                 if time.monotonic() - saved >= config.checkpoint_seconds:
-                    _save(checkpoints, towers, optimiser, done)
+                    save(checkpoints, towers, optimiser, {"done": str(done)})
                     saved = time.monotonic()
         progress.update(task, completed=done)
     return towers.eval()
@@ -219,54 +210,3 @@ def product_vectors(towers: Towers, catalog: Catalog, device: torch.device) -> N
     features = ProductFeatures.of(catalog, device)
     with torch.inference_mode():
         return towers.product(features.rows_N, features.attributes_NA, features.price_N).cpu().numpy()
-
-
-def _schedule(progress: float) -> float:
-    """Learning rate over a run: a short linear rise, then a cosine down to nothing."""
-    return min(1.0, progress / 0.05 + 0.01) * 0.5 * (1 + float(np.cos(np.pi * progress)))
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-
-
-def _save(folder: Path, towers: Towers, optimiser: torch.optim.Optimizer, done: int) -> None:
-    """Write a checkpoint beside the old one and rename it over it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model/{name}": value.contiguous() for name, value in towers.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{number}/{name}": value.contiguous() for name, value in state.items()}
-    fresh = folder / "checkpoint.new"
-    save_file(tensors, fresh, metadata={"done": str(done)})
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    fresh.rename(folder / "checkpoint.safetensors")
-
-
-def _resume(folder: Path, towers: Towers, optimiser: torch.optim.Optimizer) -> int:
-    """Take up a checkpoint if there is one; returns the number of steps it had done."""
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return 0
-    model: dict[str, Tensor] = {}
-    moments: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        done = int(file.metadata()["done"])
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            kind, _, rest = name.partition("/")
-            if kind == "model":
-                model[rest] = file.get_tensor(name)
-            else:
-                number, _, moment = rest.partition("/")
-                moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
-    towers.load_state_dict(model)
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    return done

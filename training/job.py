@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from embeddings.bundle import Manifest
 from embeddings.device import DeviceChoice
-from embeddings.errors import DeviceUnavailable, InvalidInput
+from embeddings.errors import InvalidInput
 from embeddings.store import BundleStore
 from training.batches import Baskets
 from training.catalogue import master_catalog, observe, still_promoted
@@ -20,6 +19,7 @@ from training.evaluate import evaluate
 from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
+from training.loop import torch_device
 from training.questions import ask
 from training.stages import Stages
 from training.statistics import Nearby, count
@@ -45,7 +45,7 @@ def run(
         DeviceUnavailable: cuda was asked for and is absent.
         RefusedByGate: the model is worse than popularity; nothing was published.
     """
-    chosen = _torch_device(device)
+    chosen = torch_device(device)
     now = datetime.now(UTC)
     dataset = open_dataset(data, channels=recipe.channels, now=now)
     # In whole seconds, as every moment in a bundle.
@@ -111,13 +111,3 @@ def run(
 
 def _newest(dataset: Dataset) -> datetime:
     return dataset.events.select(pl.col("at").max()).collect().item()
-
-
-def _torch_device(choice: DeviceChoice) -> torch.device:
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailable(
-            "--device cuda: torch finds no CUDA device; use --device cpu, or install opportune[gpu]"
-        )
-    if choice == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(choice)

@@ -5,8 +5,6 @@ shown, no locations and no offers; histories are purchases, one a day, in order,
 Letters: C customers, N products, D dimensions, B customers asked about, L events, E events in all.
 """
 
-import hashlib
-import warnings
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import faiss
 import msgspec
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,11 +21,7 @@ from embeddings.bundle import (
     BUNDLE,
     CATALOG,
     CUSTOMER_ENCODER,
-    FLAT_INDEX,
     HISTORIES,
-    IVF_INDEX,
-    PRODUCT_VECTORS,
-    UNIT_VECTORS,
     HistoriesManifest,
     Manifest,
     hash_files,
@@ -36,13 +29,10 @@ from embeddings.bundle import (
 )
 from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
 from embeddings.encoders import CustomerEncoder
-from embeddings.errors import OpportuneError
 from embeddings.features import Situation, encode, gather
 from embeddings.history import EVENT, PURCHASE, Histories
-from embeddings.index.flat import write_flat_index
-from embeddings.index.ivf import write_ivf
-from embeddings.index.plan import MEASURED
 from embeddings.vocabulary import Vocabulary
+from training.export import check_parity, to_onnx, version_of, write_vectors
 from training.interactions.config import Recipe
 from training.interactions.files import Interactions
 from training.interactions.fit import Metrics
@@ -53,17 +43,10 @@ CHANNEL = "web"
 CUSTOMER_VECTORS = "vectors.npy"
 """Every known customer's vector (C, D), beside the histories: it is personal data, and a bundle holds none."""
 
-PARITY = 1e-4
-"""The largest difference between ONNX Runtime's vectors and torch's, in any component."""
-
 _DAY = 86_400
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "scipy")
 _SAMPLE = 64
 """How many customers the exported encoder is checked with."""
-
-
-class ParityError(OpportuneError):
-    """The exported encoder does not compute what training computed."""
 
 
 class AverageEncoder(nn.Module):
@@ -114,12 +97,7 @@ def export(
     bundle, past = staged / BUNDLE, staged / HISTORIES
     found = model.vectors()
     histories = _histories(interactions, until)
-    (bundle / PRODUCT_VECTORS).parent.mkdir()
-    np.save(bundle / PRODUCT_VECTORS, found.products_ND)
-    np.save(bundle / UNIT_VECTORS, found.products_ND)
-    write_flat_index(found.products_ND, bundle / FLAT_INDEX)
-    if len(found.products_ND) >= MEASURED.ivf_rows:
-        write_ivf(found.products_ND, bundle / IVF_INDEX)
+    write_vectors(bundle, found.products_ND, found.products_ND)
     (bundle / CATALOG).mkdir()
     _catalog(interactions).save(bundle / CATALOG)
     _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_ND, recipe.history_length)
@@ -128,8 +106,7 @@ def export(
 
     files, past_files = hash_files(bundle), hash_files(past)
     created_at = datetime.now(UTC)
-    digest = hashlib.sha256(msgspec.json.encode((files, past_files))).hexdigest()
-    version = f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
+    version = version_of(until, files, past_files)
     manifest = Manifest(
         version=version,
         created_at=created_at,
@@ -236,36 +213,9 @@ def _export_encoder(
         torch.as_tensor(wider.attributes_BA),
         torch.as_tensor(wider.context_BC),
     )
-    customers, events = torch.export.Dim("B"), torch.export.Dim("L", max=length)
-    both, first = {0: customers, 1: events}, {0: customers}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
-        program = torch.onnx.export(
-            encoder,
-            arguments,
-            dynamo=True,
-            input_names=["history", "types", "ages", "attributes", "context"],
-            output_names=["vectors"],
-            dynamic_shapes=(both, both, both, first, first),
-            external_data=False,
-            verbose=False,
-        )
-    if program is None:
-        raise ParityError(f"torch exported nothing for {path.name}")
-    # The exporter notes where in the source every node came from, with this machine's paths; a bundle is shared, and
-    # its version must not depend on where it was trained.
-    exported = program.model_proto
-    for annotated in (
-        exported,
-        exported.graph,
-        *exported.graph.node,
-        *exported.graph.value_info,
-        *exported.graph.initializer,
-    ):
-        annotated.ClearField("metadata_props")
-    onnx.save(exported, path)
+    names = ["history", "types", "ages", "attributes", "context"]
+    dynamic = {"history": "BL", "types": "BL", "ages": "BL", "attributes": "B", "context": "B"}
+    to_onnx(encoder, arguments, names, dynamic, path, longest={"L": length})
     with torch.inference_mode():
         expected_BD = encoder(*arguments).numpy()
-    worst = float(np.abs(CustomerEncoder(path, "cpu").encode(tower_input, products_ND) - expected_BD).max(initial=0))
-    if not worst <= PARITY:
-        raise ParityError(f"{path.name} differs from torch by {worst:.1e}, more than {PARITY:.0e}")
+    check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, products_ND), expected_BD)

@@ -1,6 +1,5 @@
 """The loop: optimise, validate, stop in time, checkpoint, and go on after a kill as if there had been none."""
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,28 +8,17 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from training.interactions.config import FitConfig
 from training.interactions.model import Model
+from training.loop import loss_progress, resume, save, schedule
 
 Metrics = dict[str, float]
 CHOSEN_BY = "ndcg"
 """The metric that tells the best epoch: the one whose name begins so."""
 
 _DROPOUT = 3
-_RISE = 0.05
-"""The share of a run during which the learning rate rises."""
 
 
 class Validation(NamedTuple):
@@ -75,9 +63,11 @@ def fit(
     """
     torch.use_deterministic_algorithms(next(model.parameters()).device.type == "cpu")
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    done, curve = _resume(checkpoints, model, optimiser)
+    about = resume(checkpoints, model, optimiser)
+    done = 0 if about is None else int(about["done"])
+    curve: list[Validation] = [] if about is None else msgspec.json.decode(about["curve"], type=list[Validation])
     saved = time.monotonic()
-    with _progress() as progress:
+    with loss_progress() as progress:
         task = progress.add_task("fitting", total=epochs * model.steps, completed=done, loss="")
         while True:
             epoch, step = divmod(done, model.steps)
@@ -88,7 +78,7 @@ def fit(
             if epoch == epochs or (curve and epoch - best(curve).epochs >= config.patience):
                 break
             for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * _schedule(done / (config.epochs * model.steps))
+                group["lr"] = config.learning_rate * schedule(done / (config.epochs * model.steps))
             torch.manual_seed(int(np.random.SeedSequence([seed, _DROPOUT, epoch, step]).generate_state(1)[0]))
             loss = model.loss(epoch, step)
             optimiser.zero_grad(set_to_none=True)
@@ -98,10 +88,10 @@ def fit(
             if done % 10 == 0:
                 progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
             if time.monotonic() - saved >= config.checkpoint_seconds:
-                _save(checkpoints, model, optimiser, done, curve)
+                save(checkpoints, model, optimiser, _about(done, curve))
                 saved = time.monotonic()
         progress.update(task, completed=done)
-    _save(checkpoints, model, optimiser, done, curve)
+    save(checkpoints, model, optimiser, _about(done, curve))
     model.eval()
     return curve
 
@@ -119,54 +109,6 @@ def _measured(module: nn.Module, measure: Callable[[], Metrics]) -> Metrics:
     return metrics
 
 
-def _schedule(progress: float) -> float:
-    """Learning rate over a run: a short linear rise, then a cosine down to nothing."""
-    return min(1.0, progress / _RISE + 0.01) * 0.5 * (1 + float(np.cos(np.pi * progress)))
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-
-
-def _save(
-    folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, done: int, curve: list[Validation]
-) -> None:
-    """Write a checkpoint beside the old one and rename it over it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model/{name}": value.contiguous() for name, value in module.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{number}/{name}": value.contiguous() for name, value in state.items()}
-    fresh = folder / "checkpoint.new"
-    save_file(tensors, fresh, metadata={"done": str(done), "curve": msgspec.json.encode(curve).decode()})
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    fresh.rename(folder / "checkpoint.safetensors")
-
-
-def _resume(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[Validation]]:
-    """Take up a checkpoint if there is one; returns the number of steps it had done, and its validations."""
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return 0, []
-    state: dict[str, Tensor] = {}
-    moments: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        about = file.metadata()
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            kind, _, rest = name.partition("/")
-            if kind == "model":
-                state[rest] = file.get_tensor(name)
-            else:
-                number, _, moment = rest.partition("/")
-                moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
-    module.load_state_dict(state)
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    return int(about["done"]), msgspec.json.decode(about["curve"], type=list[Validation])
+def _about(done: int, curve: list[Validation]) -> dict[str, str]:
+    """What a checkpoint says besides its numbers."""
+    return {"done": str(done), "curve": msgspec.json.encode(curve).decode()}

@@ -11,7 +11,7 @@ import torch
 
 from embeddings.bundle import Manifest
 from embeddings.device import DeviceChoice
-from embeddings.errors import DeviceUnavailable, InvalidInput, RefusedByGate
+from embeddings.errors import InvalidInput, RefusedByGate
 from embeddings.store import BundleStore
 from training.interactions.config import FactorsRecipe, Recipe
 from training.interactions.evaluate import popular, validate
@@ -30,6 +30,7 @@ from training.interactions.files import (
 from training.interactions.fit import CHOSEN_BY, Metrics, best, fit
 from training.interactions.model import Model
 from training.interactions.sequences import Sequences
+from training.loop import torch_device
 
 RANKED: dict[Kind, int] = {"interactions": 20, "sequences": 10}
 """How many products of a ranking count, as the literature has it."""
@@ -72,7 +73,7 @@ def run(
         DeviceUnavailable: cuda was asked for and is absent.
         RefusedByGate: the model is worse than popularity; nothing was published.
     """
-    chosen = _torch_device(device)
+    chosen = torch_device(device)
     whole, parts = _read(data, validation, recipe)
     until = (until or datetime.now(UTC)).replace(microsecond=0)
     _log.info(
@@ -146,16 +147,6 @@ def _gate(popularity: Metrics, reached: Metrics) -> None:
                 f"the model reached {name} {reached[name]:.4f} in validation, less than popularity's {floor:.4f}; "
                 "nothing was published. Look at the data and the recipe, or publish it nonetheless with --no-gate"
             )
-
-
-def _torch_device(choice: DeviceChoice) -> torch.device:
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailable(
-            "--device cuda: torch finds no CUDA device; use --device cpu, or install opportune[gpu]"
-        )
-    if choice == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(choice)
 
 
 def _fingerprint(recipe: Recipe, parts: Split, device: torch.device) -> str:
