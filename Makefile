@@ -8,6 +8,8 @@ BIN := .venv/bin
 # A stamp is as old as the last install. The demo leaves out the development tools, to answer sooner.
 DEMO_INSTALLED := .venv/.installed-demo
 INSTALLED := .venv/.installed
+# What an installation is made from; the rest of the code is used where it lies.
+PACKAGING := pyproject.toml setup.py constraints.txt $(wildcard embeddings/kernel.cpp embeddings/kernel_src/*)
 STORE := .store/demo
 LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
@@ -59,17 +61,17 @@ bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/result
 	$(BIN)/opportune-bench search --json benchmarks/results/search.json
 
 clean: ## Remove the virtual environment, the demo's store and the caches
-	rm -rf .venv $(STORE) $(LOG) dist .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf .venv $(STORE) $(LOG) build dist embeddings/kernel.*.so .pytest_cache .hypothesis .ruff_cache .import_linter_cache
 	find benchmarks embeddings serving training tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that venv writes: an interrupted venv is made again.
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
-$(DEMO_INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+$(DEMO_INSTALLED): $(PACKAGING) | $(BIN)/pip
 	$(BIN)/pip install -c constraints.txt -e '.[cpu,train,demo]'
 	@touch $@
 
-$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+$(INSTALLED): $(PACKAGING) | $(BIN)/pip
 	$(BIN)/pip install -c constraints.txt -e '.[cpu,train,demo,dev]'
 	@touch $(DEMO_INSTALLED) $@

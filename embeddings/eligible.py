@@ -3,13 +3,16 @@
 Shapes: N rows of the set, R rows asked about.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from embeddings import kernel
 from embeddings.errors import InvalidInput
 
 RowArray = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -21,7 +24,8 @@ _ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
 _FINGERPRINT_BYTES = 16
 
 
-class EligibleSet(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class EligibleSet:
     """The catalogue rows allowed in a context. Make one with `of`; compare two by their fingerprints.
 
     Attributes:
@@ -70,16 +74,14 @@ class EligibleSet(NamedTuple):
         """The set but for some rows."""
         return self.of(np.setdiff1d(self.rows_N, rows_R, assume_unique=True), self.valid_until)
 
+    @cached_property
+    def members(self) -> kernel.Members:
+        """The rows, to be asked whether one is among them."""
+        return kernel.Members(self.rows_N)
+
     def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
         """Which of some rows belong to the set; (R,)."""
-        if not len(self.rows_N):
-            return np.zeros(len(rows_R), np.bool_)
-        if self.rows_N[-1] == len(self.rows_N) - 1:  # the whole catalogue, say: nothing to look up
-            return (rows_R >= 0) & (rows_R < len(self.rows_N))
-        # Of one dtype: else NumPy converts the whole set first.
-        wanted_R = rows_R.astype(self.rows_N.dtype, copy=False)
-        places_R = np.minimum(self.rows_N.searchsorted(wanted_R), len(self.rows_N) - 1)
-        return self.rows_N[places_R] == rows_R
+        return self.members.contains(rows_R.astype(np.int64, copy=False))
 
 
 def _fingerprint(rows_N: RowArray) -> bytes:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.history import History
 
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
 _THURSDAY = 3  # 1970-01-01
-_NEVER = 2**62  # later than any moment, so that a pad's age is 0
 
 
 class Situation(NamedTuple):
@@ -59,17 +59,11 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
     """
     latest = [history.latest for history in histories]
     width = max(1, min(length, max((one.shape[1] for one in latest), default=1)))
-    # One array for what a history tells, so that a customer is one copy.
-    told_3BL = np.empty((3, len(latest), width), np.int64)
-    products_BL, types_BL, at_BL = told_3BL
-    products_BL[:], types_BL[:], at_BL[:] = -1, 0, _NEVER
-    for row, told_3E in enumerate(latest):
-        told_3BL[:, row, : told_3E.shape[1]] = told_3E[:, :width]
-    moments_B1 = np.array([[situation.moment] for situation in situations], np.int64)
+    products_BL, types_BL, ages_BL = kernel.side_by_side(latest, [one.moment for one in situations], width)
     return TowerInput(
         products_BL=products_BL,
         types_BL=types_BL,
-        ages_BL=np.log2(1 + np.maximum(moments_B1 - at_BL, 0) / _DAY).astype(np.float32),
+        ages_BL=ages_BL,
         attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(latest), -1),
         context_BC=np.array([_codes(situation) for situation in situations], np.int64),
     )
@@ -97,6 +91,4 @@ def hour_of(moment: int) -> float:
 
 def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors of some rows, zeros where a row is -1; (B, L, D)."""
-    vectors_BLD = vectors_ND[np.maximum(rows_BL, 0)]
-    vectors_BLD[rows_BL < 0] = 0
-    return vectors_BLD
+    return kernel.gather(vectors_ND, rows_BL)

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.arrays import Ragged, load_arrays, save_arrays
 from embeddings.tables import EVENT_TYPES
 from embeddings.vocabulary import Vocabulary
@@ -35,7 +36,7 @@ Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
-_IMPRESSION, _DISMISSAL = EVENT_CODES["impression"], EVENT_CODES["dismissal"]
+_TELLING = [False, *(name not in ("impression", "dismissal") for name in EVENT_TYPES)]
 
 
 class Purchases(NamedTuple):
@@ -51,7 +52,7 @@ class Purchases(NamedTuple):
 
     rows_R: NDArray[np.int64]
     times_R: NDArray[np.int64]
-    places_E: NDArray[np.intp]
+    places_E: NDArray[np.int64]
     at_E: NDArray[np.int64]
     locations_E: NDArray[np.int32]
     newest: int
@@ -90,24 +91,12 @@ class History:
         Telling is what a customer did with a product, not what they were shown. A dismissal says something too, but
         not that more of the kind is wanted.
         """
-        events_E = self.events_E
-        telling_E = (events_E["product"] >= 0) & (events_E["type"] != _IMPRESSION) & (events_E["type"] != _DISMISSAL)
-        told_E = events_E[telling_E][::-1]
-        return np.array([told_E["product"], told_E["type"], told_E["at"]], np.int64)
+        return kernel.told(self.events_E, _TELLING)
 
     @cached_property
     def purchases(self) -> Purchases:
         """The purchases of known products."""
-        bought_E = self.events_E[(self.events_E["type"] == PURCHASE) & (self.events_E["product"] >= 0)]
-        rows_R, places_E, times_R = np.unique(bought_E["product"], return_inverse=True, return_counts=True)
-        return Purchases(
-            rows_R.astype(np.int64),
-            times_R,
-            places_E,
-            np.ascontiguousarray(bought_E["at"]),
-            np.ascontiguousarray(bought_E["location"]),
-            int(bought_E["at"].max(initial=0)),
-        )
+        return Purchases(*kernel.purchases(self.events_E, PURCHASE))
 
 
 class _Words(msgspec.Struct, frozen=True):

@@ -3,15 +3,16 @@
 Letters: K products proposed, O a customer's own, R products bought.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, get_args
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.eligible import EligibleSet
 from embeddings.profile import DAY, OWN, Local, Profile, Session
-from embeddings.statistics import Neighbours
+from embeddings.statistics import Neighbours, Scored
 
 SourceName = Literal["together", "due_now", "buy_again", "alike", "towers", "trending"]
 
@@ -28,21 +29,21 @@ MORE = 3
 _HERE = 2.0
 """How much more a purchase counts at the very location asked about: 1 + this."""
 
-_SETS_KEPT = 8
-"""For how many sets a profile keeps what lies inside them: the few channels of one location."""
-
-_SLOW, _SINCE, _GAP, _DAYS = (OWN.index(name) for name in ("slow", "since", "gap", "days"))
+_SLOW = OWN.index("slow")
 _NONE = np.zeros(0, np.int64)
+_NOTHING_TOGETHER: Scored = (_NONE, np.zeros(0, np.float32))
 
 
 class Asked(NamedTuple):
-    """What sources may look at.
+    """What sources may look at. Make one with `of`.
 
     Attributes:
         location: its row, -1 for none.
         moment: seconds since 1970 UTC.
         local: what the customer bought at that location.
         session: what happened lately, None if nothing did.
+        meant: what the session is about, in the basket or looked at; catalogue rows.
+        together: what lies in the same baskets as that.
         retrieved_K: the products nearest to the customer's vector, the nearest first; -1 pads.
         popular_K: the most popular products of the set in the place, the most popular first.
         novel: whether the set holds nothing bought before; then the other sources propose more.
@@ -54,11 +55,38 @@ class Asked(NamedTuple):
     moment: int
     local: Local
     session: Session | None
+    meant: NDArray[np.int64]
+    together: Scored
     eligible: EligibleSet
     retrieved_K: NDArray[np.int64]
     popular_K: NDArray[np.int64]
-    novel: bool = False
-    every: bool = False
+    novel: bool
+    every: bool
+
+    @classmethod
+    def of(
+        cls,
+        profile: Profile,
+        together: Neighbours,
+        location: int,
+        moment: int,
+        eligible: EligibleSet,
+        retrieved_K: NDArray[np.int64],
+        popular_K: NDArray[np.int64],
+        *,
+        novel: bool = False,
+        every: bool = False,
+    ) -> Self:
+        """What a customer with this profile asks, now and at this location."""
+        session = profile.session(moment)
+        meant, beside = _NONE, _NOTHING_TOGETHER
+        if session is not None:
+            meant = np.concatenate([session.cart, session.looked])
+            beside = together.around(meant, np.ones(len(meant), np.float32))
+        local = profile.at(location)
+        return cls(
+            profile, location, moment, local, session, meant, beside, eligible, retrieved_K, popular_K, novel, every
+        )
 
 
 class Source(Protocol):
@@ -83,13 +111,9 @@ class BuyAgain:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The own products of the largest decayed counts."""
-        profile, local = asked.profile, asked.local
-
-        def find() -> NDArray[np.int64]:
-            weights_R = profile.own_RC[:-1, _SLOW] + _HERE * local.slow_R[:-1]
-            return _most(profile.rows_R, weights_R, asked.eligible, _AGAIN)
-
-        return _kept(asked, "again", find)
+        profile = asked.profile
+        weights_R = np.add(profile.own_RC[:-1, _SLOW], _HERE * asked.local.slow_R[:-1], dtype=np.float32)
+        return kernel.largest(profile.rows_R, weights_R, asked.eligible.members, _AGAIN)
 
 
 class DueNow:
@@ -98,15 +122,8 @@ class DueNow:
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The own products bought on several days whose usual gap has just passed."""
         profile = asked.profile
-        own = profile.own_RC[:-1]
-        rhythmic_R = np.flatnonzero(own[:, _DAYS] > 1)
-        if not len(rhythmic_R):
-            return _NONE
         aged = max(asked.moment - profile.newest, 0) / DAY
-        due_R = (own[rhythmic_R, _SINCE] + aged) / np.maximum(own[rhythmic_R, _GAP], 0.5)
-        # A log-normal bump around the usual gap, times how often it is bought at all.
-        weights_R = own[rhythmic_R, _SLOW] * np.exp(-2 * np.log(np.maximum(due_R, 0.01)) ** 2).astype(np.float32)
-        return _most(profile.rows_R[rhythmic_R], weights_R, asked.eligible, _DUE)
+        return kernel.largest(*kernel.due(profile.rows_R, profile.own_RC, aged), asked.eligible.members, _DUE)
 
 
 class Alike:
@@ -114,27 +131,19 @@ class Alike:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The neighbours of what the customer buys most."""
-        profile = asked.profile
-        most = _ALIKE * (MORE if asked.novel else 1)
-        return _kept(asked, "alike", lambda: _most(profile.alike_rows, profile.alike_scores, asked.eligible, most))
+        return kernel.largest(*asked.profile.alike, asked.eligible.members, _ALIKE * (MORE if asked.novel else 1))
 
 
 class Together:
     """What lies in the same baskets as what is in this customer's basket now."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
-
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The neighbours of the basket and of what was looked at, and what was looked at itself."""
         if asked.session is None:
             return _NONE
-        session = asked.session
-        meant = np.concatenate([session.cart, session.looked])
-        rows, scores = self._neighbours.around(meant, np.ones(len(meant), np.float32))
-        found = _most(rows, scores, asked.eligible, _TOGETHER)
-        looked = session.looked[asked.eligible.contains(session.looked)]
-        return np.union1d(found, looked) if len(looked) else found
+        looked = asked.session.looked
+        found = kernel.largest(*asked.together, asked.eligible.members, _TOGETHER)
+        return kernel.merged([found, looked[asked.eligible.contains(looked)]])[0] if len(looked) else found
 
 
 class Trending:
@@ -145,16 +154,15 @@ class Trending:
         return asked.popular_K[: _TRENDING * (MORE if asked.novel else 1)]
 
 
-def sources(together: Neighbours) -> Mapping[SourceName, Source]:
-    """Every source, in the order of ``SOURCES``."""
-    return {
-        "together": Together(together),
-        "due_now": DueNow(),
-        "buy_again": BuyAgain(),
-        "alike": Alike(),
-        "towers": Towers(),
-        "trending": Trending(),
-    }
+ALL: Mapping[SourceName, Source] = {
+    "together": Together(),
+    "due_now": DueNow(),
+    "buy_again": BuyAgain(),
+    "alike": Alike(),
+    "towers": Towers(),
+    "trending": Trending(),
+}
+"""Every source, in the order of ``SOURCES``."""
 
 
 class Proposed(NamedTuple):
@@ -166,7 +174,7 @@ class Proposed(NamedTuple):
     """
 
     rows_K: NDArray[np.int64]
-    sources_K: NDArray[np.intp]
+    sources_K: NDArray[np.int64]
 
 
 def propose(asked: Asked, some: Sequence[Source], least: int = 0) -> Proposed:
@@ -175,33 +183,10 @@ def propose(asked: Asked, some: Sequence[Source], least: int = 0) -> Proposed:
     Where the whole set is to be ranked, the rest of it follows.
     """
     parts = [source.propose(asked) for source in some]
-    rows_K, first_K = np.unique(np.concatenate(parts), return_index=True)
-    if asked.every or len(rows_K) < least:
-        parts.append(asked.eligible.rows_N.astype(np.int64) if asked.every else asked.popular_K[: least + len(rows_K)])
-        rows_K, first_K = np.unique(np.concatenate(parts), return_index=True)
-    ends = np.cumsum([len(part) for part in parts])
-    return Proposed(rows_K, ends.searchsorted(first_K, side="right"))
-
-
-def _kept(asked: Asked, what: str, find: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
-    """What a source found for this history, location and set before: a customer mostly meets the same few."""
-    key = (what, asked.location, asked.eligible.fingerprint, asked.novel)
-    kept = asked.profile.kept
-    found = kept.get(key)
-    if found is None:
-        found = find()
-        if len(kept) < 2 * _SETS_KEPT:
-            kept[key] = found
-    return found
-
-
-def _most(
-    rows_R: NDArray[np.int64], weights_R: NDArray[np.floating], eligible: EligibleSet, most: int
-) -> NDArray[np.int64]:
-    """The eligible rows of the largest weights, in no order."""
-    inside_R = eligible.contains(rows_R)
-    rows_R, weights_R = rows_R[inside_R], weights_R[inside_R]
-    if len(rows_R) <= most:
-        return rows_R
-    # Ties by row: what is proposed must not depend on how a partition happens to fall.
-    return rows_R[np.lexsort((rows_R, -weights_R))[:most]]
+    proposed = Proposed(*kernel.merged(parts))
+    if asked.every or len(proposed.rows_K) < least:
+        parts.append(
+            asked.eligible.rows_N.astype(np.int64) if asked.every else asked.popular_K[: least + len(proposed.rows_K)]
+        )
+        proposed = Proposed(*kernel.merged(parts))
+    return proposed

@@ -4,11 +4,12 @@ Letters: D factors, N products, P figures a product, L entries of all assortment
 """
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.arrays import load_arrays, save_arrays
 
 RHYTHMS = ("type", "category", "maker")
@@ -16,6 +17,10 @@ RHYTHMS = ("type", "category", "maker")
 
 FIGURES = ("share", "week", "month", "repeated", "buyers", "gap", *(f"{group}_share" for group in RHYTHMS))
 """The columns of ``Statistics.products_NP``."""
+
+
+Scored: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Catalogue rows, ascending, and a score for each."""
 
 
 class Neighbours(NamedTuple):
@@ -29,15 +34,9 @@ class Neighbours(NamedTuple):
     rows_NT: NDArray[np.int32]
     weights_NT: NDArray[np.float32]
 
-    def around(
-        self, rows_R: NDArray[np.integer], weights_R: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def around(self, rows_R: NDArray[np.int64], weights_R: NDArray[np.float32]) -> Scored:
         """The neighbours of some weighted products, ascending, each with its weighted sum of cosines."""
-        near_RT = self.rows_NT[rows_R]
-        found = near_RT >= 0
-        rows, places = np.unique(near_RT[found], return_inverse=True)
-        sums = np.bincount(places, (self.weights_NT[rows_R] * weights_R[:, None])[found], len(rows))
-        return rows.astype(np.int64), sums.astype(np.float32)
+        return kernel.around(rows_R, weights_R, self.rows_NT, self.weights_NT)
 
 
 class Tastes(NamedTuple):
@@ -56,10 +55,14 @@ class Tastes(NamedTuple):
 
         Zeros for somebody who bought nothing.
         """
+        if not len(rows_R):
+            return np.zeros_like(self.gram_DD[0])
         bought_RD = self.products_ND[rows_R]
         weights_R = times_R.astype(np.float32)
-        system_DD = self.gram_DD + (bought_RD.T * (weights_R - 1)) @ bought_RD
-        return np.linalg.solve(system_DD, weights_R @ bought_RD) if len(rows_R) else np.zeros_like(self.gram_DD[0])
+        again_R = times_R > 1  # what was bought once stands in the gram already
+        again_AD = bought_RD[again_R]
+        system_DD = self.gram_DD + (again_AD.T * (weights_R[again_R] - 1)) @ again_AD
+        return np.linalg.solve(system_DD, weights_R @ bought_RD)
 
 
 class Statistics(NamedTuple):

@@ -141,19 +141,17 @@ def _rank_products(asks: Sequence[Ask], customers_BD: NDArray[np.float32], found
 
 
 def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
-    profile = ask.model.profile(ask.history)
-    situation, eligible = ask.situation, to_search(ask.products)
+    model, situation, eligible = ask.model, ask.situation, to_search(ask.products)
     # Ranked once for what the context allows, not for every part of it that somebody asks for.
-    popular_K = ask.model.popular.of(eligible if ask.allowed is None else ask.allowed, ask.place).rows_K
-    return Asked(
-        profile=profile,
-        location=situation.location,
-        moment=situation.moment,
-        local=profile.at(situation.location),
-        session=profile.session(situation.moment),
-        eligible=eligible,
-        retrieved_K=retrieved_K,
-        popular_K=popular_K if ask.allowed is None else popular_K[eligible.contains(popular_K)],
+    popular_K = model.popular.of(eligible if ask.allowed is None else ask.allowed, ask.place).rows_K
+    return Asked.of(
+        model.profile(ask.history),
+        model.bundle.statistics.together,
+        situation.location,
+        situation.moment,
+        eligible,
+        retrieved_K,
+        popular_K if ask.allowed is None else popular_K[eligible.contains(popular_K)],
         novel=ask.novel,
         every=ask.every,
     )

@@ -19,7 +19,7 @@ from embeddings.features import Situation, encode
 from embeddings.history import Histories, History
 from embeddings.offers import OffersReader
 from embeddings.profile import Profile, profile_of
-from embeddings.sources import RETRIEVED, Source, SourceName, sources
+from embeddings.sources import ALL, RETRIEVED, Source, SourceName
 from embeddings.store import BundleStore
 from serving.popular import PopularRankings
 from serving.settings import Settings
@@ -95,7 +95,7 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
         bundle,
         eligibility,
         PopularRankings(bundle.catalog),
-        {name: source for name, source in sources(bundle.statistics.together).items() if name in names},
+        {name: source for name, source in ALL.items() if name in names},
         FactsReader(bundle.catalog, bundle.statistics, bundle.vectors_ND),
         OffersReader(bundle.catalog, bundle.statistics),
         bundle.ranker if settings.ranked else None,

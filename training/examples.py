@@ -18,7 +18,7 @@ from embeddings.history import EVENT, EVENT_CODES
 from embeddings.index.planned import PlannedIndex
 from embeddings.popularity import LONGEST, most_popular, popular
 from embeddings.profile import SESSION_SECONDS, profile_of
-from embeddings.sources import MORE, RETRIEVED, Asked, propose, sources
+from embeddings.sources import ALL, MORE, RETRIEVED, Asked, propose
 from embeddings.statistics import Statistics
 from training.fit import Towers
 from training.questions import Question, customer_vectors
@@ -84,7 +84,6 @@ def examples(
     """
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     reader = FactsReader(catalog, statistics, vectors_ND)
-    asked_all = list(sources(statistics.together).values())
     rankings: dict[tuple[bytes, Place], NDArray[np.int64]] = {}
     facts: list[NDArray[np.float32]] = []
     taken: list[NDArray[np.float32]] = []
@@ -96,21 +95,18 @@ def examples(
         for question, customer_D, rows_K, inner_K in zip(
             some, customers_BD, retrieved.rows_BK, retrieved.scores_BK, strict=True
         ):
-            profile = profile_of(question.past, statistics)
-            location, moment = question.situation.location, question.situation.moment
-            asked = Asked(
-                profile,
-                location,
-                moment,
-                profile.at(location),
-                profile.session(moment),
+            asked = Asked.of(
+                profile_of(question.past, statistics),
+                statistics.together,
+                question.situation.location,
+                question.situation.moment,
                 question.eligible,
                 rows_K if question.novel else rows_K[:RETRIEVED],
                 _popular(rankings, catalog, question),
-                question.novel,
-                question.every,
+                novel=question.novel,
+                every=question.every,
             )
-            proposed = propose(asked, asked_all)
+            proposed = propose(asked, list(ALL.values()))
             own = proposed.rows_K
             if asked.session is not None:
                 own = own[~np.isin(own, asked.session.cart)]

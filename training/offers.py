@@ -112,7 +112,7 @@ def offer_examples(
         if not is_taken_O.any():
             continue
         profile = profile_of(earlier, statistics)
-        asked = Asked(profile, location, at, profile.at(location), profile.session(at), eligible, _NONE, _NONE)
+        asked = Asked.of(profile, statistics.together, location, at, eligible, _NONE, _NONE)
         question = Question(customer, earlier, Situation(channel, location, at), place, eligible, frozenset())
         customer_D = customer_vectors([question], towers, vectors_ND, length)[0]
         covered_K, facts_KF = offers.covered(asked, reader, vectors_ND, customer_D)

@@ -278,7 +278,6 @@ class PlannedIndex(CandidateIndex):
         """The best k of what was proposed and their scores, padded; so many queries at a time as memory allows."""
         proposals = rows_BP.shape[1]
         kept, step = min(k, proposals), max(1, PASS_BYTES // max(1, proposals * queries_BD[:1].nbytes))
-        rows_BP.sort(axis=1)
         if k <= proposals and len(queries_BD) <= step:
             return best(queries_BD, self._vectors_ND, rows_BP, k)
         rows_BK, scores_BK = padded(len(queries_BD), k)
@@ -294,10 +293,9 @@ class PlannedIndex(CandidateIndex):
         while True:
             proposals = min(2 * proposals, group.size)
             if proposals == group.size:
-                return best(query_1D, self._vectors_ND, self._every_row(group)[None], kept)
+                return best(query_1D, self._vectors_ND, self._every_row(group)[None].astype(np.int64), kept)
             proposals = self._copies.most_proposals(kept, proposals)
             scores_1P, rows_1P = self._propose(group, query_1D, bound_1, proposals)
-            rows_1P.sort(axis=1)
-            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P, kept)
+            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P.astype(np.int64, copy=False), kept)
             if scores_1K[0, -1] > scores_1P[0, -1] + bound_1[0]:
                 return rows_1K, scores_1K

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from embeddings import kernel
 from embeddings.eligible import RowArray
 from embeddings.errors import InvalidInput
-from embeddings.index.base import F32, F64, I64, PAD_SCORE
+from embeddings.index.base import F32, F64, I64
 
 UNIT_ROUNDOFF = 2.0**-24
 HALF_ROUNDOFF = 2.0**-11
@@ -23,30 +24,23 @@ ROWS_A_LOOK = 65_536
 def inner_products(queries_BD: F32, vectors_BKD: F32) -> F32:
     """Scores (B, K): every query with its own K vectors, or all with the same where their first axis is 1.
 
-    `np.vecdot` runs one dot product over the contiguous last axis for each pair, so a pair's score depends on
-    that pair alone and not on how many others are scored with it. A matrix product promises no such thing:
-    BLAS sums in another order for another shape. Both arrays must be C-contiguous.
+    One sum in one fixed order for each pair, so a pair's score depends on that pair alone and not on how many others
+    are scored with it. A matrix product promises no such thing: BLAS sums in another order for another shape. Both
+    arrays must be C-contiguous.
     """
-    return np.vecdot(vectors_BKD, queries_BD[:, None, :])
+    return kernel.inner_products(queries_BD, vectors_BKD)
 
 
-def best(queries_BD: F32, vectors_ND: F32, rows_BP: RowArray, kept: int) -> tuple[I64, F32]:
+def best(queries_BD: F32, vectors_ND: F32, rows_BP: I64, kept: int) -> tuple[I64, F32]:
     """The best of the rows given for each query, and their scores, both (B, kept); descending, ties by row.
 
     Args:
         queries_BD: contiguous.
         vectors_ND: the catalogue's, N >= 1.
-        rows_BP: ascending along P, so that a stable sort leaves ties by row; -1 pads, which come out last.
+        rows_BP: in any order; -1 pads, which come out last.
         kept: at most P.
     """
-    scores_BP = inner_products(queries_BD, vectors_ND.take(rows_BP, axis=0))
-    if rows_BP.size and rows_BP[:, 0].min() < 0:
-        scores_BP[rows_BP < 0] = PAD_SCORE
-    order_BK = (-scores_BP).argsort(axis=1, kind="stable")[:, :kept]
-    # np.take_along_axis does the same and costs more than the scoring itself for one query.
-    if len(rows_BP) > 1:
-        order_BK = order_BK + rows_BP.shape[1] * np.arange(len(rows_BP))[:, None]
-    return rows_BP.take(order_BK).astype(np.int64, copy=False), scores_BP.take(order_BK)
+    return kernel.best(queries_BD, vectors_ND, rows_BP, kept)
 
 
 def norms(vectors_ND: F32 | F64) -> F64:

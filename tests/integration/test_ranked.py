@@ -17,7 +17,7 @@ from embeddings.features import Situation, encode
 from embeddings.history import Histories
 from embeddings.popularity import most_popular, popular
 from embeddings.profile import profile_of
-from embeddings.sources import MORE, RETRIEVED, SOURCES, Asked, propose, sources
+from embeddings.sources import ALL, MORE, RETRIEVED, SOURCES, Asked, propose
 from embeddings.store import BundleStore
 from tests.integration.server import Postgres, Server, assortment, copy_store, event, ids, serve, world
 from tests.world import CUSTOMERS, UNTIL, favourite, store
@@ -55,19 +55,17 @@ class Offline(NamedTuple):
         tower_input = encode([history], [situation], self.bundle.manifest.history_length)
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
         retrieved = self.bundle.products.search(customers_1D, max(RETRIEVED * (MORE if novel else 1), limit), [allowed])
-        profile = profile_of(history, statistics)
-        asked = Asked(
-            profile,
+        asked = Asked.of(
+            profile_of(history, statistics),
+            statistics.together,
             place.nearest,
             moment,
-            profile.at(place.nearest),
-            profile.session(moment),
             allowed,
             retrieved.rows_BK[0],
             most_popular(popular(catalog, allowed.rows_N, place), len(allowed.rows_N)).rows_R,
-            novel,
+            novel=novel,
         )
-        rows_K = propose(asked, list(sources(statistics.together).values()), limit).rows_K
+        rows_K = propose(asked, list(ALL.values()), limit).rows_K
         facts_KF = np.empty((len(rows_K), len(FACTS)), np.float32)
         reader = FactsReader(catalog, statistics, vectors_ND)
         reader.read(asked, rows_K, customers_1D[0], retrieved.scores_BK[0], facts_KF)

@@ -165,5 +165,5 @@ def test_alike_are_the_neighbours_of_what_was_bought_lately_and_often(events: li
     for place, row in enumerate(found.rows_R.tolist()):
         for other, weight in ALIKE[row]:
             expected[other] += weight * math.log1p(found.own_RC[place, OWN.index("middling")])
-    assert found.alike_rows.tolist() == sorted(expected)
-    assert found.alike_scores.tolist() == pytest.approx([expected[row] for row in sorted(expected)], rel=1e-5)
+    assert found.alike[0].tolist() == sorted(expected)
+    assert found.alike[1].tolist() == pytest.approx([expected[row] for row in sorted(expected)], rel=1e-5)

@@ -131,16 +131,14 @@ def ask(
     every: bool = False,
 ) -> Asked:
     """A question to the sources and the reader of facts; what is popular are the eligible rows unless given."""
-    profile = profile_of(history, statistics())
-    return Asked(
-        profile=profile,
-        location=location,
-        moment=moment,
-        local=profile.at(location),
-        session=profile.session(moment),
-        eligible=eligible(rows),
-        retrieved_K=np.array(retrieved, np.int64),
-        popular_K=np.array(sorted(rows) if popular is None else popular, np.int64),
+    return Asked.of(
+        profile_of(history, statistics()),
+        neighbours(TOGETHER),
+        location,
+        moment,
+        eligible(rows),
+        np.array(retrieved, np.int64),
+        np.array(sorted(rows) if popular is None else popular, np.int64),
         novel=novel,
         every=every,
     )

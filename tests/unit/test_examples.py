@@ -14,7 +14,6 @@ from embeddings.catalog import Catalog, ChannelRule
 from embeddings.facts import FACTS
 from embeddings.history import EVENT_CODES, PURCHASE, Histories
 from embeddings.profile import profile_of
-from embeddings.sources import SOURCES, sources
 from embeddings.tables import TABLES
 from tests.world import UNTIL, tables
 from training.catalogue import master_catalog, observe
@@ -175,7 +174,6 @@ def test_candidates_are_eligible_distinct_and_not_in_the_cart(window: Window):
 
 
 def test_what_sources_propose_of_what_was_looked_at_and_bought_is_there(window: Window):
-    assert tuple(sources(window.fitted.statistics.together)) == SOURCES
     for one, (rows, _) in zip(window.questions, of_each(window.examples(window.questions)), strict=True):
         profile = profile_of(one.past, window.fitted.statistics)
         own = set(profile.rows_R.tolist()) & set(one.eligible.rows_N.tolist())

@@ -71,7 +71,7 @@ def slow_facts(asked: Asked, row: int) -> dict[str, float]:
             if location == asked.location and starts <= asked.moment < ends and row in rows:
                 facts["promoted"] = 1.0
 
-    near = dict(zip(profile.alike_rows.tolist(), profile.alike_scores.tolist(), strict=True))
+    near = dict(zip(*(one.tolist() for one in profile.alike), strict=True))
     assert set(near) == {other for one in bought for other, _ in ALIKE[one]}
     facts["alike"] = near.get(row, 0.0)
     facts["away"] = max(asked.moment - profile.newest, 0) / DAY if bought else 0.0

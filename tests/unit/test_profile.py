@@ -104,7 +104,7 @@ def test_events_that_are_no_purchases_change_nothing_but_the_session():
     plain, more = work_out(*bought), work_out(*bought, *acted)
     assert plain.newest == more.newest
     np.testing.assert_array_equal(plain.own_RC, more.own_RC)
-    np.testing.assert_array_equal(plain.alike_scores, more.alike_scores)
+    np.testing.assert_array_equal(plain.alike, more.alike)
     assert (plain.visits, plain.lines) == (more.visits, more.lines)
 
 
@@ -112,4 +112,4 @@ def test_only_what_is_bought_most_speaks_for_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(profiles, "_ALIKE_FROM", 1)
     often = [("purchase", 2, float(days), 0) for days in range(5)]
     found = profile_of(History(events_of(*often, ("purchase", 3, 0, 0)), np.zeros(0, np.int32), ()), statistics())
-    assert found.alike_rows.tolist() == [3, 4]  # the neighbours of product 2 alone
+    assert found.alike[0].tolist() == [3, 4]  # the neighbours of product 2 alone

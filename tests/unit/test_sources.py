@@ -8,11 +8,10 @@ import pytest
 from embeddings import sources as proposing
 from embeddings.history import History
 from embeddings.profile import OWN
-from embeddings.sources import SOURCES, Asked, BuyAgain, DueNow, Source, SourceName, propose, sources
-from tests.unit.small import ALIKE, DAY, NOW, TOGETHER, N, ask, past, statistics
+from embeddings.sources import ALL, SOURCES, Asked, BuyAgain, DueNow, Source, SourceName, propose
+from tests.unit.small import ALIKE, DAY, NOW, TOGETHER, N, ask, past
 
 HOUR = 1 / 24
-ALL = sources(statistics().together)
 SILENT_WITHOUT_A_PAST: tuple[SourceName, ...] = ("together", "due_now", "buy_again", "alike")
 
 
@@ -42,7 +41,9 @@ def draw(seed: int) -> Asked:
 def same_but(asked: Asked, history: History) -> Asked:
     """The same question of somebody else."""
     fresh = ask(history, asked.location, asked.moment, novel=asked.novel)
-    return asked._replace(profile=fresh.profile, local=fresh.local, session=fresh.session)
+    return asked._replace(
+        profile=fresh.profile, local=fresh.local, session=fresh.session, meant=fresh.meant, together=fresh.together
+    )
 
 
 def again(asked: Asked) -> Asked:
@@ -77,7 +78,7 @@ def test_the_same_question_gets_the_same_answer(name: SourceName):
         asked = draw(seed)
         first = rows_of(ALL[name], asked)
         assert rows_of(ALL[name], asked) == first
-        assert rows_of(sources(statistics().together)[name], again(asked)) == first
+        assert rows_of(ALL[name], again(asked)) == first
 
 
 @pytest.mark.parametrize("name", SOURCES)

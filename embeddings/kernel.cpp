@@ -1,0 +1,51 @@
+// The inner loops of candidates, profiles, facts and scores, where NumPy would spend more on each call than on its
+// numbers.
+//
+// Every function takes and gives NumPy arrays and keeps nothing but the tables of a `Facts` and the rows of `Members`.
+// What is computed, and why, is said where it is called, in the Python module that each header names. Arrays of another
+// dtype than declared, or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit
+// raise ValueError. Sums run over a fixed order, in double precision but for inner products.
+//
+// Letters: B queries or customers, C columns, D dimensions, E events or purchases, F facts, G groups, K candidates or
+// results, L events that a tower reads or entries of assortments, N products or rows of a set, P rows proposed, Q kinds
+// of groups, R products bought, S rows with a score, T neighbours, V visits.
+
+#include "kernel_src/facts.hpp"
+#include "kernel_src/history.hpp"
+#include "kernel_src/profile.hpp"
+#include "kernel_src/scores.hpp"
+#include "kernel_src/sources.hpp"
+
+PYBIND11_MODULE(kernel, module) {
+    PYBIND11_NUMPY_DTYPE(Event, at, product, offer, location, quantity, value, type, channel);
+    module.doc() = "The inner loops of candidates, profiles and facts.";
+    const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
+    module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
+    module.def("best", &best, exact("queries_BD"), exact("vectors_ND"), exact("rows_BP"), py::arg("kept"));
+    py::class_<Members>(module, "Members")
+        .def(py::init(&Members::of<std::int32_t>), exact("rows_N"))
+        .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
+        .def("contains", &Members::contains, exact("rows_R"));
+    module.def("largest", &largest, exact("rows_S"), exact("weights_S"), py::arg("eligible"), py::arg("most"));
+    module.def("merged", &merged, exact("lists"));
+    module.def("due", &due, exact("bought_R"), exact("own_RC"), py::arg("aged"));
+    module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
+    module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"));
+    module.def("told", &told, exact("events_E"), py::arg("types"));
+    module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
+    module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
+    module.def("profile", &profile, exact("rows_R"), exact("places_E"), exact("at_E"), py::arg("newest"),
+               exact("gaps_R"), exact("codes_NQ"), py::arg("decays"), py::arg("group_decay"), py::arg("never_days"),
+               py::arg("prior_days"), py::arg("never"), py::arg("usual_gap"));
+    module.def("here", &here, exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("newest"),
+               py::arg("count"), py::arg("location"), py::arg("decay"));
+    py::class_<Facts>(module, "Facts")
+        .def(py::init<Array<float>, Array<std::int32_t>, Array<float>, Array<float>, Array<float>, Array<std::int64_t>,
+                      Array<std::int32_t>, Array<float>, Array<float>, py::ssize_t, py::ssize_t>(),
+             exact("products_NP"), exact("rhythms_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("tastes_NT"),
+             exact("offsets"), exact("carried_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
+             py::arg("wide"))
+        .def("read", &Facts::read, exact("rows_K"), exact("customer_D"), exact("taste_T"), exact("bought_R"),
+             exact("own_RC"), exact("here_R"), exact("grouped"), exact("alike"), py::arg("location"), exact("promoted"),
+             exact("together"), exact("meant"), exact("looked"), exact("context"), exact("facts_KF"));
+}

@@ -1,0 +1,79 @@
+"""The inner loops of candidates, profiles and facts: kernel.cpp says what each computes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.history import Events
+
+_F32 = NDArray[np.float32]
+_I32 = NDArray[np.int32]
+_I64 = NDArray[np.int64]
+
+def inner_products(queries_BD: _F32, vectors_BKD: _F32) -> _F32: ...
+def best(queries_BD: _F32, vectors_ND: _F32, rows_BP: _I64, kept: int) -> tuple[_I64, _F32]: ...
+
+class Members:
+    def __init__(self, rows_N: _I32 | _I64) -> None: ...
+    def contains(self, rows_R: _I64) -> NDArray[np.bool_]: ...
+
+def largest(rows_S: _I64, weights_S: _F32, eligible: Members, most: int) -> _I64: ...
+def merged(lists: Sequence[_I64]) -> tuple[_I64, _I64]: ...
+def due(bought_R: _I64, own_RC: _F32, aged: float) -> tuple[_I64, _F32]: ...
+def around(rows_R: _I64, weights_R: _F32, near_NT: _I32, cosines_NT: _F32) -> tuple[_I64, _F32]: ...
+def purchases(events_E: Events, purchase: int) -> tuple[_I64, _I64, _I64, _I64, _I32, int]: ...
+def told(events_E: Events, types: Sequence[bool]) -> _I64: ...
+def side_by_side(told: Sequence[_I64], moments_B: Sequence[int], width: int) -> tuple[_I64, _I64, _F32]: ...
+def gather(vectors_ND: _F32, rows_BL: _I64) -> _F32: ...
+def profile(
+    rows_R: _I64,
+    places_E: _I64,
+    at_E: _I64,
+    newest: int,
+    gaps_R: _F32,
+    codes_NQ: _I32,
+    decays: tuple[float, float, float],
+    group_decay: float,
+    never_days: float,
+    prior_days: float,
+    never: tuple[float, float, float, float],
+    usual_gap: float,
+) -> tuple[_F32, list[tuple[_I32, _F32]], float, float, float]: ...
+def here(
+    places_E: _I64, at_E: _I64, locations_E: _I32, newest: int, count: int, location: int, decay: float
+) -> tuple[_F32, float]: ...
+
+class Facts:
+    def __init__(
+        self,
+        products_NP: _F32,
+        rhythms_NQ: _I32,
+        lifts_GG: _F32,
+        vectors_ND: _F32,
+        tastes_NT: _F32,
+        offsets: _I64,
+        carried_L: _I32,
+        popular_L: _F32,
+        month_L: _F32,
+        gap: int,
+        wide: int,
+    ) -> None: ...
+    def read(
+        self,
+        rows_K: _I64,
+        customer_D: _F32,
+        taste_T: _F32,
+        bought_R: _I64,
+        own_RC: _F32,
+        here_R: _F32,
+        grouped: Sequence[tuple[_I32, _F32]],
+        alike: tuple[_I64, _F32],
+        location: int,
+        promoted: _I32,
+        together: tuple[_I64, _F32],
+        meant: _I64,
+        looked: _I64,
+        context: _F32,
+        facts_KF: _F32,
+    ) -> None: ...

@@ -1,0 +1,119 @@
+// What all of the kernel stands on: arrays, keys, sorting, inner products.
+
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+constexpr double DAY = 86'400.0;
+
+// One record of history.EVENT.
+struct Event {
+    std::int64_t at;
+    std::int32_t product, offer, location;
+    float quantity, value;
+    std::uint16_t type;
+    std::int16_t channel;
+};
+
+void check(bool holds, const char* expected) {
+    if (!holds) throw py::value_error(expected);
+}
+
+template <class T>
+Array<T> array_of(const std::vector<T>& values) {
+    return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+std::int64_t day_of(std::int64_t at) { return at >= 0 ? at / 86'400 : -((86'399 - at) / 86'400); }
+
+// Ascending keys, looked up without a branch that a processor could foretell wrongly.
+template <class T>
+struct Keys {
+    const T* keys;
+    std::size_t size;
+
+    // The place of a key, or the number of keys where it is not among them.
+    std::size_t find(std::int64_t key) const {
+        if (size == 0) return size;
+        const T* at = keys;
+        for (std::size_t left = size; left > 1;) {
+            const std::size_t half = left / 2;
+            at += at[half - 1] < key ? half : 0;
+            left -= half;
+        }
+        return *at == key ? static_cast<std::size_t>(at - keys) : size;
+    }
+};
+
+template <class T>
+Keys<T> keys_of(const Array<T>& keys) {
+    return {keys.data(), static_cast<std::size_t>(keys.size())};
+}
+
+// A value under a key that is not negative.
+template <class T>
+struct Keyed {
+    std::uint32_t key;
+    T value;
+};
+
+// Sorts by key, keeping the order of equal keys: digit by digit, which needs no comparisons.
+template <class T>
+void sort_by_key(std::vector<Keyed<T>>& all) {
+    constexpr int BITS = 11;
+    std::uint32_t most = 0;
+    for (const auto& one : all) most = std::max(most, one.key);
+    std::vector<Keyed<T>> sorted(all.size());
+    for (int shift = 0; shift < 32 && most >> shift; shift += BITS) {
+        std::array<std::uint32_t, (1 << BITS) + 1> begins{};
+        const auto digit = [shift](const Keyed<T>& one) { return (one.key >> shift) & ((1u << BITS) - 1); };
+        for (const auto& one : all) ++begins[digit(one) + 1];
+        std::partial_sum(begins.begin(), begins.end(), begins.begin());
+        for (const auto& one : all) sorted[begins[digit(one)]++] = one;
+        all.swap(sorted);
+    }
+}
+
+// Sixteen sums side by side, added up in one fixed order: a pair's inner product is the same whatever else is computed.
+float dot(const float* a, const float* b, py::ssize_t size) {
+    constexpr py::ssize_t LANES = 16;
+    std::array<float, LANES> sums{};
+    py::ssize_t at = 0;
+    for (; at + LANES <= size; at += LANES)
+        for (py::ssize_t lane = 0; lane < LANES; ++lane) sums[lane] += a[at + lane] * b[at + lane];
+    for (py::ssize_t lane = 0; at < size; ++at, ++lane) sums[lane] += a[at] * b[at];
+    for (py::ssize_t half = LANES / 2; half > 0; half /= 2)
+        for (py::ssize_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    return sums[0];
+}
+
+// Asks memory for numbers that are read soon.
+void prefetch(const float* begin, py::ssize_t size) {
+    for (py::ssize_t at = 0; at < size; at += 16) __builtin_prefetch(begin + at);
+}
+
+// How many rows ahead of the one that is read memory is asked for.
+constexpr py::ssize_t AHEAD = 6;
+
+// The columns of profile.OWN.
+enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, OWN };
+
+}  // namespace

@@ -1,0 +1,17 @@
+"""The one compiled module; everything else about the package stands in pyproject.toml."""
+
+from pathlib import Path
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+
+setup(
+    ext_modules=[
+        Pybind11Extension(
+            "embeddings.kernel",
+            ["embeddings/kernel.cpp"],
+            depends=sorted(map(str, Path("embeddings/kernel_src").glob("*.hpp"))),
+            cxx_std=20,
+        )
+    ]
+)
