@@ -207,7 +207,7 @@ def _export_encoder(
         ages_BL=np.pad(tower_input.ages_BL, ((0, 0), (0, 1)))[:, : max(2, length)],
     )
     arguments = (
-        torch.as_tensor(gather(products_ND, wider.products_BL)),
+        torch.as_tensor(gather(products_ND, np.ascontiguousarray(wider.products_BL))),
         torch.as_tensor(wider.types_BL),
         torch.as_tensor(wider.ages_BL),
         torch.as_tensor(wider.attributes_BA),
