@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -222,7 +221,10 @@ def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
 ) -> None:
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
     # Towers that tell no product from another: every tie goes to the first row, and the hit is in the last.
-    monkeypatch.setattr("training.stages.product_vectors", Mock(return_value=np.zeros((301, 16), np.float32)))
+    monkeypatch.setattr(
+        "training.stages.product_vectors",
+        lambda _towers, catalog, _device: np.zeros((len(catalog.products.ids), 16), np.float32),
+    )
     assert train(data, store) == 3
     report = capsys.readouterr().err
     assert "refused by the gate: towers reached ndcg@10 0.0" in report
