@@ -49,7 +49,7 @@ class AlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The optimisation of the towers."""
 
-    epochs: Count = 3
+    epochs: Count = 1
     baskets_a_batch: Count = 256
     targets_a_basket: Count = 8
     uniform_negatives: Count = 1024
