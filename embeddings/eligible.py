@@ -70,7 +70,9 @@ class EligibleSet(NamedTuple):
         """The set but for some rows, in any order."""
         inside_R = rows_R[self.contains(rows_R)].astype(self.rows_N.dtype, copy=False)
         # The set is large and the rows are few: they are looked up in the set, not the set in them.
-        return self.of(np.delete(self.rows_N, self.rows_N.searchsorted(inside_R)), self.valid_until)
+        kept_N = np.ones(len(self.rows_N), np.bool_)
+        kept_N[self.rows_N.searchsorted(inside_R)] = False
+        return self.of(self.rows_N[kept_N], self.valid_until)
 
     def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
         """Which of some rows belong to the set; (R,)."""
