@@ -4,6 +4,7 @@ Letters: Q questions, M candidates of all questions, F facts.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -86,6 +87,7 @@ def examples(
     reader = FactsReader(catalog, statistics, vectors_ND)
     asked_all = list(sources(statistics.together).values())
     rankings: dict[tuple[bytes, Place], NDArray[np.int64]] = {}
+    profiled = cache(partial(profile_of, statistics=statistics))  # most customers are asked twice
     facts: list[NDArray[np.float32]] = []
     taken: list[NDArray[np.float32]] = []
     rows: list[NDArray[np.int64]] = []
@@ -96,7 +98,7 @@ def examples(
         for question, customer_D, rows_K, inner_K in zip(
             some, customers_BD, retrieved.rows_BK, retrieved.scores_BK, strict=True
         ):
-            profile = profile_of(question.past, statistics)
+            profile = profiled(question.past)
             location, moment = question.situation.location, question.situation.moment
             asked = Asked(
                 profile,
