@@ -19,6 +19,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 _ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
 _FINGERPRINT_BYTES = 16
+_INT32_MOST = 2**31 - 1
 
 
 class EligibleSet(NamedTuple):
@@ -87,6 +88,6 @@ class EligibleSet(NamedTuple):
 
 
 def _fingerprint(rows_N: RowArray) -> bytes:
-    """Hash of the rows in one canonical form: little-endian int64."""
-    canonical_N = np.ascontiguousarray(rows_N, dtype="<i8")
-    return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES).digest()
+    """Hash of the rows in one canonical form: little-endian int32, and int64 where one is too large for it."""
+    canonical_N = np.ascontiguousarray(rows_N, dtype="<i8" if rows_N[-1:].max(initial=0) > _INT32_MOST else "<i4")
+    return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES, person=canonical_N.dtype.str.encode()).digest()
