@@ -22,6 +22,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 _ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
 _FINGERPRINT_BYTES = 16
+_INT32_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,12 @@ class EligibleSet:
         return self.of(rows[self.contains(rows)], self.valid_until)
 
     def without(self, rows_R: RowArray) -> Self:
-        """The set but for some rows."""
-        return self.of(np.setdiff1d(self.rows_N, rows_R, assume_unique=True), self.valid_until)
+        """The set but for some rows, in any order."""
+        inside_R = rows_R[self.contains(rows_R)].astype(self.rows_N.dtype, copy=False)
+        # The set is large and the rows are few: they are looked up in the set, not the set in them.
+        kept_N = np.ones(len(self.rows_N), np.bool_)
+        kept_N[self.rows_N.searchsorted(inside_R)] = False
+        return self.of(self.rows_N[kept_N], self.valid_until)
 
     @cached_property
     def members(self) -> kernel.Members:
@@ -85,6 +90,6 @@ class EligibleSet:
 
 
 def _fingerprint(rows_N: RowArray) -> bytes:
-    """Hash of the rows in one canonical form: little-endian int64."""
-    canonical_N = np.ascontiguousarray(rows_N, dtype="<i8")
-    return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES).digest()
+    """Hash of the rows in one canonical form: little-endian int32, and int64 where one is too large for it."""
+    canonical_N = np.ascontiguousarray(rows_N, dtype="<i8" if rows_N[-1:].max(initial=0) > _INT32_MOST else "<i4")
+    return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES, person=canonical_N.dtype.str.encode()).digest()

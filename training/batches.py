@@ -3,7 +3,7 @@
 Letters: S baskets in all, B baskets a batch, T targets a batch, C candidates, N products.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -66,8 +66,9 @@ class Baskets:
             products=Ragged.grouped(numbers[distinct], products[distinct], len(heads)),
         )
 
-    def select(self, rows: NDArray[np.integer]) -> "Baskets":
-        """Some of the baskets."""
+    def between(self, begin: int, end: int) -> "Baskets":
+        """Those from one moment until before another, in seconds since 1970 UTC."""
+        rows = np.flatnonzero((self.moments_S >= begin) & (self.moments_S < end))
         return Baskets(
             self.customers_S[rows],
             self.starts_S[rows],
@@ -76,6 +77,13 @@ class Baskets:
             self.channels_S[rows],
             Ragged.of(self.products[row] for row in rows.tolist()),
         )
+
+    def by_customer(self) -> Mapping[int, frozenset[int]]:
+        """What each customer bought in all, by the customer's row."""
+        found: dict[int, set[int]] = {}
+        for place, customer in enumerate(self.customers_S.tolist()):
+            found.setdefault(customer, set()).update(self.products[place].tolist())
+        return {customer: frozenset(rows) for customer, rows in found.items()}
 
     def encode(self, rows: NDArray[np.integer], histories: Histories, length: int) -> TowerInput:
         """What the customer tower reads at the moment of some baskets."""

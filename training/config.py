@@ -49,7 +49,7 @@ class AlsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The optimisation of the towers."""
 
-    epochs: Count = 3
+    epochs: Count = 1
     baskets_a_batch: Count = 256
     targets_a_basket: Count = 8
     uniform_negatives: Count = 1024
@@ -61,14 +61,14 @@ class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the ranker learns from, and how; see the recipe for each key."""
 
-    windows: Count = 10
+    windows: Count = 8
     window_days: Count = 28
     questions_a_window: Count = 4_000
     session_share: Share = 0.3
     type_attribute: str = "type"
     category_attribute: str = "category"
     maker_attribute: str = "manufacturer"
-    novel_share: Share = 0.3
+    novel_share: Share = 1.0
     new_share: Share = 0.2
     candidates_of_new: Count = 200
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (64, 32)

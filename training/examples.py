@@ -4,6 +4,7 @@ Letters: Q questions, M candidates of all questions, F facts.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -85,6 +86,7 @@ def examples(
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     reader = FactsReader(catalog, statistics, vectors_ND)
     rankings: dict[tuple[bytes, Place], NDArray[np.int64]] = {}
+    profiled = cache(partial(profile_of, statistics=statistics))  # most customers are asked twice
     facts: list[NDArray[np.float32]] = []
     taken: list[NDArray[np.float32]] = []
     rows: list[NDArray[np.int64]] = []
@@ -96,7 +98,7 @@ def examples(
             some, customers_BD, retrieved.rows_BK, retrieved.scores_BK, strict=True
         ):
             asked = Asked.of(
-                profile_of(question.past, statistics),
+                profiled(question.past),
                 statistics.together,
                 question.situation.location,
                 question.situation.moment,

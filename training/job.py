@@ -60,9 +60,11 @@ def run(
     histories = read_histories(dataset, master)
     window = int(since.timestamp())
     past = histories.before(window)
-    moments_S = Baskets.of(histories).moments_S
-    for share, when in ((moments_S < window, "before"), (moments_S >= window, "in")):
-        if not share.any():
+    moment = int(until.timestamp())
+    baskets = Baskets.of(histories)
+    inside = baskets.between(window, moment)
+    for some, when in ((len(baskets) - len(inside), "before"), (len(inside), "in")):
+        if not some:
             days = f"the last {recipe.validation_days} days until {until}"
             raise InvalidInput("--data", f"expected purchases of products {when} {days}; found none")
     _log.info(
@@ -76,13 +78,12 @@ def run(
     ranker = stages.ranker(past, window)
     als, fitted = stages.towers(past, window)
     offers = stages.offers(past, window, fitted, ranker)
-    metrics = evaluate(ask(histories, fitted.catalog, window), fitted, ranker, als, recipe.towers.history_length)
+    metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
     for method, values in metrics.items():
         _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
     if gated:
         gate(metrics)
 
-    moment = int(until.timestamp())
     catalog = observe(master, histories.events, moment, recipe.assortment)
     # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
     catalog = catalog._replace(

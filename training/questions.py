@@ -40,23 +40,20 @@ class Question(NamedTuple):
     every: bool = False
 
 
-def ask(histories: Histories, catalog: Catalog, since: int) -> list[Question]:
-    """Each customer's first basket at or after a moment, in seconds since 1970 UTC.
+def ask(before: Histories, baskets: Baskets, catalog: Catalog) -> list[Question]:
+    """Each customer's first basket in a window.
 
     Args:
-        histories: including the window.
-        catalog: as observed before the window.
-        since: where the window begins.
+        before: what customers had done when the window began.
+        baskets: those of the window, by the same customers.
+        catalog: as observed when it began.
     """
-    baskets = Baskets.of(histories)
-    inside = np.flatnonzero(baskets.moments_S >= since)
-    _, first = np.unique(baskets.customers_S[inside], return_index=True)
-    before = histories.before(since)
+    _, first = np.unique(baskets.customers_S, return_index=True)
     eligibility = Eligibility(catalog)
     channels = list(catalog.channels)
     everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
     questions: list[Question] = []
-    for row in inside[first].tolist():
+    for row in first.tolist():
         channel, location = int(baskets.channels_S[row]), int(baskets.locations_S[row])
         moment = int(baskets.moments_S[row])
         place = Place((location,) if location >= 0 else None)

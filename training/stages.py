@@ -1,7 +1,7 @@
 """The two fits of a run: towers on everything before a moment, and a ranker on the weeks that lead up to it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,8 @@ class Stages:
         learnt_from = begins[-1]
         _, fitted = self.towers(past.before(learnt_from), learnt_from)
         nearby = Nearby.of(fitted.statistics)
-        parts = [self._window(past, begin, fitted, nearby) for begin in begins]
+        baskets = Baskets.of(past)
+        parts = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
         return fit_ranker(Examples.joined(parts), config, self.recipe.seed)
 
     def offers(self, past: Histories, moment: int, fitted: Fitted, ranker: Ranker) -> OfferRanker:
@@ -110,18 +111,19 @@ class Stages:
         _log.info("the ranker of offers learns from %d redemptions", len(days))
         return fit_offers(days, recipe.seed)
 
-    def _window(self, past: Histories, begin: int, fitted: Fitted, nearby: Nearby) -> Examples:
+    def _window(self, past: Histories, baskets: Baskets, begin: int, fitted: Fitted, nearby: Nearby) -> Examples:
         recipe, config = self.recipe, self.recipe.ranker
         random = np.random.default_rng([recipe.seed, begin])
         before = past.before(begin)
         catalog = observe(self.master, before.events, begin, recipe.assortment)
-        asked = ask(past.before(begin + config.window_days * _DAY), catalog, begin)
+        inside = baskets.between(begin, begin + config.window_days * _DAY)
+        asked = ask(before, inside, catalog)
         if len(asked) > config.questions_a_window:
             kept = np.sort(random.permutation(len(asked))[: config.questions_a_window])
             asked = [asked[place] for place in kept.tolist()]
-        baskets = _baskets(past, begin, begin + config.window_days * _DAY)
-        novel = for_novel(_some(asked, config.novel_share, random), catalog, baskets)
-        new = for_new(_some(asked, config.new_share, random), catalog, baskets, config.candidates_of_new, random)
+        bought = inside.by_customer()
+        novel = for_novel(_some(asked, config.novel_share, random), catalog, bought)
+        new = for_new(_some(asked, config.new_share, random), catalog, bought, config.candidates_of_new, random)
         asked = [*with_sessions(asked, config.session_share, random), *novel, *new]
         known = [one for one in asked if one.past.latest.shape[1]]
         statistics = count(before, catalog, begin, nearby, config)
@@ -133,12 +135,3 @@ class Stages:
 
 def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:
     return [one for one in questions if random.random() < share]
-
-
-def _baskets(past: Histories, begin: int, end: int) -> Mapping[int, frozenset[int]]:
-    """What each customer bought from one moment until before another, by the customer's row."""
-    baskets = Baskets.of(past)
-    found: dict[int, set[int]] = {}
-    for place in np.flatnonzero((baskets.moments_S >= begin) & (baskets.moments_S < end)).tolist():
-        found.setdefault(int(baskets.customers_S[place]), set()).update(baskets.products[place].tolist())
-    return {customer: frozenset(rows) for customer, rows in found.items()}

@@ -101,11 +101,22 @@ def test_a_baskets_history_is_the_latest_products_before_its_second(customers: l
         assert found.context_BC[0, :2].tolist() == [baskets.channels_S[row] + 1, baskets.locations_S[row] + 1]
 
 
-def test_selected_baskets_are_the_same_baskets() -> None:
-    baskets = Baskets.of(histories([[Event(1, product=2), Event(1, product=1), Event(4, product=3)], [Event(2)]]))
-    some = baskets.select(np.array([2, 0]))
-    assert some.customers_S.tolist() == [1, 0]
-    assert [some.products[row].tolist() for row in range(2)] == [[0], [1, 2]]
+TWO = [[Event(1, product=2), Event(1, product=1), Event(4, product=3)], [Event(2), Event(5, product=2)]]
+
+
+def test_baskets_between_two_moments_begin_with_the_first_and_end_before_the_second() -> None:
+    baskets = Baskets.of(histories(TWO))
+    some = baskets.between(2, 5)
+    assert some.customers_S.tolist() == [0, 1]
+    assert some.moments_S.tolist() == [4, 2]
+    assert [some.products[row].tolist() for row in range(2)] == [[3], [0]]
+    assert len(baskets.between(6, 9)) == 0
+
+
+def test_a_customers_baskets_are_everything_bought_in_them() -> None:
+    baskets = Baskets.of(histories(TWO))
+    assert baskets.by_customer() == {0: {1, 2, 3}, 1: {0, 2}}
+    assert baskets.between(1, 2).by_customer() == {0: {1, 2}}
 
 
 CONFIG = FitConfig(baskets_a_batch=4, targets_a_basket=2, uniform_negatives=3)

@@ -21,6 +21,12 @@ def test_fingerprints_are_equal_exactly_where_the_rows_are(one: set[int], other:
     assert (first.fingerprint == second.fingerprint) == (one == other)
 
 
+def test_rows_that_are_too_large_for_32_bits_are_told_from_small_ones_of_the_same_bytes():
+    large = EligibleSet.of(np.array([(2 << 32) + 1]), NOON)
+    assert large.fingerprint != EligibleSet.of(np.array([1, 2]), NOON).fingerprint
+    assert large.fingerprint == EligibleSet.of(np.array([(2 << 32) + 1]), FOREVER).fingerprint
+
+
 def test_a_strided_view_has_the_fingerprint_of_its_rows():
     strided = EligibleSet.of(np.arange(20)[::2], NOON)
     assert strided.fingerprint == EligibleSet.of(np.arange(0, 20, 2), NOON).fingerprint

@@ -16,6 +16,7 @@ from embeddings.facts import FACTS
 from embeddings.history import PURCHASE, Histories
 from embeddings.tables import TABLES
 from tests.world import STORES, UNTIL, tables
+from training.batches import Baskets
 from training.catalogue import master_catalog, observe
 from training.config import Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
@@ -63,9 +64,11 @@ def window() -> Window:
     master = master_catalog(dataset, RECIPE, SINCE)
     histories = read_histories(dataset, master)
     since = int(SINCE.timestamp())
-    before = observe(master, histories.before(since).events, since, RECIPE.assortment)
+    past = histories.before(since)
+    before = observe(master, past.events, since, RECIPE.assortment)
+    inside = Baskets.of(histories).between(since, int(UNTIL.timestamp()))
     events = frames["events"].filter(at < UNTIL)
-    return Window(events, frames["promotions"], histories, before, ask(histories, before, since))
+    return Window(events, frames["promotions"], histories, before, ask(past, inside, before))
 
 
 def purchases(window: Window) -> pl.DataFrame:

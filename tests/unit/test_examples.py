@@ -16,6 +16,7 @@ from embeddings.history import EVENT_CODES, PURCHASE, Histories
 from embeddings.profile import profile_of
 from embeddings.tables import TABLES
 from tests.world import UNTIL, tables
+from training.batches import Baskets
 from training.catalogue import master_catalog, observe
 from training.config import FitConfig, RankerConfig, Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
@@ -75,10 +76,11 @@ def window() -> Window:
     als = fit_als(past, len(catalog.products.ids), RECIPE)
     nearby = find_nearby(past, catalog, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
     statistics = count(past, catalog, since, nearby, RECIPE.ranker)
+    inside = Baskets.of(histories).between(since, int(UNTIL.timestamp()))
     torch.manual_seed(1)
     towers = Towers(catalog, histories, RECIPE).eval()
     fitted = Fitted(catalog, statistics, towers, product_vectors(towers, catalog, CPU))
-    return Window(fitted, histories, ask(histories, catalog, since))
+    return Window(fitted, histories, ask(past, inside, catalog))
 
 
 def visits(window: Window, share: float = 1.0, seed: int = 0) -> list[Question]:
