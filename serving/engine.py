@@ -106,13 +106,14 @@ class Engine:
         situation = Situation(channel, place.nearest, self._clock.moment(context.at))
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
 
-        products = allowed = offers = None
+        products = allowed = offers = redeemed = None
         if "product" in request.kinds:
             allowed = eligibility.products(context, place, situation.moment)
             products = _wanted(allowed, request, model, known)
         if "offer" in request.kinds:
             audiences = () if known is None else known.history.audiences
             offers = eligibility.offers(context, place, audiences, situation.moment)
+            redeemed = await model.redemptions.now()
 
         excluded = _excluded(request.exclude, model)
         history = None if known is None else known.history
@@ -131,6 +132,7 @@ class Engine:
                     None if products is allowed else allowed,
                     request.novel,
                     request.among is not None,
+                    None if redeemed is None else redeemed.times_O,
                 )
             )
         else:
@@ -141,7 +143,9 @@ class Engine:
             items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
             personalised=any(one.source != "popular" for one in ranked),
             fallback=False,
-            degraded=(known is not None and known.degraded) or model.bundle.degraded is not None,
+            degraded=(known is not None and known.degraded)
+            or (redeemed is not None and redeemed.degraded)
+            or model.bundle.degraded is not None,
         )
 
 

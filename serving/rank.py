@@ -99,8 +99,8 @@ def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
     if retrieved.products is not None:
         ranked = _rank_products(asks, retrieved.customers_BD, retrieved.products)
     for request, ask in enumerate(asks):
-        if ask.offers is not None:
-            ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
+        if ask.offers is not None and ask.redeemed_O is not None:
+            ranked[request] += _rank_offers(ask.offers, ask.redeemed_O, ask, retrieved.customers_BD[request])
     return [_best(rows, ask.limit, ask.excluded) for rows, ask in zip(ranked, asks, strict=True)]
 
 
@@ -199,7 +199,9 @@ def _shown(
     ]
 
 
-def _rank_offers(offers: EligibleSet, ask: Ask, customer_D: NDArray[np.float32]) -> list[Ranked]:
+def _rank_offers(
+    offers: EligibleSet, redeemed_O: NDArray[np.float32], ask: Ask, customer_D: NDArray[np.float32]
+) -> list[Ranked]:
     """Every eligible offer, by how likely it is the one that is redeemed if one is."""
     bundle, reader = ask.model.bundle, ask.model.offers
     if bundle.ranker is None or bundle.offer_ranker is None or not len(offers.rows_N):
@@ -207,7 +209,7 @@ def _rank_offers(offers: EligibleSet, ask: Ask, customer_D: NDArray[np.float32])
     asked = _asked(ask, _NONE)
     covered_K, facts_KF = reader.covered(asked, ask.model.facts, bundle.vectors_ND, customer_D)
     probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else _UNLIKELY
-    facts_OF = reader.read(asked, offers.rows_N, covered_K, probabilities_K)
+    facts_OF = reader.read(asked, offers.rows_N, covered_K, probabilities_K, redeemed_O)
     logits_O = bundle.offer_ranker.rank(facts_OF)
     shares_O = np.exp(logits_O - logits_O.max())
     shares_O /= shares_O.sum()

@@ -29,6 +29,7 @@ class Ask(NamedTuple):
         allowed: the products that the context allows, where the request asks for a part of them; None where for all.
         novel: whether only products that the customer has never bought are wanted.
         every: whether the whole set is to be ranked, as the request names its products.
+        redeemed_O: how often everybody has redeemed each offer of the catalogue; None where offers were not asked for.
     """
 
     model: Model
@@ -43,6 +44,7 @@ class Ask(NamedTuple):
     allowed: EligibleSet | None = None
     novel: bool = False
     every: bool = False
+    redeemed_O: NDArray[np.float32] | None = None
 
     @property
     def most(self) -> int:
