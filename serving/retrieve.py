@@ -1,6 +1,6 @@
 """Retrieval for a whole batch: one encoder run, then one search with every request's own eligible set.
 
-Letters: B requests, D dimensions, K candidates.
+Letters: B requests, D dimensions, K candidates, O offers.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,17 @@ from embeddings.sources import MORE, RETRIEVED
 from serving.slot import Model
 
 
+class Offered(NamedTuple):
+    """The offers that may be shown.
+
+    Attributes:
+        redeemed_O: how often everybody has redeemed each offer of the catalogue until now.
+    """
+
+    eligible: EligibleSet
+    redeemed_O: NDArray[np.float32]
+
+
 class Ask(NamedTuple):
     """One request of a customer with a history.
 
@@ -29,14 +40,13 @@ class Ask(NamedTuple):
         allowed: the products that the context allows, where the request asks for a part of them; None where for all.
         novel: whether only products that the customer has never bought are wanted.
         every: whether the whole set is to be ranked, as the request names its products.
-        redeemed_O: how often everybody has redeemed each offer of the catalogue; None where offers were not asked for.
     """
 
     model: Model
     history: History
     situation: Situation
     products: EligibleSet | None
-    offers: EligibleSet | None
+    offers: Offered | None
     limit: int
     excluded: frozenset[tuple[str, int]]
     place: Place
@@ -44,7 +54,6 @@ class Ask(NamedTuple):
     allowed: EligibleSet | None = None
     novel: bool = False
     every: bool = False
-    redeemed_O: NDArray[np.float32] | None = None
 
     @property
     def most(self) -> int:
