@@ -1,7 +1,10 @@
-"""What the ranker of offers reads of each eligible offer: what it covers, through the products that the customer buys.
+"""What the ranker of offers reads of each eligible offer: what it covers, by what the customer and everybody buy.
 
-Letters: O offers of a set, F facts, K covered products that the customer bought, P pairs of these and offers.
+Letters: O offers, F facts, N products, K some products, P pairs of these and the offers that cover them, G groups of
+products, T pairs of an offer and a group of what it covers.
 """
+
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +13,9 @@ from embeddings.arrays import Ragged
 from embeddings.catalog import Catalog
 from embeddings.facts import FACTS, FactsReader
 from embeddings.history import REDEMPTION
-from embeddings.profile import DAY, DECAYS, NEVER_DAYS, OWN
+from embeddings.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
 from embeddings.sources import Asked
-from embeddings.statistics import Statistics
+from embeddings.statistics import FIGURES, RHYTHMS, Statistics
 
 OFFER_FACTS = (
     "products",
@@ -33,13 +36,20 @@ OFFER_FACTS = (
     "redeemed_by_others",
     "share",
     "share_per_root",
+    "types",
+    "type_mean",
+    "maker_mean",
+    "alike_per_root",
+    "buyers",
 )
 """The columns, none of whose values is negative.
 
 How many covered products the customer bought, their decayed counts and the days since the last as in ``Profile``; the
 ranker's probabilities of buying them now, summed and the largest; how many products the offer covers; three of these
 over the square root of that; days since the offer began and until it ends; whether the customer redeemed it before, how
-often everybody did; its products' share of all purchases.
+often everybody did until now; its products' share of all purchases, and that over the root; the slowly decayed
+purchases of the types that it covers, summed, and their mean over its products; the same mean for makers; how much
+customers who buy the same buy its products, over the root; how many buyers its products have, summed.
 """
 
 _SHARE_SCALE = 1e5
@@ -47,6 +57,29 @@ _SHARE_SCALE = 1e5
 
 _PERCENT = 100.0
 _SLOW, _MIDDLING, _FAST, _SINCE = (OWN.index(name) for name in ("slow", "middling", "fast", "since"))
+_SHARE, _BUYERS = (FIGURES.index(name) for name in ("share", "buyers"))
+_TYPE, _MAKER = (RHYTHMS.index(name) for name in ("type", "maker"))
+
+
+class _Groups(NamedTuple):
+    """Which groups of products each offer covers, and how many products of each."""
+
+    offers_T: NDArray[np.int64]
+    codes_T: NDArray[np.int64]
+    products_T: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, owners: NDArray[np.integer], codes: NDArray[np.integer]) -> Self:
+        """Of covered products, by the offer that covers each and by the code of its group."""
+        count = int(codes.max(initial=0)) + 1
+        pairs_T, products_T = np.unique(owners.astype(np.int64) * count + codes, return_counts=True)
+        return cls(pairs_T // count, pairs_T % count, products_T)
+
+    def bought(self, group: Group) -> NDArray[np.float64]:
+        """What a customer bought of the group of each pair (T), slowly decayed."""
+        slow_G = np.zeros(max(int(self.codes_T.max(initial=0)), int(group.codes_G.max(initial=0))) + 1)
+        slow_G[group.codes_G] = group.figures_GC[:-1, GROUP.index("slow")]
+        return slow_G[self.codes_T]
 
 
 class OffersReader:
@@ -61,9 +94,11 @@ class OffersReader:
         self._covering = Ragged.grouped(offers.products.values, owners, len(catalog.products.ids))
         self._covers = np.diff(self._covering.offsets)
         self._sizes_O = np.maximum(sizes_O, 1).astype(np.float32)
-        shares = statistics.products_NP[offers.products.values, 0]
+        shares, buyers = statistics.products_NP[offers.products.values][:, (_SHARE, _BUYERS)].T
         self._shares_O = (np.bincount(owners, shares, len(sizes_O)) * _SHARE_SCALE).astype(np.float32)
-        self._redeemed_O = statistics.redeemed_O
+        self._buyers_O = np.bincount(owners, buyers, len(sizes_O)).astype(np.float32)
+        codes = statistics.rhythms_NQ[offers.products.values].T
+        self._types, self._makers = (_Groups.of(owners, codes[number]) for number in (_TYPE, _MAKER))
 
     def covered(
         self, asked: Asked, reader: FactsReader, vectors_ND: NDArray[np.float32], customer_D: NDArray[np.float32]
@@ -85,6 +120,7 @@ class OffersReader:
         offers_O: NDArray[np.integer],
         covered_K: NDArray[np.int64],
         probabilities_K: NDArray[np.float32],
+        redeemed_O: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """The facts (O, F) of some offers.
 
@@ -93,15 +129,14 @@ class OffersReader:
             offers_O: catalogue rows of offers.
             covered_K: from ``covered``.
             probabilities_K: the ranker's, for these products.
+            redeemed_O: how often everybody has redeemed each offer of the catalogue until the moment asked about.
         """
         profile, offers = asked.profile, self._catalog.offers
         places_K = profile.rows_R.searchsorted(covered_K)
         own_KC = profile.own_RC[places_K]
         away = max(asked.moment - profile.newest, 0) / DAY if profile.newest else 0.0
         count = len(self._sizes_O)
-        parts = [self._covering[row] for row in covered_K.tolist()]
-        offers_P = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-        of_P = np.repeat(np.arange(len(covered_K)), self._covers[covered_K])
+        offers_P, of_P = self._pairs(covered_K)
 
         def summed(values_K: NDArray[np.floating]) -> NDArray[np.float64]:
             return np.bincount(offers_P, values_K[of_P], count).astype(np.float64)[offers_O]
@@ -115,6 +150,15 @@ class OffersReader:
         )
         here_O = summed(asked.local.slow_R[places_K]) * DECAYS[0] ** away
         likely_O = summed(probabilities_K) * _PERCENT
+        slower = DECAYS[0] ** away
+        types_T, makers_T = self._types.bought(profile.groups[_TYPE]), self._makers.bought(profile.groups[_MAKER])
+        per_type_O, per_maker_O = (
+            np.bincount(groups.offers_T, bought_T * groups.products_T, count)[offers_O] * slower
+            for groups, bought_T in ((self._types, types_T), (self._makers, makers_T))
+        )
+        alike_rows, alike_scores = profile.alike
+        alike_P, alike_of_P = self._pairs(alike_rows)
+        alike_O = np.bincount(alike_P, alike_scores[alike_of_P], count)[offers_O]
         sizes_O = self._sizes_O[offers_O]
         root_O = np.sqrt(sizes_O)
         events_E = profile.events_E
@@ -136,9 +180,22 @@ class OffersReader:
                 np.maximum(asked.moment - offers.starts_O[offers_O], 0) / DAY,
                 np.maximum(offers.ends_O[offers_O] - asked.moment, 0) / DAY,
                 np.isin(offers_O, redeemed),
-                self._redeemed_O[offers_O],
+                redeemed_O[offers_O],
                 self._shares_O[offers_O],
                 self._shares_O[offers_O] / root_O,
+                np.bincount(self._types.offers_T, types_T, count)[offers_O] * slower,
+                per_type_O / sizes_O,
+                per_maker_O / sizes_O,
+                alike_O / root_O,
+                self._buyers_O[offers_O],
             ],
             axis=1,
         ).astype(np.float32)
+
+    def _pairs(self, rows_K: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Some products and the offers that cover them: offers (P), and the place (P) of the product of each."""
+        parts = [self._covering[row] for row in rows_K[self._covers[rows_K] > 0].tolist()]
+        return (
+            np.concatenate(parts) if parts else np.zeros(0, np.int32),
+            np.repeat(np.arange(len(rows_K)), self._covers[rows_K]),
+        )

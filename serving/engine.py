@@ -12,11 +12,12 @@ from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.index.base import Plan
+from embeddings.offers import OFFER_FACTS
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
-from serving.retrieve import Ask
+from serving.retrieve import Ask, Offered
 from serving.slot import BundleSlot, Model
 from serving.state.live import Known
 
@@ -107,12 +108,15 @@ class Engine:
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
 
         products = allowed = offers = None
+        degraded = known is not None and known.degraded
         if "product" in request.kinds:
             allowed = eligibility.products(context, place, situation.moment)
             products = _wanted(allowed, request, model, known)
         if "offer" in request.kinds:
             audiences = () if known is None else known.history.audiences
-            offers = eligibility.offers(context, place, audiences, situation.moment)
+            redeemed = await model.redemptions.now()
+            offers = Offered(eligibility.offers(context, place, audiences, situation.moment), redeemed.times_O)
+            degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
         history = None if known is None else known.history
@@ -134,14 +138,15 @@ class Engine:
                 )
             )
         else:
-            ranked = rank_popular(model, place, products, offers, request.limit, excluded)
+            eligible = None if offers is None else offers.eligible
+            ranked = rank_popular(model, place, products, eligible, request.limit, excluded)
         return Recommendation(
             recommendation_id=uuid4().hex,
             model_version=model.version,
             items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
             personalised=any(one.source != "popular" for one in ranked),
             fallback=False,
-            degraded=(known is not None and known.degraded) or model.bundle.degraded is not None,
+            degraded=degraded or model.bundle.degraded is not None,
         )
 
 
@@ -184,4 +189,5 @@ def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, 
 
 
 def _explanation(one: Ranked) -> Explanation:
-    return Explanation(one.plan, {} if one.facts is None else dict(zip(FACTS, one.facts.tolist(), strict=True)))
+    names = FACTS if one.kind == "product" else OFFER_FACTS
+    return Explanation(one.plan, {} if one.facts is None else dict(zip(names, one.facts.tolist(), strict=True)))

@@ -17,7 +17,7 @@ from embeddings.facts import FACTS
 from embeddings.index.base import Candidates, Plan
 from embeddings.popularity import Shares, popular
 from embeddings.sources import Asked, Proposed, SourceName, propose
-from serving.retrieve import Ask, retrieve, to_search
+from serving.retrieve import Ask, Offered, retrieve, to_search
 from serving.slot import Model
 
 Kind = Literal["product", "offer"]
@@ -197,22 +197,22 @@ def _shown(
     ]
 
 
-def _rank_offers(offers: EligibleSet, ask: Ask, customer_D: NDArray[np.float32]) -> list[Ranked]:
+def _rank_offers(offers: Offered, ask: Ask, customer_D: NDArray[np.float32]) -> list[Ranked]:
     """Every eligible offer, by how likely it is the one that is redeemed if one is."""
-    bundle, reader = ask.model.bundle, ask.model.offers
-    if bundle.ranker is None or bundle.offer_ranker is None or not len(offers.rows_N):
+    bundle, reader, rows_O = ask.model.bundle, ask.model.offers, offers.eligible.rows_N
+    if bundle.ranker is None or bundle.offer_ranker is None or not len(rows_O):
         return []
     asked = _asked(ask, _NONE)
     covered_K, facts_KF = reader.covered(asked, ask.model.facts, bundle.vectors_ND, customer_D)
     probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else _UNLIKELY
-    facts_OF = reader.read(asked, offers.rows_N, covered_K, probabilities_K)
+    facts_OF = reader.read(asked, rows_O, covered_K, probabilities_K, offers.redeemed_O)
     logits_O = bundle.offer_ranker.rank(facts_OF)
     shares_O = np.exp(logits_O - logits_O.max())
     shares_O /= shares_O.sum()
     best = np.argsort(-shares_O, kind="stable")[: ask.most]
     return [
-        Ranked("offer", row, share, "eligible")
-        for row, share in zip(offers.rows_N[best].tolist(), shares_O[best].tolist(), strict=True)
+        Ranked("offer", row, share, "eligible", facts=facts_OF[place] if ask.explain else None)
+        for place, row, share in zip(best.tolist(), rows_O[best].tolist(), shares_O[best].tolist(), strict=True)
     ]
 
 

@@ -1,6 +1,6 @@
 """Retrieval for a whole batch: one encoder run, then one search with every request's own eligible set.
 
-Letters: B requests, D dimensions, K candidates.
+Letters: B requests, D dimensions, K candidates, O offers.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,17 @@ from embeddings.history import History
 from embeddings.index.base import Candidates
 from embeddings.sources import MORE, RETRIEVED
 from serving.slot import Model
+
+
+class Offered(NamedTuple):
+    """The offers that may be shown.
+
+    Attributes:
+        redeemed_O: how often everybody has redeemed each offer of the catalogue until now.
+    """
+
+    eligible: EligibleSet
+    redeemed_O: NDArray[np.float32]
 
 
 class Ask(NamedTuple):
@@ -35,7 +46,7 @@ class Ask(NamedTuple):
     history: History
     situation: Situation
     products: EligibleSet | None
-    offers: EligibleSet | None
+    offers: Offered | None
     limit: int
     excluded: frozenset[tuple[str, int]]
     place: Place

@@ -25,6 +25,7 @@ from serving.popular import PopularRankings
 from serving.settings import Settings
 from serving.state.events import EventStore
 from serving.state.live import LiveHistories
+from serving.state.redemptions import LiveRedemptions
 
 _WARMED = 0.5
 """How much of the cache is filled at start; the rest is for what requests bring."""
@@ -49,6 +50,7 @@ class Model:
     offers: OffersReader
     ranker: RankerSession | None
     live: LiveHistories
+    redemptions: LiveRedemptions
     profiles: WeakKeyDictionary[History, Profile] = field(default_factory=WeakKeyDictionary[History, Profile])
 
     @property
@@ -100,6 +102,7 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
         OffersReader(bundle.catalog, bundle.statistics),
         bundle.ranker if settings.ranked else None,
         live,
+        LiveRedemptions(bundle.statistics.redeemed_O, manifest, bundle.catalog, events),
     )
 
 

@@ -77,7 +77,8 @@ def run(
     stages = Stages(master, recipe, chosen, store / "runs")
     ranker = stages.ranker(past, window)
     als, fitted = stages.towers(past, window)
-    offers = stages.offers(past, window, fitted, ranker)
+    # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
+    offers = stages.offers(histories, moment, fitted, ranker)
     metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
     for method, values in metrics.items():
         _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))

@@ -1,7 +1,9 @@
 """The ranker of offers: which of the eligible offers a customer redeems, given that they redeem one.
 
-A conditional logit (McFadden, 1974) over logarithms of facts: redemptions are few, and a linear model of them holds
-where a network only remembers. Letters: O offers, F facts, K covered products.
+A conditional logit (McFadden, 1974), additive in bent lines of the logarithms of facts: redemptions are few, and a sum
+of curves over single facts holds where a network only remembers.
+
+Letters: O offers, F facts, K covered products, X inputs of the logit, Y bends of a line, E events.
 """
 
 import logging
@@ -25,34 +27,50 @@ from training.fit_ranker import probabilities
 from training.losses import listwise_softmax
 from training.questions import Question, customer_vectors
 from training.ranker import Ranker
+from training.statistics import redeemed_offers, times_redeemed
 
 _FEWEST_DAYS = 50
 """So many redemptions are needed to fit; with fewer, purchases of what is covered, per root of its size, decide."""
 
-_EPOCHS, _DAYS_A_BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 45, 16, 3e-3, 1e-2
+_BENDS = (1 / 3, 2 / 3)
+"""Where the line of each fact may change its slope: at these quantiles."""
+
+_RIDGE = 1e-2
+"""What the sum of the squared weights counts, of standardised inputs, beside the mean loss of a day."""
+
+_STEPS = 100
 _NONE = np.zeros(0, np.int64)
 
 _log = logging.getLogger("opportune.train")
 
 
 class OfferRanker(nn.Module):
-    """Facts of offers to log-odds, linear in the logarithms."""
+    """Facts of offers to log-odds: a sum of one curve for each fact, piecewise linear in its logarithm."""
 
+    bends: Tensor
     mean: Tensor
     spread: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(len(OFFER_FACTS)))
-        self.register_buffer("spread", torch.ones(len(OFFER_FACTS)))
-        self.weights = nn.Linear(len(OFFER_FACTS), 1)
+        facts = len(OFFER_FACTS)
+        inputs = facts * (1 + len(_BENDS))
+        self.register_buffer("bends", torch.zeros(facts, len(_BENDS)))
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("spread", torch.ones(inputs))
+        self.weights = nn.Linear(inputs, 1, bias=False)  # what all offers have in common decides nothing
         nn.init.zeros_(self.weights.weight)
-        nn.init.zeros_(self.weights.bias)
         self.weights.weight.data[0, OFFER_FACTS.index("slow_per_root")] = 1.0
+
+    def inputs(self, facts: Tensor) -> Tensor:
+        """The logarithm of each fact, and how far it lies beyond each bend (O, X), of facts (O, F)."""
+        logs_OF = torch.log1p(facts)
+        beyond_OFY = torch.relu(logs_OF[:, :, None] - self.bends)
+        return torch.cat([logs_OF, beyond_OFY.flatten(1)], dim=1)
 
     def forward(self, facts: Tensor) -> Tensor:
         """Log-odds (O) of some offers' facts (O, F)."""
-        return self.weights((torch.log1p(facts) - self.mean) * self.spread).squeeze(1)
+        return self.weights((self.inputs(facts) - self.mean) * self.spread).squeeze(1)
 
 
 class Redemption(NamedTuple):
@@ -83,6 +101,8 @@ def offer_examples(
 ) -> list[Redemption]:
     """What was eligible at each redemption, with only what went before it known; one part for each.
 
+    Redemptions by everybody are those before that very moment: in service they are counted as they happen, too.
+
     Args:
         past: histories.
         begin: redemptions from this moment on.
@@ -95,6 +115,7 @@ def offer_examples(
     eligibility = Eligibility(catalog)
     reader, offers = FactsReader(catalog, statistics, vectors_ND), OffersReader(catalog, statistics)
     channels = list(catalog.channels)
+    redeemed_E = redeemed_offers(past)
     parts: list[Redemption] = []
     for customer, at, redeemed in redemptions(past, begin, end):
         whole = past[customer]
@@ -116,30 +137,34 @@ def offer_examples(
         question = Question(customer, earlier, Situation(channel, location, at), place, eligible, frozenset())
         customer_D = customer_vectors([question], towers, vectors_ND, length)[0]
         covered_K, facts_KF = offers.covered(asked, reader, vectors_ND, customer_D)
-        facts_OF = offers.read(asked, eligible.rows_N, covered_K, probabilities(ranker, facts_KF))
+        redeemed_O = times_redeemed(redeemed_E[: int(redeemed_E["at"].searchsorted(at))], catalog)
+        facts_OF = offers.read(asked, eligible.rows_N, covered_K, probabilities(ranker, facts_KF), redeemed_O)
         parts.append(Redemption(facts_OF, is_taken_O.astype(np.float32)))
     return parts
 
 
-def fit_offers(days: list[Redemption], seed: int) -> OfferRanker:
-    """Fit on what was redeemed; a function of its arguments alone."""
-    torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
+def fit_offers(days: list[Redemption]) -> OfferRanker:
+    """Fit on what was redeemed; a function of its argument alone, as the loss is convex and begins at zero."""
     ranker = OfferRanker()
     if len(days) < _FEWEST_DAYS:
         _log.info("%d days with redemptions: too few to fit the ranker of offers, at least %d", len(days), _FEWEST_DAYS)
         return ranker.eval()
-    logs = torch.log1p(torch.from_numpy(np.concatenate([day.facts_OF for day in days])))
-    ranker.mean.copy_(logs.mean(0))
-    ranker.spread.copy_(1 / (logs.std(0, correction=0) + 1e-3))
-    optimiser = torch.optim.AdamW(ranker.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    for _ in range(_EPOCHS):
-        order = random.permutation(len(days))
-        for start in range(0, len(order), _DAYS_A_BATCH):
-            batch = [days[place] for place in order[start : start + _DAYS_A_BATCH].tolist()]
-            facts, taken = (torch.from_numpy(np.concatenate([day[column] for day in batch])) for column in range(2))
-            owners = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(day.taken_O) for day in batch]))
-            optimiser.zero_grad(set_to_none=True)
-            listwise_softmax(ranker(facts), taken, owners, len(batch)).backward()
-            optimiser.step()
+    facts, taken = (torch.from_numpy(np.concatenate([day[column] for day in days])) for column in range(2))
+    owners = torch.from_numpy(np.repeat(np.arange(len(days)), [len(day.taken_O) for day in days]))
+    ranker.bends.copy_(torch.from_numpy(np.quantile(np.log1p(facts.numpy()), _BENDS, axis=0).T))
+    inputs = ranker.inputs(facts)
+    ranker.mean.copy_(inputs.mean(0))
+    ranker.spread.copy_(1 / (inputs.std(0, correction=0) + 1e-3))
+    inputs = (inputs - ranker.mean) * ranker.spread
+    weights = ranker.weights.weight
+    nn.init.zeros_(weights)
+    optimiser = torch.optim.LBFGS([weights], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = listwise_softmax(inputs @ weights[0], taken, owners, len(days)) + _RIDGE * weights.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
     return ranker.eval()

@@ -88,7 +88,7 @@ class Stages:
         return fit_ranker(Examples.joined(parts), config, self.recipe.seed)
 
     def offers(self, past: Histories, moment: int, fitted: Fitted, ranker: Ranker) -> OfferRanker:
-        """Fit a ranker of offers on every redemption before the moment, with figures counted at most a week before it.
+        """Fit a ranker of offers on every redemption before the moment, with figures a week old at most.
 
         Args:
             past: it ends before the moment.
@@ -109,7 +109,7 @@ class Stages:
             seen = fitted._replace(catalog=catalog, statistics=statistics)
             days += offer_examples(past, begin, begin + _WEEK, seen, ranker, recipe.towers.history_length)
         _log.info("the ranker of offers learns from %d redemptions", len(days))
-        return fit_offers(days, recipe.seed)
+        return fit_offers(days)
 
     def _window(self, past: Histories, baskets: Baskets, begin: int, fitted: Fitted, nearby: Nearby) -> Examples:
         recipe, config = self.recipe, self.recipe.ranker

@@ -1,6 +1,6 @@
 """What past purchases say about each product, counted from events before a moment.
 
-Letters: N products, E purchases, H pairs of a customer and a product.
+Letters: N products, O offers, E events, H pairs of a customer and a product.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from embeddings.catalog import Catalog
-from embeddings.history import PURCHASE, REDEMPTION, Histories
+from embeddings.history import PURCHASE, REDEMPTION, Events, Histories
 from embeddings.statistics import RHYTHMS, Neighbours, Statistics, Tastes
 from training.config import RankerConfig
 
@@ -93,8 +93,6 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     """
     bought = _bought(past)
     size = len(catalog.products.ids)
-    redeemed = past.events["offer"][(past.events["type"] == REDEMPTION) & (past.events["offer"] >= 0)]
-    redeemed_O = np.bincount(redeemed, minlength=len(catalog.offers.ids))
     days_E = (moment - bought.at_E) / _DAY
     week_N, month_N = (np.bincount(bought.products_E[days_E < days], minlength=size) for days in (7, 28))
     pair_days = _distinct((bought.owners_E * size + bought.products_E) * 100_000 + bought.at_E // _DAY)
@@ -120,9 +118,19 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
         ],
         axis=1,
     ).astype(np.float32)
-    return Statistics(
-        products_NP, _local(bought, catalog, days_E < 28), rhythms_NQ, *nearby, redeemed_O.astype(np.float32)
-    )
+    redeemed_O = times_redeemed(redeemed_offers(past), catalog)
+    return Statistics(products_NP, _local(bought, catalog, days_E < 28), rhythms_NQ, *nearby, redeemed_O)
+
+
+def redeemed_offers(past: Histories) -> Events:
+    """Everybody's redemptions of known offers, oldest first."""
+    redeemed_E = past.events[(past.events["type"] == REDEMPTION) & (past.events["offer"] >= 0)]
+    return redeemed_E[np.argsort(redeemed_E["at"], kind="stable")]
+
+
+def times_redeemed(redeemed_E: Events, catalog: Catalog) -> NDArray[np.float32]:
+    """How often each offer of the catalogue (O) was redeemed."""
+    return np.bincount(redeemed_E["offer"], minlength=len(catalog.offers.ids)).astype(np.float32)
 
 
 def _local(bought: _Bought, catalog: Catalog, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Which customers' events other worker processes have stored: counters that all workers share."""
+"""What other worker processes have stored: counters that all workers share."""
 
 import mmap
 
@@ -9,7 +9,7 @@ _COUNTER_BYTES = 8
 
 
 class Changes:
-    """For every slot of customers one counter a worker, in memory that workers forked from this process share.
+    """For every slot of customers, and for redemptions, one counter a worker, in memory that forked workers share.
 
     Only a worker itself writes its counters, and an aligned number of 64 bits is written at once: nothing is locked
     and nothing is lost. A count is added after a commit and before its answer, so whoever asks after that answer,
@@ -22,7 +22,7 @@ class Changes:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._own = 0
-        self._counters = memoryview(mmap.mmap(-1, SLOTS * workers * _COUNTER_BYTES)).cast("Q")
+        self._counters = memoryview(mmap.mmap(-1, (SLOTS + 1) * workers * _COUNTER_BYTES)).cast("Q")
 
     def take(self, worker: int) -> None:
         """Say which worker this process is, from 0 up; it is the only one that says so."""
@@ -38,3 +38,12 @@ class Changes:
             return 0
         start = hash(customer_id) % SLOTS * self._workers
         return sum(self._counters[start : start + self._workers]) - self._counters[start + self._own]
+
+    def add_redemptions(self) -> None:
+        """Have all workers, this one too, count redemptions again: some have been committed."""
+        self._counters[SLOTS * self._workers + self._own] += 1
+
+    @property
+    def redemptions(self) -> int:
+        """How often any worker has stored redemptions."""
+        return sum(self._counters[SLOTS * self._workers :])

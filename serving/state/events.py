@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS events (
     recommendation_id text
 );
 CREATE INDEX IF NOT EXISTS events_by_customer ON events (customer_id, at);
+CREATE INDEX IF NOT EXISTS redemptions_by_offer ON events (offer_id) WHERE type = 'redemption';
 """
 
 _LARGEST_GROUP = 5_000
@@ -55,6 +56,13 @@ SELECT event_id, customer_id, type, at, product_id, offer_id, location, channel,
 FROM events
 WHERE customer_id = $1 AND (at >= $2 OR received_at > $3)
 ORDER BY at, received_at, event_id
+"""
+
+_REDEEMED = """
+SELECT offer_id, count(*) AS times
+FROM events
+WHERE type = 'redemption' AND (at >= $1 OR received_at > $2)
+GROUP BY offer_id
 """
 
 _FAILURES = (
@@ -97,7 +105,7 @@ class EventStore:
     It answers while ``connected`` is entered, on the event loop that entered it.
 
     Attributes:
-        changes: where other workers see whose events were stored here, and this one theirs.
+        changes: where other workers see what was stored here, and this one theirs.
         writing: customers whose events are being stored at this moment, so that a read may or may not see them.
 
     Args:
@@ -192,6 +200,8 @@ class EventStore:
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
         for customer in {event.customer_id for event in once.values()}:
             self.changes.add(customer)
+        if any(event.type == "redemption" for event in once.values()):
+            self.changes.add_redemptions()
         new = {record["event_id"] for record in records}
         for events, future in group:
             # Of several requests with the same event the first one brought it.
@@ -215,6 +225,22 @@ class EventStore:
         except _FAILURES as error:
             raise EventStoreUnavailable(f"PostgreSQL did not answer: {error}") from error
         return [Event(**dict(record)) for record in records]
+
+    async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
+        """How often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.
+
+        Args:
+            cut_off: events at or after this moment are not in the snapshot,
+            snapshot: nor are earlier ones that arrived after the snapshot was made.
+
+        Raises:
+            EventStoreUnavailable: PostgreSQL does not answer.
+        """
+        try:
+            records = await self._pool.fetch(_REDEEMED, cut_off, snapshot)
+        except _FAILURES as error:
+            raise EventStoreUnavailable(f"PostgreSQL did not answer: {error}") from error
+        return {record["offer_id"]: record["times"] for record in records}
 
     async def ping(self) -> None:
         """EventStoreUnavailable if PostgreSQL does not answer."""

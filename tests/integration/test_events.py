@@ -302,6 +302,7 @@ def test_without_its_event_store_the_service_answers_from_the_snapshot_and_recov
     assert (fresh["degraded"], fresh["personalised"]) == (True, True)
     assert ids(fresh)[0] == favourite(17)
     assert dependent.recommend("c001", "store", "north")["items"] == before["items"]
+    assert dependent.recommend("c001", kinds=["offer"])["degraded"], "redemptions have never been counted"
     assert not dependent.recommend(None)["degraded"]
     unlucky = event("c017", "p111", SOON)
     refused = dependent.client.post("/v1/events", json={"events": [unlucky]})

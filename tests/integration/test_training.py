@@ -17,14 +17,17 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 from embeddings.bundle import Manifest, ModelBundle, open_histories, read_manifest
+from embeddings.catalog import Catalog
 from embeddings.history import Histories
 from embeddings.store import BundleStore
 from tests.world import CUSTOMERS, STORES, UNTIL, carries, tables, write_world
 from training import __main__ as command
 from training import fit as fitting
+from training.fit import Towers
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -221,10 +224,11 @@ def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
 ) -> None:
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
     # Towers that tell no product from another: every tie goes to the first row, and the hit is in the last.
-    monkeypatch.setattr(
-        "training.stages.product_vectors",
-        lambda _towers, catalog, _device: np.zeros((len(catalog.products.ids), 16), np.float32),
-    )
+
+    def alike(_towers: Towers, catalog: Catalog, _device: torch.device) -> NDArray[np.float32]:
+        return np.zeros((len(catalog.products.ids), 16), np.float32)
+
+    monkeypatch.setattr("training.stages.product_vectors", alike)
     assert train(data, store) == 3
     report = capsys.readouterr().err
     assert "refused by the gate: towers reached ndcg@10 0.0" in report

@@ -71,9 +71,9 @@ class Line:
     def report(self, *events: dict[str, Any]) -> dict[str, Any]:
         return json.loads(self._call("POST", "/v1/events", 202, {"events": events}))
 
-    def recommend(self, customer: str) -> dict[str, Any]:
+    def recommend(self, customer: str, **rest: Any) -> dict[str, Any]:
         asked = {"customer_id": customer, "context": {"channel": "web", "at": LATER.isoformat()}, "limit": 100}
-        return json.loads(self._call("POST", "/v1/recommend", 200, asked))
+        return json.loads(self._call("POST", "/v1/recommend", 200, asked | rest))
 
     def bought(self, customer: str, product: str) -> int:
         """How often the next answer says that a customer has bought a product."""
@@ -81,6 +81,11 @@ class Line:
             if item["id"] == product and item["reasons"][0]["code"] == "bought_before":
                 return int((re.findall(r"(\d+) times", item["reasons"][0]["text"]) or ["1"])[0])
         return 0
+
+    def redeemed(self, offer: str) -> float:
+        """How often everybody has redeemed an offer, as the ranker reads it for the next answer."""
+        items = self.recommend("c010", kinds=["offer"], explain=True)["items"]
+        return next(item["explanation"]["facts"]["redeemed_by_others"] for item in items if item["id"] == offer)
 
     def metric(self, name: str, **labels: str) -> float:
         samples = [
@@ -98,6 +103,10 @@ class Line:
         text = answer.read().decode()
         assert answer.status == status, text
         return text
+
+
+def redemption(customer: str) -> dict[str, Any]:
+    return event(customer, None, SOON, "redemption", offer_id="everyone")
 
 
 def workers(server: Server) -> list[psutil.Process]:
@@ -152,6 +161,13 @@ def test_an_accepted_event_is_in_the_very_next_answer_of_every_worker(several: S
             for count in range(1, 3 * WORKERS):
                 assert all_lines[count % len(all_lines)].report(event(customer, "p050", SOON))["accepted"] == 1
                 assert [line.bought(customer, "p050") for line in all_lines] == [count] * len(all_lines)
+
+
+def test_a_redemption_counts_in_the_very_next_answer_of_every_worker(several: Server):
+    with lines(several, each=2) as all_lines:
+        for count in range(1, 3 * WORKERS):
+            all_lines[count % len(all_lines)].report(redemption(f"c{count:03d}"))
+            assert [line.redeemed("everyone") for line in all_lines] == [count] * len(all_lines)
 
 
 def test_a_duplicate_that_reaches_another_worker_counts_once(several: Server):
@@ -282,6 +298,17 @@ def test_a_killed_worker_is_replaced_while_others_answer(brittle: Server):
     assert new_line.report(event("survivor", "p050", SOON))["accepted"] == 1
     assert line.bought("survivor", "p050") == 2
     assert "another follows" in brittle.log
+
+
+def test_a_worker_that_replaces_another_counts_all_redemptions(brittle: Server):
+    doomed, steady = workers(brittle)
+    line = Line(brittle, steady)
+    line.report(redemption("c001"))
+    doomed.kill()
+    new_line = Line(brittle, eventually(lambda: heir(brittle, doomed, steady), "another worker"))
+    assert new_line.redeemed("everyone") == 1
+    line.report(redemption("c002"))
+    assert new_line.redeemed("everyone") == 2
 
 
 def test_a_replaced_worker_begins_with_the_release_that_the_others_have_taken(brittle: Server):

@@ -57,6 +57,17 @@ def test_the_only_worker_has_no_others():
     assert only.by_others("c001") == 0
 
 
+def test_every_worker_sees_all_redemptions_its_own_too_and_no_customer_changes_by_them():
+    first, second, third = views(3)
+    assert {view.redemptions for view in (first, second, third)} == {0}
+    second.add_redemptions()
+    third.add_redemptions()
+    third.add_redemptions()
+    third.add("c001")
+    assert [view.redemptions for view in (first, second, third)] == [3, 3, 3]
+    assert [view.by_others("c001") for view in (first, second, third)] == [1, 1, 0]
+
+
 class Turn:
     """Awaited, it lets everything else happen first."""
 

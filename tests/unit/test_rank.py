@@ -14,7 +14,7 @@ from embeddings.features import Situation
 from embeddings.history import EVENT, EVENT_CODES, History
 from embeddings.store import BundleStore
 from serving.rank import Ranked, rank_personal, rank_popular
-from serving.retrieve import Ask
+from serving.retrieve import Ask, Offered
 from serving.settings import Settings
 from serving.slot import Model, open_model
 from serving.state.events import EventStore
@@ -49,7 +49,9 @@ def ask(
         history,
         Situation(model.eligibility.channel(channel), place.nearest, NOW),
         model.eligibility.products(context, place, NOW) if "p" in kinds else None,
-        model.eligibility.offers(context, place, history.audiences, NOW) if "o" in kinds else None,
+        Offered(model.eligibility.offers(context, place, history.audiences, NOW), model.bundle.statistics.redeemed_O)
+        if "o" in kinds
+        else None,
         limit,
         excluded,
         place,
@@ -210,7 +212,7 @@ def test_offers_on_what_a_customer_buys_come_first(model: Model):
 
 def test_popular_offers_are_those_on_popular_products(model: Model):
     one = ask(model, "nobody", "o", "email")
-    found = rank_popular(model, model.eligibility.place("north"), None, one.offers, 10, set())
+    found = rank_popular(model, model.eligibility.place("north"), None, one.offers and one.offers.eligible, 10, set())
     assert sorted(names(model, found)) == ["at-north", "by-email", "everyone"]
     assert sum(item.score for item in found) == pytest.approx(1)
     assert {item.source for item in found} == {"popular"}

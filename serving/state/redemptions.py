@@ -1,0 +1,76 @@
+"""How often everybody has redeemed each offer until this moment: the snapshot, and what the store has since.
+
+Letter: O offers of the catalogue.
+"""
+
+import asyncio
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.bundle import HistoriesManifest
+from embeddings.catalog import Catalog
+from embeddings.errors import EventStoreUnavailable
+from serving.state.events import EventStore
+
+
+class Redeemed(NamedTuple):
+    """How often offers were redeemed.
+
+    Attributes:
+        times_O: float32, by row of the catalogue.
+        degraded: the event store did not answer, so redemptions may be missing.
+    """
+
+    times_O: NDArray[np.float32]
+    degraded: bool
+
+
+class LiveRedemptions:
+    """Redemptions by everybody in the rows of one catalogue, counted anew whenever a worker has stored some.
+
+    Nothing is added to the counts here: they are what the store says after every redemption that was acknowledged
+    before they are asked for. So a second worker, a new release and a start find them like everybody else. Redemptions
+    are few beside requests, and requests that come meanwhile wait for the same count.
+
+    Args:
+        snapshot_O: how often each offer was redeemed before the cut-off.
+        manifest: of the histories that were counted.
+        catalog: whose rows are spoken in.
+        store: what it has since.
+    """
+
+    def __init__(
+        self, snapshot_O: NDArray[np.float32], manifest: HistoriesManifest, catalog: Catalog, store: EventStore
+    ) -> None:
+        self._snapshot_O = snapshot_O
+        self._manifest = manifest
+        self._catalog = catalog
+        self._store = store
+        self._counting = asyncio.Lock()
+        self._times_O = snapshot_O
+        self._stored: int | None = None  # what had been stored before it was counted last; None before the first time
+
+    async def now(self) -> Redeemed:
+        """Every redemption that was acknowledged before this call; those of the last count if the store is silent."""
+        if self._stored == self._store.changes.redemptions:
+            return Redeemed(self._times_O, degraded=False)
+        async with self._counting:
+            stored = self._store.changes.redemptions
+            if self._stored != stored:  # while this call waited, another one may have counted all of it
+                try:
+                    since = await self._store.redeemed(self._manifest.data_cut_off, self._manifest.created_at)
+                except EventStoreUnavailable:
+                    return Redeemed(self._times_O, degraded=True)
+                self._times_O = self._counted(since)
+                self._stored = stored
+            return Redeemed(self._times_O, degraded=False)
+
+    def _counted(self, since: dict[str, int]) -> NDArray[np.float32]:
+        times_O = self._snapshot_O.copy()
+        for offer_id, times in since.items():
+            row = self._catalog.offers.ids.row(offer_id)
+            if row is not None:  # an offer of another release says nothing here
+                times_O[row] += times
+        return times_O

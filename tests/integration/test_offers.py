@@ -1,0 +1,99 @@
+"""The ranker of offers over HTTP: it reads in service what it read in training, redemptions by everybody included."""
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.bundle import Manifest, ModelBundle, open_histories
+from embeddings.context import Context
+from embeddings.eligibility import Eligibility
+from embeddings.facts import FactsReader
+from embeddings.features import Situation, encode
+from embeddings.offers import OFFER_FACTS, OffersReader
+from embeddings.profile import profile_of
+from embeddings.sources import Asked
+from embeddings.store import BundleStore
+from tests.integration.server import Server, event, eventually, ids, release
+from tests.world import UNTIL, store
+
+SOON, LATER = UNTIL + timedelta(hours=1), UNTIL + timedelta(hours=2)
+NOBODY = np.zeros(0, np.int64)
+
+
+def redemption(customer: str, offer: str) -> dict[str, Any]:
+    return event(customer, None, SOON, "redemption", offer_id=offer, channel="store")
+
+
+def counted(server: Server, customer: str) -> dict[str, float]:
+    """How often everybody has redeemed each offer, as the ranker reads it."""
+    answer = server.recommend(customer, at=LATER, kinds=["offer"], explain=True)
+    return {item["id"]: item["explanation"]["facts"]["redeemed_by_others"] for item in answer["items"]}
+
+
+def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the_bit(
+    recorder: Server, published: tuple[BundleStore, Manifest]
+):
+    bundles, manifest = published
+    bundle = ModelBundle.open(bundles.bundle(manifest.version), "cpu", 2**24)
+    _, histories = open_histories(bundles.histories(manifest.version))
+    catalog, statistics, vectors_ND = bundle.catalog, bundle.statistics, bundle.vectors_ND
+    eligibility, facts = Eligibility(catalog), FactsReader(catalog, statistics, vectors_ND)
+    reader = OffersReader(catalog, statistics)
+    recorder.report(*(redemption("c100", offer) for offer in ("everyone", "everyone", "at-north", "expired")))
+    redeemed_O = np.zeros(len(catalog.offers.ids), np.float32)
+    for offer, times in (("everyone", 2), ("at-north", 1), ("expired", 1)):
+        row = catalog.offers.ids.row(offer)
+        assert row is not None
+        redeemed_O[row] = times
+
+    def worked_out(customer: str, channel: str, location: str) -> dict[str, NDArray[np.float32]]:
+        place, history, moment = eligibility.place(location), histories.of(customer), int(LATER.timestamp())
+        allowed = eligibility.offers(Context(channel, location), place, history.audiences, moment)
+        situation = Situation(eligibility.channel(channel), place.nearest, moment)
+        tower_input = encode([history], [situation], bundle.manifest.history_length)
+        customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
+        profile, near = profile_of(history, statistics), statistics.together
+        question = Asked.of(profile, near, place.nearest, moment, allowed, NOBODY, NOBODY)
+        covered_K, facts_KF = reader.covered(question, facts, vectors_ND, customer_D)
+        assert bundle.ranker is not None
+        probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else np.zeros(0, np.float32)
+        facts_OF = reader.read(question, allowed.rows_N, covered_K, probabilities_K, redeemed_O)
+        return dict(zip(catalog.offers.ids.ids(allowed.rows_N.tolist()), facts_OF, strict=True))
+
+    for number in (0, 1, 2, 10, 17, 54):
+        customer = f"c{number:03d}"
+        for channel in ("store", "email"):
+            expected = worked_out(customer, channel, store(number))
+            answer = recorder.recommend(customer, channel, store(number), at=LATER, kinds=["offer"], explain=True)
+            assert set(ids(answer)) == set(expected)
+            for item in answer["items"]:
+                read = item["explanation"]["facts"]
+                assert tuple(read) == OFFER_FACTS
+                assert np.array(list(read.values()), np.float32).tobytes() == expected[item["id"]].tobytes(), item["id"]
+
+
+def test_what_a_customer_redeemed_is_redeemed_for_them_alone_in_the_very_next_answer(own: Server):
+    def redeemed(customer: str) -> float:
+        items = own.recommend(customer, at=LATER, kinds=["offer"], explain=True)["items"]
+        return next(item["explanation"]["facts"]["redeemed"] for item in items if item["id"] == "everyone")
+
+    assert (redeemed("c005"), redeemed("c006")) == (0, 0)
+    own.report(redemption("c005", "everyone"))
+    assert (redeemed("c005"), redeemed("c006")) == (1, 0)
+
+
+def test_counts_outlive_a_release_and_a_start(own: Server):
+    once = redemption("c001", "everyone")
+    own.report(once, redemption("c005", "everyone"), redemption("c006", "vips"))
+    assert counted(own, "c010") == {"everyone": 2, "vips": 1, "at-north": 0}
+    release(own.store, "second", 0.125)
+    eventually(lambda: own.client.get("/readyz").json()["model_version"] == "second", "the second release")
+    assert counted(own, "c010") == {"everyone": 2, "vips": 1, "at-north": 0}
+    own.stop()
+    own.start()
+    assert counted(own, "c010") == {"everyone": 2, "vips": 1, "at-north": 0}
+    assert own.report(once)["duplicates"] == 1
+    own.report(redemption("c001", "everyone"))
+    assert counted(own, "c010") == {"everyone": 3, "vips": 1, "at-north": 0}
