@@ -74,7 +74,7 @@ def run(
 
     stages = Stages(master, recipe, chosen, store / "runs")
     ranker = stages.ranker(past, window)
-    als, fitted = stages.towers(past, window)
+    als, fitted = stages.towers(past, window, histories)
     offers = stages.offers(past, window, fitted, ranker)
     metrics = evaluate(ask(histories, fitted.catalog, window), fitted, ranker, als, recipe.towers.history_length)
     for method, values in metrics.items():
@@ -90,12 +90,13 @@ def run(
         promotions=still_promoted(catalog.promotions, moment),
     )
     statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
+    curves = {name: curve.points for name, curve in stages.curves.items()}
     bundles = BundleStore(store)
     with bundles.lock():
         staged = bundles.stage()
         manifest = export(
             staged,
-            Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics),
+            Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics, curves),
             recipe,
             until=until,
             data=dataset.name,

@@ -15,9 +15,10 @@ from embeddings.history import Histories
 from training.batches import Baskets
 from training.catalogue import observe
 from training.config import Recipe
-from training.evaluate import Fitted
+from training.curve import Curve
+from training.evaluate import Fitted, measure_towers
 from training.examples import Examples, examples, for_new, for_novel, with_sessions
-from training.fit import Factors, fingerprint, fit, fit_als, product_vectors
+from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
 from training.offers import OfferRanker, Redemption, fit_offers, offer_examples, redemptions
 from training.questions import Question, ask
@@ -38,6 +39,7 @@ class Stages:
         master: the catalogue without anything observed.
         runs: where checkpoints lie.
         checkpoints: the folders of this run's, of no use once it is published.
+        curves: the course of the latest fit of each kind.
     """
 
     master: Catalog
@@ -45,21 +47,31 @@ class Stages:
     device: torch.device
     runs: Path
     checkpoints: list[Path] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
 
-    def towers(self, past: Histories, moment: int) -> tuple[Factors, Fitted]:
+    def towers(self, past: Histories, moment: int, whole: Histories | None = None) -> tuple[Factors, Fitted]:
         """Fit ALS and, started from it, the towers; count everything they are used with, as of the moment.
 
         Args:
             past: what they may see; it ends before the moment.
             moment: seconds since 1970 UTC.
+            whole: the same with what came later, where the towers are to be measured on it after every epoch.
         """
-        recipe = self.recipe
+        recipe, length = self.recipe, self.recipe.towers.history_length
         catalog = observe(self.master, past.events, moment, recipe.assortment)
+        asked = [] if whole is None else ask(whole, catalog, moment)
+
+        def measure(towers: Towers) -> Mapping[str, float]:
+            vectors_ND = product_vectors(towers, catalog, self.device)
+            return measure_towers(asked, towers, vectors_ND, length)
+
         als = fit_als(past, len(catalog.products.ids), recipe)
         nearby = find_nearby(past, catalog, als.products_ND, recipe.als.regularisation, recipe.ranker)
         checkpoints = self.runs / fingerprint(recipe, past, catalog, self.device)
         self.checkpoints.append(checkpoints)
-        towers = fit(catalog, past, als.products_ND, recipe, self.device, checkpoints)
+        towers, self.curves["towers"] = fit(
+            catalog, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
+        )
         vectors_ND = product_vectors(towers, catalog, self.device)
         statistics = count(past, catalog, moment, nearby, recipe.ranker)
         return als, Fitted(catalog, statistics, towers, vectors_ND)
@@ -84,7 +96,8 @@ class Stages:
         _, fitted = self.towers(past.before(learnt_from), learnt_from)
         nearby = Nearby.of(fitted.statistics)
         parts = [self._window(past, begin, fitted, nearby) for begin in begins]
-        return fit_ranker(Examples.joined(parts), config, self.recipe.seed)
+        ranker, self.curves["ranker"] = fit_ranker(Examples.joined(parts), config, self.recipe.seed)
+        return ranker
 
     def offers(self, past: Histories, moment: int, fitted: Fitted, ranker: Ranker) -> OfferRanker:
         """Fit a ranker of offers on every redemption before the moment, with figures counted at most a week before it.
