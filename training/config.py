@@ -85,7 +85,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
-    map_attribute: str = "department"
+    department_attribute: str = "department"
     assortment: AssortmentConfig = AssortmentConfig()
     towers: TowersConfig = TowersConfig()
     als: AlsConfig = AlsConfig()

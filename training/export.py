@@ -117,8 +117,9 @@ def export(
     units_ND = vectors_ND / np.maximum(lengths_N1, 1e-12)
     write_vectors(bundle, vectors_ND, units_ND)
     draw_curves(bundle / CURVES, release.curves)
-    if recipe.map_attribute in catalog.products.attributes.names:
-        draw_map(bundle / PRODUCT_MAP, units_ND, catalog.products, recipe.map_attribute)
+    category, department = recipe.ranker.category_attribute, recipe.department_attribute
+    if {category, department} <= set(catalog.products.attributes.names):
+        draw_map(bundle / PRODUCT_MAP, units_ND, catalog.products, category, department)
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)

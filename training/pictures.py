@@ -1,12 +1,14 @@
 """Pictures of a release: how its fits went, and where its products lie.
 
 They are files of the bundle, so the same run draws the same bytes: nothing in them depends on when or how fast it ran,
-nor on the settings of whoever draws. Letters: N products, P products drawn, D dimensions.
+nor on the settings of whoever draws. Letters: N products, P of them, G categories,
+D dimensions.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 from embeddings.bundle import Epochs
 from embeddings.catalog import Products
 
-_DRAWN = 4_000
-"""So many products are drawn, those bought most: what is hardly ever bought lies where its attributes say."""
+_FEWEST = 5
+"""A category is drawn if so many of its products are bought."""
 
 _COLOURED = 9
-"""So many departments get a colour of their own, those with most of the products drawn; the others are grey."""
+"""So many departments get a colour of their own, those with most of the categories; the others are grey."""
+
+_NAMED = 24
+"""So many categories are named in the map, those bought most."""
 
 _DPI = 100
 
@@ -52,42 +57,98 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Epochs]]) -> None:
         _save(figure, path)
 
 
-def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, attribute: str) -> None:
-    """The products bought most on the plane on which they lie furthest apart, coloured by an attribute, as a PNG.
+def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, category: str, department: str) -> None:
+    """The mean vector of each category, on the plane on which they lie furthest apart, by department, as a PNG.
 
-    The plane is that of the vectors' two principal components: it is chosen without a look at the attribute.
+    A product counts in its category's mean as much as it is bought. The plane is that of the means' two principal
+    components: it is chosen without a look at the departments. Of fewer than three categories there is no map.
 
     Args:
         path: where it goes.
         units_ND: product vectors of length one.
         products: whose vectors they are.
-        attribute: one that the products have.
+        category: an attribute of theirs; a product of an unknown one is left out.
+        department: another one.
     """
-    drawn_P = np.sort(np.argsort(-products.popularity_N, kind="stable")[:_DRAWN])
-    points_P2 = principal(units_ND[drawn_P])
-    column = products.attributes.names.index(attribute)
-    codes_P = products.attributes.codes_NA[drawn_P, column]
-    common = np.argsort(-np.bincount(codes_P)[1:], kind="stable")[:_COLOURED] + 1
+    found = _categories(units_ND, products, category, department)
+    if len(found.names) < 3:
+        return
+    points_G2, share = principal(found.means_GD)
+    counts = Counter(one for one in found.departments if one is not None)
+    common = [name for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_COLOURED]]
+    sizes_G = 12 + 150 * np.sqrt(found.bought_G / found.bought_G.max())
     with mpl.rc_context(mpl.rcParamsDefault):
-        figure = Figure(figsize=(9, 6), layout="constrained")
+        figure = Figure(figsize=(10, 7), layout="constrained")
         panel = figure.subplots()
-        others_P = ~np.isin(codes_P, common)
-        style: dict[str, Any] = {"s": 6, "linewidths": 0}
-        panel.scatter(*points_P2[others_P].T, color="lightgrey", label="others", **style)
-        for place, code in enumerate(common.tolist()):
-            label = products.attributes.labels[column][code - 1]
-            panel.scatter(*points_P2[codes_P == code].T, color=f"C{place}", label=label, **style)
-        panel.set(title=f"{len(drawn_P):,} products by {attribute}", xticks=[], yticks=[], aspect="equal")
-        figure.legend(loc="outside right upper", markerscale=3, fontsize="small")
+        for place, name in enumerate([*common, None]):
+            of_it = [row for row, one in enumerate(found.departments) if (one if one in common else None) == name]
+            panel.scatter(
+                *points_G2[of_it].T,
+                s=sizes_G[of_it],
+                color="lightgrey" if name is None else f"C{place}",
+                label="others" if name is None else name,
+                alpha=0.8,
+                linewidths=0,
+            )
+        for row in np.argsort(-found.bought_G, kind="stable")[:_NAMED].tolist():
+            written: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6}
+            panel.annotate(found.names[row].lower(), points_G2[row], parse_math=False, **written)
+        panel.set(xticks=[], yticks=[], aspect="equal")
+        panel.set_title(f"categories by department: two principal components, {share:.0%} of the variance")
+        legend = figure.legend(loc="outside right upper", fontsize="small")
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+            handle.set_sizes([40])
+            text.set_parse_math(False)
         _save(figure, path)
 
 
-def principal(vectors_PD: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The first two principal components (P, 2), each signed so that its largest entry is positive."""
-    centred_PD = vectors_PD.astype(np.float64) - vectors_PD.mean(axis=0)
-    _, axes_DD = np.linalg.eigh(centred_PD.T @ centred_PD)
-    points_P2 = centred_PD @ axes_DD[:, :-3:-1]
-    return points_P2 * np.sign(points_P2[np.abs(points_P2).argmax(axis=0), [0, 1]])
+class _Categories(NamedTuple):
+    """What is drawn.
+
+    Attributes:
+        means_GD: mean vectors.
+        bought_G: how much is bought of it.
+        departments: where most of its products are; None if that is unknown.
+    """
+
+    names: list[str]
+    means_GD: NDArray[np.float64]
+    bought_G: NDArray[np.float64]
+    departments: list[str | None]
+
+
+def _categories(units_ND: NDArray[np.float32], products: Products, category: str, department: str) -> _Categories:
+    """The categories of which enough products are bought."""
+    names, labels, codes_NA = products.attributes
+    of_category, of_department = names.index(category), names.index(department)
+    codes_N = codes_NA[:, of_category] * (products.popularity_N > 0)
+    counts = np.bincount(codes_N)
+    means: list[NDArray[np.float64]] = []
+    bought: list[float] = []
+    departments: list[str | None] = []
+    codes = [code for code in range(1, len(counts)) if counts[code] >= _FEWEST]
+    for code in codes:
+        rows = np.flatnonzero(codes_N == code)
+        weights_P = products.popularity_N[rows].astype(np.float64)
+        bought.append(weights_P.sum())
+        means.append(weights_P @ units_ND[rows] / bought[-1])
+        most = int(np.bincount(codes_NA[rows, of_department]).argmax())
+        departments.append(labels[of_department][most - 1] if most else None)
+    return _Categories(
+        [labels[of_category][code - 1] for code in codes], np.array(means), np.array(bought), departments
+    )
+
+
+def principal(vectors_GD: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
+    """The first two principal components (G, 2), each signed so that its largest entry is positive.
+
+    Also their share of the variance.
+    """
+    centred_GD = vectors_GD.astype(np.float64) - vectors_GD.mean(axis=0)
+    variances_D, axes_DD = np.linalg.eigh(centred_GD.T @ centred_GD)
+    points_G2 = centred_GD @ axes_DD[:, :-3:-1]
+    points_G2 *= np.sign(points_G2[np.abs(points_G2).argmax(axis=0), [0, 1]])
+    return points_G2, float(variances_D[-2:].sum() / variances_D.sum())
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -12,21 +12,22 @@ from embeddings.vocabulary import Vocabulary
 from training.pictures import draw_curves, draw_map, principal
 
 PNG = b"\x89PNG\r\n\x1a\n"
-COUNT = 60
+COUNT = 600
 
 
 def curve(seconds: float) -> list[Epochs]:
     return [Epochs(count, 9 * count, seconds * count, 3.0 / count, {"ndcg@10": 0.1 * count}) for count in (1, 2, 3)]
 
 
-def products() -> Products:
-    """Sixty products of twelve departments, one of them unknown."""
+def products(categories: int) -> Products:
+    """Products of some categories, of twelve departments one of which is unknown."""
+    codes = np.arange(COUNT) % (categories + 1)
     return Products(
         ids=Vocabulary.of([f"p{row}" for row in range(COUNT)]),
         attributes=Attributes(
-            ("brand", "department"),
-            (("own",), tuple(f"d{number}" for number in range(11))),
-            np.stack([np.ones(COUNT), np.arange(COUNT) % 12], axis=1).astype(np.int32),
+            ("category", "department"),
+            (tuple(f"c$_{number}$" for number in range(categories)), tuple(f"$d_{number}^$" for number in range(11))),
+            np.stack([codes, codes % 12], axis=1).astype(np.int32),
         ),
         price_N=np.ones(COUNT, np.float32),
         popularity_N=np.arange(COUNT, dtype=np.float32),
@@ -60,12 +61,17 @@ def test_other_numbers_are_another_picture(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes() != (tmp_path / "other.png").read_bytes()
 
 
-def test_a_map_is_drawn_of_products_with_and_without_a_department(tmp_path: Path) -> None:
+def test_a_map_is_the_same_bytes_too(tmp_path: Path) -> None:
     units_ND = np.random.default_rng(1).standard_normal((COUNT, 5)).astype(np.float32)
     for name in ("one.png", "other.png"):
-        draw_map(tmp_path / name, units_ND, products(), "department")
+        draw_map(tmp_path / name, units_ND, products(40), "category", "department")
     assert (tmp_path / "one.png").read_bytes().startswith(PNG)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+
+
+def test_two_categories_make_no_map(tmp_path: Path) -> None:
+    draw_map(tmp_path / "none.png", np.ones((COUNT, 5), np.float32), products(2), "category", "department")
+    assert not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.parametrize("flipped", [1, -1])
@@ -74,7 +80,8 @@ def test_the_map_shows_where_vectors_differ_most_and_its_sides_do_not_depend_on_
     spread = np.array([1.0, 9.0, 0.1, 4.0])
     vectors_PD = (random.standard_normal((500, 4)) * spread + 7).astype(np.float32)
     vectors_PD[0] += np.array([0, 90, 0, 0], np.float32)
-    points_P2 = principal(vectors_PD * flipped)
+    points_P2, share = principal(vectors_PD * flipped)
+    assert 0.95 < share < 1
     for axis, column in ((0, 1), (1, 3)):
         assert abs(np.corrcoef(points_P2[:, axis], vectors_PD[:, column])[0, 1]) > 0.99
         assert points_P2[np.abs(points_P2[:, axis]).argmax(), axis] > 0
