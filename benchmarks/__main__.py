@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     latency.set_defaults(run=_latency)
     quality = suites.add_parser("quality", help="what Complete Journey's households really did next, beside baselines")
     quality.add_argument(
-        "--task", help="some of next-basket, novel, completion, new-products, coupons, with commas; all by default"
+        "--task",
+        help="some of next-basket, novel, completion, cold-start, new-products, coupons, with commas; all by default",
     )
     quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
     quality.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")

@@ -26,6 +26,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         customer_id: absent for somebody anonymous.
+        attributes: what the customer is, by the names that customers' attributes have; a value that no customer had
+            before the data cut-off is an unknown one, and an attribute not given stays as it is known.
         placement: the name of the slot to be filled; a label as long as no placements are declared.
         kinds: what to recommend.
         exclude: ids of products or offers not to show; unknown ones are of no effect.
@@ -36,6 +38,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     context: Context
     customer_id: Identifier | None = None
+    attributes: Annotated[dict[Identifier, Identifier], Meta(max_length=100)] = {}
     placement: Identifier | None = None
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
@@ -98,13 +101,17 @@ class Engine:
         """One recommendation.
 
         Raises:
-            InvalidInput: the context names a channel or location that the catalogue does not know.
+            InvalidInput: the context names a channel or location that the catalogue does not know, or an attribute is
+                given that no customer has.
         """
         model = self._slot.current
         context, eligibility = request.context, model.eligibility
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
         situation = Situation(channel, place.nearest, self._clock.moment(context.at))
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
+        history = model.live.nobody if known is None else known.history
+        if request.attributes:
+            history = model.live.described(history, request.attributes)
 
         products = allowed = offers = None
         if "product" in request.kinds:
@@ -115,8 +122,8 @@ class Engine:
             offers = eligibility.offers(context, place, audiences, situation.moment)
 
         excluded = _excluded(request.exclude, model)
-        history = None if known is None else known.history
-        if history is not None and history.latest.shape[1]:
+        acted = bool(history.latest.shape[1])
+        if acted or model.ranker is not None:
             ranked = await self._batcher.submit(
                 Ask(
                     model,
@@ -139,7 +146,7 @@ class Engine:
             recommendation_id=uuid4().hex,
             model_version=model.version,
             items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
-            personalised=any(one.source != "popular" for one in ranked),
+            personalised=acted and any(one.source != "popular" for one in ranked),
             fallback=False,
             degraded=(known is not None and known.degraded) or model.bundle.degraded is not None,
         )

@@ -19,7 +19,7 @@ from serving.slot import Model
 
 
 class Ask(NamedTuple):
-    """One request of a customer with a history.
+    """One request to be ranked.
 
     Attributes:
         products, offers: what may be shown; None where that kind was not asked for.

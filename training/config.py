@@ -71,6 +71,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     novel_share: Share = 0.3
     new_share: Share = 0.2
     candidates_of_new: Count = 200
+    newcomer_share: Share = 0.4
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (64, 32)
     epochs: Count = 4
     questions_a_batch: Count = 64

@@ -70,16 +70,11 @@ def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als:
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
     metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()}
-    known = [one for one in questions if one.past.latest.shape[1]]
-    candidates = examples(known, *fitted, length)
+    candidates = examples(questions, *fitted, length)
     scores_M = probabilities(ranker, candidates.facts_MF)
-    ranked = iter(
+    served = [
         candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]
         for begin, end in candidates.spans()
-    )
-    served = [
-        next(ranked) if one.past.latest.shape[1] else rest
-        for one, rest in zip(questions, rankings["popular"], strict=True)
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(questions, fitted.towers, fitted.vectors_ND, length)

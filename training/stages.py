@@ -17,7 +17,7 @@ from training.catalogue import observe
 from training.config import Recipe
 from training.curve import Curve
 from training.evaluate import Fitted, measure_towers
-from training.examples import Examples, examples, for_new, for_novel, with_sessions
+from training.examples import Examples, as_newcomers, examples, for_new, for_novel, with_sessions
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
 from training.offers import OfferRanker, Redemption, fit_offers, offer_examples, redemptions
@@ -135,13 +135,14 @@ class Stages:
         baskets = _baskets(past, begin, begin + config.window_days * _DAY)
         novel = for_novel(_some(asked, config.novel_share, random), catalog, baskets)
         new = for_new(_some(asked, config.new_share, random), catalog, baskets, config.candidates_of_new, random)
-        asked = [*with_sessions(asked, config.session_share, random), *novel, *new]
-        known = [one for one in asked if one.past.latest.shape[1]]
+        visits = with_sessions(asked, config.session_share, random)
+        newcomers = as_newcomers(_some(asked, config.newcomer_share, random), random)
+        asked = [*visits, *novel, *new, *newcomers]
         statistics = count(before, catalog, begin, nearby, config)
         seen = fitted._replace(catalog=catalog, statistics=statistics)
         day = datetime.fromtimestamp(begin, UTC).date()
-        _log.info("the ranker learns from %d baskets in the window that begins %s", len(known), day)
-        return examples(known, *seen, recipe.towers.history_length)
+        _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)
+        return examples(asked, *seen, recipe.towers.history_length)
 
 
 def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:

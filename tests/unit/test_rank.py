@@ -216,6 +216,29 @@ def test_popular_offers_are_those_on_popular_products(model: Model):
     assert {item.source for item in found} == {"popular"}
 
 
+def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(model: Model):
+    one = ask(model, "nobody", "po", explain=True)
+    found = ranked(one, 30)
+    products = [item for item in found if item.kind == "product"]
+    assert {item.source for item in products} <= {"towers", "trending", "popular"}
+    facts_KF = np.array([item.facts for item in products])
+    assert model.ranker is not None
+    assert [item.score for item in products] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
+    assert not facts_KF[:, FACTS.index("own_times")].any()
+    offers = [item for item in found if item.kind == "offer"]
+    place = model.eligibility.place("north")
+    assert offers == [item for item in rank_popular(model, place, None, one.offers, 30, set()) if item in offers]
+
+
+def test_attributes_move_the_answer_to_somebody_without_a_history(model: Model):
+    one = ask(model, "nobody", "p", channel="web", location=None)
+    answers = set[tuple[int, ...]]()
+    for segment in ("s0", "s1", "s2", "s3"):
+        described = model.live.described(one.history, {"segment": segment})
+        answers.add(tuple(item.row for item in ranked(one._replace(history=described), 10)))
+    assert len(answers) > 1
+
+
 def test_nothing_eligible_gives_nothing(model: Model):
     nowhere = ask(model, "c017", "p")._replace(products=model.eligibility.products(
         Context("mailer", "pole"), model.eligibility.place("pole"), NOW
