@@ -92,10 +92,11 @@ def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, cate
             )
         for row in np.argsort(-found.bought_G, kind="stable")[:_NAMED].tolist():
             written: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6}
-            panel.annotate(found.names[row].lower(), points_G2[row], parse_math=False, **written)
+            across, up = points_G2[row].tolist()
+            panel.annotate(found.names[row].lower(), (across, up), parse_math=False, **written)
         panel.set(xticks=[], yticks=[], aspect="equal")
         panel.set_title(f"categories by department: two principal components, {share:.0%} of the variance")
-        legend = figure.legend(loc="outside right upper", fontsize="small")
+        legend: Any = figure.legend(loc="outside right upper", fontsize="small")
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             handle.set_sizes([40])
             text.set_parse_math(False)

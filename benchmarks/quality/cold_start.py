@@ -8,6 +8,7 @@ looked for no more and excluded; each answer is held against what is popular at 
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from rich.progress import track
 
@@ -102,7 +103,7 @@ def bought(basket: Basket, count: int) -> list[Event]:
     ]
 
 
-def _ask(service: Service, baskets: Sequence[Basket], options: Sequence[Mapping[str, object]]) -> list[list[str]]:
+def _ask(service: Service, baskets: Sequence[Basket], options: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     asked = list(zip(baskets, options, strict=True))
     return [
         service.recommend(None, "store", basket.store, basket.at, K, **some)
