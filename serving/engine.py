@@ -19,6 +19,7 @@ from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask
 from serving.slot import BundleSlot, Model
 from serving.state.live import Known
+from serving.strangers import Strangers
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,6 +97,7 @@ class Engine:
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
+        self._strangers = Strangers()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
         """One recommendation.
@@ -124,22 +126,24 @@ class Engine:
         excluded = _excluded(request.exclude, model)
         acted = bool(history.latest.shape[1])
         if acted or model.ranker is not None:
-            ranked = await self._batcher.submit(
-                Ask(
-                    model,
-                    history,
-                    situation,
-                    products,
-                    offers,
-                    request.limit,
-                    excluded,
-                    place,
-                    request.explain,
-                    None if products is allowed else allowed,
-                    request.novel,
-                    request.among is not None,
-                )
+            ask = Ask(
+                model,
+                history,
+                situation,
+                products,
+                offers,
+                request.limit,
+                excluded,
+                place,
+                request.explain,
+                None if products is allowed else allowed,
+                request.novel,
+                request.among is not None,
             )
+            if history is model.live.nobody:
+                ranked = await self._strangers.of(ask, self._batcher.submit)
+            else:
+                ranked = await self._batcher.submit(ask)
         else:
             ranked = rank_popular(model, place, products, offers, request.limit, excluded)
         return Recommendation(
