@@ -49,6 +49,13 @@ def _search(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fit(arguments: argparse.Namespace) -> int:
+    from benchmarks.fit import run as fit  # noqa: PLC0415 - each suite's libraries are its own
+
+    fit.run(arguments.data or fit.DEFAULT, arguments.json, quick=arguments.quick)
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from benchmarks import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
 
@@ -65,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     latency.set_defaults(run=_latency)
     quality = suites.add_parser("quality", help="what Complete Journey's households really did next, beside baselines")
     quality.add_argument(
-        "--task", help="some of next-basket, novel, completion, new-products, coupons, with commas; all by default"
+        "--task",
+        help="some of next-basket, novel, completion, cold-start, new-products, coupons, with commas; all by default",
     )
     quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
     quality.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
@@ -78,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=["cpu", "cuda"], default="cpu", help="on cuda ways to search all rows are compared"
     )
     search.set_defaults(run=_search)
+    fit = suites.add_parser("fit", help="how fast models are fitted and how soon they are good, beside implicit's ALS")
+    fit.add_argument("--json", type=Path, default=RESULTS / "fit.json", help="where to write the result")
+    fit.add_argument("--quick", action="store_true", help="eleven weeks of Complete Journey, and fewer epochs on files")
+    fit.add_argument(
+        "--data",
+        nargs="+",
+        help="some of complete-journey, interactions:FILE and sequences:FILE; the last two without a file are what "
+        "the households of Complete Journey bought for the first time; all three by default",
+    )
+    fit.set_defaults(run=_fit)
     demo = suites.add_parser("demo", help="three sample answers of a running service on Complete Journey")
     demo.add_argument("--url", default="http://127.0.0.1:8000")
     demo.set_defaults(run=_demo)

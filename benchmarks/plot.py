@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.fit.outcome import Fit
 from benchmarks.samples import Samples
 from benchmarks.search_outcome import Cell
 
@@ -76,4 +77,25 @@ def search(path: Path, cells: Sequence[Cell]) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("ms a query, one thread, k = 64")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_SEARCHES))
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def fit(path: Path, fits: Sequence[Fit]) -> None:
+    """Quality against seconds of fitting, one panel for all models of the same data, as a PNG.
+
+    Args:
+        path: where the picture goes.
+        fits: those without a metric are left out.
+    """
+    measured = [one for one in fits if one.metric is not None]
+    panels_of = list(dict.fromkeys((one.data, one.metric) for one in measured))
+    figure = Figure(figsize=(5 * len(panels_of), 4), layout="constrained")
+    for panel, (data, metric) in zip(figure.subplots(1, len(panels_of), squeeze=False)[0], panels_of, strict=True):
+        for one in measured:
+            points = [(reached.seconds, reached.figure) for reached in one.course if reached.figure is not None]
+            if one.data == data:
+                panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{one.model}, {one.device}")
+        panel.set(xscale="log", xlabel="seconds of fitting", ylabel=metric, title=data)
+        panel.grid(alpha=0.3)
+        panel.legend()
     figure.savefig(path, dpi=120, metadata={"Software": None})

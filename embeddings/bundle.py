@@ -10,6 +10,7 @@
     statistics/          what past purchases say about each product
     ranker.onnx          facts of a candidate -> probability
     offers.onnx          facts of an offer -> log-odds
+    pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
 
 It holds no personal data. Histories lie apart, in a folder with a manifest of its own.
 """
@@ -42,6 +43,7 @@ FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
 CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
 RANKER, OFFER_RANKER = "ranker.onnx", "offers.onnx"
 STATISTICS = "statistics"
+CURVES, PRODUCT_MAP = "pictures/curves.png", "pictures/products.png"
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -68,11 +70,32 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     seal: str = ""
 
 
+class Epochs(msgspec.Struct, frozen=True):
+    """What a fit has come to after some epochs.
+
+    Attributes:
+        epochs: how many.
+        examples: how many it was shown in them, again and again: targets of the towers and of embeddings, lists of the
+            ranker.
+        seconds: of fitting, without validations and checkpoints. Of all numbers the only one that another run of the
+            same data, recipe and seed changes.
+        loss: mean over the steps of the last of the epochs.
+        metrics: on what is held out; empty where nothing was measured.
+    """
+
+    epochs: int
+    examples: int
+    seconds: float
+    loss: float
+    metrics: dict[str, float]
+
+
 class Manifest(Sealed, frozen=True, kw_only=True):
     """What a release is.
 
     Attributes:
         metrics: by method, then by metric, on the validation window before the cut-off.
+        curves: the course of each fit, by what was fitted.
     """
 
     data: str
@@ -83,6 +106,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     history_length: int
     recipe: dict[str, Any]
     metrics: dict[str, dict[str, float]]
+    curves: dict[str, list[Epochs]]
     libraries: dict[str, str]
 
 

@@ -4,6 +4,7 @@ A history is one array of records, oldest first, so that a snapshot of all of th
 past is a slice of it, and a new event is one insertion. Letters: C customers, E events, A attributes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.arrays import Ragged, load_arrays, save_arrays
+from embeddings.errors import InvalidInput
 from embeddings.tables import EVENT_TYPES
 from embeddings.vocabulary import Vocabulary
 
@@ -143,6 +145,24 @@ class Histories:
         if row is not None:
             return self[row]
         return History(np.zeros(0, EVENT), np.zeros(len(self.attribute_names), np.int32), ())
+
+    def described(self, history: History, attributes: Mapping[str, str]) -> History:
+        """A history of a customer who has these attributes, and those not named as before.
+
+        A value that no listed customer has is an unknown one.
+
+        Raises:
+            InvalidInput: there is no such attribute.
+        """
+        codes_A = history.attributes_A.copy()
+        for name, value in attributes.items():
+            if name not in self.attribute_names:
+                known = f"one of {', '.join(self.attribute_names)}" if self.attribute_names else "none"
+                raise InvalidInput(f"attributes.{name}", f"expected {known}: the customers have no other attributes")
+            place = self.attribute_names.index(name)
+            labels = self.attribute_labels[place]
+            codes_A[place] = labels.index(value) + 1 if value in labels else 0
+        return replace(history, attributes_A=codes_A)
 
     def before(self, moment: int) -> Self:
         """The same customers with only what happened before a moment, in seconds since 1970 UTC."""

@@ -20,6 +20,7 @@ from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask, Offered
 from serving.slot import BundleSlot, Model
 from serving.state.live import Known
+from serving.strangers import Strangers
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -27,6 +28,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         customer_id: absent for somebody anonymous.
+        attributes: what the customer is, by the names that customers' attributes have; a value that no customer had
+            before the data cut-off is an unknown one, and an attribute not given stays as it is known.
         placement: the name of the slot to be filled; a label as long as no placements are declared.
         kinds: what to recommend.
         exclude: ids of products or offers not to show; unknown ones are of no effect.
@@ -37,6 +40,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     context: Context
     customer_id: Identifier | None = None
+    attributes: Annotated[dict[Identifier, Identifier], Meta(max_length=100)] = {}
     placement: Identifier | None = None
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
@@ -94,18 +98,23 @@ class Engine:
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
+        self._strangers = Strangers()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
         """One recommendation.
 
         Raises:
-            InvalidInput: the context names a channel or location that the catalogue does not know.
+            InvalidInput: the context names a channel or location that the catalogue does not know, or an attribute is
+                given that no customer has.
         """
         model = self._slot.current
         context, eligibility = request.context, model.eligibility
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
         situation = Situation(channel, place.nearest, self._clock.moment(context.at))
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
+        history = model.live.nobody if known is None else known.history
+        if request.attributes:
+            history = model.live.described(history, request.attributes)
 
         products = allowed = offers = None
         degraded = known is not None and known.degraded
@@ -119,24 +128,26 @@ class Engine:
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
-        history = None if known is None else known.history
-        if history is not None and history.latest.shape[1]:
-            ranked = await self._batcher.submit(
-                Ask(
-                    model,
-                    history,
-                    situation,
-                    products,
-                    offers,
-                    request.limit,
-                    excluded,
-                    place,
-                    request.explain,
-                    None if products is allowed else allowed,
-                    request.novel,
-                    request.among is not None,
-                )
+        acted = bool(history.latest.shape[1])
+        if acted or model.ranker is not None:
+            ask = Ask(
+                model,
+                history,
+                situation,
+                products,
+                offers,
+                request.limit,
+                excluded,
+                place,
+                request.explain,
+                None if products is allowed else allowed,
+                request.novel,
+                request.among is not None,
             )
+            if history is model.live.nobody:
+                ranked = await self._strangers.of(ask, self._batcher.submit)
+            else:
+                ranked = await self._batcher.submit(ask)
         else:
             eligible = None if offers is None else offers.eligible
             ranked = rank_popular(model, place, products, eligible, request.limit, excluded)
@@ -144,7 +155,7 @@ class Engine:
             recommendation_id=uuid4().hex,
             model_version=model.version,
             items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
-            personalised=any(one.source != "popular" for one in ranked),
+            personalised=acted and any(one.source != "popular" for one in ranked),
             fallback=False,
             degraded=degraded or model.bundle.degraded is not None,
         )

@@ -17,8 +17,8 @@ class Reason(Struct, frozen=True):
     """Why an item is shown.
 
     Attributes:
-        code: stable, for programs: bought_before, due_now, goes_with_basket, bought_by_alike, near_taste, named,
-            covers_bought, popular_here, popular, valid_until.
+        code: stable, for programs: bought_before, due_now, goes_with_basket, bought_by_alike, near_taste, fits_context,
+            named, covers_bought, popular_here, popular, valid_until.
         text: one English sentence, for people.
     """
 
@@ -27,6 +27,7 @@ class Reason(Struct, frozen=True):
 
 
 _NEAR_TASTE = [Reason("near_taste", "Close to what this customer has bought and looked at lately.")]
+_FITS_CONTEXT = [Reason("fits_context", "Likely at such a place and time.")]
 _GOES_WITH_BASKET = [Reason("goes_with_basket", "Often bought together with what is in the basket now.")]
 _BOUGHT_BY_ALIKE = [Reason("bought_by_alike", "Bought by customers who buy much the same.")]
 _DUE_NOW = Reason("due_now", "About time again, at the usual pace.")
@@ -38,19 +39,21 @@ _NAMED = [Reason("named", "The likeliest of those asked about.")]
 _BY_SOURCE = {"named": _NAMED, "together": _GOES_WITH_BASKET, "alike": _BOUGHT_BY_ALIKE, "towers": _NEAR_TASTE}
 
 
-def reasons(ranked: Sequence[Ranked], model: Model, history: History | None, place: Place) -> list[list[Reason]]:
+def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Place) -> list[list[Reason]]:
     """The reasons for each ranked item, the weightiest first."""
     times = _times_bought(ranked, history)
     given: list[list[Reason]] = []
     for one, bought in zip(ranked, times, strict=True):
         if one.kind == "offer" and one.source != "popular":
-            why = [] if history is None else [_covers(one, model, history)]
+            why = [_covers(one, model, history)]
         elif one.source == "due_now":
             why = [_DUE_NOW, *_bought(bought)]
         elif one.source == "buy_again":
             why = _bought(bought)
         elif one.source in ("popular", "trending"):
             why = _POPULAR_HERE if place.rows else _POPULAR
+        elif one.source == "towers" and not history.latest.shape[1]:
+            why = _FITS_CONTEXT
         else:
             why = _BY_SOURCE[one.source]
         if one.kind == "offer":
@@ -60,9 +63,9 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History | None, pla
     return given
 
 
-def _times_bought(ranked: Sequence[Ranked], history: History | None) -> list[int]:
+def _times_bought(ranked: Sequence[Ranked], history: History) -> list[int]:
     """How often each row was bought, as a product; of no meaning for one that never was."""
-    if history is None or not len(history.purchases.rows_R):
+    if not len(history.purchases.rows_R):
         return [0] * len(ranked)
     bought = history.purchases
     places = bought.rows_R.searchsorted([one.row for one in ranked])

@@ -50,7 +50,7 @@ class Ranked(NamedTuple):
 
 
 def rank_personal(asks: Sequence[Ask]) -> list[list[Ranked]]:
-    """The best products and offers for customers with a history, request by request.
+    """The best products and offers, request by request; for somebody without a history those offers that are popular.
 
     Requests of one batch may have pinned different models while one is being swapped, or want more candidates.
     """
@@ -82,15 +82,19 @@ def rank_popular(
             for row, share in zip(ranking.rows_K[:most].tolist(), ranking.shares_K[:most].tolist(), strict=True)
         ]
     if offers is not None:
-        catalog = model.bundle.catalog
-        covered = np.unique(np.concatenate([_NONE, *(catalog.offers.products[row] for row in offers.rows_N.tolist())]))
-        shares_O = _through_products(popular(catalog, covered, place), offers.rows_N, model)
-        order_O = np.argsort(-shares_O, kind="stable")
-        ranked += [
-            Ranked("offer", row, share, "popular")
-            for row, share in zip(offers.rows_N[order_O].tolist(), shares_O[order_O].tolist(), strict=True)
-        ]
+        ranked += _popular_offers(model, place, offers)
     return _best(ranked, limit, excluded)
+
+
+def _popular_offers(model: Model, place: Place, offers: EligibleSet) -> list[Ranked]:
+    catalog = model.bundle.catalog
+    covered = np.unique(np.concatenate([_NONE, *(catalog.offers.products[row] for row in offers.rows_N.tolist())]))
+    shares_O = _through_products(popular(catalog, covered, place), offers.rows_N, model)
+    order_O = np.argsort(-shares_O, kind="stable")
+    return [
+        Ranked("offer", row, share, "popular")
+        for row, share in zip(offers.rows_N[order_O].tolist(), shares_O[order_O].tolist(), strict=True)
+    ]
 
 
 def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
@@ -99,8 +103,10 @@ def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
     if retrieved.products is not None:
         ranked = _rank_products(asks, retrieved.customers_BD, retrieved.products)
     for request, ask in enumerate(asks):
-        if ask.offers is not None:
+        if ask.offers is not None and ask.history.latest.shape[1]:
             ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
+        elif ask.offers is not None:  # the ranker of offers has learnt from customers with a history alone
+            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible)
     return [_best(rows, ask.limit, ask.excluded) for rows, ask in zip(ranked, asks, strict=True)]
 
 

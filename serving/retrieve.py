@@ -30,7 +30,7 @@ class Offered(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """One request of a customer with a history.
+    """One request to be ranked.
 
     Attributes:
         products, offers: what may be shown; None where that kind was not asked for.

@@ -120,7 +120,11 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """All batches of a run, each a function of (seed, epoch, step) alone, so that a run resumes where it was killed."""
+    """All batches of a run, each a function of (seed, epoch, step) alone, so that a run resumes where it was killed.
+
+    Attributes:
+        targets: how many an epoch has.
+    """
 
     def __init__(self, histories: Histories, products: int, length: int, config: FitConfig, seed: int) -> None:
         self._histories = histories
@@ -133,6 +137,7 @@ class Batches:
         chances = np.repeat(np.minimum(1, config.targets_a_basket / np.maximum(sizes_S, 1)), sizes_S)
         targets_N = np.bincount(self._baskets.products.values, chances, products)
         self._seen = np.flatnonzero(targets_N > 0)
+        self.targets = int(np.minimum(sizes_S, config.targets_a_basket).sum())
         in_batch_N = -np.expm1(-targets_N / max(len(self._baskets), 1) * config.baskets_a_batch)
         uniform = -np.expm1(-config.uniform_negatives / max(len(self._seen), 1))
         self._log_inclusion_N = np.log(np.maximum(in_batch_N + (1 - in_batch_N) * uniform, 1e-12)).astype(np.float32)

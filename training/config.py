@@ -71,6 +71,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     novel_share: Share = 1.0
     new_share: Share = 0.2
     candidates_of_new: Count = 200
+    newcomer_share: Share = 0.4
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (64, 32)
     epochs: Count = 4
     questions_a_batch: Count = 64
@@ -85,6 +86,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
+    department_attribute: str = "department"
     assortment: AssortmentConfig = AssortmentConfig()
     towers: TowersConfig = TowersConfig()
     als: AlsConfig = AlsConfig()

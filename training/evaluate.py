@@ -56,17 +56,12 @@ def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als:
         als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
     """
-    rankings: dict[str, list[NDArray[np.int64]]] = {
-        name: [] for name in ("popular", "personal_top_frequency", "als", "towers")
-    }
+    rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     catalog = fitted.catalog
-    index = PlannedIndex(fitted.vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
     for start in range(0, len(questions), _AT_ONCE):
         some = questions[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
-        customers_BD = customer_vectors(some, fitted.towers, fitted.vectors_ND, length)
-        rankings["towers"] += list(index.search(customers_BD, K, sets).rows_BK)
         factors_BD = als.customers_CD[[one.customer for one in some]]
         rankings["als"] += list(als_index.search(factors_BD, K, sets).rows_BK)
         common = [most_popular(popular(catalog, one.eligible.rows_N, one.place), K).rows_R for one in some]
@@ -75,19 +70,28 @@ def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als:
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
     metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()}
-    known = [one for one in questions if one.past.latest.shape[1]]
-    candidates = examples(known, *fitted, length)
+    candidates = examples(questions, *fitted, length)
     scores_M = probabilities(ranker, candidates.facts_MF)
-    ranked = iter(
+    served = [
         candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]
         for begin, end in candidates.spans()
-    )
-    served = [
-        next(ranked) if one.past.latest.shape[1] else rest
-        for one, rest in zip(questions, rankings["popular"], strict=True)
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
+    metrics["towers"] = measure_towers(questions, fitted.towers, fitted.vectors_ND, length)
     return metrics | {"served": _measure(served, questions) | {"calibration_error": error}}
+
+
+def measure_towers(
+    questions: Sequence[Question], towers: Towers, vectors_ND: NDArray[np.float32], length: int
+) -> dict[str, float]:
+    """How well what is nearest to the customers' vectors answers the questions; the arguments are ``evaluate``'s."""
+    index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
+    rankings: list[NDArray[np.int64]] = []
+    for start in range(0, len(questions), _AT_ONCE):
+        some = questions[start : start + _AT_ONCE]
+        customers_BD = customer_vectors(some, towers, vectors_ND, length)
+        rankings += list(index.search(customers_BD, K, [one.eligible for one in some]).rows_BK)
+    return _measure(rankings, questions)
 
 
 def _frequency(past: History, eligible: EligibleSet) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.facts import FACTS, FactsReader
-from embeddings.history import EVENT, EVENT_CODES
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.index.planned import PlannedIndex
 from embeddings.popularity import LONGEST, most_popular, popular
 from embeddings.profile import SESSION_SECONDS, profile_of
@@ -28,6 +28,11 @@ _AT_ONCE = 256
 _CACHE_BYTES = 2**28
 _LOOKED, _OTHERS = 0.1, 4
 """How much of what is about to be bought was looked at before, and how many other products for each of it."""
+
+_FIRST = (0, 0, 1, 2, 3, 5)
+"""How many products of the basket a newcomer has bought already when the question is asked, each as often."""
+_FIRST_SECONDS = 60
+"""How long before the question."""
 
 _CART, _VIEW = EVENT_CODES["add_to_cart"], EVENT_CODES["view"]
 
@@ -186,19 +191,44 @@ def for_new(
     return asked
 
 
+def as_newcomers(questions: Sequence[Question], random: np.random.Generator) -> list[Question]:
+    """The questions, asked as if nobody had known the customer before this visit.
+
+    A few random products of the basket have been bought already, or none, and are asked for no more. Half of the
+    customers are described by their attributes; nobody belongs to an audience.
+    """
+    return [_as_newcomer(one, random) for one in questions]
+
+
+def _as_newcomer(question: Question, random: np.random.Generator) -> Question:
+    count = min(int(random.choice(_FIRST)), len(question.bought) - 1)
+    first = random.permutation(sorted(question.bought))[:count]
+    events = _events(question, first, np.full(count, PURCHASE), np.full(count, _FIRST_SECONDS))
+    attributes_A = question.past.attributes_A * (random.random() < 0.5)
+    return question._replace(past=History(events, attributes_A, ()), bought=question.bought.difference(first.tolist()))
+
+
 def _within_visit(question: Question, random: np.random.Generator) -> Question:
     bought = random.permutation(sorted(question.bought))
     half = len(bought) // 2
     cart, rest = bought[:half], bought[half:]
     looked = rest[random.random(len(rest)) < _LOOKED]
     others = random.choice(question.eligible.rows_N, min(_OTHERS * len(looked), len(question.eligible.rows_N)))
-    session = np.zeros(len(cart) + len(looked) + len(others), EVENT)
-    session["product"] = np.concatenate([cart, looked, others])
-    session["type"] = np.repeat([_CART, _VIEW], [len(cart), len(looked) + len(others)])
-    session["at"] = question.situation.moment - random.integers(1, SESSION_SECONDS // 4, len(session))
-    session["offer"], session["quantity"], session["value"] = -1, 1, np.nan
-    session["location"], session["channel"] = question.situation.location, question.situation.channel
+    products = np.concatenate([cart, looked, others])
+    types = np.repeat([_CART, _VIEW], [len(cart), len(looked) + len(others)])
+    session = _events(question, products, types, random.integers(1, SESSION_SECONDS // 4, len(products)))
     return question._replace(past=question.past.append(session), bought=frozenset(rest.tolist()))
+
+
+def _events(
+    question: Question, products_E: NDArray[np.integer], types_E: NDArray[np.integer], ago_E: NDArray[np.integer]
+) -> Events:
+    """Events of the visit that the question is asked in, so many seconds before it."""
+    events = np.zeros(len(products_E), EVENT)
+    events["product"], events["type"], events["at"] = products_E, types_E, question.situation.moment - ago_E
+    events["offer"], events["quantity"], events["value"] = -1, 1, np.nan
+    events["location"], events["channel"] = question.situation.location, question.situation.channel
+    return events
 
 
 def _popular(

@@ -22,16 +22,19 @@ from torch import nn
 from embeddings.bundle import (
     BUNDLE,
     CATALOG,
+    CURVES,
     CUSTOMER_ENCODER,
     FLAT_INDEX,
     HISTORIES,
     IVF_INDEX,
     OFFER_RANKER,
     PRODUCT_ENCODER,
+    PRODUCT_MAP,
     PRODUCT_VECTORS,
     RANKER,
     STATISTICS,
     UNIT_VECTORS,
+    Epochs,
     FileEntry,
     HistoriesManifest,
     Manifest,
@@ -53,6 +56,7 @@ from training.config import Recipe
 from training.evaluate import Metrics
 from training.fit import ProductFeatures, Towers, customer_tensors
 from training.offers import OfferRanker
+from training.pictures import draw_curves, draw_map
 from training.ranker import Ranker
 
 PARITY = 1e-4
@@ -72,6 +76,7 @@ class Release(NamedTuple):
     Attributes:
         catalog, statistics, histories: as of the data cut-off.
         metrics: on the validation window.
+        curves: the course of each fit, by what was fitted.
     """
 
     towers: Towers
@@ -81,6 +86,7 @@ class Release(NamedTuple):
     statistics: Statistics
     histories: Histories
     metrics: Metrics
+    curves: Mapping[str, list[Epochs]]
 
 
 def export(
@@ -108,7 +114,12 @@ def export(
     (bundle / CATALOG).mkdir()
     catalog.save(bundle / CATALOG)
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    write_vectors(bundle, vectors_ND, vectors_ND / np.maximum(lengths_N1, 1e-12))
+    units_ND = vectors_ND / np.maximum(lengths_N1, 1e-12)
+    write_vectors(bundle, vectors_ND, units_ND)
+    draw_curves(bundle / CURVES, release.curves)
+    category, department = recipe.ranker.category_attribute, recipe.department_attribute
+    if {category, department} <= set(catalog.products.attributes.names):
+        draw_map(bundle / PRODUCT_MAP, units_ND, catalog.products, category, department)
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)
@@ -133,6 +144,7 @@ def export(
         history_length=recipe.towers.history_length,
         recipe=msgspec.json.decode(msgspec.json.encode(recipe)),  # as it will be read: no tuples
         metrics={method: dict(values) for method, values in release.metrics.items()},
+        curves=dict(release.curves),
         libraries={name: library_version(name) for name in _LIBRARIES} | {"faiss": faiss.__version__},
         files=files,
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,13 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from embeddings.bundle import FORMAT_VERSION
 from embeddings.catalog import Catalog
 from embeddings.features import TowerInput
 from embeddings.history import PURCHASE, Histories
 from training.batches import DROPOUT, Batch, Batches
 from training.config import Recipe
+from training.curve import Curve
 from training.loop import loss_progress, resume, save, schedule
 from training.losses import sampled_softmax
 from training.towers import CustomerTower, ProductTower
@@ -135,8 +138,9 @@ def fit(
     recipe: Recipe,
     device: torch.device,
     checkpoints: Path,
-) -> Towers:
-    """Fit both towers on every basket of some histories.
+    measure: Callable[[Towers], Mapping[str, float]] | None = None,
+) -> tuple[Towers, Curve]:
+    """Fit both towers on every basket of some histories; returns them with the course of the fit.
 
     On the CPU the result depends on the arguments alone, also when the run was killed and continued from its
     checkpoint.
@@ -148,6 +152,7 @@ def fit(
         recipe: the settings.
         device: where to compute.
         checkpoints: a folder for this very run's checkpoint; a checkpoint in it is continued.
+        measure: measures the towers on what is held out, after every epoch; what it finds changes nothing.
     """
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(device.type == "cpu")
@@ -165,10 +170,11 @@ def fit(
     total = config.epochs * batches.steps
     about = resume(checkpoints, towers, optimiser)
     done = 0 if about is None else int(about["done"])
+    curve = Curve(batches.targets, None if about is None else about["curve"])
     saved = time.monotonic()
     with loss_progress() as progress:
         task = progress.add_task("towers", total=total, completed=done, loss="")
-        for epoch in range(done // batches.steps, config.epochs):
+        for epoch in range(len(curve.points), config.epochs):
             for batch in batches.epoch(epoch, first=done - epoch * batches.steps):
                 for group in optimiser.param_groups:
                     group["lr"] = config.learning_rate * schedule(done / total)
@@ -178,21 +184,26 @@ def fit(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
+                curve.step(loss)
                 done += 1
                 if done % 10 == 0:
                     progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
                 if time.monotonic() - saved >= config.checkpoint_seconds:
-                    save(checkpoints, towers, optimiser, {"done": str(done)})
+                    with curve.aside():
+                        save(checkpoints, towers, optimiser, {"done": str(done), "curve": curve.tell()})
                     saved = time.monotonic()
+            with curve.aside():
+                metrics = {} if measure is None else measure(towers)
+            curve.close(metrics)
         progress.update(task, completed=done)
-    return towers.eval()
+    return towers.eval(), curve
 
 
 def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch.device) -> str:
     """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
     products = catalog.products
     sizes = (past.attribute_sizes, products.attributes.sizes, len(products.ids), len(catalog.locations.ids))
-    digest = hashlib.sha256(msgspec.json.encode((recipe, sizes, device.type)))
+    digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, recipe, sizes, device.type)))
     for array in (
         past.events,
         past.offsets,

@@ -3,13 +3,17 @@
 Letters: Q questions, M candidates, B questions of a batch, X inputs of the network.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
+from embeddings.metrics import ndcg_at
 from training.config import RankerConfig
+from training.curve import Curve
 from training.examples import Examples
 from training.losses import listwise_softmax
 from training.ranker import Ranker
@@ -20,13 +24,29 @@ _HELD_OUT = 0.1
 _LEAST_SPREAD = 1e-3
 _AT_ONCE = 2**16
 _BINS = 15
+_K = 10
 
 
-def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> Ranker:
-    """Fit on what was taken; a function of its arguments alone.
+class Batch(NamedTuple):
+    """Candidates of some lists.
+
+    Attributes:
+        facts: (M, F).
+        taken: (M), 1 where it was taken, else 0.
+        owners: (M), the list that each is of, ascending.
+    """
+
+    facts: Tensor
+    taken: Tensor
+    owners: Tensor
+
+
+def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> tuple[Ranker, Curve]:
+    """Fit on what was taken, a function of its arguments alone; returns the ranker with the course of the fit.
 
     The loss is the softmax over each list of candidates (what orders them) plus a tenth of the binary cross-entropy
-    of each candidate (what makes the scores comparable between lists).
+    of each candidate (what makes the scores comparable between lists). After every epoch it is measured how well the
+    lists that are kept back for calibration are ordered.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -38,24 +58,33 @@ def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> Ranker:
     some_taken_Q = np.array([examples.taken_M[begin:end].any() for begin, end in examples.spans()])
     learnt = learnt[some_taken_Q[learnt]]  # a list without anything taken orders nothing
     optimiser = torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.epochs * -(-len(learnt) // config.questions_a_batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=max(steps, 2))
+    steps = -(-len(learnt) // config.questions_a_batch)
+    total_steps = max(config.epochs * steps, 2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=total_steps)
+    kept_back = _batch(examples, held_out)
+    curve = Curve(len(learnt))
     batches = [
         shuffled[start : start + config.questions_a_batch]
         for shuffled in (random.permutation(learnt) for _ in range(config.epochs))
         for start in range(0, len(shuffled), config.questions_a_batch)
     ]
-    for batch in track(batches, "ranker"):
+    for done, batch in enumerate(track(batches, "ranker"), start=1):
         facts, taken, owners = _batch(examples, batch)
         logits = ranker.logits(facts)
         ordering = listwise_softmax(logits, taken, owners, len(batch))
         each = nn.functional.binary_cross_entropy_with_logits(logits, taken, reduction="sum") / len(batch)
         optimiser.zero_grad(set_to_none=True)
-        (ordering + 0.1 * each).backward()
+        loss = ordering + 0.1 * each
+        loss.backward()
         optimiser.step()
         schedule.step()
-    _calibrate(ranker, examples, held_out)
-    return ranker.eval()
+        curve.step(loss)
+        if done % steps == 0:
+            with curve.aside():
+                metrics = _measure(ranker, kept_back)
+            curve.close(metrics)
+    _calibrate(ranker, kept_back)
+    return ranker.eval(), curve
 
 
 def probabilities(ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,19 +114,31 @@ def _standardise(ranker: Ranker, examples: Examples) -> None:
         ranker.spread.copy_(torch.where(spread > _LEAST_SPREAD, 1 / (spread + 1e-3), 0.0))
 
 
-def _calibrate(ranker: Ranker, examples: Examples, held_out: NDArray[np.int64]) -> None:
+def _measure(ranker: Ranker, kept_back: Batch) -> dict[str, float]:
+    """Mean NDCG of the first ten of some lists, those without anything taken left out; empty if none remain."""
+    with torch.inference_mode():
+        logits_M = ranker.logits(kept_back.facts).numpy()
+    ends = np.cumsum(np.bincount(kept_back.owners.numpy()))[:-1]
+    found: list[float] = []
+    for logits_K, taken_K in zip(np.split(logits_M, ends), np.split(kept_back.taken.numpy(), ends), strict=True):
+        if taken_K.any():
+            ranking = np.argsort(-logits_K, kind="stable")[:_K].tolist()
+            found.append(ndcg_at(ranking, np.flatnonzero(taken_K).tolist(), _K))
+    return {f"ndcg@{_K}": round(float(np.mean(found)), 4)} if found else {}
+
+
+def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
     """Platt scaling (1999): the slope and shift of the log-odds that fit lists which were not learnt from."""
-    if not len(held_out):
+    if not len(kept_back.taken):
         return
-    facts, taken, _ = _batch(examples, held_out)
     with torch.no_grad():
-        logits = ranker.logits(facts)
+        logits = ranker.logits(kept_back.facts)
     scale = torch.tensor([1.0, 0.0], requires_grad=True)
     optimiser = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(logits * scale[0] + scale[1], taken)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits * scale[0] + scale[1], kept_back.taken)
         loss.backward()
         return loss
 
@@ -107,13 +148,12 @@ def _calibrate(ranker: Ranker, examples: Examples, held_out: NDArray[np.int64]) 
         ranker.calibration.copy_(found)
 
 
-def _batch(examples: Examples, questions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-    """Facts, what was taken, and whose candidate each is."""
+def _batch(examples: Examples, questions: NDArray[np.int64]) -> Batch:
     begins, ends = examples.offsets_Q[questions].tolist(), examples.offsets_Q[questions + 1].tolist()
     chosen = list(zip(begins, ends, strict=True))
-    rows = np.concatenate([np.arange(begin, end) for begin, end in chosen])
+    rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(begin, end) for begin, end in chosen)])
     owners = np.repeat(np.arange(len(chosen)), [end - begin for begin, end in chosen])
-    return (
+    return Batch(
         torch.from_numpy(examples.facts_MF[rows]),
         torch.from_numpy(examples.taken_M[rows]),
         torch.from_numpy(owners),

@@ -76,7 +76,7 @@ def run(
 
     stages = Stages(master, recipe, chosen, store / "runs")
     ranker = stages.ranker(past, window)
-    als, fitted = stages.towers(past, window)
+    als, fitted = stages.towers(past, window, inside)
     # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
     offers = stages.offers(histories, moment, fitted, ranker)
     metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
@@ -92,12 +92,13 @@ def run(
         promotions=still_promoted(catalog.promotions, moment),
     )
     statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
+    curves = {name: curve.points for name, curve in stages.curves.items()}
     bundles = BundleStore(store)
     with bundles.lock():
         staged = bundles.stage()
         manifest = export(
             staged,
-            Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics),
+            Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics, curves),
             recipe,
             until=until,
             data=dataset.name,

@@ -1,7 +1,7 @@
 """The two fits of a run: towers on everything before a moment, and a ranker on the weeks that lead up to it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,10 @@ from embeddings.history import Histories
 from training.batches import Baskets
 from training.catalogue import observe
 from training.config import Recipe
-from training.evaluate import Fitted
-from training.examples import Examples, examples, for_new, for_novel, with_sessions
-from training.fit import Factors, fingerprint, fit, fit_als, product_vectors
+from training.curve import Curve
+from training.evaluate import Fitted, measure_towers
+from training.examples import Examples, as_newcomers, examples, for_new, for_novel, with_sessions
+from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
 from training.offers import OfferRanker, Redemption, fit_offers, offer_examples, redemptions
 from training.questions import Question, ask
@@ -38,6 +39,7 @@ class Stages:
         master: the catalogue without anything observed.
         runs: where checkpoints lie.
         checkpoints: the folders of this run's, of no use once it is published.
+        curves: the course of the latest fit of each kind.
     """
 
     master: Catalog
@@ -45,21 +47,31 @@ class Stages:
     device: torch.device
     runs: Path
     checkpoints: list[Path] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
 
-    def towers(self, past: Histories, moment: int) -> tuple[Factors, Fitted]:
+    def towers(self, past: Histories, moment: int, later: Baskets | None = None) -> tuple[Factors, Fitted]:
         """Fit ALS and, started from it, the towers; count everything they are used with, as of the moment.
 
         Args:
             past: what they may see; it ends before the moment.
             moment: seconds since 1970 UTC.
+            later: baskets that came later, where the towers are to be measured on them after every epoch.
         """
-        recipe = self.recipe
+        recipe, length = self.recipe, self.recipe.towers.history_length
         catalog = observe(self.master, past.events, moment, recipe.assortment)
+        asked = [] if later is None else ask(past, later, catalog)
+
+        def measure(towers: Towers) -> Mapping[str, float]:
+            vectors_ND = product_vectors(towers, catalog, self.device)
+            return measure_towers(asked, towers, vectors_ND, length)
+
         als = fit_als(past, len(catalog.products.ids), recipe)
         nearby = find_nearby(past, catalog, als.products_ND, recipe.als.regularisation, recipe.ranker)
         checkpoints = self.runs / fingerprint(recipe, past, catalog, self.device)
         self.checkpoints.append(checkpoints)
-        towers = fit(catalog, past, als.products_ND, recipe, self.device, checkpoints)
+        towers, self.curves["towers"] = fit(
+            catalog, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
+        )
         vectors_ND = product_vectors(towers, catalog, self.device)
         statistics = count(past, catalog, moment, nearby, recipe.ranker)
         return als, Fitted(catalog, statistics, towers, vectors_ND)
@@ -85,7 +97,8 @@ class Stages:
         nearby = Nearby.of(fitted.statistics)
         baskets = Baskets.of(past)
         parts = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
-        return fit_ranker(Examples.joined(parts), config, self.recipe.seed)
+        ranker, self.curves["ranker"] = fit_ranker(Examples.joined(parts), config, self.recipe.seed)
+        return ranker
 
     def offers(self, past: Histories, moment: int, fitted: Fitted, ranker: Ranker) -> OfferRanker:
         """Fit a ranker of offers on every redemption before the moment, with figures a week old at most.
@@ -124,13 +137,14 @@ class Stages:
         bought = inside.by_customer()
         novel = for_novel(_some(asked, config.novel_share, random), catalog, bought)
         new = for_new(_some(asked, config.new_share, random), catalog, bought, config.candidates_of_new, random)
-        asked = [*with_sessions(asked, config.session_share, random), *novel, *new]
-        known = [one for one in asked if one.past.latest.shape[1]]
+        visits = with_sessions(asked, config.session_share, random)
+        newcomers = as_newcomers(_some(asked, config.newcomer_share, random), random)
+        asked = [*visits, *novel, *new, *newcomers]
         statistics = count(before, catalog, begin, nearby, config)
         seen = fitted._replace(catalog=catalog, statistics=statistics)
         day = datetime.fromtimestamp(begin, UTC).date()
-        _log.info("the ranker learns from %d baskets in the window that begins %s", len(known), day)
-        return examples(known, *seen, recipe.towers.history_length)
+        _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)
+        return examples(asked, *seen, recipe.towers.history_length)
 
 
 def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:

@@ -126,6 +126,12 @@ def last_transactions() -> pl.DataFrame:
     )
 
 
+def household_attributes() -> dict[str, dict[str, str]]:
+    """What is known of some households, by attribute; what is not known is left out."""
+    rows = _scan("demographics").select(pl.all().cast(pl.String)).collect().iter_rows(named=True)
+    return {row.pop("household_id"): {name: value for name, value in row.items() if value is not None} for row in rows}
+
+
 def read_coupons() -> Coupons:
     """The coupons, who gets them when, and who used them."""
     offer = pl.format("{}-{}", "campaign_id", "coupon_upc").alias("offer")

@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     Attributes:
         households: of every question.
         scores: by method.
-        ours: the method that is held against the best of all others.
+        ours: the method that is held against the best of all others; None where they answer different questions.
         comparisons: others that the task is about.
         left_out: by method, why it was not measured.
         facts: whatever else there is to say, by name.
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
     households: Sequence[str]
     scores: Mapping[str, Scores]
-    ours: str
+    ours: str | None
     comparisons: Sequence[Comparison]
     left_out: Mapping[str, str]
     facts: Mapping[str, int]
@@ -114,6 +114,8 @@ def judge(rankings: Sequence[Sequence[str]], truths: Sequence[Collection[str]], 
 
 def _to_best(outcome: Outcome) -> list[Comparison]:
     """Ours against whichever other method is best, metric by metric."""
+    if outcome.ours is None:
+        return []
     others = [method for method in outcome.scores if method != outcome.ours]
     return [
         Comparison("difference", outcome.ours, max(others, key=lambda other: _mean(outcome, other, metric)), metric)

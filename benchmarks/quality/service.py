@@ -10,6 +10,7 @@ import msgspec
 
 from benchmarks.release import own_state
 from benchmarks.server import serve
+from embeddings.store import BundleStore
 
 EVENTS_AT_ONCE = 1_000
 _PATIENCE_SECONDS = 60
@@ -44,14 +45,19 @@ class _Received(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """A running service that has heard of no events yet."""
+    """A running service that has heard of no events yet.
 
-    def __init__(self, connection: HTTPConnection) -> None:
+    Attributes:
+        bundle: of the release that it serves.
+    """
+
+    def __init__(self, connection: HTTPConnection, bundle: Path) -> None:
+        self.bundle = bundle
         self._connection = connection
 
     def recommend(
         self,
-        household: str,
+        household: str | None,
         channel: str,
         location: str,
         at: datetime,
@@ -62,7 +68,7 @@ class Service:
         """The ids recommended, the best first.
 
         Args:
-            household: who asks.
+            household: who asks; None for nobody in particular.
             channel: where.
             location: the store.
             at: when.
@@ -103,6 +109,6 @@ def fresh_service(store: Path, version: str) -> Generator[Service]:
     with own_state(store, version) as own, serve(own, "--clock", "replay") as served:
         connection = HTTPConnection("127.0.0.1", served.port, timeout=_PATIENCE_SECONDS)
         try:
-            yield Service(connection)
+            yield Service(connection, BundleStore(store).bundle(version))
         finally:
             connection.close()

@@ -1,7 +1,7 @@
 """Every customer's history as of this moment: the snapshot, and what has happened since."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +44,9 @@ class LiveHistories:
 
     Events that another worker accepted are never applied here. They are counted in ``store.changes`` before they are
     acknowledged, and a history that was read at another count is read again.
+
+    Attributes:
+        nobody: the history of somebody anonymous.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class LiveHistories:
         store: EventStore,
         limit: int,
     ) -> None:
+        self.nobody = snapshot.of(None)
         self._snapshot = snapshot
         self._manifest = manifest
         self._catalog = catalog
@@ -88,6 +92,10 @@ class LiveHistories:
         if customer_id not in self._store.writing:
             self._keep(customer_id, Kept(history, others))
         return Known(history, degraded=False)
+
+    def described(self, history: History, attributes: Mapping[str, str]) -> History:
+        """A history with attributes that a request gives; InvalidInput names one that no customer has."""
+        return self._snapshot.described(history, attributes)
 
     def apply(self, events: Iterable[Event]) -> None:
         """Add stored events to the histories in memory; others will be read from the store when asked for."""

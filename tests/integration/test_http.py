@@ -74,8 +74,8 @@ def test_explain_adds_what_the_ranker_read_and_how_was_searched(reader: Server, 
     for item in explained["items"]:
         parts = item["explanation"]
         assert set(parts) == {"plan", "facts"}
-        assert tuple(parts["facts"]) == (() if item["source"] == "popular" else FACTS)
-        assert (parts["plan"] is None) == (item["source"] == "popular")
+        assert tuple(parts["facts"]) == FACTS
+        assert parts["plan"] is not None
 
 
 # The known answer
@@ -169,18 +169,32 @@ def test_a_point_means_all_locations_within_its_radius(
 
 @pytest.mark.parametrize("who", ["nobody-yet", None])
 @pytest.mark.parametrize("location", ["north", "south"])
-def test_whoever_is_unknown_gets_what_is_popular_there(reader: Server, who: str | None, location: str):
+def test_whoever_is_unknown_is_ranked_by_the_context_alone(reader: Server, who: str | None, location: str):
     answer = reader.recommend(who, "store", location)
     assert not answer["personalised"]
-    assert {item["source"] for item in answer["items"]} == {"popular"}
-    assert {item["reasons"][0]["code"] for item in answer["items"]} == {"popular_here"}
-    sold = [
-        one["product_id"]
-        for one in world()["events"]
-        if one["location"] == location and UNTIL - 4 * WEEK <= one["at"] < UNTIL
-    ]
-    average = len(sold) / len(assortment(location))
-    assert min(map(sold.count, ids(answer))) > average
+    assert {item["source"] for item in answer["items"]} <= {"towers", "trending", "popular"}
+    assert {item["reasons"][0]["code"] for item in answer["items"]} <= {"fits_context", "popular_here"}
+    assert len(ids(answer)) == 10
+    assert set(ids(answer)) <= set(assortment(location))
+
+
+@pytest.mark.parametrize("who", ["nobody-yet", None])
+def test_somebody_unknown_may_be_described(reader: Server, who: str | None):
+    plain = reader.recommend(who, "web")
+    assert ids(reader.recommend(who, "web", attributes={})) == ids(plain)
+    described = {taste: ids(reader.recommend(who, "web", attributes={"segment": f"s{taste}"})) for taste in range(4)}
+    assert len({tuple(found) for found in described.values()}) > 1
+    own = [sum(department(one) == taste for one in found) for taste, found in described.items()]
+    others = [sum(department(one) == (taste + 1) % 4 for one in found) for taste, found in described.items()]
+    assert sum(own) > sum(others), "whoever is of a segment buys from its department"
+    assert not reader.recommend(who, "web", attributes={"segment": "s1"})["personalised"]
+    assert ids(reader.recommend(who, "web", attributes={"segment": "never heard of"})) == ids(plain)
+
+
+def test_an_attribute_that_is_given_counts_for_this_request_alone(reader: Server):
+    before = reader.recommend(customer(17), "web")["items"]
+    reader.recommend(customer(17), "web", attributes={"segment": "s3"})
+    assert reader.recommend(customer(17), "web")["items"] == before
 
 
 def test_popular_differs_from_place_to_place(reader: Server):
@@ -327,12 +341,19 @@ POINT = {"latitude": 60.0, "longitude": 10.0, "radius_km": 5.0}
         ({"context": {**WEB, "location": {**POINT, "radius_km": 0}}}, "context.location.radius_km"),
         ({"context": {**WEB, "location": {"latitude": 1, "longitude": 1}}}, "context.location.radius_km"),
         ({"context": {**WEB, "at": "tomorrow"}}, "context.at"),
+        ({"context": WEB, "attributes": {"segment": 1}}, "attributes[...]"),
+        ({"context": WEB, "attributes": ["segment"]}, "attributes"),
         ({"context": {**WEB, "at": "2025-06-01T00:00:00"}}, "context.at"),
         ({"context": {**WEB, "at": "2025-13-01T00:00:00Z"}}, "context.at"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(reader: Server, body: dict[str, Any], field: str):
     refused(post(reader, body), 422, field)
+
+
+def test_an_unknown_attribute_is_told_which_there_are(reader: Server):
+    body = {"context": WEB, "attributes": {"shoe_size": "42"}}
+    assert "segment" in refused(post(reader, body), 422, "attributes.shoe_size")["detail"]
 
 
 def test_an_unknown_channel_is_told_which_there_are(reader: Server):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from benchmarks.quality.service import Event, Service
 
@@ -14,13 +15,14 @@ class StandIn(Service):
     """
 
     def __init__(self, answer: Callable[[str, Sequence[Event]], list[str]]) -> None:
+        self.bundle = Path("no-bundle")
         self._answer = answer
         self.calls: list[tuple[str, dict[str, object]]] = []
         self.events: list[Event] = []
 
     def recommend(
         self,
-        household: str,
+        household: str | None,
         channel: str,
         location: str,
         at: datetime,
@@ -30,7 +32,7 @@ class StandIn(Service):
     ) -> list[str]:
         context = {"channel": channel, "location": location, "at": at}
         self.calls.append(("recommend", {"household": household, "limit": limit, "kind": kind, **context, **options}))
-        return self._answer(household, self.events)[:limit]
+        return self._answer(str(options.get("customer_id", household)), self.events)[:limit]
 
     def report(self, events: Sequence[Event]) -> None:
         self.calls.append(("report", {"events": list(events)}))

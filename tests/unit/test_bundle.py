@@ -216,7 +216,7 @@ def test_hashes_cover_every_file_but_the_manifest(tmp_path: Path):
 def test_nothing_in_a_release_is_pickled(release: Path):
     for path in files(release):
         assert path.read_bytes()[:1] != b"\x80", path
-        assert path.suffix in {".npy", ".json", ".onnx", ".faiss"}, path
+        assert path.suffix in {".npy", ".json", ".onnx", ".faiss", ".png"}, path
         if path.suffix == ".npy":
             assert not np.load(path, allow_pickle=False).dtype.hasobject, path
 

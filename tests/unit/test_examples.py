@@ -21,7 +21,7 @@ from training.catalogue import master_catalog, observe
 from training.config import FitConfig, RankerConfig, Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
 from training.evaluate import Fitted
-from training.examples import Examples, examples, for_new, for_novel, with_sessions
+from training.examples import Examples, as_newcomers, examples, for_new, for_novel, with_sessions
 from training.fit import Towers, fit_als, product_vectors
 from training.histories import read_histories
 from training.questions import Question, ask
@@ -144,6 +144,46 @@ def test_a_basket_of_one_product_is_left_alone(window: Window):
 
 def test_the_same_seed_asks_the_same(window: Window):
     for one, other in zip(visits(window), visits(window), strict=True):
+        assert one.past.events_E.tobytes() == other.past.events_E.tobytes()
+        assert one.bought == other.bought
+
+
+# As if nobody knew them
+
+
+def strangers(window: Window, seed: int = 0) -> list[Question]:
+    return as_newcomers(window.questions, np.random.default_rng(seed))
+
+
+def test_of_a_newcomer_nothing_is_known_but_the_first_purchases_of_this_visit(window: Window):
+    seen: set[int] = set()
+    for seed in range(20):
+        for whole, one in zip(window.questions, strangers(window, seed), strict=True):
+            first = acted(one, PURCHASE)
+            assert len(one.past.events_E) == len(first) <= 5
+            assert one.bought, "something is left to be asked for"
+            assert not first & one.bought
+            assert first | one.bought == whole.bought
+            assert (one.situation.moment - one.past.events_E["at"] == 60).all()
+            assert (one.past.events_E["location"] == one.situation.location).all()
+            assert one.past.audiences == ()
+            assert one[2:5] == whole[2:5]
+            seen.add(len(first))
+    assert seen == set(range(min(6, max(len(one.bought) for one in window.questions)))) - {4}
+
+
+def test_half_of_the_newcomers_are_described(window: Window):
+    described = [one for one in window.questions if one.past.attributes_A.any()]
+    kept = 0
+    for seed in range(20):
+        for whole, one in zip(window.questions, strangers(window, seed), strict=True):
+            assert not one.past.attributes_A.any() or (one.past.attributes_A == whole.past.attributes_A).all()
+            kept += bool(one.past.attributes_A.any())
+    assert 0.4 < kept / (20 * len(described)) < 0.6
+
+
+def test_the_same_seed_makes_the_same_newcomers(window: Window):
+    for one, other in zip(strangers(window), strangers(window), strict=True):
         assert one.past.events_E.tobytes() == other.past.events_E.tobytes()
         assert one.bought == other.bought
 
@@ -312,14 +352,15 @@ def test_of_a_window_the_facts_know_nothing(tmp_path: Path, monkeypatch: pytest.
     assert earlier.facts_MF.tobytes() == earlier_.facts_MF.tobytes()
     assert earlier.taken_M.tobytes() == earlier_.taken_M.tobytes()
     assert latest.taken_M.tobytes() != latest_.taken_M.tobytes()
-    without = FACTS.index("in_cart")
-    for one, other in zip(*(of_facts(part, without) for part in (latest, latest_)), strict=True):
+    for one, other in zip(*(of_facts(part) for part in (latest, latest_)), strict=True):
         assert one == other
 
 
-def of_facts(part: Examples, in_cart: int) -> list[bytes]:
+def of_facts(part: Examples) -> list[bytes]:
     """The facts of every question that is not asked in the middle of a visit."""
-    return [part.facts_MF[b:e].tobytes() for b, e in part.spans() if e > b and not part.facts_MF[b, in_cart]]
+    lists = [part.facts_MF[begin:end] for begin, end in part.spans() if end > begin]
+    in_cart, away = FACTS.index("in_cart"), FACTS.index("away")
+    return [facts_KF.tobytes() for facts_KF in lists if not facts_KF[0, in_cart] and not 0 < facts_KF[0, away] < 0.01]
 
 
 def test_of_the_validation_window_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

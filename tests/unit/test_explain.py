@@ -71,9 +71,15 @@ def test_what_the_towers_propose_is_near_the_customers_taste():
     assert [one.code for one in given[0]] == ["near_taste"]
 
 
+@pytest.mark.parametrize("past", [history(), history(("dismissal", 7))])
+def test_what_the_towers_propose_to_somebody_without_a_history_fits_the_context(past: History):
+    given = reasons([Ranked("product", 7, 0.5, "towers")], MODEL, past, HERE)
+    assert [one.code for one in given[0]] == ["fits_context"]
+
+
 @pytest.mark.parametrize(("place", "code"), [(HERE, "popular_here"), (ANYWHERE, "popular")])
-@pytest.mark.parametrize("past", [None, history(), history(("purchase", 1))])
-def test_what_is_popular_says_where_and_nothing_of_the_customer(place: Place, code: str, past: History | None):
+@pytest.mark.parametrize("past", [history(), history(("purchase", 1))])
+def test_what_is_popular_says_where_and_nothing_of_the_customer(place: Place, code: str, past: History):
     assert [one.code for one in reasons([Ranked("product", 1, 0.5, "popular")], MODEL, past, place)[0]] == [code]
 
 

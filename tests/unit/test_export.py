@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from embeddings.bundle import IVF_INDEX, Manifest, ModelBundle, open_histories, read_manifest
+from embeddings.bundle import IVF_INDEX, Epochs, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.catalog import Catalog, ChannelRule
 from embeddings.encoders import CustomerEncoder, ProductEncoder, RankerSession
 from embeddings.facts import FACTS
@@ -44,6 +44,10 @@ RECIPE = Recipe(
     towers=TowersConfig(dimensions=D, history_length=LENGTH, heads=2),
 )
 METRICS = {"popular": {"ndcg@10": 0.25}, "served": {"ndcg@10": 0.5}}
+CURVES = {
+    "towers": [Epochs(1, 99, 0.5, 2.5, {"ndcg@10": 0.2}), Epochs(2, 198, 1.1, 2.0, {"ndcg@10": 0.3})],
+    "ranker": [Epochs(1, 7, 0.1, 1.5, {})],
+}
 
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -109,7 +113,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     towers = randomised(Towers(catalog, histories, RECIPE))
     return export_to(
         tmp_path_factory.mktemp("staged"),
-        Release(towers, randomised_ranker(), OfferRanker().eval(), catalog, statistics, histories, METRICS),
+        Release(towers, randomised_ranker(), OfferRanker().eval(), catalog, statistics, histories, METRICS, CURVES),
     )
 
 
@@ -222,6 +226,7 @@ def test_the_manifest_says_what_the_release_is(exported: Exported) -> None:
     assert (manifest.data, manifest.notes, manifest.seed) == ("world", ("a note",), 1)
     assert (manifest.dimensions, manifest.history_length) == (D, LENGTH)
     assert manifest.metrics == METRICS
+    assert manifest.curves == CURVES
     assert manifest.recipe == msgspec.json.decode(msgspec.json.encode(RECIPE))
     trained = int(exported.catalog.products.trained_N.sum())
     assert manifest.counts == {
@@ -242,7 +247,7 @@ def test_the_manifest_says_what_the_release_is(exported: Exported) -> None:
 def test_the_files_are_listed_open_and_nothing_is_pickled(exported: Exported) -> None:
     for folder in ("bundle", "histories"):
         files = [path for path in (exported.staged / folder).rglob("*") if path.is_file()]
-        assert {path.suffix for path in files} <= {".npy", ".json", ".onnx", ".faiss"}
+        assert {path.suffix for path in files} <= {".npy", ".json", ".onnx", ".faiss", ".png"}
         for path in files:
             if path.suffix == ".npy":
                 np.load(path, allow_pickle=False)

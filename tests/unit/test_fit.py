@@ -68,7 +68,7 @@ def past() -> Past:
 
 
 def fitted(past: Past, folder: Path, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
-    return fit(past.catalog, past.histories, past.als.products_ND, recipe, CPU, folder).state_dict()
+    return fit(past.catalog, past.histories, past.als.products_ND, recipe, CPU, folder)[0].state_dict()
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -187,7 +187,7 @@ def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Re
     found: list[Asked] = []
 
     def noted(*arguments: Any) -> None:
-        found.append(Asked(*arguments))
+        found.append(Asked(*arguments[:-1]))
         raise Killed
 
     monkeypatch.setattr("training.stages.Stages.ranker", Mock())

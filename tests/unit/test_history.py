@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embeddings.arrays import Ragged
+from embeddings.errors import InvalidInput
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Histories, History
 from embeddings.vocabulary import Vocabulary
 
@@ -104,3 +106,21 @@ def test_nobody_at_all_can_be_saved_too(tmp_path: Path):
     )
     nobody.save(tmp_path)
     assert len(Histories.load(tmp_path).of("anna").events_E) == 0
+
+
+def test_attributes_that_are_given_replace_what_is_known_and_the_others_stay(histories: Histories):
+    cenek = histories.of("čeněk")
+    assert histories.described(cenek, {"segment": "s1"}).attributes_A.tolist() == [1, 1]
+    assert histories.described(histories.of(None), {"colour": "red", "segment": "s2"}).attributes_A.tolist() == [2, 1]
+    assert histories.described(cenek, {"colour": "mauve"}).attributes_A.tolist() == [2, 0], "no customer has it"
+    assert cenek.attributes_A.tolist() == [2, 1], "the history itself is left alone"
+    assert histories.described(cenek, {"segment": "s1"}).events_E["at"].tolist() == [15]
+
+
+def test_an_attribute_that_no_customer_has_is_refused_by_name(histories: Histories):
+    with pytest.raises(InvalidInput, match="expected one of segment, colour") as refused:
+        histories.described(histories.of(None), {"shoe_size": "42"})
+    assert refused.value.field == "attributes.shoe_size"
+    bare = replace(histories, attribute_names=(), attribute_labels=())
+    with pytest.raises(InvalidInput, match="expected none"):
+        bare.described(histories.of(None), {"segment": "s1"})

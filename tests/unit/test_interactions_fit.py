@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from embeddings.arrays import Ragged
+from embeddings.bundle import Epochs
 from training.interactions.config import FactorsRecipe, FitConfig, LossConfig, Recipe, SequencesRecipe
 from training.interactions.factors import Factors
 from training.interactions.files import Interactions, Kind
-from training.interactions.fit import Metrics, Validation, best, fit
+from training.interactions.fit import Metrics, best, fit
 from training.interactions.model import Model
 from training.interactions.sequences import Sequences
 
@@ -73,7 +74,12 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def fitted(kind: Kind, folder: Path, values: list[float], kill_at: int | None = None) -> tuple[Model, list[Validation]]:
+def timeless(curve: list[Epochs]) -> list[Epochs]:
+    """A curve without what no two runs share."""
+    return [msgspec.structs.replace(one, seconds=0) for one in curve]
+
+
+def fitted(kind: Kind, folder: Path, values: list[float], kill_at: int | None = None) -> tuple[Model, list[Epochs]]:
     """Fit; the step numbered ``kill_at`` is not survived."""
     one = model(kind)
     if kill_at is not None:
@@ -102,8 +108,9 @@ def test_killed_at_a_step_and_continued_is_uninterrupted_bit_by_bit(tmp_path: Pa
     behind = (kill_at - 2) // whole.steps
     continued, continued_curve = fitted(kind, tmp_path / "killed", values[behind:])
     assert equal(state(continued), state(whole))
-    assert continued_curve == curve
-    assert [one.epochs for one in curve] == [1, 2, 3]
+    assert timeless(continued_curve) == timeless(curve)
+    assert [(one.epochs, one.examples) for one in curve] == [(count, count * whole.examples) for count in (1, 2, 3)]
+    assert [one.metrics["ndcg@20"] for one in curve] == values
 
 
 @pytest.mark.parametrize("kind", RECIPES)
@@ -119,7 +126,7 @@ def stopped(tmp_path: Path, values: list[float], **changes: int) -> tuple[list[i
     """After which epochs was validated, and which was best, with these figures."""
     config = msgspec.structs.replace(FIT, **changes)
     curve = fit(model("interactions"), config, 1, tmp_path, epochs=config.epochs, measure=Measure(values))
-    return [one.epochs for one in curve], best(curve).epochs
+    return [one.epochs for one in curve if one.metrics], best(curve).epochs
 
 
 def test_fitting_ends_when_nothing_has_got_better_for_a_while(tmp_path: Path) -> None:
@@ -132,13 +139,15 @@ def test_the_last_epoch_is_validated_whatever_the_pace_and_of_equals_the_first_i
 
 
 def test_the_figure_that_counts_is_ndcg() -> None:
-    curve = [Validation(1, {"recall@20": 0.9, "ndcg@20": 0.1}), Validation(2, {"recall@20": 0.1, "ndcg@20": 0.2})]
+    found = [{"recall@20": 0.9, "ndcg@20": 0.1}, {"recall@20": 0.1, "ndcg@20": 0.2}, {}]
+    curve = [Epochs(epochs, 0, 0.0, 0.0, metrics) for epochs, metrics in enumerate(found, start=1)]
     assert best(curve).epochs == 2
 
 
 def test_without_a_measure_it_fits_for_the_epochs_asked_for_as_the_longer_fit_would(tmp_path: Path) -> None:
     config, short, long = RECIPES["interactions"].fit, model("interactions"), model("interactions")
-    assert fit(short, config, 1, tmp_path / "short", epochs=2) == []
+    curve = fit(short, config, 1, tmp_path / "short", epochs=2)
+    assert [(one.epochs, one.metrics) for one in curve] == [(1, {}), (2, {})]
     seen: list[dict[str, Tensor]] = []
 
     def remember() -> Metrics:

@@ -13,6 +13,7 @@ import torch
 
 from embeddings.bundle import (
     CATALOG,
+    CURVES,
     CUSTOMER_ENCODER,
     PRODUCT_VECTORS,
     Manifest,
@@ -153,6 +154,10 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     assert (histories.events["at"] < manifest.data_cut_off.timestamp()).all()
     (name,) = manifest.metrics.keys() - {"popular"}
     assert name == ("lightgcn" if kind == "interactions" else "sasrec")
+    validated, again = manifest.curves[name], manifest.curves[f"{name} on everything"]
+    assert manifest.metrics[name] in [one.metrics for one in validated]
+    assert [one.metrics for one in again] == [{}] * len(again)
+    assert (bundle / CURVES).read_bytes().startswith(b"\x89PNG")
 
     # Everybody is led to their own group, by the service's encoder and by the vectors beside the histories.
     customers_CD = np.load(releases.histories(version) / "vectors.npy")

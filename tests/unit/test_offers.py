@@ -83,7 +83,7 @@ def decayed(group: int, code: int, bought: dict[int, list[float]]) -> float:
 def test_every_fact_is_what_its_name_says():
     bought = {2: [40.0, 5.0], 3: [5.0], 7: [3.0], 0: [3.0]}
     asked, figures_NP = ask(HISTORY, location=0), statistics().products_NP
-    alike = dict(zip(asked.profile.alike_rows.tolist(), asked.profile.alike_scores.tolist(), strict=True))
+    alike = dict(zip(*(one.tolist() for one in asked.profile.alike), strict=True))
     for row, found in enumerate(read(asked, [0, 1, 2])):
         mine = [product for product in COVERS[row] if product in bought]
         root = len(COVERS[row]) ** 0.5

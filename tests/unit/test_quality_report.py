@@ -92,5 +92,5 @@ def test_the_command_names_every_task():
 
     suites = next(action.choices for action in _parser()._actions if action.choices)  # pyright: ignore[reportPrivateUsage]
     assert isinstance(suites, dict)
-    text = " ".join(suites["quality"].format_help().split())
+    text = "".join(suites["quality"].format_help().split())  # lines are broken at hyphens too
     assert all(task in text for task in TASKS)

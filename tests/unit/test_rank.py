@@ -98,19 +98,20 @@ def test_products_and_offers_come_in_one_order(model: Model):
 
 
 def test_every_candidate_has_the_most_telling_source_that_proposed_it(model: Model):
-    one = ask(model, "c017", "p", channel="web", location=None)
-    times = Counter(one.history.events_E["product"].tolist())
-    found = ranked(one, 100)
-    names = {item.source for item in found}
+    names = set[str]()
+    for customer in ("c000", "c017", "c034", "c051", "c068"):
+        one = ask(model, customer, "p", channel="web", location=None)
+        times = Counter(one.history.events_E["product"].tolist())
+        for item in ranked(one, 60):
+            names.add(item.source)
+            if item.source == "due_now":
+                assert times[item.row] > 1
+            elif item.source == "buy_again":
+                assert times[item.row] > 0
+            else:  # these customers have bought fewer products than these two propose
+                assert times[item.row] == 0
     assert {"due_now", "buy_again", "alike", "towers", "trending"} <= names
     assert "together" not in names
-    for item in found:
-        if item.source == "due_now":
-            assert times[item.row] > 1
-        elif item.source == "buy_again":
-            assert times[item.row] > 0
-        else:  # this customer has bought fewer products than these two propose
-            assert times[item.row] == 0
 
 
 def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: Model):
@@ -216,6 +217,31 @@ def test_popular_offers_are_those_on_popular_products(model: Model):
     assert sorted(names(model, found)) == ["at-north", "by-email", "everyone"]
     assert sum(item.score for item in found) == pytest.approx(1)
     assert {item.source for item in found} == {"popular"}
+
+
+def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(model: Model):
+    one = ask(model, "nobody", "po", explain=True)
+    found = ranked(one, 30)
+    products = [item for item in found if item.kind == "product"]
+    assert {item.source for item in products} <= {"towers", "trending", "popular"}
+    facts_KF = np.array([item.facts for item in products])
+    assert model.ranker is not None
+    assert [item.score for item in products] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
+    assert not facts_KF[:, FACTS.index("own_times")].any()
+    offers = [item for item in found if item.kind == "offer"]
+    place = model.eligibility.place("north")
+    assert one.offers is not None
+    popular = rank_popular(model, place, None, one.offers.eligible, 30, set())
+    assert offers == [item for item in popular if item in offers]
+
+
+def test_attributes_move_the_answer_to_somebody_without_a_history(model: Model):
+    one = ask(model, "nobody", "p", channel="web", location=None)
+    answers = set[tuple[int, ...]]()
+    for segment in ("s0", "s1", "s2", "s3"):
+        described = model.live.described(one.history, {"segment": segment})
+        answers.add(tuple(item.row for item in ranked(one._replace(history=described), 10)))
+    assert len(answers) > 1
 
 
 def test_nothing_eligible_gives_nothing(model: Model):

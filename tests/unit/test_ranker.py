@@ -149,7 +149,7 @@ def pattern(lists: int, size: int = 10, seed: int = 0) -> Examples:
 
 @pytest.fixture(scope="module")
 def fitted() -> Ranker:
-    return fit_ranker(pattern(1_500), CONFIG, seed=1)
+    return fit_ranker(pattern(1_500), CONFIG, seed=1)[0]
 
 
 def test_scores_are_probabilities(fitted: Ranker):
@@ -182,13 +182,13 @@ def test_scores_that_lead_astray_where_nothing_was_learnt_are_not_turned_round()
     times_QK = examples.facts_MF[:, AT["own_times"]].reshape(400, 10)
     held_out = order_Q[:40]
     taken_QK[held_out] = np.arange(10) == times_QK[held_out].argmin(axis=1)[:, None]
-    ranker = fit_ranker(examples._replace(taken_M=taken_QK.ravel()), CONFIG, seed=1)
+    ranker, _ = fit_ranker(examples._replace(taken_M=taken_QK.ravel()), CONFIG, seed=1)
     assert float(ranker.calibration[0]) > 0
 
 
 def test_fitting_is_a_function_of_its_arguments(fitted: Ranker):
     torch.manual_seed(99)  # whatever was drawn before
-    again, other = fit_ranker(pattern(1_500), CONFIG, seed=1), fit_ranker(pattern(1_500), CONFIG, seed=2)
+    again, other = (fit_ranker(pattern(1_500), CONFIG, seed=seed)[0] for seed in (1, 2))
     first, second, third = (one.state_dict() for one in (fitted, again, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], third[name]) for name in first)
@@ -198,7 +198,7 @@ def test_what_was_always_the_same_decides_nothing_when_it_differs_one_day():
     examples = pattern(200)
     examples.facts_MF[:, AT["away"]] = 7.0
     examples.facts_MF[:, AT["promoted"]] = 0.0
-    ranker = fit_ranker(examples, CONFIG, seed=1)
+    ranker, _ = fit_ranker(examples, CONFIG, seed=1)
     facts_MF = pattern(50, seed=9).facts_MF
     facts_MF[:, [AT["away"], AT["promoted"]]] = 7.0, 0.0
     promoted_MF = facts_MF.copy()
@@ -214,7 +214,7 @@ def test_lists_without_anything_taken_and_lists_of_any_length_are_learnt_from():
     taken_M = np.zeros(60, np.float32)
     taken_M[[3, 40]] = 1
     examples = Examples(facts_MF, taken_M, np.arange(60), np.array([0, 10, 10, 30, 31, 60]))
-    ranker = fit_ranker(examples, msgspec.structs.replace(CONFIG, epochs=1), seed=1)
+    ranker, _ = fit_ranker(examples, msgspec.structs.replace(CONFIG, epochs=1), seed=1)
     assert np.isfinite(probabilities(ranker, facts_MF)).all()
 
 

@@ -20,8 +20,10 @@ from embeddings.arrays import Ragged
 from embeddings.bundle import (
     BUNDLE,
     CATALOG,
+    CURVES,
     CUSTOMER_ENCODER,
     HISTORIES,
+    Epochs,
     HistoriesManifest,
     Manifest,
     hash_files,
@@ -38,6 +40,7 @@ from training.interactions.files import Interactions
 from training.interactions.fit import Metrics
 from training.interactions.model import Model
 from training.interactions.sequences import Sequences
+from training.pictures import draw_curves
 
 CHANNEL = "web"
 CUSTOMER_VECTORS = "vectors.npy"
@@ -76,6 +79,7 @@ def export(
     interactions: Interactions,
     recipe: Recipe,
     metrics: dict[str, Metrics],
+    curves: dict[str, list[Epochs]],
     *,
     until: datetime,
     data: str,
@@ -88,6 +92,7 @@ def export(
         interactions: what it was fitted on.
         recipe: its settings.
         metrics: by method, from validation.
+        curves: the course of each fit, by what was fitted.
         until: the cut-off that histories end at.
         data: what the manifest calls the data.
 
@@ -101,6 +106,7 @@ def export(
     (bundle / CATALOG).mkdir()
     _catalog(interactions).save(bundle / CATALOG)
     _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_ND, recipe.history_length)
+    draw_curves(bundle / CURVES, curves)
     histories.save(past)
     np.save(past / CUSTOMER_VECTORS, found.customers_CD)
 
@@ -123,6 +129,7 @@ def export(
         history_length=recipe.history_length,
         recipe=msgspec.to_builtins(recipe),
         metrics=metrics,
+        curves=curves,
         libraries={name: library_version(name) for name in _LIBRARIES} | {"faiss": faiss.__version__},
         files=files,
     )

@@ -85,6 +85,11 @@ class Factors(Model):
         """How many batches make an epoch."""
         return -(-len(self._active) // self._recipe.fit.customers_a_batch)
 
+    @property
+    def examples(self) -> int:
+        """How many products an epoch shows with a customer, to be foretold."""
+        return len(self._rows.values)
+
     def forward(self) -> tuple[Tensor, Tensor]:
         """The vectors of all customers (C, D), and of all products (N, D), these of length one."""
         customers_CD, products_ND = self.customers, self.products

@@ -1,15 +1,15 @@
 """The loop: optimise, validate, stop in time, checkpoint, and go on after a kill as if there had been none."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from torch import nn
 
+from embeddings.bundle import Epochs
+from training.curve import Curve
 from training.interactions.config import FitConfig
 from training.interactions.model import Model
 from training.loop import loss_progress, resume, save, schedule
@@ -21,21 +21,9 @@ CHOSEN_BY = "ndcg"
 _DROPOUT = 3
 
 
-class Validation(NamedTuple):
-    """What was measured after so many epochs."""
-
-    epochs: int
-    metrics: Metrics
-
-    @property
-    def figure(self) -> float:
-        """The one that counts."""
-        return next(value for name, value in self.metrics.items() if name.startswith(CHOSEN_BY))
-
-
-def best(curve: list[Validation]) -> Validation:
-    """The best validation; of equals the one after fewest epochs."""
-    return max(curve, key=lambda one: (one.figure, -one.epochs))
+def best(curve: Sequence[Epochs]) -> Epochs:
+    """The best of those that were validated; of equals the one after fewest epochs."""
+    return max(_validated(curve), key=lambda one: (_figure(one), -one.epochs))
 
 
 def fit(
@@ -46,8 +34,8 @@ def fit(
     *,
     epochs: int,
     measure: Callable[[], Metrics] | None = None,
-) -> list[Validation]:
-    """Fit a model in place; returns the curve of its validations.
+) -> list[Epochs]:
+    """Fit a model in place; returns the course of the fit, validated where that was due.
 
     On the CPU the result depends on the arguments alone, also when the run was killed and continued from its
     checkpoint, or had already ended.
@@ -65,17 +53,22 @@ def fit(
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     about = resume(checkpoints, model, optimiser)
     done = 0 if about is None else int(about["done"])
-    curve: list[Validation] = [] if about is None else msgspec.json.decode(about["curve"], type=list[Validation])
+    curve = Curve(model.examples, None if about is None else about["curve"])
     saved = time.monotonic()
     with loss_progress() as progress:
         task = progress.add_task("fitting", total=epochs * model.steps, completed=done, loss="")
         while True:
             epoch, step = divmod(done, model.steps)
-            if measure is not None and step == 0 and _due(epoch, epochs, config, curve):
-                curve.append(Validation(epoch, _measured(model, measure)))
-                shown = "  ".join(f"{name} {value:.4f}" for name, value in curve[-1].metrics.items())
-                progress.console.print(f"epoch {epoch}: {shown}")
-            if epoch == epochs or (curve and epoch - best(curve).epochs >= config.patience):
+            if step == 0 and epoch > len(curve.points):
+                due = measure is not None and (epoch % config.validate_every == 0 or epoch == epochs)
+                with curve.aside():
+                    metrics = _measured(model, measure) if measure is not None and due else {}
+                curve.close(metrics)
+                if metrics:
+                    shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                    progress.console.print(f"epoch {epoch}: {shown}")
+            validated = _validated(curve.points)
+            if epoch == epochs or (validated and epoch - best(validated).epochs >= config.patience):
                 break
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * schedule(done / (config.epochs * model.steps))
@@ -84,22 +77,27 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            curve.step(loss)
             done += 1
             if done % 10 == 0:
                 progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
             if time.monotonic() - saved >= config.checkpoint_seconds:
-                save(checkpoints, model, optimiser, _about(done, curve))
+                with curve.aside():
+                    save(checkpoints, model, optimiser, _about(done, curve))
                 saved = time.monotonic()
         progress.update(task, completed=done)
     save(checkpoints, model, optimiser, _about(done, curve))
     model.eval()
-    return curve
+    return curve.points
 
 
-def _due(epoch: int, epochs: int, config: FitConfig, curve: list[Validation]) -> bool:
-    """Whether a validation after this many epochs is due, and not behind us yet."""
-    behind = curve[-1].epochs if curve else 0
-    return epoch > behind and (epoch % config.validate_every == 0 or epoch == epochs)
+def _validated(curve: Sequence[Epochs]) -> list[Epochs]:
+    return [one for one in curve if one.metrics]
+
+
+def _figure(epochs: Epochs) -> float:
+    """The one that counts."""
+    return next(value for name, value in epochs.metrics.items() if name.startswith(CHOSEN_BY))
 
 
 def _measured(module: nn.Module, measure: Callable[[], Metrics]) -> Metrics:
@@ -109,6 +107,6 @@ def _measured(module: nn.Module, measure: Callable[[], Metrics]) -> Metrics:
     return metrics
 
 
-def _about(done: int, curve: list[Validation]) -> dict[str, str]:
+def _about(done: int, curve: Curve) -> dict[str, str]:
     """What a checkpoint says besides its numbers."""
-    return {"done": str(done), "curve": msgspec.json.encode(curve).decode()}
+    return {"done": str(done), "curve": curve.tell()}

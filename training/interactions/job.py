@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from embeddings.bundle import Manifest
+from embeddings.bundle import FORMAT_VERSION, Manifest
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput, RefusedByGate
 from embeddings.store import BundleStore
@@ -104,12 +104,13 @@ def run(
 
     _log.info("fitting on everything for %d epochs", chosen_epochs.epochs)
     model = _model(whole, recipe, chosen)
-    fit(model, recipe.fit, recipe.seed, checkpoints / "whole", epochs=chosen_epochs.epochs)
+    again = fit(model, recipe.fit, recipe.seed, checkpoints / "whole", epochs=chosen_epochs.epochs)
 
     bundles = BundleStore(store)
     with bundles.lock():
         staged = bundles.stage()
-        manifest = export(staged, model, whole, recipe, metrics, until=until, data=data)
+        curves = {recipe.name: curve, f"{recipe.name} on everything": again}
+        manifest = export(staged, model, whole, recipe, metrics, curves, until=until, data=data)
         bundles.publish(staged)
         for version in bundles.prune(recipe.keep_versions):
             _log.info("pruned %s", version)
@@ -152,7 +153,7 @@ def _gate(popularity: Metrics, reached: Metrics) -> None:
 def _fingerprint(recipe: Recipe, parts: Split, device: torch.device) -> str:
     """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
     sizes = len(parts.fit.customers), len(parts.fit.products)
-    digest = hashlib.sha256(msgspec.json.encode((recipe, sizes, device.type)))
+    digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, recipe, sizes, device.type)))
     for part in (parts.fit.rows, parts.held_out.rows):
         digest.update(part.offsets.tobytes())
         digest.update(part.values.tobytes())

@@ -31,6 +31,11 @@ class Model(nn.Module, ABC):
     def steps(self) -> int:
         """How many batches make an epoch."""
 
+    @property
+    @abstractmethod
+    def examples(self) -> int:
+        """How many products an epoch shows with a customer, to be foretold."""
+
     @abstractmethod
     def loss(self, epoch: int, step: int) -> Tensor:
         """The loss of one batch."""

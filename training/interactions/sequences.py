@@ -47,6 +47,11 @@ class Sequences(Model):
         """How many batches make an epoch."""
         return -(-len(self._active) // self._recipe.fit.customers_a_batch)
 
+    @property
+    def examples(self) -> int:
+        """How many products an epoch shows with a customer, to be foretold."""
+        return int(np.minimum(self._sizes_S[self._active] - 1, self._recipe.history_length).sum())
+
     def loss(self, epoch: int, step: int) -> Tensor:
         """The loss of one batch, drawn by seed, epoch and step alone."""
         recipe, device = self._recipe, self._device

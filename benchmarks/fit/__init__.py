@@ -1,0 +1,1 @@
+"""How fast models are fitted, and how soon they are any good, beside implicit's ALS."""

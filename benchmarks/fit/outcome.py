@@ -1,0 +1,131 @@
+"""What fits came to, and the ratios that are compared."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from benchmarks.report import Table
+from embeddings.bundle import Epochs
+
+ALS = "implicit ALS"
+_MOST = 0.95
+"""The share of its own best figure that a model is as good as done at."""
+
+
+class Reached(Struct, frozen=True):
+    """How far a fit was after some epochs.
+
+    Attributes:
+        epochs: of ALS, iterations.
+        seconds: of fitting, since it began.
+        figure: the quality, None where it was not measured.
+    """
+
+    epochs: int
+    seconds: float
+    figure: float | None
+
+
+class Fit(Struct, frozen=True):
+    """One model, fitted.
+
+    Attributes:
+        data: what it was fitted on.
+        model: what was fitted.
+        metric: what the figures are; None where ALS' are not comparable.
+        examples: an epoch's.
+        course: epoch by epoch.
+    """
+
+    data: str
+    device: str
+    model: str
+    metric: str | None
+    examples: int
+    course: list[Reached]
+
+    @property
+    def seconds_an_epoch(self) -> float:
+        """On the average."""
+        return self.course[-1].seconds / self.course[-1].epochs
+
+    @property
+    def examples_a_second(self) -> float:
+        """On the average."""
+        return self.examples / self.seconds_an_epoch
+
+    @property
+    def best(self) -> float | None:
+        """The best figure; None if nothing was measured."""
+        return max((one.figure for one in self.course if one.figure is not None), default=None)
+
+    def seconds_to(self, figure: float) -> float | None:
+        """After how long a figure was reached; None if it never was."""
+        return next((one.seconds for one in self.course if one.figure is not None and one.figure >= figure), None)
+
+    @property
+    def seconds_to_most(self) -> float | None:
+        """After how long ``_MOST`` of the best figure was reached; None if nothing was measured."""
+        return None if self.best is None else self.seconds_to(_MOST * self.best)
+
+
+def reached(curve: Sequence[Epochs], metric: str | None) -> list[Reached]:
+    """A curve of a release's manifest."""
+    return [Reached(one.epochs, one.seconds, one.metrics.get(metric) if metric else None) for one in curve]
+
+
+def summary(fits: Sequence[Fit]) -> dict[str, float | None]:
+    """Every model beside ALS on the same data and device; None where a figure was never reached."""
+    found: dict[str, float | None] = {}
+    for one in fits:
+        als = next((fit for fit in fits if (fit.data, fit.device, fit.model) == (one.data, one.device, ALS)), None)
+        if als is None or one.model == ALS:
+            continue
+        name = f"{one.data}, {one.device}, {one.model} over {ALS}"
+        found[f"{name}: seconds an epoch"] = _ratio(one.seconds_an_epoch, als.seconds_an_epoch)
+        if one.metric is not None and als.best is not None:
+            found[f"{name}: best {one.metric}"] = _ratio(one.best, als.best)
+            found[f"{name}: seconds to its best"] = _ratio(one.seconds_to(als.best), als.seconds_to(als.best))
+    return found
+
+
+def described(one: Fit) -> Mapping[str, object]:
+    """A fit with the figures that follow from its course."""
+    return {
+        "data": one.data,
+        "device": one.device,
+        "model": one.model,
+        "metric": one.metric,
+        "examples": one.examples,
+        "seconds_an_epoch": round(one.seconds_an_epoch, 4),
+        "examples_a_second": round(one.examples_a_second),
+        "best": one.best,
+        "seconds_to_most": one.seconds_to_most,
+        "course": one.course,
+    }
+
+
+def print_table(fits: Sequence[Fit]) -> None:
+    """Print every fit."""
+    table = Table("fits", ["", "epochs", "s/epoch", "examples/s", "best", f"s to {_MOST:.0%} of it", "s to ALS' best"])
+    for one in fits:
+        als = next((fit for fit in fits if (fit.data, fit.device, fit.model) == (one.data, one.device, ALS)), None)
+        floor = als.best if als is not None and one.metric is not None else None
+        table.add(
+            f"{one.data}, {one.device}: {one.model}",
+            str(one.course[-1].epochs),
+            f"{one.seconds_an_epoch:.2f}",
+            f"{one.examples_a_second:,.0f}",
+            "" if one.best is None else f"{one.metric} {one.best:.4f}",
+            _shown(one.seconds_to_most),
+            "" if floor is None else _shown(one.seconds_to(floor), "never"),
+        )
+    table.print()
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or not theirs else round(ours / theirs, 3)
+
+
+def _shown(seconds: float | None, otherwise: str = "") -> str:
+    return otherwise if seconds is None else f"{seconds:.1f}"

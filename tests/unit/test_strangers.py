@@ -1,0 +1,89 @@
+"""Answers to nobody: worked out once for the same question within an hour, and for every other one anew."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from embeddings.eligibility import Place
+from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.features import Situation
+from embeddings.history import EVENT, History
+from serving.rank import Ranked
+from serving.retrieve import Ask
+from serving.slot import Model
+from serving.strangers import Strangers
+
+HOUR = 3_600
+NOW = 500_000 * HOUR
+
+
+def rows(*some: int) -> EligibleSet:
+    return EligibleSet.of(np.array(some, np.int32), FOREVER)
+
+
+def model(version: str) -> Model:
+    return cast("Model", SimpleNamespace(version=version))
+
+
+NOBODY = History(np.zeros(0, EVENT), np.zeros(0, np.int32), ())
+ASK = Ask(model("v1"), NOBODY, Situation(0, 3, NOW + 60), rows(1, 2), None, 10, frozenset(), Place((3,)))
+
+
+class Worker:
+    """Works answers out, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Ask] = []
+
+    async def __call__(self, ask: Ask) -> list[Ranked]:
+        self.asked.append(ask)
+        return [Ranked("product", len(self.asked), 0.5, "trending")]
+
+
+def answers(*asks: Ask) -> tuple[list[list[Ranked]], Worker]:
+    async def run() -> tuple[list[list[Ranked]], Worker]:
+        strangers, worker = Strangers(), Worker()
+        return [await strangers.of(one, worker) for one in asks], worker
+
+    return asyncio.run(run())
+
+
+def test_the_same_question_within_an_hour_is_worked_out_once_as_of_its_beginning() -> None:
+    later = ASK._replace(situation=Situation(0, 3, NOW + HOUR - 1), products=rows(1, 2))
+    (first, second), worker = answers(ASK, later)
+    assert first is second
+    assert [one.situation.moment for one in worker.asked] == [NOW]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"situation": Situation(0, 3, NOW + HOUR)},
+        {"situation": Situation(1, 3, NOW)},
+        {"products": rows(1, 3)},
+        {"offers": rows(1, 2), "products": None},
+        {"allowed": rows(1, 2, 3)},
+        {"limit": 11},
+        {"excluded": frozenset({("product", 1)})},
+        {"place": Place((3, 4))},
+        {"explain": True},
+        {"novel": True},
+        {"every": True},
+        {"model": model("v2")},
+    ],
+    ids="-".join,
+)
+def test_any_other_question_is_worked_out_anew(change: dict[str, Any]) -> None:
+    found, worker = answers(ASK, ASK._replace(**change), ASK)
+    assert len(worker.asked) == 2
+    assert found[0] is found[2] is not found[1]
+
+
+def test_only_so_many_are_remembered_the_latest_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.strangers._KEPT", 2)
+    one, two, three = (ASK._replace(limit=limit) for limit in (1, 2, 3))
+    _, worker = answers(one, two, one, three, one, two)
+    assert [asked.limit for asked in worker.asked] == [1, 2, 3, 2]
