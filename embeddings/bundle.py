@@ -53,6 +53,12 @@ class FileEntry(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class _Format(msgspec.Struct, frozen=True):
+    """What is read first of a manifest: one of another format may lack anything else."""
+
+    format_version: int = FORMAT_VERSION
+
+
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     """What every manifest holds.
 
@@ -250,13 +256,14 @@ def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
-        found = msgspec.json.decode(text, type=kind)
+        written = msgspec.json.decode(text, type=_Format).format_version
+        found = msgspec.json.decode(text, type=kind) if written == FORMAT_VERSION else None
     except FileNotFoundError:
         raise CorruptBundle(path, "missing") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptBundle(path, f"not a readable manifest: {error}") from error
-    if found.format_version != FORMAT_VERSION:
-        raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {found.format_version}")
+    if found is None:
+        raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {written}")
     if text != _sealed_text(found):
         raise CorruptBundle(path, "altered: its text does not match its own seal")
     return found

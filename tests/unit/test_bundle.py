@@ -187,6 +187,16 @@ def test_another_format_version_is_refused_even_if_sealed(part: str, found: int,
         open_part(release, part)
 
 
+def test_of_another_format_nothing_else_is_expected(release: Path):
+    def older(content: dict[str, Any]) -> None:
+        content["format_version"] = FORMAT_VERSION - 1
+        del content["curves"]
+
+    rewrite(release / "bundle" / MANIFEST, older)
+    with pytest.raises(CorruptBundle, match=f"expected format version {FORMAT_VERSION}"):
+        read_manifest(release / "bundle")
+
+
 def test_one_kind_of_manifest_is_not_taken_for_the_other(release: Path):
     with pytest.raises(CorruptBundle, match="not a readable manifest"):
         read_manifest(release / "histories")
