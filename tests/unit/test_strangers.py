@@ -12,7 +12,7 @@ from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.features import Situation
 from embeddings.history import EVENT, History
 from serving.rank import Ranked
-from serving.retrieve import Ask
+from serving.retrieve import Ask, Offered
 from serving.slot import Model
 from serving.strangers import Strangers
 
@@ -64,7 +64,7 @@ def test_the_same_question_within_an_hour_is_worked_out_once_as_of_its_beginning
         {"situation": Situation(0, 3, NOW + HOUR)},
         {"situation": Situation(1, 3, NOW)},
         {"products": rows(1, 3)},
-        {"offers": rows(1, 2), "products": None},
+        {"offers": Offered(rows(1, 2), np.zeros(3, np.float32)), "products": None},
         {"allowed": rows(1, 2, 3)},
         {"limit": 11},
         {"excluded": frozenset({("product", 1)})},
