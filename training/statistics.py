@@ -160,7 +160,7 @@ def _lifts(baskets: csr_matrix, codes_N: NDArray[np.int32]) -> NDArray[np.float3
     expected_GG = np.outer(seen_G, seen_G) / max(in_basket.shape[0], 1)
     lifts_GG = np.log((met_GG + _PRIOR_MET) / (expected_GG + _PRIOR_MET))
     lifts_GG[0, :] = lifts_GG[:, 0] = 0
-    return lifts_GG.astype(np.float32)
+    return np.ascontiguousarray(lifts_GG, np.float32)
 
 
 def _mean_share(share_N: NDArray[np.float32], codes_N: NDArray[np.int32]) -> NDArray[np.float64]:
