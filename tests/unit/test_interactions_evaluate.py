@@ -20,7 +20,7 @@ VECTORS = Vectors(
 
 
 def slow_ranking(customer: int) -> list[int]:
-    scores_N = VECTORS.products_ND.astype(float) @ VECTORS.customers_CD[customer].astype(float)
+    scores_N = VECTORS.products_NV.astype(float) @ VECTORS.customers_CV[customer].astype(float)
     left = [row for row in range(PRODUCTS) if row not in SEEN[customer].tolist()]
     return sorted(left, key=lambda row: -scores_N[row])[:K]
 
@@ -38,7 +38,7 @@ def slow_metrics() -> tuple[float, float]:
 
 
 def test_ranking_leaves_out_what_was_seen_and_pads_where_too_little_is_left() -> None:
-    ranked_BK = rank(VECTORS.customers_CD, VECTORS.products_ND, SEEN, K)
+    ranked_BK = rank(VECTORS.customers_CV, VECTORS.products_NV, SEEN, K)
     for customer in range(CUSTOMERS):
         expected = slow_ranking(customer)
         assert ranked_BK[customer].tolist() == expected + [-1] * (K - len(expected))
@@ -46,7 +46,7 @@ def test_ranking_leaves_out_what_was_seen_and_pads_where_too_little_is_left() ->
 
 
 def test_metrics_are_the_slow_ones() -> None:
-    found = measure(rank(VECTORS.customers_CD, VECTORS.products_ND, SEEN, K), RELEVANT)
+    found = measure(rank(VECTORS.customers_CV, VECTORS.products_NV, SEEN, K), RELEVANT)
     recall, ndcg = slow_metrics()
     assert found == {"recall@5": pytest.approx(recall), "ndcg@5": pytest.approx(ndcg)}
 
@@ -56,7 +56,7 @@ def test_validation_asks_only_those_of_whom_something_is_held_out() -> None:
     fit = Interactions("interactions", ("a", "b", "c"), names, Ragged.of([[0, 1], [0], [0, 1, 2]]))
     parts = Split(fit, fit.with_rows(Ragged.of([[2], [], [3]])))
     all_right = Vectors(np.eye(3, PRODUCTS, 2, dtype=np.float32), np.eye(PRODUCTS, dtype=np.float32))
-    all_right.customers_CD[2] = np.eye(PRODUCTS)[3]
+    all_right.customers_CV[2] = np.eye(PRODUCTS)[3]
     assert validate(all_right, parts, 1) == {"recall@1": 1.0, "ndcg@1": 1.0}
     # By popularity, a is shown 2, the third most frequent; c is shown one that nobody has.
     assert validate(popular(parts), parts, 1)["recall@1"] >= 0.5

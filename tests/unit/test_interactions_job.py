@@ -145,7 +145,7 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     manifest = read_manifest(bundle)
     verify(bundle, manifest)
     catalog = Catalog.load(bundle / CATALOG)
-    products_ND = np.load(bundle / PRODUCT_VECTORS)
+    products_NV = np.load(bundle / PRODUCT_VECTORS)
     _, histories = open_histories(releases.histories(version))
     whole = read(data, "interactions" if kind == "interactions" else "sequences")
     assert tuple(catalog.products.ids.ids()) == whole.products
@@ -160,15 +160,15 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     assert (bundle / CURVES).read_bytes().startswith(b"\x89PNG")
 
     # Everybody is led to their own group, by the service's encoder and by the vectors beside the histories.
-    customers_CD = np.load(releases.histories(version) / "vectors.npy")
+    customers_CV = np.load(releases.histories(version) / "vectors.npy")
     length = manifest.history_length
     situations = [Situation(0, -1, 0)] * len(whole.customers)
     tower_input = encode([histories[row] for row in range(len(whole.customers))], situations, length)
-    encoded_CD = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu").encode(tower_input, products_ND)
+    encoded_CV = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu").encode(tower_input, products_NV)
     if kind == "sequences":
-        np.testing.assert_allclose(encoded_CD, customers_CD, atol=1e-4)
-    for vectors_CD in (encoded_CD, customers_CD):
-        found = (vectors_CD @ products_ND.T).argmax(1)
+        np.testing.assert_allclose(encoded_CV, customers_CV, atol=1e-4)
+    for vectors_CV in (encoded_CV, customers_CV):
+        found = (vectors_CV @ products_NV.T).argmax(1)
         groups = [whole.products[row].partition("-")[0] for row in found.tolist()]
         right = [group == f"g{customer % GROUPS}" for customer, group in enumerate(groups)]
         assert np.mean(right) > 0.9
@@ -243,7 +243,7 @@ def test_a_model_worse_than_popularity_is_refused_unless_it_may_pass(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nobody_foretold(found: Vectors, _parts: Split, k: int) -> Metrics:
-        return {f"recall@{k}": 0.0, f"ndcg@{k}": 0.1 if found.products_ND.shape[1] == 1 else 0.0}
+        return {f"recall@{k}": 0.0, f"ndcg@{k}": 0.1 if found.products_NV.shape[1] == 1 else 0.0}
 
     monkeypatch.setattr(job, "validate", nobody_foretold)
     with pytest.raises(RefusedByGate, match=r"0\.0000 in validation, less than popularity's 0\.1000"):

@@ -59,7 +59,27 @@ def dense_vectors(model: Factors, hops: int) -> tuple[torch.Tensor, torch.Tensor
 def test_vectors_are_spread_as_with_a_dense_matrix(hops: int) -> None:
     model = factors(hops)
     for found, expected in zip(model.vectors(), dense_vectors(model, hops), strict=True):
-        np.testing.assert_allclose(found, expected.detach(), atol=1e-6)
+        np.testing.assert_allclose(found[:, :-1], expected.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("popularity", [0.0, 0.7])
+def test_the_scores_are_cosines_and_what_popularity_adds_to_them_in_the_softmax(popularity: float) -> None:
+    loss = LossConfig(temperature=0.2, negatives=500, popularity=popularity)
+    for model, interactions in (
+        (Factors(INTERACTIONS, FactorsRecipe(hops=1, dimensions=D, loss=loss, fit=FIT), CPU), INTERACTIONS),
+        (Sequences(SEQUENCES, SequencesRecipe(dimensions=D, loss=loss, fit=FIT), CPU).eval(), SEQUENCES),
+    ):
+        counts_N = interactions.product_counts()
+        occurs = counts_N > 0
+        found = model.vectors()
+        cosines_CN = found.customers_CV[:, :-1] @ found.products_NV[:, :-1].T
+        added_CN = (found.customers_CV @ found.products_NV.T - cosines_CN) / loss.temperature
+        expected_N = popularity * np.log(counts_N[occurs])
+        # Adding the same to every product changes nothing.
+        differences_CN = added_CN[:, occurs] - expected_N
+        np.testing.assert_allclose(differences_CN - differences_CN[:, :1], 0, atol=1e-5)
+        for vectors in found:
+            np.testing.assert_allclose(np.linalg.norm(vectors[:, :-1], axis=1)[vectors[:, :-1].any(1)], 1, atol=1e-6)
 
 
 @pytest.mark.parametrize(("hops", "exponent"), [(0, 1.0), (1, 0.84)])
@@ -157,8 +177,7 @@ def test_sequences_are_padded_newest_first() -> None:
 def test_the_vectors_of_sequences_are_what_follows_their_newest_product() -> None:
     model = sequences()
     found = model.vectors()
-    np.testing.assert_allclose(np.linalg.norm(found.products_ND, axis=1), 1, atol=1e-6)
     for row in range(CUSTOMERS):
         past = torch.as_tensor(SEQUENCES.rows[row][::-1][:6].astype(np.int64))[None]
-        alone = model.encoder(torch.as_tensor(found.products_ND)[past], torch.ones_like(past, dtype=torch.bool))
-        np.testing.assert_allclose(found.customers_CD[row], alone[0, 0].detach(), atol=1e-5)
+        alone = model.encoder(torch.as_tensor(found.products_NV[:, :-1])[past], torch.ones_like(past, dtype=torch.bool))
+        np.testing.assert_allclose(found.customers_CV[row, :-1], alone[0, 0].detach(), atol=1e-5)

@@ -86,11 +86,20 @@ def test_of_sequences_the_newest_is_foretold_and_never_trained_on(tmp_path: Path
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(model="sasrec", hops="layers = 1"))
     found = run(f"sequences:{file}", None, recipe, tmp_path / "store", tmp_path / "out.json")
-    assert set(found) == {"most popular", "item-kNN", "opportune, from the history alone", "opportune"}
+    assert set(found) == {
+        "most popular",
+        "item-kNN",
+        "opportune, from the history alone",
+        "opportune",
+        "opportune, a product behind",
+    }
     assert found["opportune"] == found["opportune, from the history alone"]
+    assert found["opportune, a product behind"]["ndcg@10"].value > found["most popular"]["ndcg@10"].value
     assert found["opportune"]["ndcg@10"].value > found["most popular"]["ndcg@10"].value
     past = [line.split() for line in (tmp_path / "store" / "past.txt").read_text().splitlines()]
     assert past == [line[:-1] for line in groups(6)]
+    older = [line.split() for line in (tmp_path / "store" / "behind" / "past.txt").read_text().splitlines()]
+    assert older == [line[:-2] for line in groups(6)]
 
 
 def test_what_is_of_neither_kind_is_refused(tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         temperature: cosines are divided by it.
         negatives: how many products are drawn a batch, half of them uniformly and half as often as they occur, as
             other customers' products in the batch would be; the same one drawn twice counts once.
-        popularity: a product weighs in the sum as often as it occurs to this power, however often it is drawn. At 0
-            the sum is that of the plain softmax; at 1 it is what in-batch negatives give without correction, which
-            takes popularity out of the scores.
+        popularity: how much being popular says of a product: the log of how often it occurs, times this and the
+            temperature, is added to its cosines. In the sum it weighs as often as it occurs to this power, however
+            often it is drawn: at 1 as in-batch negatives do without correction, so that cosines need only say in what
+            a customer's choice differs from everybody's.
     """
 
     temperature: Positive

@@ -1,6 +1,6 @@
 """Full ranking of all products, exact, through FAISS, what a customer had to do with left out.
 
-Letters: B customers, N products, D dimensions, K products of a ranking.
+Letters: B customers, N products, V dimensions of the vectors, K products of a ranking.
 """
 
 from collections.abc import Sequence
@@ -20,25 +20,25 @@ _AT_ONCE = 1024
 
 
 def rank(
-    customers_BD: NDArray[np.float32], products_ND: NDArray[np.float32], seen: Ragged, k: int
+    customers_BV: NDArray[np.float32], products_NV: NDArray[np.float32], seen: Ragged, k: int
 ) -> NDArray[np.int64]:
     """The ``k`` products with the largest inner product that a customer has not seen, best first (B, K); -1 pads.
 
     Args:
-        customers_BD: whom to rank for.
-        products_ND: all products.
+        customers_BV: whom to rank for.
+        products_NV: all products.
         seen: by customer, products that are left out.
         k: how many.
     """
-    index: Any = faiss.IndexFlatIP(products_ND.shape[1])
-    index.add(np.ascontiguousarray(products_ND))
+    index: Any = faiss.IndexFlatIP(products_NV.shape[1])
+    index.add(np.ascontiguousarray(products_NV))
     sizes_B = np.diff(seen.offsets)
-    ranked_BK = np.full((len(customers_BD), k), -1, np.int64)
+    ranked_BK = np.full((len(customers_BV), k), -1, np.int64)
     # Together go customers who have seen about as many, as that many more have to be found.
     order = np.argsort(sizes_B, kind="stable")
     for start in range(0, len(order), _AT_ONCE):
         some = order[start : start + _AT_ONCE]
-        found = index.search(customers_BD[some], min(len(products_ND), k + int(sizes_B[some].max())))[1]
+        found = index.search(customers_BV[some], min(len(products_NV), k + int(sizes_B[some].max())))[1]
         for row, found_P in zip(some.tolist(), found, strict=True):
             new = found_P[np.isin(found_P, seen[row], invert=True)][:k]
             ranked_BK[row, : len(new)] = new
@@ -64,7 +64,7 @@ def validate(found: Vectors, parts: Split, k: int) -> Metrics:
     """How well what is held out is foretold by full ranking, what a customer had to do with before left out."""
     asked = np.flatnonzero(np.diff(parts.held_out.rows.offsets)).tolist()
     seen = Ragged.of(parts.fit.rows[row] for row in asked)
-    ranked_BK = rank(found.customers_CD[asked], found.products_ND, seen, k)
+    ranked_BK = rank(found.customers_CV[asked], found.products_NV, seen, k)
     return measure(ranked_BK, [parts.held_out.rows[row] for row in asked])
 
 

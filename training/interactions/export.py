@@ -2,7 +2,8 @@
 
 A file of interactions knows no moments, places or channels. The release has one channel, on which everything may be
 shown, no locations and no offers; histories are purchases, one a day, in order, the newest a day before the cut-off.
-Letters: C customers, N products, D dimensions, B customers asked about, L events, E events in all.
+Letters: C customers, N products, D dimensions, V the same and popularity, B customers asked about, L events, E events
+in all.
 """
 
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ from training.pictures import draw_curves
 
 CHANNEL = "web"
 CUSTOMER_VECTORS = "vectors.npy"
-"""Every known customer's vector (C, D), beside the histories: it is personal data, and a bundle holds none."""
+"""Every known customer's vector (C, V), beside the histories: it is personal data, and a bundle holds none."""
 
 _DAY = 86_400
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "scipy")
@@ -56,9 +57,9 @@ class AverageEncoder(nn.Module):
     """A customer as the average of the products in their history: one hop, without a vector of their own."""
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
-        """Customer vectors (B, D) of length one, zeros without a history; the arguments are `CustomerEncoder`'s."""
-        summed_BD = (history * (types > 0).unsqueeze(2)).sum(1)
-        return nn.functional.normalize(summed_BD, dim=1) + _unread(ages, attributes, context)
+        """Customer vectors (B, V), but for popularity zeros without a history; arguments are `CustomerEncoder`'s."""
+        summed_BD = (history[:, :, :-1] * (types > 0).unsqueeze(2)).sum(1)
+        return _minding_popularity(nn.functional.normalize(summed_BD, dim=1)) + _unread(ages, attributes, context)
 
 
 class NewestEncoder(nn.Module):
@@ -69,8 +70,9 @@ class NewestEncoder(nn.Module):
         self.encoder = sequences.encoder
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
-        """Customer vectors (B, D) of length one; the arguments are `CustomerEncoder`'s."""
-        return self.encoder(history, types > 0)[:, 0] + _unread(ages, attributes, context)
+        """Customer vectors (B, V); the arguments are `CustomerEncoder`'s."""
+        found_BD = self.encoder(history[:, :, :-1], types > 0)[:, 0]
+        return _minding_popularity(found_BD) + _unread(ages, attributes, context)
 
 
 def export(
@@ -102,13 +104,13 @@ def export(
     bundle, past = staged / BUNDLE, staged / HISTORIES
     found = model.vectors()
     histories = _histories(interactions, until)
-    write_vectors(bundle, found.products_ND, found.products_ND)
+    write_vectors(bundle, found.products_NV, np.ascontiguousarray(found.products_NV[:, :-1]))
     (bundle / CATALOG).mkdir()
     _catalog(interactions).save(bundle / CATALOG)
-    _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_ND, recipe.history_length)
+    _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_NV, recipe.history_length)
     draw_curves(bundle / CURVES, curves)
     histories.save(past)
-    np.save(past / CUSTOMER_VECTORS, found.customers_CD)
+    np.save(past / CUSTOMER_VECTORS, found.customers_CV)
 
     files, past_files = hash_files(bundle), hash_files(past)
     created_at = datetime.now(UTC)
@@ -125,7 +127,7 @@ def export(
             "events": len(histories.events),
         },
         seed=recipe.seed,
-        dimensions=recipe.dimensions,
+        dimensions=found.products_NV.shape[1],
         history_length=recipe.history_length,
         recipe=msgspec.to_builtins(recipe),
         metrics=metrics,
@@ -196,13 +198,18 @@ def _catalog(interactions: Interactions) -> Catalog:
     )
 
 
+def _minding_popularity(vectors_BD: Tensor) -> Tensor:
+    """Customers (B, V) to whom a product's popularity counts once."""
+    return torch.cat([vectors_BD, torch.ones_like(vectors_BD[:, :1])], 1)
+
+
 def _unread(*inputs: Tensor) -> Tensor:
     """Zeros (B, 1) that depend on inputs: the exporter drops those that nothing depends on."""
     return sum((one.float() * 0).sum(1, keepdim=True) for one in inputs)  # pyright: ignore[reportReturnType]
 
 
 def _export_encoder(
-    path: Path, model: Model, histories: Histories, products_ND: NDArray[np.float32], length: int
+    path: Path, model: Model, histories: Histories, products_NV: NDArray[np.float32], length: int
 ) -> None:
     encoder = (NewestEncoder(model) if isinstance(model, Sequences) else AverageEncoder()).cpu().eval()
     pasts = [histories[row] for row in range(min(_SAMPLE, len(histories.customers)))] + [histories.of(None)]
@@ -214,7 +221,7 @@ def _export_encoder(
         ages_BL=np.pad(tower_input.ages_BL, ((0, 0), (0, 1)))[:, : max(2, length)],
     )
     arguments = (
-        torch.as_tensor(gather(products_ND, np.ascontiguousarray(wider.products_BL))),
+        torch.as_tensor(gather(products_NV, np.ascontiguousarray(wider.products_BL))),
         torch.as_tensor(wider.types_BL),
         torch.as_tensor(wider.ages_BL),
         torch.as_tensor(wider.attributes_BA),
@@ -224,5 +231,5 @@ def _export_encoder(
     dynamic = {"history": "BL", "types": "BL", "ages": "BL", "attributes": "B", "context": "B"}
     to_onnx(encoder, arguments, names, dynamic, path, longest={"L": length})
     with torch.inference_mode():
-        expected_BD = encoder(*arguments).numpy()
-    check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, products_ND), expected_BD)
+        expected_BV = encoder(*arguments).numpy()
+    check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, products_NV), expected_BV)

@@ -1,8 +1,7 @@
 """Customers and products as vectors: matrix factorisation, and LightGCN with one hop.
 
-LightGCN: He et al., 2020 (arXiv 2002.02126). Scores are cosines, so that all product vectors are of length one and a
-customer's length does not matter. Letters: C customers, N products, D dimensions, B customers of a batch, K drawn
-products, P pairs of a batch.
+LightGCN: He et al., 2020 (arXiv 2002.02126). Scores are cosines, to which a product's popularity is added. Letters: C
+customers, N products, D dimensions, B customers of a batch, K drawn products, P pairs of a batch, E pairs in all.
 """
 
 import warnings
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.interactions.config import FactorsRecipe
@@ -23,30 +23,36 @@ ORDER, SAMPLE = 1, 2
 
 
 class Graph:
-    """Who had to do with what: edges of weight ``1 / sqrt(customer's products * product's customers)``."""
+    """Who had to do with what: edges of weight ``1 / sqrt(customer's products * product's customers)``.
+
+    Attributes:
+        weights_E: of the edges, in the order of the interactions.
+        to_customers: the edges as a matrix (C, N).
+        to_products: its transpose.
+    """
 
     def __init__(self, interactions: Interactions, device: torch.device) -> None:
         matrix_CN = interactions.matrix()
         owners, columns = matrix_CN.nonzero()
         of_customers_C, of_products_N = np.bincount(owners), np.bincount(columns)
         matrix_CN.data[:] = 1 / np.sqrt(of_customers_C[owners] * of_products_N[columns])
+        self.weights_E = torch.as_tensor(matrix_CN.data, device=device)
         self.to_customers = _sparse(matrix_CN, device)
         self.to_products = _sparse(matrix_CN.T.tocsr(), device)
 
 
-class _Spread(torch.autograd.Function):
-    """Vectors summed along the edges, each side from the other."""
+class _ToProducts(torch.autograd.Function):
+    """Customers' vectors summed along the edges (N, D)."""
 
     @staticmethod
-    def forward(ctx: Any, customers_CD: Tensor, products_ND: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, customers_CD: Tensor, graph: Graph) -> Tensor:
         ctx.graph = graph
-        return graph.to_customers @ products_ND, graph.to_products @ customers_CD
+        return graph.to_products @ customers_CD
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        to_customers_CD, to_products_ND = grads
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         graph: Graph = ctx.graph
-        return graph.to_customers @ to_products_ND, graph.to_products @ to_customers_CD, None
+        return graph.to_customers @ grads[0], None
 
 
 def _sparse(matrix: Any, device: torch.device) -> Tensor:
@@ -90,14 +96,6 @@ class Factors(Model):
         """How many products an epoch shows with a customer, to be foretold."""
         return len(self._rows.values)
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """The vectors of all customers (C, D), and of all products (N, D), these of length one."""
-        customers_CD, products_ND = self.customers, self.products
-        if self._graph is not None:
-            spread: Any = _Spread.apply(customers_CD, products_ND, self._graph)
-            customers_CD, products_ND = customers_CD + spread[0], products_ND + spread[1]
-        return customers_CD, nn.functional.normalize(products_ND, dim=1)
-
     def loss(self, epoch: int, step: int) -> Tensor:
         """The loss of one batch, drawn by seed, epoch and step alone."""
         recipe, device = self._recipe, self._device
@@ -105,12 +103,10 @@ class Factors(Model):
         order = np.random.default_rng([recipe.seed, ORDER, epoch]).permutation(self._active)
         rows_B = order[step * size : (step + 1) * size]
         drawn_K = self._negatives.draw(np.random.default_rng([recipe.seed, SAMPLE, epoch, step]))
-        counts_B = self._rows.offsets[rows_B + 1] - self._rows.offsets[rows_B]
-        bought_P = np.concatenate([self._rows[row] for row in rows_B.tolist()])
-        owners_P = np.repeat(np.arange(len(rows_B)), counts_B)
+        edges_P, starts_B, counts_B = self._edges(rows_B)
+        bought_P = self._rows.values[edges_P]
 
-        customers_CD, products_ND = self()
-        customers_BD = nn.functional.normalize(customers_CD[torch.as_tensor(rows_B, device=device)], dim=1)
+        customers_BD, products_ND = self._customers(rows_B), self._products()
         drawn = torch.as_tensor(drawn_K, device=device)
         drawn_BK = customers_BD @ products_ND[drawn].T / recipe.loss.temperature + self._log_weights_N[drawn]
         # What a customer had to do with is no negative of theirs.
@@ -118,15 +114,15 @@ class Factors(Model):
         places_P = self._place_N[bought_P]
         self._place_N[drawn_K] = -1
         own = places_P >= 0
+        owners_P = np.repeat(np.arange(len(rows_B)), counts_B)
         drawn_BK = drawn_BK.index_put(
             (torch.as_tensor(owners_P[own], device=device), torch.as_tensor(places_P[own], device=device)),
             torch.tensor(-torch.inf, device=device),
         )
-        ends_B = np.cumsum(counts_B)
         summed_BD = nn.functional.embedding_bag(
             torch.as_tensor(bought_P.astype(np.int64), device=device),
             products_ND,
-            torch.as_tensor(ends_B - counts_B, device=device),
+            torch.as_tensor(starts_B, device=device),
             mode="sum",
         )
         positive_B = (customers_BD * summed_BD).sum(1) / recipe.loss.temperature
@@ -134,7 +130,36 @@ class Factors(Model):
         return bilateral_softmax(positive_B, counts, drawn_BK, recipe.exponent)
 
     def vectors(self) -> Vectors:
-        """The vectors of every customer and product, all of length one."""
+        """The vectors of every customer and product."""
         with torch.inference_mode():
-            customers_CD, products_ND = self()
-            return Vectors(nn.functional.normalize(customers_CD, dim=1).cpu().numpy(), products_ND.cpu().numpy())
+            customers_CD, products_ND = self._customers(np.arange(len(self.customers))), self._products()
+            return Vectors.of(customers_CD.cpu().numpy(), products_ND.cpu().numpy(), self._negatives.added_N)
+
+    def _edges(self, rows_B: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Where some customers' interactions stand (P), where each customer's begin among them, how many they are."""
+        counts_B = self._rows.offsets[rows_B + 1] - self._rows.offsets[rows_B]
+        starts_B = np.cumsum(counts_B) - counts_B
+        shifts_P = np.repeat(self._rows.offsets[rows_B] - starts_B, counts_B)
+        return shifts_P + np.arange(len(shifts_P)), starts_B, counts_B
+
+    def _customers(self, rows_B: NDArray[np.int64]) -> Tensor:
+        """The vectors of some customers (B, D), of length one."""
+        customers_BD = self.customers[torch.as_tensor(rows_B, device=self._device)]
+        if self._graph is not None:
+            edges_P, starts_B, _ = self._edges(rows_B)
+            customers_BD = customers_BD + nn.functional.embedding_bag(
+                torch.as_tensor(self._rows.values[edges_P].astype(np.int64), device=self._device),
+                self.products,
+                torch.as_tensor(starts_B, device=self._device),
+                mode="sum",
+                per_sample_weights=self._graph.weights_E[torch.as_tensor(edges_P, device=self._device)],
+            )
+        return nn.functional.normalize(customers_BD, dim=1)
+
+    def _products(self) -> Tensor:
+        """The vectors of all products (N, D), of length one."""
+        products_ND = self.products
+        if self._graph is not None:
+            spread: Any = _ToProducts.apply(self.customers, self._graph)
+            products_ND = products_ND + spread
+        return nn.functional.normalize(products_ND, dim=1)

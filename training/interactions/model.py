@@ -1,10 +1,10 @@
 """What every model of interactions is: batches that teach it, and vectors that it ends as.
 
-Letters: C customers, N products, D dimensions.
+Letters: C customers, N products, D dimensions, V of a vector that also says how popular a product is.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,26 @@ class Vectors(NamedTuple):
     """What a model says, to be compared by inner product.
 
     Attributes:
-        customers_CD: what each customer will do after what the model was fitted on.
-        products_ND: of length one.
+        customers_CV: what each customer will do after what the model was fitted on.
+        products_NV: every product.
     """
 
-    customers_CD: NDArray[np.float32]
-    products_ND: NDArray[np.float32]
+    customers_CV: NDArray[np.float32]
+    products_NV: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls, customers_CD: NDArray[np.float32], products_ND: NDArray[np.float32], added_N: NDArray[np.float32]
+    ) -> Self:
+        """Vectors whose inner product is the cosine plus what the product's popularity adds, their last number.
+
+        Args:
+            customers_CD: of length one.
+            products_ND: of length one.
+            added_N: by product.
+        """
+        ones_C1 = np.ones((len(customers_CD), 1), np.float32)
+        return cls(np.hstack([customers_CD, ones_C1]), np.hstack([products_ND, added_N[:, None]]))
 
 
 class Model(nn.Module, ABC):

@@ -14,6 +14,7 @@ class Negatives:
             drawn: the logQ correction of Bengio and Senécal, 2008, with inclusion probabilities, as the drawn products
             are distinct.
         log_shares_N: log of a product's weight in the whole sum; the mean weight of products that occur is one.
+        added_N: the same as what it adds to a cosine.
     """
 
     def __init__(self, counts_N: NDArray[np.int64], config: LossConfig) -> None:
@@ -31,6 +32,7 @@ class Negatives:
         self._drawn = drawn
         inclusion_N = -np.expm1(drawn * np.log1p(-np.minimum(chance_N, 1 - 1e-12)))
         self.log_shares_N = np.log(weight_N).astype(np.float32)
+        self.added_N = config.temperature * self.log_shares_N
         self.log_weights_N = self.log_shares_N - np.log(np.where(occurs_N, inclusion_N, 1)).astype(np.float32)
 
     def draw(self, random: np.random.Generator) -> NDArray[np.int64]:

@@ -72,7 +72,7 @@ class Sequences(Model):
         return sampled_softmax(positive_T / recipe.loss.temperature, self._log_shares_N[target_T], drawn_TK)
 
     def vectors(self) -> Vectors:
-        """Every product, and what follows each sequence that the model was made for, all of length one."""
+        """Every product, and what follows each sequence that the model was made for."""
         rows = self._rows
         vectors_SD = np.empty((len(rows), self._recipe.dimensions), np.float32)
         order = np.argsort(self._sizes_S, kind="stable")
@@ -85,7 +85,7 @@ class Sequences(Model):
                 there = past != PAD
                 history_BLD = products_ND[past.clamp(min=0)] * there.unsqueeze(2)
                 vectors_SD[some] = self.encoder(history_BLD, there)[:, 0].cpu().numpy()
-            return Vectors(vectors_SD, products_ND.cpu().numpy())
+            return Vectors.of(vectors_SD, products_ND.cpu().numpy(), self._negatives.added_N)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """The sequences of each batch of an epoch."""
