@@ -128,6 +128,8 @@ class Engine:
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
+        # To somebody who has bought nothing everything is new: the question is the same without it.
+        novel = request.novel and len(history.purchases.rows_R) > 0
         acted = bool(history.latest.shape[1])
         if acted or model.ranker is not None:
             ask = Ask(
@@ -141,7 +143,7 @@ class Engine:
                 place,
                 request.explain,
                 None if products is allowed else allowed,
-                request.novel,
+                novel,
                 request.among is not None,
             )
             if history is model.live.nobody:

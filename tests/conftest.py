@@ -32,7 +32,7 @@ def recipe() -> Recipe:
             window_days=14,
             type_attribute="brand",
             category_attribute="department",
-            epochs=8,
+            epochs=5,
             questions_a_batch=16,
         ),
     )

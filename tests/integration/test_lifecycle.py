@@ -191,6 +191,7 @@ def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, A
     recommend = body("/v1/recommend")
     assert set(recommend["properties"]) == {
         "customer_id",
+        "attributes",
         "placement",
         "kinds",
         "context",
