@@ -1,8 +1,7 @@
 """Pictures of a release: how its fits went, and where its products lie.
 
 They are files of the bundle, so the same run draws the same bytes: nothing in them depends on when or how fast it ran,
-nor on the settings of whoever draws. Letters: N products, P of them, G categories,
-D dimensions.
+nor on the settings of whoever draws. Letters: N products, P of them, G categories, D dimensions.
 """
 
 from collections import Counter
@@ -50,6 +49,7 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Epochs]]) -> None:
                 quality.plot([one.epochs for one in measured], values, marker="o", markersize=3, label=metric)
             quality.set(title=f"{name}: on what is held out", xlabel="epochs")
             for panel in (losses, quality):
+                panel.set_xlim(0.5, len(curve) + 0.5)  # of a single epoch there is no span to choose from
                 panel.xaxis.get_major_locator().set_params(integer=True)
                 panel.grid(alpha=0.3)
             if measured:
