@@ -18,7 +18,8 @@ from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
 
 REMEMBERED_BYTES = 64 * 2**20
-"""How much memory the rows of remembered sets may take, 4 bytes each."""
+"""How much memory the rows of remembered sets may take, 4 bytes each; what tells their members takes at most twice that
+again."""
 
 _A_SET = 512
 """Bytes counted for a set besides its rows: many a set holds few of them."""

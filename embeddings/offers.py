@@ -144,13 +144,13 @@ class OffersReader:
         since, likeliest = np.full(count, NEVER_DAYS), np.zeros(count)
         np.minimum.at(since, offers_P, own_KC[of_P, _SINCE] + away)
         np.maximum.at(likeliest, offers_P, probabilities_K[of_P])
+        slower = DECAYS[0] ** away
         slow_O, middling_O, fast_O = (
             summed(own_KC[:, column]) * decay**away
             for column, decay in zip((_SLOW, _MIDDLING, _FAST), DECAYS, strict=True)
         )
-        here_O = summed(asked.local.slow_R[places_K]) * DECAYS[0] ** away
+        here_O = summed(asked.local.slow_R[places_K]) * slower
         likely_O = summed(probabilities_K) * _PERCENT
-        slower = DECAYS[0] ** away
         types_T, makers_T = self._types.bought(profile.groups[_TYPE]), self._makers.bought(profile.groups[_MAKER])
         per_type_O, per_maker_O = (
             np.bincount(groups.offers_T, bought_T * groups.products_T, count)[offers_O] * slower

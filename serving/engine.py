@@ -11,6 +11,7 @@ from embeddings.context import Context, Identifier
 from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS
 from embeddings.features import Situation
+from embeddings.history import History
 from embeddings.index.base import Plan
 from embeddings.offers import OFFER_FACTS
 from serving.batcher import Batcher
@@ -19,7 +20,6 @@ from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask, Offered
 from serving.slot import BundleSlot, Model
-from serving.state.live import Known
 from serving.strangers import Strangers
 
 
@@ -116,11 +116,13 @@ class Engine:
         if request.attributes:
             history = model.live.described(history, request.attributes)
 
+        # To somebody who has bought nothing everything is new: the question is the same without it.
+        novel = request.novel and len(history.purchases.rows_R) > 0
         products = allowed = offers = None
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
             allowed = eligibility.products(context, place, situation.moment)
-            products = _wanted(allowed, request, model, known)
+            products = _wanted(allowed, request, model, history if novel else None)
         if "offer" in request.kinds:
             audiences = () if known is None else known.history.audiences
             redeemed = await model.redemptions.now()
@@ -128,8 +130,6 @@ class Engine:
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
-        # To somebody who has bought nothing everything is new: the question is the same without it.
-        novel = request.novel and len(history.purchases.rows_R) > 0
         acted = bool(history.latest.shape[1])
         if acted or model.ranker is not None:
             ask = Ask(
@@ -163,14 +163,14 @@ class Engine:
         )
 
 
-def _wanted(eligible: EligibleSet, request: RecommendRequest, model: Model, known: Known | None) -> EligibleSet:
-    """What the request leaves of an eligible set."""
+def _wanted(eligible: EligibleSet, request: RecommendRequest, model: Model, buyer: History | None) -> EligibleSet:
+    """What the request leaves of an eligible set, without what a buyer has bought where there is one."""
     if request.among is not None:
         ids = model.bundle.catalog.products.ids
         rows = [row for one in request.among if (row := ids.row(one)) is not None]
         eligible = eligible.among(np.array(rows, np.int64))
-    if request.novel and known is not None:
-        eligible = eligible.without(known.history.purchases.rows_R)
+    if buyer is not None:
+        eligible = eligible.without(buyer.purchases.rows_R)
     return eligible
 
 

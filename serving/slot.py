@@ -83,7 +83,7 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
         if found != version:
             raise CorruptBundle(folder / MANIFEST, f"expected version {version}, found {found}")
     live = LiveHistories(histories, manifest, bundle.catalog, events, settings.live_histories)
-    nobody = encode([histories.of(None)], [Situation(-1, -1, 0)], bundle.manifest.history_length)
+    nobody = encode([live.nobody], [Situation(-1, -1, 0)], bundle.manifest.history_length)
     customer_1D = bundle.customer_encoder.encode(nobody, bundle.vectors_ND)
     # The first search reads the stored index's pages: a bad one must show now, not in a request.
     bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])

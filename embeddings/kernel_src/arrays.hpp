@@ -116,4 +116,7 @@ constexpr py::ssize_t AHEAD = 6;
 // The columns of profile.OWN.
 enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, OWN };
 
+// How many columns profile.GROUP has.
+constexpr py::ssize_t GROUP = 4;
+
 }  // namespace

@@ -30,6 +30,8 @@ class Facts {
         check(lifts_GG_.ndim() == 2 && lifts_GG_.shape(0) == lifts_GG_.shape(1), "expected lifts (G, G)");
         check(carried_L_.size() == popular_L_.size() && carried_L_.size() == month_L_.size(),
               "expected figures for each entry of the assortments");
+        check(offsets_.size() >= 1 && offsets_.data()[offsets_.size() - 1] == carried_L_.size(),
+              "expected offsets that end with the entries of the assortments");
         check(gap_ < products_NP_.shape(1) && wide_ < rhythms_NQ_.shape(1), "expected columns of the tables");
         const std::int32_t* codes = rhythms_NQ_.data();
         for (py::ssize_t n = wide_; n < rhythms_NQ_.size(); n += rhythms_NQ_.shape(1))
@@ -37,7 +39,9 @@ class Facts {
     }
 
     // How many columns `read` writes, besides those that are the same for all candidates.
-    py::ssize_t columns() const { return OWN + 1 + 4 * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1; }
+    py::ssize_t columns() const {
+        return OWN + 1 + GROUP * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1;
+    }
 
     void read(const Array<std::int64_t>& rows_K, const Array<float>& customer_D, const Array<float>& taste_T,
               const Array<std::int64_t>& bought_R, const Array<float>& own_RC, const Array<float>& here_R,
@@ -56,8 +60,10 @@ class Facts {
               "expected a customer's vectors of the products' lengths");
         check(static_cast<py::ssize_t>(grouped.size()) == groups(), "expected figures for each kind of group");
         for (const auto& [codes_G, figures_GC] : grouped)
-            check(figures_GC.ndim() == 2 && figures_GC.shape(0) == codes_G.size() + 1 && figures_GC.shape(1) == 4,
+            check(figures_GC.ndim() == 2 && figures_GC.shape(0) == codes_G.size() + 1 && figures_GC.shape(1) == GROUP,
                   "expected figures for each group, and one row more");
+        for (const auto* scored : {&alike, &together})
+            check(scored->first.size() == scored->second.size(), "expected a score for each row");
         check(location >= -1 && location < offsets_.size() - 1, "expected a location of the catalogue, or -1");
         for (const Array<std::int64_t>* rows : {&rows_K, &meant})
             for (py::ssize_t k = 0; k < rows->size(); ++k)
@@ -84,7 +90,7 @@ class Facts {
             *out++ = here_R.data()[place];
             const std::int32_t* codes = rhythms_NQ_.data() + row * groups();
             for (py::ssize_t g = 0; g < groups(); ++g)
-                out = std::copy_n(grouped[g].second.data() + among[g].find(codes[g]) * 4, 4, out);
+                out = std::copy_n(grouped[g].second.data() + among[g].find(codes[g]) * GROUP, GROUP, out);
             const float* product = products_NP_.data() + row * figures;
             out = std::copy_n(product, figures, out);
             if (place == never) *gap += product[gap_];  // what was never bought is taken to have everybody's gap

@@ -107,7 +107,7 @@ py::tuple figures_of_groups(const Visits& visits, const std::vector<std::int32_t
         sums[g][1] += slow[visit];
         spans[g].meet(at_E.data()[e], visits.day_V[visit]);
     }
-    Array<float> figures_GC({static_cast<py::ssize_t>(codes.size()) + 1, py::ssize_t{4}});
+    Array<float> figures_GC({static_cast<py::ssize_t>(codes.size()) + 1, GROUP});
     for (std::size_t g = 0; g <= codes.size(); ++g) {
         float* out = figures_GC.mutable_data(static_cast<py::ssize_t>(g), 0);
         if (g == codes.size() || codes[g] == 0) {
@@ -129,6 +129,7 @@ py::tuple profile(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& 
                   const Array<std::int32_t>& codes_NQ, const std::array<double, 3>& decays, double group_decay,
                   float never_days, double prior_days, const std::array<float, 4>& never, double usual_gap) {
     check(places_E.size() == at_E.size() && gaps_R.size() == rows_R.size(), "expected a place and a gap for each");
+    check(codes_NQ.ndim() == 2, "expected codes (N, Q)");
     for (py::ssize_t e = 0; e < places_E.size(); ++e)
         check(places_E.data()[e] >= 0 && places_E.data()[e] < rows_R.size(),
               "expected places among the products bought");

@@ -47,7 +47,7 @@ class Members {
 // The rows of a set that have the largest weights, at most `most` of them, in no order; equal weights by row.
 Array<std::int64_t> largest(const Array<std::int64_t>& rows_S, const Array<float>& weights_S, const Members& eligible,
                             py::ssize_t most) {
-    check(rows_S.size() == weights_S.size(), "expected as many weights as rows");
+    check(rows_S.size() == weights_S.size() && most >= 0, "expected as many weights as rows, and at least none wanted");
     std::vector<std::pair<float, std::int64_t>> inside;
     inside.reserve(rows_S.size());
     for (py::ssize_t s = 0; s < rows_S.size(); ++s)

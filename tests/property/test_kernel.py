@@ -111,6 +111,8 @@ def test_sizes_that_do_not_fit_are_refused():
     vectors_ND = np.zeros((3, 2), np.float32)
     with pytest.raises(ValueError, match="as many weights as rows"):
         kernel.largest(ROWS_2, WEIGHTS_2[:1], kernel.Members(ROWS_2[:0]), 1)
+    with pytest.raises(ValueError, match="at least none wanted"):
+        kernel.largest(ROWS_2, WEIGHTS_2, kernel.Members(ROWS_2[:0]), -1)
     with pytest.raises(ValueError, match="rows of a catalogue"):
         kernel.merged([np.array([-1])])
     with pytest.raises(ValueError, match="rows of the catalogue"):
