@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from embeddings.arrays import load_array
 from embeddings.catalog import Catalog
 from embeddings.device import Device
-from embeddings.encoders import CustomerEncoder, RankerSession
+from embeddings.encoders import CustomerEncoder, OfferRankerSession, RankerSession
 from embeddings.errors import CorruptBundle
 from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
 from embeddings.statistics import Statistics
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalog"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
@@ -188,7 +188,7 @@ class ModelBundle:
     statistics: Statistics
     customer_encoder: CustomerEncoder
     ranker: RankerSession | None
-    offer_ranker: RankerSession | None
+    offer_ranker: OfferRankerSession | None
     vectors_ND: NDArray[np.float32]
     units_ND: NDArray[np.float32]
     products: PlannedIndex
@@ -227,8 +227,8 @@ class ModelBundle:
                 len(catalog.products.ids), len(catalog.locations.assortment.values), len(catalog.offers.ids)
             ),
             customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
-            ranker=RankerSession(folder / RANKER, device, "probabilities") if ranked else None,
-            offer_ranker=RankerSession(folder / OFFER_RANKER, device, "logits") if ranked else None,
+            ranker=RankerSession(folder / RANKER, device) if ranked else None,
+            offer_ranker=OfferRankerSession(folder / OFFER_RANKER, device) if ranked else None,
             vectors_ND=vectors_ND,
             units_ND=units_ND,
             products=PlannedIndex(

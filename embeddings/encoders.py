@@ -5,7 +5,7 @@ Letters: B customers, L events, D dimensions, A attributes, K products.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embeddings.device import Device
 from embeddings.errors import CorruptBundle, DeviceUnavailable
 from embeddings.features import TowerInput, gather
+from embeddings.inputs import derive
 
 _PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -68,22 +69,27 @@ class CustomerEncoder:
 
 
 class RankerSession:
-    """Facts of candidates in, one number for each out.
+    """Facts of candidates in, probabilities out."""
 
-    Args:
-        path: of the model.
-        device: where to run it.
-        output: what the number is: probabilities, or logits.
-    """
-
-    def __init__(self, path: Path, device: Device, output: Literal["probabilities", "logits"]) -> None:
+    def __init__(self, path: Path, device: Device) -> None:
         self._session = open_session(path, device)
-        self._outputs = [output]
 
     def rank(self, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A number (M) for each of some candidates, in the order of ``facts.FACTS`` or ``offers.OFFER_FACTS``."""
-        (found_M,) = self._session.run(self._outputs, {"facts": facts_MF})
-        return found_M
+        """How likely each of some candidates (M) is taken; facts in the order of ``facts.FACTS``."""
+        (probabilities_M,) = self._session.run(["probabilities"], {"inputs": derive(facts_MF)})
+        return probabilities_M
+
+
+class OfferRankerSession:
+    """Facts of eligible offers in, log-odds out."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+
+    def rank(self, facts_OF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The log-odds (O) of each of some offers; facts in the order of ``offers.OFFER_FACTS``."""
+        (logits_O,) = self._session.run(["logits"], {"facts": facts_OF})
+        return logits_O
 
 
 class ProductEncoder:

@@ -111,14 +111,10 @@ class FactsReader:
         profile, location = asked.profile, asked.location
         span = int(self._bounds.searchsorted(asked.moment, side="right"))
         self._kernel.read(
+            profile.customer,
+            asked.local.slow_R,
             rows_K,
             customer_D,
-            profile.taste_D,
-            profile.rows_R,
-            profile.own_RC,
-            asked.local.slow_R,
-            profile.groups,
-            profile.alike,
             location,
             _NOTHING if location < 0 else self._promoted(location, span),
             asked.together,
@@ -143,7 +139,7 @@ class FactsReader:
             self._sold_M[asked.location] if asked.location >= 0 else 0.0,
             0.0 if asked.session is None else float(len(asked.session.cart)),
             float(asked.novel),
-            _log_sum_exp(retrieved_K[:RETRIEVED].tolist()),
+            kernel.log_sum_exp(retrieved_K[:RETRIEVED]),
             *weekdays,
             math.sin(turn),
             math.cos(turn),
@@ -160,11 +156,3 @@ class FactsReader:
         active_G &= begin < promotions.ends_G
         parts = [promotions.products[group] for group in np.flatnonzero(active_G).tolist()]
         return np.unique(np.concatenate(parts)) if parts else _NOTHING
-
-
-def _log_sum_exp(values: list[float]) -> float:
-    """The log of the sum of the exponentials, the largest value first; -inf pads, 0 of nothing."""
-    if not values or values[0] == -math.inf:
-        return 0.0
-    most = values[0]
-    return most + math.log(sum(math.exp(value - most) for value in values))

@@ -12,6 +12,7 @@
 
 #include "kernel_src/facts.hpp"
 #include "kernel_src/history.hpp"
+#include "kernel_src/inputs.hpp"
 #include "kernel_src/profile.hpp"
 #include "kernel_src/scores.hpp"
 #include "kernel_src/sources.hpp"
@@ -22,15 +23,25 @@ PYBIND11_MODULE(kernel, module) {
     const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
     module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
     module.def("best", &best, exact("queries_BD"), exact("vectors_ND"), exact("rows_BP"), py::arg("kept"));
+    module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("held_back_K"),
+               py::arg("most"));
+    module.def("log_sum_exp", &log_sum_exp, exact("values_K"));
     py::class_<Members>(module, "Members")
         .def(py::init(&Members::of<std::int32_t>), exact("rows_N"))
         .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
         .def("contains", &Members::contains, exact("rows_R"));
-    module.def("largest", &largest, exact("rows_S"), exact("weights_S"), py::arg("eligible"), py::arg("most"));
+    py::class_<Customer>(module, "Customer")
+        .def(py::init<Array<std::int64_t>, Array<float>, std::vector<std::pair<Array<std::int32_t>, Array<float>>>,
+                      Scored, Array<float>>(),
+             exact("rows_R"), exact("own_RC"), exact("groups"), exact("alike"), exact("taste_D"));
+    module.def("largest", &largest, exact("scored"), py::arg("eligible"), py::arg("most"));
+    module.def("again", &again, py::arg("customer"), exact("here_R"), py::arg("more"), py::arg("eligible"),
+               py::arg("most"));
+    module.def("due", &due, py::arg("customer"), py::arg("aged"), py::arg("eligible"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
-    module.def("due", &due, exact("bought_R"), exact("own_RC"), py::arg("aged"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"));
+    module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("told", &told, exact("events_E"), py::arg("types"));
     module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
@@ -45,7 +56,13 @@ PYBIND11_MODULE(kernel, module) {
              exact("products_NP"), exact("rhythms_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("tastes_NT"),
              exact("offsets"), exact("carried_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
              py::arg("wide"))
-        .def("read", &Facts::read, exact("rows_K"), exact("customer_D"), exact("taste_T"), exact("bought_R"),
-             exact("own_RC"), exact("here_R"), exact("grouped"), exact("alike"), py::arg("location"), exact("promoted"),
-             exact("together"), exact("meant"), exact("looked"), exact("context"), exact("facts_KF"));
+        .def("read", &Facts::read, py::arg("customer"), exact("here_R"), exact("rows_K"), exact("customer_D"),
+             py::arg("location"), exact("promoted"), exact("together"), exact("meant"), exact("looked"),
+             exact("context"), exact("facts_KF"));
+    py::class_<Inputs>(module, "Inputs")
+        .def(py::init<std::vector<float>, std::vector<float>, std::vector<float>, std::vector<Ratio>, float, float,
+                      float, float, const std::array<py::ssize_t, 6>&>(),
+             py::arg("decays_F"), py::arg("ages_F"), py::arg("scales_C"), py::arg("ratios"), py::arg("most"),
+             py::arg("above_ratios"), py::arg("prior"), py::arg("above_shares"), py::arg("columns"))
+        .def("derive", &Inputs::derive, exact("facts_MF"));
 }

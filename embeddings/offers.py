@@ -111,7 +111,7 @@ class OffersReader:
         covered_K = bought_R[self._covers[bought_R] > 0]
         facts_KF = np.empty((len(covered_K), len(FACTS)), np.float32)
         inner_K = vectors_ND.take(covered_K, axis=0) @ customer_D
-        reader.read(asked, covered_K, customer_D, np.sort(inner_K)[::-1], facts_KF)
+        reader.read(asked, covered_K, customer_D, -np.sort(-inner_K), facts_KF)
         return covered_K, facts_KF
 
     def read(

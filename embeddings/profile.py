@@ -100,6 +100,7 @@ class Profile:
         visit_gap: usual days between two visits.
         alike: what customers who buy the same buy too: rows, ascending, and the score of each.
         taste_D: the customer's factors, to be multiplied with the products'.
+        customer: the arrays, as the compiled loops read them.
         acted: moment of the newest view, click, add to cart or dismissal of a product; 0 if there is none.
     """
 
@@ -114,6 +115,7 @@ class Profile:
     visit_gap: float
     alike: Scored
     taste_D: NDArray[np.float32]
+    customer: kernel.Customer
     acted: int
     _local: dict[int, Local] = field(default_factory=dict)
 
@@ -164,6 +166,8 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
     middling_R = own_RC[:-1, _MIDDLING]
     most_R = np.argsort(-middling_R, kind="stable")[:_ALIKE_FROM]
     acted_E = np.isin(history.events_E["type"], _ACTED)
+    alike = statistics.alike.around(rows_R[most_R], np.log1p(middling_R[most_R]))
+    taste_D = statistics.tastes.of(rows_R, bought.times_R)
     return Profile(
         events_E=history.events_E,
         bought=bought,
@@ -174,7 +178,8 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
         visits=visits,
         lines=lines,
         visit_gap=visit_gap,
-        alike=statistics.alike.around(rows_R[most_R], np.log1p(middling_R[most_R])),
-        taste_D=statistics.tastes.of(rows_R, bought.times_R),
+        alike=alike,
+        taste_D=taste_D,
+        customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
         acted=int(history.events_E["at"][acted_E].max(initial=0)),
     )

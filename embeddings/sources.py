@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.eligible import EligibleSet
-from embeddings.profile import DAY, OWN, Local, Profile, Session
+from embeddings.profile import DAY, Local, Profile, Session
 from embeddings.statistics import Neighbours, Scored
 
 SourceName = Literal["together", "due_now", "buy_again", "alike", "towers", "trending"]
@@ -29,7 +29,6 @@ MORE = 3
 _HERE = 2.0
 """How much more a purchase counts at the very location asked about: 1 + this."""
 
-_SLOW = OWN.index("slow")
 _NONE = np.zeros(0, np.int64)
 _NOTHING_TOGETHER: Scored = (_NONE, np.zeros(0, np.float32))
 
@@ -111,9 +110,7 @@ class BuyAgain:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The own products of the largest decayed counts."""
-        profile = asked.profile
-        weights_R = np.add(profile.own_RC[:-1, _SLOW], _HERE * asked.local.slow_R[:-1], dtype=np.float32)
-        return kernel.largest(profile.rows_R, weights_R, asked.eligible.members, _AGAIN)
+        return kernel.again(asked.profile.customer, asked.local.slow_R, _HERE, asked.eligible.members, _AGAIN)
 
 
 class DueNow:
@@ -123,7 +120,7 @@ class DueNow:
         """The own products bought on several days whose usual gap has just passed."""
         profile = asked.profile
         aged = max(asked.moment - profile.newest, 0) / DAY
-        return kernel.largest(*kernel.due(profile.rows_R, profile.own_RC, aged), asked.eligible.members, _DUE)
+        return kernel.due(profile.customer, aged, asked.eligible.members, _DUE)
 
 
 class Alike:
@@ -131,7 +128,7 @@ class Alike:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The neighbours of what the customer buys most."""
-        return kernel.largest(*asked.profile.alike, asked.eligible.members, _ALIKE * (MORE if asked.novel else 1))
+        return kernel.largest(asked.profile.alike, asked.eligible.members, _ALIKE * (MORE if asked.novel else 1))
 
 
 class Together:
@@ -142,7 +139,7 @@ class Together:
         if asked.session is None:
             return _NONE
         looked = asked.session.looked
-        found = kernel.largest(*asked.together, asked.eligible.members, _TOGETHER)
+        found = kernel.largest(asked.together, asked.eligible.members, _TOGETHER)
         return kernel.merged([found, looked[asked.eligible.contains(looked)]])[0] if len(looked) else found
 
 

@@ -33,6 +33,7 @@ class Vocabulary:
         self._rows: NDArray[np.int32] = arrays["rows"]
         # Single numbers and slices come out of a memoryview several times faster than out of an array.
         self._starts, self._bytes = self._offsets.data, self._text.data
+        self._count = len(self._offsets) - 1
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Self:
@@ -57,7 +58,7 @@ class Vocabulary:
         return {"text": self._text, "offsets": self._offsets, "hashes": self._hashes, "rows": self._rows}
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return self._count
 
     def __contains__(self, one: str) -> bool:
         return self.row(one) is not None
@@ -69,20 +70,17 @@ class Vocabulary:
         place = int(self._hashes.searchsorted(wanted))
         while place < len(self._hashes) and self._hashes[place] == wanted:
             row = int(self._rows[place])
-            if self._encoded(row) == encoded:
+            if self.id(row) == one:
                 return row
             place += 1
         return None
 
     def id(self, row: int) -> str:
         """The id at a row from 0 to ``len(self) - 1``."""
-        return self._encoded(row).decode()
+        if not 0 <= row < self._count:
+            raise IndexError(f"row {row} of a vocabulary of {self._count}")
+        return str(self._bytes[self._starts[row] : self._starts[row + 1]], "utf-8")
 
     def ids(self, rows: Iterable[int] | None = None) -> list[str]:
         """The ids at some rows, or all of them in order."""
         return [self.id(row) for row in (range(len(self)) if rows is None else rows)]
-
-    def _encoded(self, row: int) -> bytes:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of a vocabulary of {len(self)}")
-        return bytes(self._bytes[self._starts[row] : self._starts[row + 1]])

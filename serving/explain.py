@@ -41,7 +41,7 @@ _BY_SOURCE = {"named": _NAMED, "together": _GOES_WITH_BASKET, "alike": _BOUGHT_B
 
 def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Place) -> list[list[Reason]]:
     """The reasons for each ranked item, the weightiest first."""
-    times = _times_bought(ranked, history)
+    times = history.purchases.times([one.row for one in ranked])
     given: list[list[Reason]] = []
     for one, bought in zip(ranked, times, strict=True):
         if one.kind == "offer" and one.source != "popular":
@@ -61,15 +61,6 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Pla
             why = [*why, Reason("valid_until", f"Valid until {ends:%Y-%m-%d %H:%M} UTC.")]
         given.append(why)
     return given
-
-
-def _times_bought(ranked: Sequence[Ranked], history: History) -> list[int]:
-    """How often each row was bought, as a product; of no meaning for one that never was."""
-    if not len(history.purchases.rows_R):
-        return [0] * len(ranked)
-    bought = history.purchases
-    places = bought.rows_R.searchsorted([one.row for one in ranked])
-    return bought.times_R[np.minimum(places, len(bought.rows_R) - 1)].tolist()
 
 
 @cache

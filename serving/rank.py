@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.arrays import Ragged
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
@@ -186,20 +187,20 @@ def _shown(
 ) -> list[Ranked]:
     """As many candidates as the request can show, the best first; ties by row."""
     (rows_K, sources_K), held_back_K = candidates
-    if held_back_K is None:
-        best = np.argsort(-scores_K, kind="stable")[: ask.most]
-    else:  # they come last, however unlikely the others are: an answer is as long as it can be
+    if held_back_K is not None:  # they come last, however unlikely the others are: an answer is as long as it can be
         least = float(scores_K[~held_back_K].min(initial=_HELD_BACK))
         scores_K = np.where(held_back_K, scores_K * np.float32(least), scores_K)
-        best = np.lexsort((-scores_K, held_back_K))[: ask.most]
     names: list[Source] = [*ask.model.sources, "named" if ask.every else "popular"]
     return [
         Ranked(
-            "product", row, score, names[source], plan, None if facts_KF is None or not ask.explain else facts_KF[place]
+            "product",
+            row,
+            score,
+            names[source],
+            plan,
+            facts_KF[place] if ask.explain and facts_KF is not None else None,
         )
-        for place, row, score, source in zip(
-            best.tolist(), rows_K[best].tolist(), scores_K[best].tolist(), sources_K[best].tolist(), strict=True
-        )
+        for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, held_back_K, ask.most)
     ]
 
 

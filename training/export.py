@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import faiss
 import msgspec
@@ -42,7 +42,7 @@ from embeddings.bundle import (
     write_manifest,
 )
 from embeddings.catalog import Catalog
-from embeddings.encoders import CustomerEncoder, ProductEncoder, RankerSession
+from embeddings.encoders import CustomerEncoder, OfferRankerSession, ProductEncoder, RankerSession
 from embeddings.errors import OpportuneError
 from embeddings.facts import FACTS
 from embeddings.features import Situation, encode, gather
@@ -50,6 +50,7 @@ from embeddings.history import Histories
 from embeddings.index.flat import write_flat_index
 from embeddings.index.ivf import write_ivf
 from embeddings.index.plan import MEASURED
+from embeddings.inputs import derive
 from embeddings.offers import OFFER_FACTS
 from embeddings.statistics import Statistics
 from training.config import Recipe
@@ -108,8 +109,8 @@ def export(
     towers = release.towers.cpu()
     vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalog)
     _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, histories, vectors_ND, recipe)
-    _export_ranker(bundle / RANKER, release.ranker, len(FACTS), "probabilities")
-    _export_ranker(bundle / OFFER_RANKER, release.offers, len(OFFER_FACTS), "logits")
+    export_ranker(bundle / RANKER, release.ranker)
+    export_offer_ranker(bundle / OFFER_RANKER, release.offers)
     release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
     catalog.save(bundle / CATALOG)
@@ -223,14 +224,29 @@ def _export_customer_tower(
     check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, vectors_ND), expected_BD)
 
 
-def _export_ranker(path: Path, ranker: nn.Module, width: int, output: Literal["probabilities", "logits"]) -> None:
-    # Counts and days of every size a fact may have, also where nothing is known.
+def export_ranker(path: Path, ranker: Ranker) -> None:
+    """Export a ranker of products; ParityError if ONNX Runtime and torch disagree."""
+    facts_MF = _facts_of_any_size(len(FACTS))
+    inputs = torch.from_numpy(derive(facts_MF))
+    to_onnx(ranker, (inputs,), ["inputs"], {"inputs": "M"}, path, "probabilities")
+    with torch.inference_mode():
+        check_parity(path, RankerSession(path, "cpu").rank(facts_MF), ranker(inputs).numpy())
+
+
+def export_offer_ranker(path: Path, ranker: OfferRanker) -> None:
+    """Export a ranker of offers; ParityError if ONNX Runtime and torch disagree."""
+    facts_OF = _facts_of_any_size(len(OFFER_FACTS))
+    facts = torch.from_numpy(facts_OF)
+    to_onnx(ranker, (facts,), ["facts"], {"facts": "O"}, path, "logits")
+    with torch.inference_mode():
+        check_parity(path, OfferRankerSession(path, "cpu").rank(facts_OF), ranker(facts).numpy())
+
+
+def _facts_of_any_size(width: int) -> NDArray[np.float32]:
+    """Counts and days of every size a fact may have, also where nothing is known."""
     facts_MF = np.random.default_rng(0).exponential(10, (256, width)).astype(np.float32)
     facts_MF[np.random.default_rng(1).random(facts_MF.shape) < 0.5] = 0
-    facts = torch.from_numpy(facts_MF)
-    to_onnx(ranker, (facts,), ["facts"], {"facts": "M"}, path, output)
-    with torch.inference_mode():
-        check_parity(path, RankerSession(path, "cpu", output).rank(facts_MF), ranker(facts).numpy())
+    return facts_MF
 
 
 def to_onnx(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
+from embeddings.inputs import derive
 from embeddings.metrics import ndcg_at
 from training.config import RankerConfig
 from training.curve import Curve
@@ -31,12 +32,12 @@ class Batch(NamedTuple):
     """Candidates of some lists.
 
     Attributes:
-        facts: (M, F).
+        inputs: (M, X).
         taken: (M), 1 where it was taken, else 0.
         owners: (M), the list that each is of, ascending.
     """
 
-    facts: Tensor
+    inputs: Tensor
     taken: Tensor
     owners: Tensor
 
@@ -69,8 +70,8 @@ def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> tuple[Ran
         for start in range(0, len(shuffled), config.questions_a_batch)
     ]
     for done, batch in enumerate(track(batches, "ranker"), start=1):
-        facts, taken, owners = _batch(examples, batch)
-        logits = ranker.logits(facts)
+        inputs, taken, owners = _batch(examples, batch)
+        logits = ranker.logits(inputs)
         ordering = listwise_softmax(logits, taken, owners, len(batch))
         each = nn.functional.binary_cross_entropy_with_logits(logits, taken, reduction="sum") / len(batch)
         optimiser.zero_grad(set_to_none=True)
@@ -91,7 +92,7 @@ def probabilities(ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.f
     """The ranker's probabilities (M), a part at a time."""
     with torch.inference_mode():
         parts = [
-            ranker(torch.from_numpy(facts_MF[start : start + _AT_ONCE])).numpy()
+            ranker(torch.from_numpy(derive(facts_MF[start : start + _AT_ONCE]))).numpy()
             for start in range(0, len(facts_MF), _AT_ONCE)
         ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -107,7 +108,8 @@ def calibration_error(probabilities_M: NDArray[np.float32], taken_M: NDArray[np.
 
 def _standardise(ranker: Ranker, examples: Examples) -> None:
     with torch.inference_mode():
-        inputs = ranker.derive(torch.from_numpy(examples.facts_MF[:: max(1, len(examples.facts_MF) // _AT_ONCE)]))
+        some_MF = examples.facts_MF[:: max(1, len(examples.facts_MF) // _AT_ONCE)]
+        inputs = torch.from_numpy(derive(np.ascontiguousarray(some_MF)))
         spread = inputs.std(0, correction=0)
         ranker.mean.copy_(inputs.mean(0))
         # Of what was always the same nothing was learnt: should it differ one day, it must not decide.
@@ -117,7 +119,7 @@ def _standardise(ranker: Ranker, examples: Examples) -> None:
 def _measure(ranker: Ranker, kept_back: Batch) -> dict[str, float]:
     """Mean NDCG of the first ten of some lists, those without anything taken left out; empty if none remain."""
     with torch.inference_mode():
-        logits_M = ranker.logits(kept_back.facts).numpy()
+        logits_M = ranker.logits(kept_back.inputs).numpy()
     ends = np.cumsum(np.bincount(kept_back.owners.numpy()))[:-1]
     found: list[float] = []
     for logits_K, taken_K in zip(np.split(logits_M, ends), np.split(kept_back.taken.numpy(), ends), strict=True):
@@ -132,7 +134,7 @@ def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
     if not len(kept_back.taken):
         return
     with torch.no_grad():
-        logits = ranker.logits(kept_back.facts)
+        logits = ranker.logits(kept_back.inputs)
     scale = torch.tensor([1.0, 0.0], requires_grad=True)
     optimiser = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
 
@@ -154,7 +156,7 @@ def _batch(examples: Examples, questions: NDArray[np.int64]) -> Batch:
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(begin, end) for begin, end in chosen)])
     owners = np.repeat(np.arange(len(chosen)), [end - begin for begin, end in chosen])
     return Batch(
-        torch.from_numpy(examples.facts_MF[rows]),
+        torch.from_numpy(derive(examples.facts_MF[rows])),
         torch.from_numpy(examples.taken_M[rows]),
         torch.from_numpy(owners),
     )

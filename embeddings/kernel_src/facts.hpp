@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "arrays.hpp"
+#include "customer.hpp"
 
 namespace {
 
@@ -43,68 +43,80 @@ class Facts {
         return OWN + 1 + GROUP * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1;
     }
 
-    void read(const Array<std::int64_t>& rows_K, const Array<float>& customer_D, const Array<float>& taste_T,
-              const Array<std::int64_t>& bought_R, const Array<float>& own_RC, const Array<float>& here_R,
-              const std::vector<std::pair<Array<std::int32_t>, Array<float>>>& grouped,
-              const std::pair<Array<std::int64_t>, Array<float>>& alike, std::int32_t location,
-              const Array<std::int32_t>& promoted, const std::pair<Array<std::int64_t>, Array<float>>& together,
-              const Array<std::int64_t>& meant, const Array<std::int64_t>& looked, const Array<float>& context,
-              Array<float>& facts_KF) const {
-        const py::ssize_t count = rows_K.size(), products = products_NP_.shape(0), width = columns() + context.size();
-        check(facts_KF.ndim() == 2 && facts_KF.shape(0) == count && facts_KF.shape(1) == width,
+    // The facts of some candidates (K, F).
+    void read(const Customer& customer, const Array<float>& here_R, const Array<std::int64_t>& rows_K,
+              const Array<float>& customer_D, std::int32_t location, const Array<std::int32_t>& promoted,
+              const Scored& together, const Array<std::int64_t>& meant, const Array<std::int64_t>& looked,
+              const Array<float>& context, Array<float>& facts_KF) const {
+        const py::ssize_t width = columns() + context.size();
+        const auto count = static_cast<std::size_t>(rows_K.size());
+        check(facts_KF.ndim() == 2 && facts_KF.shape(0) == rows_K.size() && facts_KF.shape(1) == width,
               "expected room for all facts (K, F)");
-        check(own_RC.ndim() == 2 && own_RC.shape(1) == OWN && own_RC.shape(0) == bought_R.size() + 1 &&
-                  here_R.size() == own_RC.shape(0),
-              "expected figures for each product bought, and one row more");
-        check(customer_D.size() == vectors_ND_.shape(1) && taste_T.size() == tastes_NT_.shape(1),
+        check(here_R.size() == customer.rows_R.size() + 1, "expected figures for each product bought, and one more");
+        check(customer_D.size() == vectors_ND_.shape(1) && customer.taste_D.size() == tastes_NT_.shape(1),
               "expected a customer's vectors of the products' lengths");
-        check(static_cast<py::ssize_t>(grouped.size()) == groups(), "expected figures for each kind of group");
-        for (const auto& [codes_G, figures_GC] : grouped)
-            check(figures_GC.ndim() == 2 && figures_GC.shape(0) == codes_G.size() + 1 && figures_GC.shape(1) == GROUP,
-                  "expected figures for each group, and one row more");
-        for (const auto* scored : {&alike, &together})
-            check(scored->first.size() == scored->second.size(), "expected a score for each row");
+        check(static_cast<py::ssize_t>(customer.groups.size()) == groups(), "expected figures for each kind of group");
+        check(together.first.size() == together.second.size(), "expected a score for each row");
         check(location >= -1 && location < offsets_.size() - 1, "expected a location of the catalogue, or -1");
         for (const Array<std::int64_t>* rows : {&rows_K, &meant})
             for (py::ssize_t k = 0; k < rows->size(); ++k)
-                check(rows->data()[k] >= 0 && rows->data()[k] < products, "expected rows of the catalogue");
+                check(rows->data()[k] >= 0 && rows->data()[k] < products_NP_.shape(0),
+                      "expected rows of the catalogue");
 
+        const std::int64_t* rows = rows_K.data();
         const py::ssize_t begin = location < 0 ? 0 : offsets_.data()[location];
         const auto carried = static_cast<std::size_t>(location < 0 ? 0 : offsets_.data()[location + 1] - begin);
-        const Keys<std::int64_t> bought = keys_of(bought_R), near = keys_of(alike.first),
-                                 beside = keys_of(together.first), seen = keys_of(looked);
-        const Keys<std::int32_t> local{carried_L_.data() + begin, carried}, shown = keys_of(promoted);
-        std::vector<Keys<std::int32_t>> among;
-        for (const auto& [codes_G, figures_GC] : grouped) among.push_back(keys_of(codes_G));
-        const auto never = static_cast<std::size_t>(bought_R.size());
+        const auto places_in = [&](const auto& keys, const auto* wanted) {
+            std::vector<std::uint32_t> places_K(count);
+            find_all(keys, wanted, count, places_K.data());
+            return places_K;
+        };
+        const auto own_K = places_in(keys_of(customer.rows_R), rows);
+        const auto entries_K = places_in(Keys<std::int32_t>{carried_L_.data() + begin, carried}, rows);
+        const auto alike_K = places_in(keys_of(customer.alike.first), rows);
+        const auto promoted_K = places_in(keys_of(promoted), rows);
+        const auto together_K = places_in(keys_of(together.first), rows);
+        const auto looked_K = places_in(keys_of(looked), rows);
+        std::vector<std::vector<std::uint32_t>> groups_QK;
+        std::vector<std::int32_t> codes_K(count);
+        for (py::ssize_t q = 0; q < groups(); ++q) {
+            for (std::size_t k = 0; k < count; ++k) codes_K[k] = rhythms_NQ_.data()[rows[k] * groups() + q];
+            groups_QK.push_back(places_in(keys_of(customer.groups[q].first), codes_K.data()));
+        }
+
+        const auto never = static_cast<std::uint32_t>(customer.rows_R.size());
         const py::ssize_t dimensions = vectors_ND_.shape(1), tastes = tastes_NT_.shape(1),
                           figures = products_NP_.shape(1);
-
-        for (py::ssize_t k = 0; k < count; ++k) {
-            if (k + AHEAD < count) ask_for(rows_K.data()[k + AHEAD]);
-            const std::int64_t row = rows_K.data()[k];
-            float* out = facts_KF.mutable_data() + k * width;
-            const std::size_t place = bought.find(row);
-            out = std::copy_n(own_RC.data() + place * OWN, OWN, out);
+        for (std::size_t k = 0; k < count; ++k) {
+            if (k + AHEAD < count) {
+                ask_for(rows[k + AHEAD]);
+                __builtin_prefetch(customer.own_RC.data() + own_K[k + AHEAD] * OWN);
+                if (entries_K[k + AHEAD] != carried) {
+                    __builtin_prefetch(popular_L_.data() + begin + entries_K[k + AHEAD]);
+                    __builtin_prefetch(month_L_.data() + begin + entries_K[k + AHEAD]);
+                }
+            }
+            const std::int64_t row = rows[k];
+            float* out = facts_KF.mutable_data() + static_cast<py::ssize_t>(k) * width;
+            out = std::copy_n(customer.own_RC.data() + own_K[k] * OWN, OWN, out);
             float* gap = out - OWN + GAP;
-            *out++ = here_R.data()[place];
-            const std::int32_t* codes = rhythms_NQ_.data() + row * groups();
-            for (py::ssize_t g = 0; g < groups(); ++g)
-                out = std::copy_n(grouped[g].second.data() + among[g].find(codes[g]) * GROUP, GROUP, out);
+            *out++ = here_R.data()[own_K[k]];
+            for (py::ssize_t q = 0; q < groups(); ++q)
+                out = std::copy_n(customer.groups[q].second.data() + groups_QK[q][k] * GROUP, GROUP, out);
             const float* product = products_NP_.data() + row * figures;
             out = std::copy_n(product, figures, out);
-            if (place == never) *gap += product[gap_];  // what was never bought is taken to have everybody's gap
-            const std::size_t entry = local.find(row);
-            *out++ = entry == carried ? 0 : popular_L_.data()[begin + entry];
-            *out++ = entry == carried ? 0 : month_L_.data()[begin + entry];
-            *out++ = value_of(near, alike, row);
+            if (own_K[k] == never) *gap += product[gap_];  // what was never bought is taken to have everybody's gap
+            const bool here = entries_K[k] != carried;
+            *out++ = here ? popular_L_.data()[begin + entries_K[k]] : 0;
+            *out++ = here ? month_L_.data()[begin + entries_K[k]] : 0;
+            *out++ = value_of(customer.alike, alike_K[k]);
             out = std::copy_n(context.data(), context.size(), out);
             *out++ = dot(vectors_ND_.data() + row * dimensions, customer_D.data(), dimensions);
-            *out++ = dot(tastes_NT_.data() + row * tastes, taste_T.data(), tastes);
-            *out++ = shown.find(row) != shown.size;
-            *out++ = value_of(beside, together, row);
-            out = of_session(out, codes, meant);
-            *out++ = seen.find(row) != seen.size;
+            *out++ = dot(tastes_NT_.data() + row * tastes, customer.taste_D.data(), tastes);
+            *out++ = promoted_K[k] != static_cast<std::uint32_t>(promoted.size());
+            *out++ = value_of(together, together_K[k]);
+            out = of_session(out, rhythms_NQ_.data() + row * groups(), meant);
+            *out++ = looked_K[k] != static_cast<std::uint32_t>(looked.size());
         }
     }
 
@@ -117,10 +129,9 @@ class Facts {
         __builtin_prefetch(rhythms_NQ_.data() + row * groups());
     }
 
-    static float value_of(const Keys<std::int64_t>& places, const std::pair<Array<std::int64_t>, Array<float>>& scored,
-                          std::int64_t row) {
-        const std::size_t place = places.find(row);
-        return place == places.size ? 0 : scored.second.data()[place];
+    // The score at a place, 0 past the last.
+    static float value_of(const Scored& scored, std::uint32_t place) {
+        return place == static_cast<std::uint32_t>(scored.second.size()) ? 0 : scored.second.data()[place];
     }
 
     // How much it goes with what the session is about, and whether it shares a group with any of that.

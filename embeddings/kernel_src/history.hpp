@@ -33,6 +33,18 @@ py::tuple purchases(const Array<Event>& events_E, std::uint16_t purchase) {
     return py::make_tuple(array_of(rows), array_of(times), array_of(places), array_of(at), array_of(locations), newest);
 }
 
+// How often some rows were bought, as `purchases` counted it; 0 where never.
+std::vector<std::int64_t> times_bought(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& times_R,
+                                       const std::vector<std::int64_t>& asked) {
+    check(rows_R.size() == times_R.size(), "expected a number for each row");
+    std::vector<std::int64_t> times;
+    for (const std::int64_t row : asked) {
+        const std::size_t place = keys_of(rows_R).find(row);
+        times.push_back(place == static_cast<std::size_t>(rows_R.size()) ? 0 : times_R.data()[place]);
+    }
+    return times;
+}
+
 // What the customer tower reads of events whose type is told: products, types and moments (3, E), the newest first.
 Array<std::int64_t> told(const Array<Event>& events_E, const std::vector<bool>& types) {
     std::vector<const Event*> kept;

@@ -53,4 +53,34 @@ std::pair<Array<std::int64_t>, Array<float>> best(const Array<float>& queries_BD
     return {rows_BK, scores_BK};
 }
 
+// The best candidates: the place of each, its row, its score and its source; descending, equal scores by place, and
+// those that are held back after all others.
+std::vector<std::tuple<py::ssize_t, std::int64_t, float, std::int64_t>> leading(
+    const Array<float>& scores_K, const Array<std::int64_t>& rows_K, const Array<std::int64_t>& sources_K,
+    const std::optional<Array<bool>>& held_back_K, py::ssize_t most) {
+    check(rows_K.size() == scores_K.size() && sources_K.size() == scores_K.size() &&
+              (!held_back_K || held_back_K->size() == scores_K.size()) && most >= 0,
+          "expected a row, a source and a score for each candidate, and at least none wanted");
+    std::vector<std::tuple<bool, float, py::ssize_t>> ranked(scores_K.size());
+    for (py::ssize_t k = 0; k < scores_K.size(); ++k)
+        ranked[k] = {held_back_K && held_back_K->data()[k], -scores_K.data()[k], k};
+    const auto kept = std::min(most, scores_K.size());
+    std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
+    std::vector<std::tuple<py::ssize_t, std::int64_t, float, std::int64_t>> found;
+    for (py::ssize_t best = 0; best < kept; ++best) {
+        const py::ssize_t k = std::get<2>(ranked[best]);
+        found.emplace_back(k, rows_K.data()[k], scores_K.data()[k], sources_K.data()[k]);
+    }
+    return found;
+}
+
+// The logarithm of the sum of the exponentials of some numbers, the largest first; -inf pads, 0 of nothing.
+double log_sum_exp(const Array<float>& values_K) {
+    const float* values = values_K.data();
+    if (values_K.size() == 0 || std::isinf(values[0])) return 0;
+    double sum = 0;
+    for (py::ssize_t k = 0; k < values_K.size(); ++k) sum += std::exp(static_cast<double>(values[k]) - values[0]);
+    return values[0] + std::log(sum);
+}
+
 }  // namespace

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "arrays.hpp"
+#include "customer.hpp"
 
 namespace {
 
@@ -44,65 +44,95 @@ class Members {
     std::vector<std::int64_t> rows_;
 };
 
-// The rows of a set that have the largest weights, at most `most` of them, in no order; equal weights by row.
-Array<std::int64_t> largest(const Array<std::int64_t>& rows_S, const Array<float>& weights_S, const Members& eligible,
-                            py::ssize_t most) {
-    check(rows_S.size() == weights_S.size() && most >= 0, "expected as many weights as rows, and at least none wanted");
-    std::vector<std::pair<float, std::int64_t>> inside;
-    inside.reserve(rows_S.size());
-    for (py::ssize_t s = 0; s < rows_S.size(); ++s)
-        if (eligible.has(rows_S.data()[s])) inside.emplace_back(-weights_S.data()[s], rows_S.data()[s]);
-    if (static_cast<py::ssize_t>(inside.size()) > most) {
-        std::nth_element(inside.begin(), inside.begin() + most, inside.end());
-        inside.resize(most);
+// The eligible ones among some weighted rows, and of these the `most` of the largest weights, in no order; equal
+// weights by row.
+class Largest {
+  public:
+    Largest(const Members& eligible, py::ssize_t most, py::ssize_t offered) : eligible_(eligible), most_(most) {
+        check(most >= 0, "expected at least none wanted");
+        inside_.resize(offered);
     }
-    Array<std::int64_t> found(static_cast<py::ssize_t>(inside.size()));
-    std::transform(inside.begin(), inside.end(), found.mutable_data(), [](const auto& one) { return one.second; });
-    return found;
+
+    void offer(std::int64_t row, float weight) {  // no branch: nobody foretells what is eligible
+        inside_[count_] = {-weight, row};
+        count_ += eligible_.has(row);
+    }
+
+    Array<std::int64_t> found() {
+        inside_.resize(count_);
+        if (static_cast<py::ssize_t>(inside_.size()) > most_) {
+            std::nth_element(inside_.begin(), inside_.begin() + most_, inside_.end());
+            inside_.resize(most_);
+        }
+        Array<std::int64_t> rows_K(static_cast<py::ssize_t>(inside_.size()));
+        std::transform(inside_.begin(), inside_.end(), rows_K.mutable_data(),
+                       [](const auto& one) { return one.second; });
+        return rows_K;
+    }
+
+  private:
+    const Members& eligible_;
+    py::ssize_t most_;
+    std::size_t count_ = 0;
+    std::vector<std::pair<float, std::int64_t>> inside_;
+};
+
+// What is scored highest.
+Array<std::int64_t> largest(const Scored& scored, const Members& eligible, py::ssize_t most) {
+    const auto& [rows_S, weights_S] = scored;
+    check(rows_S.size() == weights_S.size(), "expected as many weights as rows");
+    Largest best(eligible, most, rows_S.size());
+    for (py::ssize_t s = 0; s < rows_S.size(); ++s) best.offer(rows_S.data()[s], weights_S.data()[s]);
+    return best.found();
+}
+
+// What the customer buys most, a purchase at the location asked about counting `more` on top.
+Array<std::int64_t> again(const Customer& customer, const Array<float>& here_R, float more, const Members& eligible,
+                          py::ssize_t most) {
+    const py::ssize_t bought = customer.rows_R.size();
+    check(here_R.size() == bought + 1, "expected figures for each product bought, and one more");
+    Largest best(eligible, most, bought);
+    for (py::ssize_t r = 0; r < bought; ++r)
+        best.offer(customer.rows_R.data()[r], customer.slow_R[r] + more * here_R.data()[r]);
+    return best.found();
+}
+
+// What is most due of what the customer bought on several days: a log-normal bump around the usual gap, times how often
+// it is bought at all.
+Array<std::int64_t> due(const Customer& customer, float aged, const Members& eligible, py::ssize_t most) {
+    Largest best(eligible, most, customer.rhythms.size());
+    for (const auto& [row, since, gap, slow] : customer.rhythms) {
+        const float far = std::log(std::max((since + aged) / std::max(gap, 0.5f), 0.01f));
+        best.offer(row, slow * std::exp(-2 * far * far));
+    }
+    return best.found();
 }
 
 // All rows of some lists, ascending, each with the number of the first list that holds it.
 std::pair<Array<std::int64_t>, Array<std::int64_t>> merged(const std::vector<Array<std::int64_t>>& lists) {
-    std::vector<Keyed<std::uint32_t>> all;
+    constexpr int ROW = 32;  // where the bits of a row begin, above those of its list
+    std::vector<std::uint64_t> all;
     for (std::size_t list = 0; list < lists.size(); ++list)
         for (py::ssize_t k = 0; k < lists[list].size(); ++k) {
             check(lists[list].data()[k] >= 0 && lists[list].data()[k] <= std::numeric_limits<std::int32_t>::max(),
                   "expected rows of a catalogue");
-            all.push_back({static_cast<std::uint32_t>(lists[list].data()[k]), static_cast<std::uint32_t>(list)});
+            all.push_back(static_cast<std::uint64_t>(lists[list].data()[k]) << ROW | list);
         }
-    sort_by_key(all);
-    const auto end = std::unique(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.key == b.key; });
+    std::sort(all.begin(), all.end());
+    const auto end =
+        std::unique(all.begin(), all.end(), [](std::uint64_t a, std::uint64_t b) { return a >> ROW == b >> ROW; });
     const auto count = static_cast<py::ssize_t>(end - all.begin());
     Array<std::int64_t> rows_K(count), lists_K(count);
     for (py::ssize_t k = 0; k < count; ++k) {
-        rows_K.mutable_data()[k] = all[k].key;
-        lists_K.mutable_data()[k] = all[k].value;
+        rows_K.mutable_data()[k] = static_cast<std::int64_t>(all[k] >> ROW);
+        lists_K.mutable_data()[k] = static_cast<std::uint32_t>(all[k]);
     }
     return {rows_K, lists_K};
 }
 
-// What was bought on several days, and how due it is: a log-normal bump around its usual gap, times how often it is
-// bought at all.
-std::pair<Array<std::int64_t>, Array<float>> due(const Array<std::int64_t>& bought_R, const Array<float>& own_RC,
-                                                 double aged) {
-    check(own_RC.ndim() == 2 && own_RC.shape(1) == OWN && own_RC.shape(0) == bought_R.size() + 1,
-          "expected own (R + 1, 8)");
-    std::vector<std::int64_t> rows_S;
-    std::vector<float> weights_S;
-    for (py::ssize_t r = 0; r < bought_R.size(); ++r) {
-        const float* own = own_RC.data(r, 0);
-        if (own[DAYS] <= 1) continue;
-        const double far = std::log(std::max((own[SINCE] + aged) / std::max(own[GAP], 0.5f), 0.01));
-        rows_S.push_back(bought_R.data()[r]);
-        weights_S.push_back(static_cast<float>(own[SLOW] * std::exp(-2 * far * far)));
-    }
-    return {array_of(rows_S), array_of(weights_S)};
-}
-
 // The neighbours of some weighted products, ascending, each with its weighted sum of cosines.
-std::pair<Array<std::int64_t>, Array<float>> around(const Array<std::int64_t>& rows_R, const Array<float>& weights_R,
-                                                    const Array<std::int32_t>& near_NT,
-                                                    const Array<float>& cosines_NT) {
+Scored around(const Array<std::int64_t>& rows_R, const Array<float>& weights_R, const Array<std::int32_t>& near_NT,
+              const Array<float>& cosines_NT) {
     check(rows_R.size() == weights_R.size(), "expected as many weights as rows");
     check(near_NT.ndim() == 2 && cosines_NT.ndim() == 2 && near_NT.shape(0) == cosines_NT.shape(0) &&
               near_NT.shape(1) == cosines_NT.shape(1),

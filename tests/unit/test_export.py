@@ -24,6 +24,7 @@ from embeddings.history import Histories
 from embeddings.index.exact import ExactIndex
 from embeddings.index.plan import MEASURED
 from embeddings.index.planned import PlannedIndex
+from embeddings.inputs import derive
 from embeddings.statistics import Statistics
 from embeddings.tables import TABLES
 from tests.world import UNTIL, tables
@@ -162,9 +163,9 @@ def test_the_ranker_computes_what_torch_does(exported: Exported, count: int) -> 
     random = np.random.default_rng(count)
     facts_MF = random.exponential(30, (count, len(FACTS))).astype(np.float32)
     facts_MF[random.random(facts_MF.shape) < 0.6] = 0
-    found_M = RankerSession(exported.staged / "bundle" / "ranker.onnx", "cpu", "probabilities").rank(facts_MF)
+    found_M = RankerSession(exported.staged / "bundle" / "ranker.onnx", "cpu").rank(facts_MF)
     with torch.inference_mode():
-        expected_M = exported.release.ranker(torch.from_numpy(facts_MF)).numpy()
+        expected_M = exported.release.ranker(torch.from_numpy(derive(facts_MF))).numpy()
     assert found_M.shape == (count,)
     assert np.abs(found_M - expected_M).max() <= PARITY
     assert count == 1 or found_M.std() > 0.01

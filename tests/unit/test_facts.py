@@ -165,7 +165,7 @@ def test_a_reader_remembers_nothing_of_whom_it_read_before():
 
 def test_how_many_more_were_retrieved_changes_nothing():
     asked = ask(past(*PASTS["a rhythm"]))
-    some = np.sort(np.random.default_rng(1).standard_normal(3 * RETRIEVED).astype(np.float32))[::-1]
+    some = -np.sort(np.random.default_rng(1).standard_normal(3 * RETRIEVED).astype(np.float32))
     assert read(asked, inner=some).tobytes() == read(asked, inner=some[:RETRIEVED]).tobytes()
     assert read(asked, inner=some[: RETRIEVED - 1]).tobytes() != read(asked, inner=some[:RETRIEVED]).tobytes()
 
@@ -178,7 +178,7 @@ def test_without_anything_retrieved_there_is_no_sum(inner: list[float]):
 
 @pytest.mark.parametrize("scale", [1e3, -1e3])
 def test_the_sum_of_what_was_retrieved_survives_large_inner_products(scale: float):
-    inner = np.sort(np.array([1, 0.5, 0.999], np.float32) * np.float32(scale))[::-1]
+    inner = -np.sort(np.array([1, 0.5, 0.999], np.float32) * np.float32(-scale))
     found = read(ask(past()), inner=inner)[0, FACTS.index("retrieved")]
     assert found == pytest.approx(float(np.logaddexp.reduce(inner.astype(np.float64))), rel=1e-6)
 

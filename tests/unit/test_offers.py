@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
 from embeddings.catalog import Catalog, Offers
-from embeddings.encoders import RankerSession
+from embeddings.encoders import OfferRankerSession
 from embeddings.facts import FactsReader
 from embeddings.history import REDEMPTION, Histories, History
 from embeddings.offers import OFFER_FACTS, OffersReader
@@ -18,7 +18,7 @@ from embeddings.sources import Asked
 from embeddings.statistics import FIGURES
 from embeddings.vocabulary import Vocabulary
 from tests.unit.small import DAY, NOW, RHYTHM_CODES, VECTORS, D, ask, catalog, events_of, past, statistics
-from training import export
+from training.export import export_offer_ranker
 from training.offers import OfferRanker, Redemption, fit_offers
 from training.statistics import redeemed_offers, times_redeemed
 
@@ -204,8 +204,8 @@ def test_with_too_few_redemptions_purchases_over_the_root_of_the_size_decide():
 
 def test_onnx_runtime_computes_what_torch_does(tmp_path: Path):
     ranker = fit_offers(days(60))
-    export._export_ranker(tmp_path / "offers.onnx", ranker, len(OFFER_FACTS), "logits")  # pyright: ignore[reportPrivateUsage]
-    session = RankerSession(tmp_path / "offers.onnx", "cpu", "logits")
+    export_offer_ranker(tmp_path / "offers.onnx", ranker)
+    session = OfferRankerSession(tmp_path / "offers.onnx", "cpu")
     for count in (1, 2, 300):
         facts_OF = random_facts(count, seed=count)
         with torch.inference_mode():

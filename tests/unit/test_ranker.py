@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from embeddings.encoders import RankerSession
 from embeddings.facts import COUNTED, FACTS, FactsReader
+from embeddings.inputs import derive
 from embeddings.profile import DECAYS, GROUP_DECAY
 from embeddings.statistics import RHYTHMS
 from tests.unit.small import DAY, NOW, VECTORS, N, ask, catalog, past, statistics
-from training import export
 from training.config import RankerConfig
 from training.examples import Examples
+from training.export import export_ranker
 from training.fit_ranker import calibration_error, fit_ranker, probabilities
 from training.losses import listwise_softmax
 from training.ranker import Ranker
@@ -42,10 +43,6 @@ def random_facts(count: int, seed: int = 0) -> NDArray[np.float32]:
     return facts_MF
 
 
-def derived(facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
-    return Ranker((4,)).derive(torch.from_numpy(facts_MF)).numpy()
-
-
 # What it derives
 
 
@@ -62,7 +59,6 @@ def slow_derive(facts: dict[str, float]) -> list[float]:
         aged[name] += away
     shares = {"product_share", *(f"product_{group}_share" for group in RHYTHMS)}
     inputs = [math.log1p(aged[name] * (1e5 if name in shares else 1)) for name in FACTS[:COUNTED]]
-    inputs += [aged[name] for name in FACTS[COUNTED:]]
     ratios = [
         ("own_since", "own_gap", 0.5),
         ("own_slow", "visits", 0.5),
@@ -74,12 +70,13 @@ def slow_derive(facts: dict[str, float]) -> list[float]:
     ]
     inputs += [math.log(min(aged[above] / max(aged[below], least), 50) + 0.02) for above, below, least in ratios]
     here = (facts["popular_here"] + 100 * facts["product_share"]) / (facts["sold_here"] + 100)
-    return [*inputs, math.log(here + 1e-6), facts["inner"] - facts["retrieved"]]
+    inputs.append(math.log(here + 1e-6))
+    return [*inputs, *(aged[name] for name in FACTS[COUNTED:]), facts["inner"] - facts["retrieved"]]
 
 
 def test_what_the_network_reads_is_the_documented_arithmetic():
     facts_MF = random_facts(200)
-    found_MX = derived(facts_MF)
+    found_MX = derive(facts_MF)
     for facts, inputs in zip(facts_MF.tolist(), found_MX.tolist(), strict=True):
         expected = slow_derive(dict(zip(FACTS, facts, strict=True)))
         assert inputs == pytest.approx(expected, rel=1e-3, abs=1e-3)
@@ -118,14 +115,14 @@ def test_facts_of_the_newest_purchase_and_days_away_are_facts_counted_at_the_lat
             later[AT[f"{group}_lately"]] = decayed(GROUP_DECAY, rows)
             later[AT[f"{group}_slow"]] = decayed(DECAYS[0], rows)
             later[AT[f"{group}_since"]] = since(rows)
-    found, expected = derived(facts_KF), derived(later_KF)
+    found, expected = derive(facts_KF), derive(later_KF)
     kept = np.arange(found.shape[1]) != AT["away"]  # which it is told besides
     np.testing.assert_allclose(found[:, kept], expected[:, kept], rtol=1e-4, atol=1e-4)
 
 
 def test_facts_of_any_size_give_finite_inputs():
     for facts_MF in (np.zeros((1, len(FACTS))), np.full((1, len(FACTS)), 1e9), 1e4 * random_facts(50)):
-        assert np.isfinite(derived(facts_MF.astype(np.float32))).all()
+        assert np.isfinite(derive(facts_MF.astype(np.float32))).all()
 
 
 # What it answers
@@ -228,8 +225,8 @@ def test_a_part_at_a_time_is_the_same_as_all_at_once(fitted: Ranker, monkeypatch
 
 
 def test_onnx_runtime_computes_what_torch_does(fitted: Ranker, tmp_path: Path):
-    export._export_ranker(tmp_path / "ranker.onnx", fitted, len(FACTS), "probabilities")  # pyright: ignore[reportPrivateUsage]
-    session = RankerSession(tmp_path / "ranker.onnx", "cpu", "probabilities")
+    export_ranker(tmp_path / "ranker.onnx", fitted)
+    session = RankerSession(tmp_path / "ranker.onnx", "cpu")
     for count in (1, 2, 500):
         facts_MF = random_facts(count, seed=count)
         np.testing.assert_allclose(session.rank(facts_MF), probabilities(fitted, facts_MF), atol=1e-5)
