@@ -52,6 +52,7 @@ class Eligibility:
         self._catalog = catalog
         self._remembered: OrderedDict[_Key, EligibleSet] = OrderedDict()
         self._bytes = 0
+        self._places: dict[str, Place] = {}  # of the locations asked about so far: looking an id up costs more
         offers, promotions = catalog.offers, catalog.promotions
         self._offer_bounds = np.unique(np.concatenate([offers.starts_O, offers.ends_O]))
         self._promotion_bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
@@ -86,10 +87,13 @@ class Eligibility:
             within_M = kilometres_M <= location.radius_km
             order = np.argsort(kilometres_M[within_M], kind="stable")
             return Place(tuple(placed_M[within_M][order].tolist()))
-        row = locations.ids.row(location)
-        if row is None:
-            raise UnknownReference(field, f"expected the id of a location in the catalogue; got {location!r}")
-        return Place((row,))
+        place = self._places.get(location)
+        if place is None:
+            row = locations.ids.row(location)
+            if row is None:
+                raise UnknownReference(field, f"expected the id of a location in the catalogue; got {location!r}")
+            place = self._places[location] = Place((row,))
+        return place
 
     def products(self, context: Context, place: Place, moment: int) -> EligibleSet:
         """The product rows a context allows at a moment, in seconds since 1970 UTC."""

@@ -5,6 +5,7 @@ sides share it to the bit. Letters: K candidates of one request, F facts, N prod
 """
 
 import math
+from bisect import bisect_right
 from functools import lru_cache
 
 import numpy as np
@@ -73,7 +74,7 @@ class FactsReader:
         locations, promotions = catalog.locations, catalog.promotions
         assortment = locations.assortment
         self._promotions = promotions
-        self._bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
+        self._bounds: list[int] = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G])).tolist()
         self._promoted = lru_cache(_PROMOTED_KEPT)(self._find_promoted)
         ends = np.concatenate([np.zeros(1), np.cumsum(locations.popularity, dtype=np.float64)])
         self._sold_M: list[float] = (ends[assortment.offsets[1:]] - ends[assortment.offsets[:-1]]).tolist()
@@ -109,7 +110,7 @@ class FactsReader:
             facts_KF: where to write, in the order of ``FACTS``.
         """
         profile, location = asked.profile, asked.location
-        span = int(self._bounds.searchsorted(asked.moment, side="right"))
+        span = bisect_right(self._bounds, asked.moment)
         self._kernel.read(
             profile.customer,
             asked.local.slow_R,

@@ -38,10 +38,12 @@ PYBIND11_MODULE(kernel, module) {
     module.def("again", &again, py::arg("customer"), exact("here_R"), py::arg("more"), py::arg("eligible"),
                py::arg("most"));
     module.def("due", &due, py::arg("customer"), py::arg("aged"), py::arg("eligible"), py::arg("most"));
+    module.def("foremost", &foremost, exact("weights_R"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
+    module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
     module.def("told", &told, exact("events_E"), py::arg("types"));
     module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));

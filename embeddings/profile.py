@@ -49,7 +49,7 @@ _LOCATIONS_KEPT = 16
 _MIDDLING, _GAP = OWN.index("middling"), FIGURES.index("gap")
 _CART, _DISMISSAL = EVENT_CODES["add_to_cart"], EVENT_CODES["dismissal"]
 _LOOKS = (EVENT_CODES["view"], EVENT_CODES["click"])
-_ACTED = (*_LOOKS, _CART, _DISMISSAL)
+_ACTED = [False, *(code in (*_LOOKS, _CART, _DISMISSAL) for code in EVENT_CODES.values())]
 
 
 class Group(NamedTuple):
@@ -163,9 +163,8 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
         _NO_GROUP,
         _USUAL_VISIT_GAP,
     )
-    middling_R = own_RC[:-1, _MIDDLING]
-    most_R = np.argsort(-middling_R, kind="stable")[:_ALIKE_FROM]
-    acted_E = np.isin(history.events_E["type"], _ACTED)
+    middling_R = np.ascontiguousarray(own_RC[:-1, _MIDDLING])
+    most_R = kernel.foremost(middling_R, _ALIKE_FROM)
     alike = statistics.alike.around(rows_R[most_R], np.log1p(middling_R[most_R]))
     taste_D = statistics.tastes.of(rows_R, bought.times_R)
     return Profile(
@@ -181,5 +180,5 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
         alike=alike,
         taste_D=taste_D,
         customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
-        acted=int(history.events_E["at"][acted_E].max(initial=0)),
+        acted=kernel.newest_of(history.events_E, _ACTED),
     )

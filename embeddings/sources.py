@@ -23,8 +23,11 @@ RETRIEVED = 32
 """How many candidates the towers retrieve, in training and in service alike."""
 
 _AGAIN, _DUE, _ALIKE, _TRENDING, _TOGETHER = 80, 20, 20, 20, 30
-MORE = 3
-"""How many times as much is proposed where nothing bought before is wanted."""
+FEW = 20
+"""Where more products are wanted, more is proposed."""
+
+MORE = 6
+"""How many times as much is proposed there, and where nothing bought before is wanted."""
 
 _HERE = 2.0
 """How much more a purchase counts at the very location asked about: 1 + this."""
@@ -45,7 +48,8 @@ class Asked(NamedTuple):
         together: what lies in the same baskets as that.
         retrieved_K: the products nearest to the customer's vector, the nearest first; -1 pads.
         popular_K: the most popular products of the set in the place, the most popular first.
-        novel: whether the set holds nothing bought before; then the other sources propose more.
+        novel: whether the set holds nothing bought before.
+        more: how many times as much is to be proposed.
         every: whether the whole set is to be ranked, whatever sources propose.
     """
 
@@ -60,6 +64,7 @@ class Asked(NamedTuple):
     retrieved_K: NDArray[np.int64]
     popular_K: NDArray[np.int64]
     novel: bool
+    more: int
     every: bool
 
     @classmethod
@@ -74,18 +79,35 @@ class Asked(NamedTuple):
         popular_K: NDArray[np.int64],
         *,
         novel: bool = False,
+        wanted: int = FEW,
         every: bool = False,
     ) -> Self:
-        """What a customer with this profile asks, now and at this location."""
+        """What a customer with this profile asks, now and at this location; ``wanted`` is how many products."""
         session = profile.session(moment)
         meant, beside = _NONE, _NOTHING_TOGETHER
         if session is not None:
             meant = np.concatenate([session.cart, session.looked])
             beside = together.around(meant, np.ones(len(meant), np.float32))
-        local = profile.at(location)
         return cls(
-            profile, location, moment, local, session, meant, beside, eligible, retrieved_K, popular_K, novel, every
+            profile,
+            location,
+            moment,
+            profile.at(location),
+            session,
+            meant,
+            beside,
+            eligible,
+            retrieved_K,
+            popular_K,
+            novel,
+            times_more(wanted, novel=novel),
+            every,
         )
+
+
+def times_more(wanted: int, *, novel: bool) -> int:
+    """How many times as much is proposed for so many products, and for none bought before."""
+    return MORE if novel or wanted > FEW else 1
 
 
 class Source(Protocol):
@@ -110,7 +132,9 @@ class BuyAgain:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The own products of the largest decayed counts."""
-        return kernel.again(asked.profile.customer, asked.local.slow_R, _HERE, asked.eligible.members, _AGAIN)
+        return kernel.again(
+            asked.profile.customer, asked.local.slow_R, _HERE, asked.eligible.members, _AGAIN * asked.more
+        )
 
 
 class DueNow:
@@ -120,7 +144,7 @@ class DueNow:
         """The own products bought on several days whose usual gap has just passed."""
         profile = asked.profile
         aged = max(asked.moment - profile.newest, 0) / DAY
-        return kernel.due(profile.customer, aged, asked.eligible.members, _DUE)
+        return kernel.due(profile.customer, aged, asked.eligible.members, _DUE * asked.more)
 
 
 class Alike:
@@ -128,7 +152,7 @@ class Alike:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The neighbours of what the customer buys most."""
-        return kernel.largest(asked.profile.alike, asked.eligible.members, _ALIKE * (MORE if asked.novel else 1))
+        return kernel.largest(asked.profile.alike, asked.eligible.members, _ALIKE * asked.more)
 
 
 class Together:
@@ -148,7 +172,7 @@ class Trending:
 
     def propose(self, asked: Asked) -> NDArray[np.int64]:
         """The most popular products of the place."""
-        return asked.popular_K[: _TRENDING * (MORE if asked.novel else 1)]
+        return asked.popular_K[: _TRENDING * asked.more]
 
 
 ALL: Mapping[SourceName, Source] = {

@@ -160,6 +160,7 @@ def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
         retrieved_K,
         popular_K if ask.allowed is None else popular_K[eligible.contains(popular_K)],
         novel=ask.novel,
+        wanted=ask.most,
         every=ask.every,
     )
 

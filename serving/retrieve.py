@@ -14,7 +14,7 @@ from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.features import Situation, encode
 from embeddings.history import History
 from embeddings.index.base import Candidates
-from embeddings.sources import MORE, RETRIEVED
+from embeddings.sources import RETRIEVED, times_more
 from serving.slot import Model
 
 
@@ -63,7 +63,7 @@ class Ask(NamedTuple):
     @property
     def candidates(self) -> int:
         """How many to retrieve of each kind."""
-        return max(RETRIEVED * (MORE if self.novel else 1), self.most)
+        return max(RETRIEVED * times_more(self.most, novel=self.novel), self.most)
 
 
 class Retrieved(NamedTuple):

@@ -45,6 +45,16 @@ std::vector<std::int64_t> times_bought(const Array<std::int64_t>& rows_R, const 
     return times;
 }
 
+// The moment of the newest event of some types; 0 if there is none.
+std::int64_t newest_of(const Array<Event>& events_E, const std::vector<bool>& types) {
+    std::int64_t newest = 0;
+    for (py::ssize_t e = 0; e < events_E.size(); ++e) {
+        const Event& event = events_E.data()[e];
+        if (event.type < types.size() && types[event.type]) newest = std::max(newest, event.at);
+    }
+    return newest;
+}
+
 // What the customer tower reads of events whose type is told: products, types and moments (3, E), the newest first.
 Array<std::int64_t> told(const Array<Event>& events_E, const std::vector<bool>& types) {
     std::vector<const Event*> kept;

@@ -108,6 +108,19 @@ Array<std::int64_t> due(const Customer& customer, float aged, const Members& eli
     return best.found();
 }
 
+// The places of the largest weights, at most `most` of them: descending, equal weights by place.
+Array<std::int64_t> foremost(const Array<float>& weights_R, py::ssize_t most) {
+    check(most >= 0, "expected at least none wanted");
+    std::vector<std::pair<float, std::int64_t>> ranked(weights_R.size());
+    for (py::ssize_t r = 0; r < weights_R.size(); ++r) ranked[r] = {-weights_R.data()[r], r};
+    const auto kept = std::min(most, weights_R.size());
+    std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
+    Array<std::int64_t> places_K(kept);
+    std::transform(ranked.begin(), ranked.begin() + kept, places_K.mutable_data(),
+                   [](const auto& one) { return one.second; });
+    return places_K;
+}
+
 // All rows of some lists, ascending, each with the number of the first list that holds it.
 std::pair<Array<std::int64_t>, Array<std::int64_t>> merged(const std::vector<Array<std::int64_t>>& lists) {
     constexpr int ROW = 32;  // where the bits of a row begin, above those of its list

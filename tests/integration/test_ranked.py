@@ -17,7 +17,7 @@ from embeddings.features import Situation, encode
 from embeddings.history import Histories
 from embeddings.popularity import most_popular, popular
 from embeddings.profile import profile_of
-from embeddings.sources import ALL, MORE, RETRIEVED, SOURCES, Asked, propose
+from embeddings.sources import ALL, RETRIEVED, SOURCES, Asked, propose, times_more
 from embeddings.store import BundleStore
 from tests.integration.server import Postgres, Server, assortment, copy_store, event, ids, serve, world
 from tests.world import CUSTOMERS, UNTIL, favourite, store
@@ -54,7 +54,8 @@ class Offline(NamedTuple):
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], self.bundle.manifest.history_length)
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
-        retrieved = self.bundle.products.search(customers_1D, max(RETRIEVED * (MORE if novel else 1), limit), [allowed])
+        most = max(RETRIEVED * times_more(limit, novel=novel), limit)
+        retrieved = self.bundle.products.search(customers_1D, most, [allowed])
         asked = Asked.of(
             profile_of(history, statistics),
             statistics.together,
@@ -64,6 +65,7 @@ class Offline(NamedTuple):
             retrieved.rows_BK[0],
             most_popular(popular(catalog, allowed.rows_N, place), len(allowed.rows_N)).rows_R,
             novel=novel,
+            wanted=limit,
         )
         rows_K = propose(asked, list(ALL.values()), limit).rows_K
         facts_KF = np.empty((len(rows_K), len(FACTS)), np.float32)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from embeddings import kernel
 from embeddings.history import EVENT
+from embeddings.profile import GROUP, OWN
 
 # Around 256 and its powers the digits that rows are sorted by carry over.
 ROWS = st.one_of(st.integers(0, 40), st.integers(250, 260), st.integers(65_530, 65_540), st.integers(2**24, 2**24 + 9))
@@ -91,6 +92,37 @@ def test_an_inner_product_is_within_rounding_of_that_in_double_precision(dimensi
     np.testing.assert_allclose(kernel.inner_products(queries_BD, vectors_BKD), exact_BK, rtol=1e-5, atol=1e-5)
 
 
+@given(st.lists(st.tuples(WEIGHTS, st.booleans()), max_size=30), st.integers(0, 12), st.booleans())
+def test_what_leads_is_what_a_stable_sort_puts_first(scored: list[tuple[float, bool]], most: int, held_back: bool):
+    scores_K = np.array([score for score, _ in scored], np.float32)
+    back_K = np.array([back for _, back in scored], np.bool_)
+    rows_K, sources_K = np.arange(len(scored)) + 100, np.arange(len(scored)) % 3
+    found = kernel.leading(scores_K, rows_K, sources_K, back_K if held_back else None, most)
+    order = np.lexsort((-scores_K, back_K & held_back))[:most].tolist()
+    assert found == [(place, 100 + place, float(scores_K[place]), place % 3) for place in order]
+
+
+@given(st.lists(WEIGHTS, max_size=30), st.integers(0, 12))
+def test_the_foremost_are_those_of_a_stable_sort(weights: list[float], most: int):
+    weights_R = np.array(weights, np.float32)
+    assert kernel.foremost(weights_R, most).tolist() == np.argsort(-weights_R, kind="stable")[:most].tolist()
+
+
+@given(SETS, st.lists(ROWS, max_size=20))
+def test_what_was_never_bought_was_bought_no_times(bought: list[int], asked: list[int]):
+    times = kernel.times_bought(np.array(bought, np.int64), np.arange(1, len(bought) + 1), asked)
+    assert times == [bought.index(row) + 1 if row in bought else 0 for row in asked]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 99)), max_size=20), st.lists(st.booleans(), max_size=6))
+def test_the_newest_event_is_one_of_the_types_asked_for(events: list[tuple[int, int]], types: list[bool]):
+    events_E = np.zeros(len(events), EVENT)
+    for place, (kind, at) in enumerate(events):
+        events_E[place]["type"], events_E[place]["at"] = kind, at
+    of_types = [at for kind, at in events if kind < len(types) and types[kind]]
+    assert kernel.newest_of(events_E, types) == max(of_types, default=0)
+
+
 ROWS_2, WEIGHTS_2 = np.zeros(2, np.int64), np.zeros(2, np.float32)
 
 
@@ -122,3 +154,43 @@ def test_sizes_that_do_not_fit_are_refused():
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[3]]), 1)
     with pytest.raises(ValueError, match="at least as many as are kept"):
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[0]]), 2)
+    with pytest.raises(ValueError, match="for each candidate"):
+        kernel.leading(WEIGHTS_2, ROWS_2[:1], ROWS_2, None, 1)
+    with pytest.raises(ValueError, match="for each candidate"):
+        kernel.leading(WEIGHTS_2, ROWS_2, ROWS_2, np.zeros(1, np.bool_), 1)
+    with pytest.raises(ValueError, match="at least none wanted"):
+        kernel.foremost(WEIGHTS_2, -1)
+    with pytest.raises(ValueError, match="a number for each row"):
+        kernel.times_bought(ROWS_2, ROWS_2[:1], [])
+
+
+def test_a_customer_whose_figures_do_not_fit_is_refused():
+    own_RC, nothing = np.zeros((3, len(OWN)), np.float32), (ROWS_2[:0], WEIGHTS_2[:0])
+    group = np.zeros(1, np.int32), np.zeros((2, len(GROUP)), np.float32)
+    customer = kernel.Customer(ROWS_2, own_RC, [group], nothing, WEIGHTS_2)
+    everything = kernel.Members(ROWS_2)
+    with pytest.raises(ValueError, match="each product bought, and one row more"):
+        kernel.Customer(ROWS_2, own_RC[:2], [group], nothing, WEIGHTS_2)
+    with pytest.raises(ValueError, match="each group, and one row more"):
+        kernel.Customer(ROWS_2, own_RC, [(group[0], group[1][:1])], nothing, WEIGHTS_2)
+    with pytest.raises(ValueError, match="a score for each row"):
+        kernel.Customer(ROWS_2, own_RC, [group], (ROWS_2, WEIGHTS_2[:1]), WEIGHTS_2)
+    with pytest.raises(ValueError, match="each product bought, and one more"):
+        kernel.again(customer, WEIGHTS_2, 1.0, everything, 1)
+    with pytest.raises(ValueError, match="at least none wanted"):
+        kernel.due(customer, 1.0, everything, -1)
+
+
+def test_inputs_are_made_of_facts_and_of_nothing_else():
+    def made(ratio: tuple[int, int, float] = (0, 1, 0.5), columns: tuple[int, ...] = (0, 1, 2, 0, 1, 2)):
+        return kernel.Inputs([0.0] * 3, [0.0] * 3, [1.0], [ratio], 50, 0.02, 100, 1e-6, columns)
+
+    assert made().derive(np.zeros((2, 3), np.float32)).shape == (2, 6)
+    with pytest.raises(ValueError, match="expected facts"):
+        made().derive(np.zeros((2, 4), np.float32))
+    with pytest.raises(ValueError, match="something to divide by"):
+        made(ratio=(0, 3, 0.5))
+    with pytest.raises(ValueError, match="something to divide by"):
+        made(ratio=(0, 1, 0.0))
+    with pytest.raises(ValueError, match="columns of facts"):
+        made(columns=(0, 1, 2, 0, 1, 3))

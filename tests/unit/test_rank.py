@@ -102,7 +102,7 @@ def test_every_candidate_has_the_most_telling_source_that_proposed_it(model: Mod
     for customer in ("c000", "c017", "c034", "c051", "c068"):
         one = ask(model, customer, "p", channel="web", location=None)
         times = Counter(one.history.events_E["product"].tolist())
-        for item in ranked(one, 60):
+        for item in ranked(one, 20):
             names.add(item.source)
             if item.source == "due_now":
                 assert times[item.row] > 1

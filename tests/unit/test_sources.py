@@ -8,7 +8,7 @@ import pytest
 from embeddings import sources as proposing
 from embeddings.history import History
 from embeddings.profile import OWN
-from embeddings.sources import ALL, SOURCES, Asked, BuyAgain, DueNow, Source, SourceName, propose
+from embeddings.sources import ALL, FEW, SOURCES, Asked, BuyAgain, DueNow, Source, SourceName, propose, times_more
 from tests.unit.small import ALIKE, DAY, NOW, TOGETHER, N, ask, past
 
 HOUR = 1 / 24
@@ -114,9 +114,12 @@ def test_towers_propose_what_was_retrieved_without_pads():
 
 def test_trending_are_the_most_popular(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(proposing, "_TRENDING", 2)
+    monkeypatch.setattr(proposing, "MORE", 3)
     popular = [7, 3, 1, 0, 2, 9, 4, 5, 6, 8]
     assert rows_of(ALL["trending"], ask(past(), popular=popular)) == [3, 7]
     assert rows_of(ALL["trending"], ask(past(), popular=popular, novel=True)) == [0, 1, 2, 3, 7, 9]
+    many = ask(past(), popular=popular)._replace(more=times_more(FEW + 1, novel=False))
+    assert rows_of(ALL["trending"], many) == [0, 1, 2, 3, 7, 9]
 
 
 def test_what_is_bought_more_often_lately_and_here_is_bought_again(monkeypatch: pytest.MonkeyPatch):
@@ -153,7 +156,7 @@ def test_due_is_what_was_bought_on_several_days_when_its_usual_gap_has_passed(mo
 def test_due_is_what_the_formula_of_the_bump_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(proposing, "_DUE", 2)
     for seed in range(100):
-        asked = draw(seed)
+        asked = draw(seed)._replace(more=1)
         profile = asked.profile
         weights: dict[int, float] = {}
         for row, own in zip(profile.rows_R.tolist(), profile.own_RC.tolist(), strict=False):
