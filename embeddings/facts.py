@@ -64,6 +64,7 @@ COUNTED = len(_COUNTS)
 
 _NONE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.int32)
 _PROMOTED_KEPT = 1_024
+_WEEKDAYS = np.eye(WEEKDAYS).tolist()
 
 
 class FactsReader:
@@ -125,13 +126,11 @@ class FactsReader:
             facts_KF,
         )
 
-    def _context(self, asked: Asked, retrieved_K: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _context(self, asked: Asked, retrieved_K: NDArray[np.float32]) -> list[float]:
         """What is the same for every candidate, from ``away`` to ``hour_cosine``."""
         profile = asked.profile
-        weekdays = [0.0] * WEEKDAYS
-        weekdays[weekday_of(asked.moment)] = 1.0
         turn = hour_of(asked.moment) / 24 * 2 * math.pi
-        context = [
+        return [
             max(asked.moment - profile.newest, 0) / DAY if profile.newest else 0.0,
             profile.visits,
             profile.lines,
@@ -141,11 +140,10 @@ class FactsReader:
             0.0 if asked.session is None else float(len(asked.session.cart)),
             float(asked.novel),
             kernel.log_sum_exp(retrieved_K[:RETRIEVED]),
-            *weekdays,
+            *_WEEKDAYS[weekday_of(asked.moment)],
             math.sin(turn),
             math.cos(turn),
         ]
-        return np.array(context, np.float32)
 
     def _find_promoted(self, location: int, span: int) -> NDArray[np.int32]:
         """What a location promotes on any channel within one of the spans between the plan's bounds, ascending."""

@@ -60,7 +60,7 @@ PYBIND11_MODULE(kernel, module) {
              py::arg("wide"))
         .def("read", &Facts::read, py::arg("customer"), exact("here_R"), exact("rows_K"), exact("customer_D"),
              py::arg("location"), exact("promoted"), exact("together"), exact("meant"), exact("looked"),
-             exact("context"), exact("facts_KF"));
+             py::arg("context"), exact("facts_KF"));
     py::class_<Inputs>(module, "Inputs")
         .def(py::init<std::vector<float>, std::vector<float>, std::vector<float>, std::vector<Ratio>, float, float,
                       float, float, const std::array<py::ssize_t, 6>&>(),

@@ -88,7 +88,7 @@ class Facts:
         together: tuple[_I64, _F32],
         meant: _I64,
         looked: _I64,
-        context: _F32,
+        context: Sequence[float],
         facts_KF: _F32,
     ) -> None: ...
 

@@ -1,8 +1,8 @@
 """The use case: one recommendation, from a decoded request to its answer."""
 
 from collections.abc import Sequence
+from secrets import token_hex
 from typing import Annotated
-from uuid import uuid4
 
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -154,7 +154,7 @@ class Engine:
             eligible = None if offers is None else offers.eligible
             ranked = rank_popular(model, place, products, eligible, request.limit, excluded)
         return Recommendation(
-            recommendation_id=uuid4().hex,
+            recommendation_id=token_hex(16),
             model_version=model.version,
             items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
             personalised=acted and any(one.source != "popular" for one in ranked),

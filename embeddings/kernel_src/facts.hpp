@@ -47,8 +47,8 @@ class Facts {
     void read(const Customer& customer, const Array<float>& here_R, const Array<std::int64_t>& rows_K,
               const Array<float>& customer_D, std::int32_t location, const Array<std::int32_t>& promoted,
               const Scored& together, const Array<std::int64_t>& meant, const Array<std::int64_t>& looked,
-              const Array<float>& context, Array<float>& facts_KF) const {
-        const py::ssize_t width = columns() + context.size();
+              const std::vector<float>& context, Array<float>& facts_KF) const {
+        const py::ssize_t width = columns() + static_cast<py::ssize_t>(context.size());
         const auto count = static_cast<std::size_t>(rows_K.size());
         check(facts_KF.ndim() == 2 && facts_KF.shape(0) == rows_K.size() && facts_KF.shape(1) == width,
               "expected room for all facts (K, F)");
@@ -110,7 +110,7 @@ class Facts {
             *out++ = here ? popular_L_.data()[begin + entries_K[k]] : 0;
             *out++ = here ? month_L_.data()[begin + entries_K[k]] : 0;
             *out++ = value_of(customer.alike, alike_K[k]);
-            out = std::copy_n(context.data(), context.size(), out);
+            out = std::copy(context.begin(), context.end(), out);
             *out++ = dot(vectors_ND_.data() + row * dimensions, customer_D.data(), dimensions);
             *out++ = dot(tastes_NT_.data() + row * tastes, customer.taste_D.data(), tastes);
             *out++ = promoted_K[k] != static_cast<std::uint32_t>(promoted.size());
