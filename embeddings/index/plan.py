@@ -51,10 +51,10 @@ class Costs:
 
 
 MEASURED = Costs(
-    scan_ns=4.5,
+    scan_ns=3.7,
     passed_ns=2.2,
     selected_ns=15.0,
-    gather_ns=70.0,
+    gather_ns=75.0,
     gather_us=30.0,
     ivf_rows=80_000,
     ivf_selected_rows=1_000_000,
