@@ -14,6 +14,7 @@
 #include "kernel_src/history.hpp"
 #include "kernel_src/inputs.hpp"
 #include "kernel_src/profile.hpp"
+#include "kernel_src/scan.hpp"
 #include "kernel_src/scores.hpp"
 #include "kernel_src/sources.hpp"
 
@@ -23,6 +24,13 @@ PYBIND11_MODULE(kernel, module) {
     const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
     module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
     module.def("best", &best, exact("queries_BD"), exact("vectors_ND"), exact("rows_BP"), py::arg("kept"));
+    py::class_<Copy>(module, "Copy")
+        .def(py::init(&Copy::of<std::int32_t>), exact("vectors_ND"), exact("rows_N"))
+        .def(py::init(&Copy::of<std::int64_t>), exact("vectors_ND"), exact("rows_N"))
+        .def_property_readonly("nbytes", &Copy::nbytes)
+        .def_static("bytes_of", &Copy::bytes_of, py::arg("rows"), py::arg("dimensions"));
+    module.def("longest", &longest, exact("vectors_ND"));
+    module.def("nearest", &nearest, exact("queries_BD"), exact("vectors_ND"), py::arg("sets"), py::arg("wanted"));
     module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("held_back_K"),
                py::arg("most"));
     module.def("log_sum_exp", &log_sum_exp, exact("values_K"));

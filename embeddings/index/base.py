@@ -3,12 +3,14 @@
 Shapes: B queries, N rows (of the catalogue, or of the set searched), D dimensions, K results per query.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from embeddings import kernel
 from embeddings.eligible import EligibleSet, RowArray
 from embeddings.errors import InvalidInput
 
@@ -86,19 +88,21 @@ def checked_vectors(vectors_ND: F32, fewest: int = 0) -> F32:
     return plain_ND
 
 
-def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> F32:
-    """The queries as a contiguous array.
+def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> tuple[F32, float]:
+    """The queries as a contiguous array, and the length of the longest.
 
     Raises:
         InvalidInput: not float32 (B, D) with D of the catalogue, not finite, or not as many as sets.
     """
     if queries_BD.ndim != 2 or queries_BD.dtype != np.float32 or queries_BD.shape[1] != dimensions:
         raise InvalidInput("queries", f"expected float32 (B, {dimensions}), not {queries_BD.dtype} {queries_BD.shape}")
-    if not bool(np.isfinite(queries_BD).all()):
+    queries_BD = np.ascontiguousarray(queries_BD)
+    longest = kernel.longest(queries_BD)
+    if math.isinf(longest):
         raise InvalidInput("queries", "expected finite numbers, not NaN or infinity")
     if len(queries_BD) != sets:
         raise InvalidInput("eligible", f"expected a set, or None, for each of {len(queries_BD)} queries, not {sets}")
-    return np.ascontiguousarray(queries_BD)
+    return queries_BD, longest
 
 
 def checked_k(k: int) -> int:
@@ -119,7 +123,7 @@ def checked_rows(eligible: EligibleSet, catalogue_rows: int) -> RowArray:
         InvalidInput: a row lies outside the catalogue, as when the set was made from another bundle.
     """
     rows_N = eligible.rows_N
-    if rows_N.size and not 0 <= rows_N[0] <= rows_N[-1] < catalogue_rows:
+    if rows_N.size and not 0 <= rows_N.item(0) <= rows_N.item(-1) < catalogue_rows:
         raise InvalidInput(
             "eligible.rows", f"expected rows from 0 to {catalogue_rows - 1}, not {rows_N[0]} to {rows_N[-1]}"
         )
@@ -128,6 +132,8 @@ def checked_rows(eligible: EligibleSet, catalogue_rows: int) -> RowArray:
 
 def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet | None, list[int]]]:
     """Each distinct set with the places of its queries, in the order of their first."""
+    if len(eligible_B) == 1:  # at once, as many queries come alone
+        return [(eligible_B[0], [0])]
     groups: dict[bytes | None, tuple[EligibleSet | None, list[int]]] = {}
     for place, eligible in enumerate(eligible_B):
         fingerprint = None if eligible is None else eligible.fingerprint

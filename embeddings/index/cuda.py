@@ -5,7 +5,7 @@ FAISS on a GPU accepts an ID selector and ignores it, so what it scans is the wh
 Shapes: B queries, N rows, D dimensions, P rows proposed per query.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -23,6 +23,20 @@ CUDA_MAX_K = 2_048
 CUDA_SCRATCH_BYTES = 256 * 2**20
 
 
+class Gathered(NamedTuple):
+    """A set's own copy.
+
+    Attributes:
+        rows_N: its catalogue rows, ascending.
+        index: the FAISS index over their copies, by position in rows_N.
+        nbytes: of copies and row numbers, which the set itself may hold too.
+    """
+
+    rows_N: RowArray
+    index: Any
+    nbytes: int
+
+
 class DeviceCopies:
     """Flat indexes in GPU memory, in half precision where that can hold the numbers.
 
@@ -34,7 +48,6 @@ class DeviceCopies:
         whole: the index over all rows.
         longest: length of the longest vector.
         astray: how far a copy lies from its vector, at most.
-        row_bytes: what the copy of a row takes.
         halved: whether queries are rounded to half precision.
     """
 
@@ -50,12 +63,16 @@ class DeviceCopies:
         self.longest = largest_norm(vectors_ND)
         self.halved = self.longest <= LARGEST_HALF
         self.astray = farthest(vectors_ND, _rounded) if self.halved else 0.0
-        self.row_bytes = vectors_ND.shape[1] * (2 if self.halved else 4)
         self.whole = gpu_index(vectors_ND, self._resources, self.halved)
 
-    def gathered(self, rows_N: RowArray) -> Any:
-        """An index over copies of these rows, by position among them."""
-        return gpu_index(self._vectors_ND.take(rows_N, axis=0), self._resources, self.halved)
+    def gathered(self, rows_N: RowArray) -> Gathered:
+        """A set's own copy."""
+        index = gpu_index(self._vectors_ND.take(rows_N, axis=0), self._resources, self.halved)
+        return Gathered(rows_N, index, self.bytes_of(rows_N))
+
+    def bytes_of(self, rows_N: RowArray) -> int:
+        """What that copy would take."""
+        return rows_N.size * self._vectors_ND.shape[1] * (2 if self.halved else 4) + rows_N.nbytes
 
     def propose(self, index: Any, queries_BD: F32, proposals: int, parameters: Any = None) -> tuple[F32, I64]:
         """FAISS' own scores, descending, and positions, both (B, P); P is at most what can be found.

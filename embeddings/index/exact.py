@@ -19,7 +19,7 @@ from embeddings.index.base import (
     grouped,
     padded,
 )
-from embeddings.index.score import inner_products, largest_norm, rounding_bounds
+from embeddings.index.score import inner_products, largest_norm, norms, refuse_overflow
 
 
 class ExactIndex(CandidateIndex):
@@ -34,13 +34,13 @@ class ExactIndex(CandidateIndex):
 
     def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
         """See `CandidateIndex.search`."""
-        queries_BD = checked_queries(queries_BD, self._vectors_ND.shape[1], len(eligible_B))
+        queries_BD, _ = checked_queries(queries_BD, self._vectors_ND.shape[1], len(eligible_B))
         rows_BK, scores_BK = padded(len(queries_BD), checked_k(k))
         for eligible, places in grouped(eligible_B):
             size = len(self._vectors_ND)
             rows_N = np.arange(size) if eligible is None else checked_rows(eligible, size)
             vectors_ND = self._vectors_ND[rows_N]
-            rounding_bounds(queries_BD[places], largest_norm(vectors_ND, rows_N))  # refuses what would overflow
+            refuse_overflow(norms(queries_BD[places]).max(), largest_norm(vectors_ND, rows_N))
             kept = min(k, len(rows_N))
             for b in places:
                 scores_N = inner_products(queries_BD[b : b + 1], vectors_ND[None])[0]

@@ -1,7 +1,7 @@
-"""Flat copies of the catalogue's vectors on the CPU: made, written, mapped into memory, and taken row by row.
+"""Flat copies of the catalogue's vectors on the CPU: made, written, and mapped into memory.
 
 Copies are of half precision: half the memory, and a third less time, as a scan waits for memory. Where half precision
-cannot hold the numbers they are of full precision.
+cannot hold the numbers they are of full precision. A set's own copy is `kernel.Copy`.
 
 Shapes: B queries, N rows, D dimensions, P rows proposed per query.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from embeddings import kernel
 from embeddings.eligible import RowArray
 from embeddings.errors import CorruptBundle
 from embeddings.index.base import F32, I64, checked_vectors
@@ -24,13 +25,12 @@ _faiss: Any = faiss  # its type hints know the C++ constructors only
 
 
 class HostCopies:
-    """One flat FAISS index over copies of all vectors, and flat indexes over copies of some.
+    """One flat FAISS index over copies of all vectors, and what sets' own copies are made from.
 
     Attributes:
         whole: the index over all rows.
         longest: length of the longest vector.
         astray: how far a copy lies from its vector, at most.
-        row_bytes: what the copy of a row takes.
     """
 
     halved = False
@@ -43,26 +43,20 @@ class HostCopies:
             InvalidInput: NaN or infinity in a vector.
             CorruptBundle: what is stored cannot be read, or does not fit the vectors.
         """
+        self._vectors_ND = vectors_ND
         self.longest = largest_norm(vectors_ND)
         self.whole = (
             flat_index(vectors_ND, self.longest) if stored is None else read_mapped(stored, _KINDS, vectors_ND.shape)
         )
         self.astray = farthest(vectors_ND, lambda start, some_MD: self.whole.reconstruct_n(start, len(some_MD)))
-        self.row_bytes: int = self.whole.code_size
-        held = len(vectors_ND) * self.row_bytes
-        # A view: its memory lives as long as the index.
-        codes = faiss.rev_swig_ptr(self.whole.codes.data(), held) if held else np.zeros(0, np.uint8)
-        self._codes_NC = codes.reshape(len(vectors_ND), self.row_bytes)
 
-    def gathered(self, rows_N: RowArray) -> Any:
-        """An index over the copies of these rows, by position among them. Nothing is encoded again."""
-        index = _empty(self.whole.d, isinstance(self.whole, faiss.IndexFlatIP))
-        index.codes.resize(len(rows_N) * self.row_bytes)
-        codes_NC = faiss.rev_swig_ptr(index.codes.data(), len(rows_N) * self.row_bytes)
-        # Straight into the index; "clip" keeps NumPy from buffering, the rows being known to lie inside.
-        self._codes_NC.take(rows_N, axis=0, out=codes_NC.reshape(len(rows_N), self.row_bytes), mode="clip")
-        index.ntotal = len(rows_N)
-        return index
+    def gathered(self, rows_N: RowArray) -> kernel.Copy:
+        """A set's own copy."""
+        return kernel.Copy(self._vectors_ND, rows_N)
+
+    def bytes_of(self, rows_N: RowArray) -> int:
+        """What that copy would take."""
+        return kernel.Copy.bytes_of(len(rows_N), self._vectors_ND.shape[1])
 
     def propose(self, index: Any, queries_BD: F32, proposals: int, parameters: Any = None) -> tuple[F32, I64]:
         """FAISS' own scores, descending, and positions, both (B, P); P is at most what can be found."""

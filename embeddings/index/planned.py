@@ -1,8 +1,10 @@
-"""Exact search through FAISS inside eligible sets, on CPU and GPU, each set by the plan that is cheapest for it.
+"""Exact search inside eligible sets, on CPU and GPU, each set by the plan that is cheapest for it.
 
-FAISS only proposes. Its sums run in another order than the oracle's, and its copies of the vectors are of half
-precision. So the few rows it returns are scored again by `score.best`, and proposals are widened until no row outside
-them could still belong among the best k.
+On the CPU the sets asked for often have copies of their own in eight bits a number, and one compiled call answers
+all queries of a batch that are about such sets, or small ones: `kernel.nearest`, exact by construction. All else goes
+through FAISS, which only proposes. Its sums run in another order than the oracle's, and its copies of the vectors are
+of half precision. So the few rows it returns are scored again by `score.best`, and proposals are widened until no row
+outside them could still belong among the best k.
 
 Shapes: B queries, G queries of one set, N rows of a set, D dimensions, K results per query, P rows proposed per query.
 """
@@ -10,17 +12,17 @@ Shapes: B queries, G queries of one set, N rows of a set, D dimensions, K result
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from embeddings import kernel
 from embeddings.device import Device
 from embeddings.eligible import EligibleSet, RowArray
 from embeddings.index.base import (
     F32,
     F64,
     I64,
-    PAD_ROW,
     CandidateIndex,
     Candidates,
     Plan,
@@ -29,58 +31,41 @@ from embeddings.index.base import (
     checked_rows,
     checked_vectors,
     grouped,
-    padded,
 )
 from embeddings.index.bitmap import Bitmap
 from embeddings.index.cache import SetCache
-from embeddings.index.cuda import DeviceCopies
+from embeddings.index.cuda import DeviceCopies, Gathered
 from embeddings.index.flat import HostCopies
 from embeddings.index.ivf import BoundedIvf
 from embeddings.index.plan import MEASURED, Costs, Regrets, plan
-from embeddings.index.score import best, rounding_bounds
+from embeddings.index.score import best, refuse_overflow, rounding_bounds
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
 # Proposals beyond k. The rounding bound spans less than the gap between two neighbours in score, so a handful
 # settles nearly every query at once; ties and near-ties widen.
 MARGIN = 8
-# What the proposals of one pass may take when their vectors are gathered for scoring.
-PASS_BYTES = 32 * 2**20
 
-
+_Held: TypeAlias = kernel.Copy | Gathered | Bitmap
 _Places: TypeAlias = tuple[EligibleSet | None, list[int]]
 """A set with the places of its queries in the batch."""
 
 
-class Gathered(NamedTuple):
-    """A set's own copy.
-
-    Attributes:
-        rows_N: its catalogue rows, ascending.
-        index: the FAISS index over their copies, by position in rows_N.
-        nbytes: of copies and row numbers, which the set itself may hold too.
-    """
-
-    rows_N: RowArray
-    index: Any
-    nbytes: int
-
-
 class _Group(NamedTuple):
-    """Queries of one set: how it is answered, from what, and which of the batch, as it is ordered, they are."""
+    """Queries of one set that FAISS answers: how, from what, and which of the batch they are."""
 
     plan: Plan
     eligible: EligibleSet | None
     size: int
     held: Gathered | Bitmap | None
-    these: slice
+    places: list[int]
 
 
 class PlannedIndex(CandidateIndex):
-    """Exact search through FAISS, owned by one thread: its cache is not locked, and a GPU allows no second reader.
+    """Exact search, owned by one thread: its cache is not locked, and a GPU allows no second reader.
 
     On ``cuda`` FAISS proposes on the GPU, and at most 2,048 rows a query; a search that would need more is refused with
-    `UnsupportedSearch`: k above 2,047 on a larger set, or thousands of equal scores at the border of k. Scoring the
-    proposals again is NumPy's on either device. When the device fails, the index answers from the CPU from then on.
+    `UnsupportedSearch`: k above 2,047 on a set more than twice as large, or thousands of equal scores at the border of
+    k. Proposals are scored again on the CPU. When the device fails, the index answers from the CPU from then on.
 
     Attributes:
         cache: copies and bitmaps of sets by fingerprint, with their counters.
@@ -114,7 +99,7 @@ class PlannedIndex(CandidateIndex):
         """
         self._vectors_ND = checked_vectors(vectors_ND)
         self._stored, self._ivf_file, self._costs = stored, ivf, costs
-        self.cache: SetCache[Gathered | Bitmap] = SetCache(cache_bytes)
+        self.cache: SetCache[_Held] = SetCache(cache_bytes)
         self.searches: Counter[Plan] = Counter()
         self.degraded: str | None = None
         self._regrets = Regrets()
@@ -126,19 +111,17 @@ class PlannedIndex(CandidateIndex):
 
     def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
         """See `CandidateIndex.search`."""
-        queries_BD = checked_queries(queries_BD, self._vectors_ND.shape[1], len(eligible_B))
+        queries_BD, longest = checked_queries(queries_BD, self._vectors_ND.shape[1], len(eligible_B))
         checked_k(k)
+        refuse_overflow(longest, self._copies.longest)
         sets = grouped(eligible_B)
-        order = [place for _, places in sets for place in places]
-        if order == sorted(order):
-            found = self._answered(queries_BD, k, sets)
-        else:
-            # FAISS wants the queries of a set side by side; mostly they are, each being alone.
-            apart = self._answered(queries_BD[order], k, sets)
-            back = np.argsort(order)
-            plans_B = tuple(apart.plans_B[place] for place in back.tolist())
-            found = Candidates(apart.rows_BK[back], apart.scores_BK[back], plans_B)
-        self.searches.update(found.plans_B)
+        try:
+            found = self._search(queries_BD, k, sets)
+        except RuntimeError as error:
+            self._degrade(error)
+            found = self._search(queries_BD, k, sets)
+        for _, places in sets:
+            self.searches[found.plans_B[places[0]]] += len(places)
         return found
 
     def warm(self, eligible: EligibleSet) -> None:
@@ -149,7 +132,7 @@ class PlannedIndex(CandidateIndex):
         """
         size = len(checked_rows(eligible, len(self._vectors_ND)))
         held = self.cache.find(eligible.fingerprint)
-        if not isinstance(held, Gathered) and size < len(self._vectors_ND) and self._fits(eligible):
+        if (held is None or isinstance(held, Bitmap)) and size < len(self._vectors_ND) and self._fits(eligible):
             try:
                 self._gathered(eligible)
             except RuntimeError as error:
@@ -169,79 +152,57 @@ class PlannedIndex(CandidateIndex):
         self._open_on_host()
         self.degraded = str(error)
 
-    def _answered(self, queries_BD: F32, k: int, sets: Sequence[_Places]) -> Candidates:
-        try:
-            return self._search(queries_BD, k, sets)
-        except RuntimeError as error:
-            self._degrade(error)
-            return self._search(queries_BD, k, sets)
-
     def _search(self, queries_BD: F32, k: int, sets: Sequence[_Places]) -> Candidates:
-        """Answer queries that stand in the order of their sets: propose set by set, score all together."""
-        copies, catalogue = self._copies, len(self._vectors_ND)
-        bounds_B = rounding_bounds(queries_BD, copies.longest, copies.astray, halved=copies.halved)
-        sizes = [catalogue if eligible is None else len(checked_rows(eligible, catalogue)) for eligible, _ in sets]
-        proposals = min(k + MARGIN, max(sizes, default=0))
-        kept = min(k, proposals)
-        groups: list[_Group] = []
-        rows_BP = np.empty((len(queries_BD), proposals), np.int64)
-        # Nothing is left out where all rows are scored: no comparison with NaN holds, so nothing is to be settled.
-        left_out_B = np.full(len(queries_BD), np.nan)
-        start = 0
-        for (eligible, places), size in zip(sets, sizes, strict=True):
-            these = slice(start, start := start + len(places))
-            group = self._planned(eligible, size, these, proposals)
-            groups.append(group)
-            if group.plan == "all":
-                rows_BP[these, :size] = self._every_row(group)
-                rows_BP[these, size:] = PAD_ROW
-            else:
-                most = copies.most_proposals(kept, proposals)
-                scores_GP, found_GP = self._propose(group, queries_BD[these], bounds_B[these], most)
-                rows_BP[these, :most] = found_GP
-                rows_BP[these, most:] = PAD_ROW
-                left_out_B[these] = scores_GP[:, -1]
-        rows_BK, scores_BK = self._scored(queries_BD, rows_BP, k)
-        if kept:
-            # A row that was not proposed scored no more than the last proposal, in FAISS' arithmetic.
-            for b in np.flatnonzero(scores_BK[:, kept - 1] <= left_out_B + bounds_B).tolist():
-                group = next(group for group in groups if b < group.these.stop)
-                one = slice(b, b + 1)
-                widened_1K = self._widened(group, queries_BD[one], bounds_B[one], kept, proposals)
-                rows_BK[one, :kept], scores_BK[one, :kept] = widened_1K
-        plans_B: tuple[Plan, ...] = tuple(
-            group.plan for group in groups for _ in range(group.these.stop - group.these.start)
-        )
-        return Candidates(rows_BK, scores_BK, plans_B)
-
-    def _planned(self, eligible: EligibleSet | None, size: int, these: slice, proposals: int) -> _Group:
-        """How the queries of a set are answered, with what that takes at hand, and what it adds to regrets."""
         catalogue = len(self._vectors_ND)
-        if eligible is None or not proposals < size < catalogue:  # what needs nothing of the set does not look for it
-            return _Group(self._plan(size, proposals), eligible, size, None, these)
+        plans: list[Plan] = ["all"] * len(queries_BD)
+        scanned: list[tuple[kernel.Copy | RowArray, list[int]]] = []
+        proposed: list[_Group] = []
+        for eligible, places in sets:
+            size = catalogue if eligible is None else len(eligible.rows_N)
+            if size <= max(2 * k, k + MARGIN):  # a scan would leave out too few
+                scanned.append((self._every_row(eligible), places))
+                continue
+            plan, held = self._planned(eligible, size, len(places))
+            for place in places:
+                plans[place] = plan
+            if isinstance(held, kernel.Copy):
+                scanned.append((held, places))
+            else:
+                proposed.append(_Group(plan, eligible, size, held, places))
+        rows_BK, scores_BK = kernel.nearest(queries_BD, self._vectors_ND, scanned, k)
+        if proposed:
+            places = [place for group in proposed for place in group.places]
+            rows_BK[places], scores_BK[places] = self._settled(queries_BD[places], k, proposed)
+        return Candidates(rows_BK, scores_BK, tuple(plans))
+
+    def _planned(self, eligible: EligibleSet | None, size: int, queries: int) -> tuple[Plan, _Held | None]:
+        """How so many queries of a set are answered, and from what; adds to regrets."""
+        catalogue = len(self._vectors_ND)
+        if eligible is None:
+            return self._plan(size), None
+        if size == catalogue:  # what needs nothing of the set does not look for it
+            checked_rows(eligible, catalogue)
+            return self._plan(size), None
         held = self.cache.find(eligible.fingerprint)
-        if isinstance(held, Gathered):
-            return _Group(self._plan(size, proposals, gathered=True), eligible, size, held, these)
-        coming_us = (these.stop - these.start) * self._costs.regret_us(size, catalogue)
+        if held is not None and not isinstance(held, Bitmap):
+            return "gathered", held
+        checked_rows(eligible, catalogue)
+        coming_us = queries * self._costs.regret_us(size, catalogue)
         regret_us = self._regrets.of(eligible.fingerprint) + coming_us
-        chosen = self._plan(size, proposals, fits=self._fits(eligible), regret_us=regret_us)
+        chosen = self._plan(size, fits=self._fits(eligible), regret_us=regret_us)
         if chosen == "gathered":
-            return _Group(chosen, eligible, size, self._gathered(eligible), these)
+            return chosen, self._gathered(eligible)
         if held is None:
             held = Bitmap(eligible, catalogue)
             self.cache.keep(eligible.fingerprint, held)
         if chosen == "bitmap":
             self._regrets.add(eligible.fingerprint, coming_us)
-        return _Group(chosen, eligible, size, held, these)
+        return chosen, held
 
-    def _plan(
-        self, size: int, proposals: int, *, gathered: bool = False, fits: bool = True, regret_us: float = 0.0
-    ) -> Plan:
+    def _plan(self, size: int, *, fits: bool = True, regret_us: float = 0.0) -> Plan:
         return plan(
             size,
             len(self._vectors_ND),
-            proposals=proposals,
-            gathered=gathered,
             fits=fits,
             regret_us=regret_us,
             bitmaps=isinstance(self._copies, HostCopies),
@@ -249,20 +210,37 @@ class PlannedIndex(CandidateIndex):
             costs=self._costs,
         )
 
-    def _gathered(self, eligible: EligibleSet) -> Gathered:
-        copy = Gathered(eligible.rows_N, self._copies.gathered(eligible.rows_N), self._bytes_of(eligible))
+    def _gathered(self, eligible: EligibleSet) -> kernel.Copy | Gathered:
+        copy = self._copies.gathered(eligible.rows_N)
         self.cache.keep(eligible.fingerprint, copy)
         self._regrets.forget(eligible.fingerprint)
         return copy
 
-    def _bytes_of(self, eligible: EligibleSet) -> int:
-        return len(eligible.rows_N) * self._copies.row_bytes + eligible.rows_N.nbytes
-
     def _fits(self, eligible: EligibleSet) -> bool:
-        return self._bytes_of(eligible) <= self.cache.limit_bytes
+        return self._copies.bytes_of(eligible.rows_N) <= self.cache.limit_bytes
 
-    def _every_row(self, group: _Group) -> RowArray:
-        return np.arange(group.size) if group.eligible is None else group.eligible.rows_N
+    def _every_row(self, eligible: EligibleSet | None) -> RowArray:
+        catalogue = len(self._vectors_ND)
+        return np.arange(catalogue) if eligible is None else checked_rows(eligible, catalogue)
+
+    def _settled(self, queries_BD: F32, k: int, groups: Sequence[_Group]) -> tuple[I64, F32]:
+        """The best k, and their scores, for queries in the order of their groups: each larger than what is proposed."""
+        copies, proposals = self._copies, k + MARGIN
+        bounds_B = rounding_bounds(queries_BD, copies.longest, copies.astray, halved=copies.halved)
+        most = copies.most_proposals(k, proposals)
+        rows_BP, left_out_B = np.empty((len(queries_BD), most), np.int64), np.empty(len(queries_BD))
+        group_B = [group for group in groups for _ in group.places]
+        start = 0
+        for group in groups:
+            these = slice(start, start := start + len(group.places))
+            scores_GP, rows_BP[these] = self._propose(group, queries_BD[these], bounds_B[these], most)
+            left_out_B[these] = scores_GP[:, -1]
+        rows_BK, scores_BK = best(queries_BD, self._vectors_ND, rows_BP, k)
+        # A row that was not proposed scored no more than the last proposal, in FAISS' arithmetic.
+        for b in np.flatnonzero(scores_BK[:, -1] <= left_out_B + bounds_B).tolist():
+            one = slice(b, b + 1)
+            rows_BK[one], scores_BK[one] = self._widened(group_B[b], queries_BD[one], bounds_B[one], k, proposals)
+        return rows_BK, scores_BK
 
     def _propose(self, group: _Group, queries_GD: F32, bounds_G: F64, proposals: int) -> tuple[F32, RowArray]:
         """FAISS' own scores, descending, and catalogue rows, both (G, P); P is below what the set holds."""
@@ -274,28 +252,14 @@ class PlannedIndex(CandidateIndex):
             return self._ivf.propose(queries_GD, proposals, bounds_G, group.size, held)
         return copies.propose(copies.whole, queries_GD, proposals, None if held is None else held.flat())
 
-    def _scored(self, queries_BD: F32, rows_BP: I64, k: int) -> tuple[I64, F32]:
-        """The best k of what was proposed and their scores, padded; so many queries at a time as memory allows."""
-        proposals = rows_BP.shape[1]
-        kept, step = min(k, proposals), max(1, PASS_BYTES // max(1, proposals * queries_BD[:1].nbytes))
-        if k <= proposals and len(queries_BD) <= step:
-            return best(queries_BD, self._vectors_ND, rows_BP, k)
-        rows_BK, scores_BK = padded(len(queries_BD), k)
-        for start in range(0, len(queries_BD) if kept else 0, step):
-            these = slice(start, start + step)
-            rows_BK[these, :kept], scores_BK[these, :kept] = best(
-                queries_BD[these], self._vectors_ND, rows_BP[these], kept
-            )
-        return rows_BK, scores_BK
-
-    def _widened(self, group: _Group, query_1D: F32, bound_1: F64, kept: int, proposals: int) -> tuple[I64, F32]:
+    def _widened(self, group: _Group, query_1D: F32, bound_1: F64, k: int, proposals: int) -> tuple[I64, F32]:
         """Twice as many proposals, again and again, until the best are settled; all rows settle them."""
         while True:
             proposals = min(2 * proposals, group.size)
             if proposals == group.size:
-                return best(query_1D, self._vectors_ND, self._every_row(group)[None].astype(np.int64), kept)
-            proposals = self._copies.most_proposals(kept, proposals)
+                return kernel.nearest(query_1D, self._vectors_ND, [(self._every_row(group.eligible), [0])], k)
+            proposals = self._copies.most_proposals(k, proposals)
             scores_1P, rows_1P = self._propose(group, query_1D, bound_1, proposals)
-            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P.astype(np.int64, copy=False), kept)
+            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P.astype(np.int64, copy=False), k)
             if scores_1K[0, -1] > scores_1P[0, -1] + bound_1[0]:
                 return rows_1K, scores_1K

@@ -86,6 +86,16 @@ def farthest(vectors_ND: F32, copied: Callable[[int, F32], F32]) -> float:
     return found
 
 
+def refuse_overflow(longest_query: float, longest: float) -> None:
+    """Refuse queries and vectors so long that an inner product could leave float32.
+
+    Raises:
+        InvalidInput: they are.
+    """
+    if longest_query * longest > LARGEST_SCORE:
+        raise InvalidInput("queries", "expected inner products that fit float32; query or vectors are too long")
+
+
 def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, halved: bool = False) -> F64:
     """How far two float32 arithmetics may differ, for each query and any vector no longer than ``longest``.
 
@@ -98,20 +108,15 @@ def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, hal
     ``astray`` away from the vectors, ``|q| * astray`` comes on top (Cauchy-Schwarz again).
 
     Args:
-        queries_BD: float32, finite.
+        queries_BD: float32, finite, not refused by `refuse_overflow`.
         longest: of the vectors.
         astray: how far a copy lies from its vector, at most.
         halved: one arithmetic also rounds the query, scaled to a length between a half and one, to half precision. That
             moves a number by 2**-11 of itself, or by half the spacing of subnormals, 2**-25, which is at most
             2**-24 of the query: the query by (2**-11 + sqrt(D) 2**-24) |q|.
-
-    Raises:
-        InvalidInput: an inner product could leave float32.
     """
     dimensions = queries_BD.shape[1]
     norms_B = norms(queries_BD)
-    if norms_B.max(initial=0.0) * longest > LARGEST_SCORE:
-        raise InvalidInput("queries", "expected inner products that fit float32; query or vectors are too long")
     relative = dimensions * UNIT_ROUNDOFF / (1.0 - dimensions * UNIT_ROUNDOFF)
     moved = HALF_ROUNDOFF + math.sqrt(dimensions) * UNIT_ROUNDOFF if halved else 0.0
     flushed = 4.0 * dimensions * SMALLEST_NORMAL

@@ -120,6 +120,7 @@ float dot(const float* a, const float* b, py::ssize_t size) {
     for (; at + LANES <= size; at += LANES)
         for (py::ssize_t lane = 0; lane < LANES; ++lane) sums[lane] += a[at + lane] * b[at + lane];
     for (py::ssize_t lane = 0; at < size; ++at, ++lane) sums[lane] += a[at] * b[at];
+#pragma GCC unroll 4  // so that the sums stay in registers
     for (py::ssize_t half = LANES / 2; half > 0; half /= 2)
         for (py::ssize_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
     return sums[0];

@@ -21,6 +21,22 @@ Array<float> inner_products(const Array<float>& queries_BD, const Array<float>& 
     return scores_BK;
 }
 
+// The length of the longest vector (N, D), 0 where there is none; infinite where a number is not finite.
+double longest(const Array<float>& vectors_ND) {
+    check(vectors_ND.ndim() == 2, "expected vectors (N, D)");
+    double most = 0;
+    for (py::ssize_t n = 0; n < vectors_ND.shape(0); ++n) {
+        double squares = 0;
+        for (py::ssize_t d = 0; d < vectors_ND.shape(1); ++d) {
+            const double number = vectors_ND.data()[n * vectors_ND.shape(1) + d];
+            squares += number * number;
+        }
+        if (!std::isfinite(squares)) return std::numeric_limits<double>::infinity();
+        most = std::max(most, squares);
+    }
+    return std::sqrt(most);
+}
+
 // The best `kept` of the rows given for each query, and their scores, both (B, kept): descending, equal scores by row;
 // -1 pads, with scores of -inf, come last.
 std::pair<Array<std::int64_t>, Array<float>> best(const Array<float>& queries_BD, const Array<float>& vectors_ND,

@@ -4,12 +4,15 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.history import EVENT
 from embeddings.profile import GROUP, OWN
+
+_F32, _I64 = NDArray[np.float32], NDArray[np.int64]
 
 # Around 256 and its powers the digits that rows are sorted by carry over.
 ROWS = st.one_of(st.integers(0, 40), st.integers(250, 260), st.integers(65_530, 65_540), st.integers(2**24, 2**24 + 9))
@@ -123,6 +126,95 @@ def test_the_newest_event_is_one_of_the_types_asked_for(events: list[tuple[int, 
     assert kernel.newest_of(events_E, types) == max(of_types, default=0)
 
 
+SIZES = st.sampled_from([0.0, 1e-44, 1e-40, 1e-20, 1e-3, 1.0, 1e9, 1e18])
+
+
+@st.composite
+def _searches(draw: st.DrawFn) -> tuple[_F32, _F32, _I64, int]:
+    """Queries, vectors, rows and how many are wanted: ties and duplicates, zeros, numbers of any size."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, dimensions, queries = draw(st.integers(1, 400)), draw(st.integers(1, 70)), draw(st.integers(1, 3))
+    vectors_ND = random.standard_normal((count, dimensions))
+    match draw(st.sampled_from(["as drawn", "whole numbers", "duplicates", "one number each", "of any size"])):
+        case "whole numbers":
+            vectors_ND = np.rint(vectors_ND)
+        case "duplicates":
+            vectors_ND = vectors_ND[random.integers(0, max(1, count // 20), count)]
+        case "one number each":
+            vectors_ND *= np.eye(dimensions)[random.integers(0, dimensions, count)]
+        case "of any size":
+            vectors_ND *= 10 ** random.uniform(-45, 0, (count, 1))
+        case _:
+            pass
+    queries_BD = random.standard_normal((queries, dimensions)) * draw(SIZES)
+    rows_N = np.flatnonzero(random.random(count) < draw(st.sampled_from([0.1, 0.5, 1.0])))
+    wanted = draw(st.sampled_from([1, 2, 10, 64, 500]))
+    return queries_BD.astype(np.float32), (vectors_ND * draw(SIZES)).astype(np.float32), rows_N, wanted
+
+
+@settings(max_examples=300)
+@given(_searches())
+def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, int]):
+    queries_BD, vectors_ND, rows_N, wanted = case
+    places = list(range(len(queries_BD)))
+    scores_BN = kernel.inner_products(queries_BD, vectors_ND[rows_N][None])
+    for narrow_N in (rows_N, rows_N.astype(np.int32)):
+        for held in (narrow_N, kernel.Copy(vectors_ND, narrow_N)):
+            rows_BK, scores_BK = kernel.nearest(queries_BD, vectors_ND, [(held, places)], wanted)
+            for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
+                order = np.lexsort((rows_N, -scores_N))[:wanted]
+                assert rows_K[: len(order)].tolist() == rows_N[order].tolist()
+                assert scores_K[: len(order)].tobytes() == scores_N[order].tobytes()
+                assert (rows_K[len(order) :] == -1).all()
+                assert (scores_K[len(order) :] == -np.inf).all()
+
+
+@pytest.mark.parametrize("dimensions", [1, 7, 64, 600])
+@pytest.mark.parametrize("equal", [0, 30, 5_000])
+def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
+    random = np.random.default_rng(equal)
+    vectors_ND = random.standard_normal((9_000, dimensions)).astype(np.float32)
+    queries_BD = random.standard_normal((2, dimensions)).astype(np.float32)
+    # The best of all, many times over.
+    vectors_ND[random.choice(9_000, equal, replace=False)] = 3 * queries_BD[0]
+    every = [(kernel.Copy(vectors_ND, np.arange(9_000)), [0, 1])]
+    rows_BK, scores_BK = kernel.nearest(queries_BD, vectors_ND, every, 50)
+    scores_BN = kernel.inner_products(queries_BD, vectors_ND[None])
+    order_BN = np.argsort(-scores_BN, axis=1, kind="stable")[:, :50]
+    assert rows_BK.tolist() == order_BN.tolist()
+    assert scores_BK.tobytes() == np.take_along_axis(scores_BN, order_BN, axis=1).tobytes()
+
+
+def test_every_query_is_answered_from_its_own_set():
+    vectors_ND = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
+    sets = [np.arange(3), np.arange(0, 500, 2), np.arange(400), np.arange(0)]
+    held = [sets[0], kernel.Copy(vectors_ND, sets[1]), kernel.Copy(vectors_ND, sets[2]), sets[3]]
+    together = kernel.nearest(
+        vectors_ND[:7], vectors_ND, [(held[1], [6, 0]), (held[0], [2]), (held[2], [1, 3]), (held[3], [4])], 9
+    )
+    for place, at in ((0, 1), (1, 2), (2, 0), (3, 2), (4, 3), (6, 1)):
+        alone = kernel.nearest(vectors_ND[place : place + 1], vectors_ND, [(sets[at], [0])], 9)
+        assert together[0][place].tolist() == alone[0][0].tolist()
+        assert together[1][place].tolist() == alone[1][0].tolist()
+    assert together[0][5].tolist() == [-1] * 9  # nobody's
+
+
+@pytest.mark.parametrize("rows", [0, 1, 32, 33, 400])
+@pytest.mark.parametrize("dimensions", [1, 16, 17])
+def test_what_a_copy_takes_is_known_before(rows: int, dimensions: int):
+    copy = kernel.Copy(np.zeros((400, dimensions), np.float32), np.arange(rows))
+    assert copy.nbytes == kernel.Copy.bytes_of(rows, dimensions)
+    assert copy.nbytes == -(-rows // 32) * 32 * (dimensions + dimensions % 2 + 4) + 4 * rows
+
+
+def test_the_longest_is_the_longest():
+    assert kernel.longest(np.zeros((0, 3), np.float32)) == 0
+    assert kernel.longest(np.array([[3, 4], [0, 1]], np.float32)) == 5
+    assert kernel.longest(np.array([[3e38, 3e38]], np.float32)) == pytest.approx(3e38 * 2**0.5)
+    for odd in (np.nan, np.inf, -np.inf):
+        assert kernel.longest(np.array([[0, odd], [1, 1]], np.float32)) == np.inf
+
+
 ROWS_2, WEIGHTS_2 = np.zeros(2, np.int64), np.zeros(2, np.float32)
 
 
@@ -136,6 +228,35 @@ def test_arrays_of_another_type_are_refused_and_not_converted():
         kernel.largest((np.zeros(4, np.int64)[::2], WEIGHTS_2), nobody, 1)
     with pytest.raises(TypeError):
         kernel.told(np.zeros(3, EVENT)[::2], [True])
+
+
+def test_copies_and_searches_that_do_not_fit_are_refused():
+    vectors_ND, rows_N = np.ones((3, 2), np.float32), np.arange(3)
+    for outside in ([3], [-1]):
+        with pytest.raises(ValueError, match="rows of the catalogue"):
+            kernel.Copy(vectors_ND, np.array(outside))
+        with pytest.raises(ValueError, match="rows of the catalogue"):
+            kernel.nearest(vectors_ND, vectors_ND, [(np.array(outside), [0])], 1)
+    for odd in (np.nan, np.inf):
+        odd_ND = vectors_ND.copy()
+        odd_ND[1, 1] = odd
+        with pytest.raises(ValueError, match="finite vectors"):
+            kernel.Copy(odd_ND, rows_N)
+        with pytest.raises(ValueError, match="finite queries"):
+            kernel.nearest(odd_ND, vectors_ND, [(kernel.Copy(vectors_ND, rows_N), [1])], 1)
+    with pytest.raises(ValueError, match="finite queries and vectors"):
+        kernel.nearest(vectors_ND, vectors_ND * np.float32(np.nan), [(rows_N, [0])], 1)
+    with pytest.raises(ValueError, match="copies of these vectors"):
+        kernel.nearest(vectors_ND, vectors_ND[:2], [(kernel.Copy(vectors_ND, rows_N), [0])], 1)
+    for place in (-1, 3):
+        with pytest.raises(ValueError, match="places of queries"):
+            kernel.nearest(vectors_ND, vectors_ND, [(rows_N, [place])], 1)
+    with pytest.raises(ValueError, match="at least one row wanted"):
+        kernel.nearest(vectors_ND, vectors_ND, [(rows_N, [0])], 0)
+    with pytest.raises(ValueError, match=r"queries \(B, D\)"):
+        kernel.nearest(vectors_ND[:, :1].copy(), vectors_ND, [(rows_N, [0])], 1)
+    with pytest.raises(TypeError, match="copies, or contiguous rows"):
+        kernel.nearest(vectors_ND, vectors_ND, [(np.arange(6)[::2], [0])], 1)
 
 
 def test_sizes_that_do_not_fit_are_refused():

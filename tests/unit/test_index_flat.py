@@ -1,4 +1,4 @@
-"""Flat copies on the CPU: their precision, what is stored of them, and copies of some rows."""
+"""Flat copies on the CPU: their precision, and what is stored of them."""
 
 from pathlib import Path
 
@@ -24,16 +24,10 @@ def stored(folder: Path, vectors_ND: npt.NDArray[np.float32] = VECTORS_ND) -> Pa
 
 @pytest.mark.parametrize("size", [1.0, 1e5])
 @pytest.mark.parametrize("on_disk", [True, False])
-def test_copied_rows_are_those_of_the_whole(on_disk: bool, size: float, tmp_path: Path):
+def test_precision_is_halved_where_that_can_hold_the_numbers(on_disk: bool, size: float, tmp_path: Path):
     vectors_ND = (size * VECTORS_ND).astype(np.float32)
     copies = HostCopies(vectors_ND, stored(tmp_path, vectors_ND) if on_disk else None)
-    wide_N = np.arange(5, 6_000, 7)
-    for rows_N in (wide_N, wide_N.astype(np.int32)):
-        index = copies.gathered(rows_N)
-        assert (index.ntotal, index.codes.size()) == (len(rows_N), len(rows_N) * copies.row_bytes)
-        expected_ND = copies.whole.reconstruct_n(0, 6_000)[rows_N]
-        np.testing.assert_array_equal(index.reconstruct_n(0, len(rows_N)), expected_ND)
-    assert copies.row_bytes == (32 if size == 1 else 64)
+    assert copies.whole.code_size == (32 if size == 1 else 64)
     assert (copies.astray > 0) == (size == 1)
 
 

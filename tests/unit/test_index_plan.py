@@ -23,7 +23,6 @@ def chosen(
     eligible_rows: int,
     catalogue_rows: int = 10_000,
     *,
-    gathered: bool = False,
     fits: bool = True,
     regret_us: float = 0.0,
     bitmaps: bool = True,
@@ -33,20 +32,12 @@ def chosen(
     return plan(
         eligible_rows,
         catalogue_rows,
-        proposals=72,
-        gathered=gathered,
         fits=fits,
         regret_us=regret_us,
         bitmaps=bitmaps,
         ivf=ivf,
         costs=costs,
     )
-
-
-@pytest.mark.parametrize("eligible_rows", [0, 1, 72])
-@pytest.mark.parametrize("catalogue_rows", [72, 10_000])
-def test_a_set_that_is_proposed_in_full_is_not_searched(eligible_rows: int, catalogue_rows: int):
-    assert chosen(eligible_rows, catalogue_rows, gathered=True, ivf=True) == "all"
 
 
 def test_the_whole_catalogue_is_scanned_or_cut_into_cells():
@@ -59,7 +50,6 @@ def test_what_bitmap_scans_cost_is_weighed_against_gathering():
     assert COSTS.regret_us(1_000, 10_000) == pytest.approx(11)
     assert COSTS.gathering_us(1_000) == pytest.approx(15)
     assert [chosen(1_000, regret_us=us) for us in (0, 11, 15, 22)] == ["bitmap", "bitmap", "bitmap", "gathered"]
-    assert chosen(1_000, gathered=True) == "gathered"
 
 
 def test_a_set_too_large_to_be_kept_is_never_gathered():
@@ -70,14 +60,12 @@ def test_a_set_too_large_to_be_kept_is_never_gathered():
 def test_cells_are_for_large_sets_of_at_least_half_the_catalogue():
     assert chosen(6_000, ivf=True) == chosen(6_000, 12_000, ivf=True) == "ivf"
     assert chosen(5_999, ivf=True) == chosen(6_000, 12_001, ivf=True) == chosen(6_000) == "bitmap"
-    assert chosen(6_000, ivf=True, gathered=True) == "gathered"  # it is at hand, and exact as well
 
 
 @pytest.mark.parametrize("fits", [True, False])
 def test_where_selections_are_ignored_sets_are_gathered_at_once(fits: bool):
     assert chosen(1_000, bitmaps=False, fits=fits) == "gathered"
     assert chosen(10_000, bitmaps=False) == "flat"
-    assert chosen(9, bitmaps=False) == "all"
 
 
 def test_the_measured_costs_gather_a_common_set_soon():

@@ -11,7 +11,7 @@ import pytest
 
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import DeviceUnavailable, InvalidInput, UnsupportedSearch
-from embeddings.index import cuda, planned
+from embeddings.index import cuda
 from embeddings.index.exact import ExactIndex
 from embeddings.index.ivf import write_ivf
 from embeddings.index.plan import MEASURED
@@ -19,8 +19,8 @@ from embeddings.index.planned import PlannedIndex
 
 VECTORS_ND = np.random.default_rng(2).standard_normal((6_000, 16)).astype(np.float32)
 QUERIES_BD = np.random.default_rng(3).standard_normal((4, 16)).astype(np.float32)
-BYTES_OF_600 = 600 * (16 * 2 + 8)
-"""Of a set of 600 rows: copies in half precision, row numbers."""
+BYTES_OF_600 = 19 * 32 * (16 + 4) + 600 * 4
+"""Of a set of 600 rows: blocks of 32 rows with sixteen codes and a scale each, row numbers."""
 BITS = 6_000 // 8
 AT_ONCE = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
 # Of 600 rows among 6,000, a bitmap scan costs 6 us more than a scan of their copy; gathering costs 15 us.
@@ -50,13 +50,15 @@ def test_copies_are_cached_by_fingerprint_within_the_bound():
     assert (cache.hits, cache.misses, cache.evicted, cache.bytes) == (1, 4, 2, 2 * BYTES_OF_600)
 
 
-def test_a_copy_is_of_the_set_s_own_rows():
-    index = PlannedIndex(VECTORS_ND, "cpu", costs=AT_ONCE)
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("size", [1.0, 1e6])
+def test_a_copy_on_a_device_is_of_the_set_s_own_rows(size: float):
+    index = PlannedIndex((size * VECTORS_ND).astype(np.float32), "cuda")
     narrow = EligibleSet.of(np.arange(0, 6_000, 10, dtype=np.int32), FOREVER)
     index.warm(narrow)
-    assert index.cache.bytes == 600 * (16 * 2 + 4)
+    assert index.cache.bytes == 600 * (16 * (2 if size == 1 else 4) + 4)
     held = index.cache.find(narrow.fingerprint)
-    assert isinstance(held, planned.Gathered)
+    assert isinstance(held, cuda.Gathered)
     assert held.rows_N is narrow.rows_N
 
 
@@ -102,12 +104,6 @@ def test_the_whole_catalogue_and_small_sets_are_not_looked_for_in_the_cache():
     index.search(QUERIES_BD, 5, [None, every(1), every(600), None])
     assert (index.cache.hits, index.cache.misses, index.cache.bytes) == (0, 0, 0)
     assert index.searches == {"flat": 3, "all": 1}
-
-
-def test_a_large_batch_is_scored_in_passes(monkeypatch: pytest.MonkeyPatch):
-    for size in (3 * 18 * 16 * 4, 1):
-        monkeypatch.setattr(planned, "PASS_BYTES", size)
-        assert_exact(PlannedIndex(VECTORS_ND, "cpu"), 10)
 
 
 def test_vectors_that_are_not_finite_are_refused_at_once():
@@ -191,7 +187,7 @@ def test_cuda_holds_full_precision_where_half_cannot():
 
 
 @pytest.mark.usefixtures("device")
-@pytest.mark.parametrize("k", [2_048, 2_049, 5_000])
+@pytest.mark.parametrize("k", [2_048, 2_049, 2_999])
 def test_cuda_refuses_a_k_it_cannot_settle(k: int):
     index = PlannedIndex(VECTORS_ND, "cuda")
     with pytest.raises(UnsupportedSearch, match="2048"):
