@@ -22,20 +22,20 @@ from embeddings.index.planned import PlannedIndex
 _NEVER = 2**62
 _SET_ROWS = (1_000, 10_000, 100_000)
 _SHARES = (0.001, 0.01, 0.1, 0.5)
-_IVF_ROWS = (25_000, 50_000, 100_000, 200_000)
+_IVF_ROWS = (50_000, 100_000, 200_000, 400_000)
 
 
 class IvfPoint(Struct, frozen=True):
-    """p50 in microseconds of one query, flat and by the bounded IVF.
+    """p50 in microseconds of one query, from a copy that is made and by the bounded IVF.
 
     Attributes:
-        flat, ivf: all rows eligible.
-        gathered, ivf_selected: half of the rows eligible, their copy made.
+        copy, ivf: all rows eligible.
+        gathered, ivf_selected: half of the rows eligible.
     """
 
     catalogue: str
     rows: int
-    flat: float
+    copy: float
     ivf: float
     gathered: float
     ivf_selected: float
@@ -83,7 +83,7 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
         selected_ns=round(selected_ns, 2),
         gather_ns=round(gather_ns, 2),
         gather_us=round(gather_us, 1),
-        ivf_rows=overtakes([(point.rows, point.flat / point.ivf) for point in points]),
+        ivf_rows=overtakes([(point.rows, point.copy / point.ivf) for point in points]),
         ivf_selected_rows=overtakes([(point.rows // 2, point.gathered / point.ivf_selected) for point in points]),
         ivf_points=[*points, _ivf_point(real.name, real.vectors_ND, real.queries_QD, effort)],
     )
@@ -158,7 +158,7 @@ def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:
 
 
 def _ivf_point(name: str, vectors_ND: F32, queries_QD: F32, effort: Repetitions) -> IvfPoint:
-    """Flat and bounded, the inverted file in a folder that is thrown away."""
+    """By copy and bounded, the inverted file in a folder that is thrown away."""
     with TemporaryDirectory(prefix="opportune-ivf-") as folder:
         path = Path(folder) / "ivf.faiss"
         write_ivf(vectors_ND, path)
@@ -170,12 +170,12 @@ def _compared(name: str, vectors_ND: F32, queries_QD: F32, ivf: Path, effort: Re
     half = random_set(rows, rows // 2, np.random.default_rng(rows))
     always = replace(MEASURED, ivf_rows=0, ivf_selected_rows=0)
     bounded = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", ivf=ivf, costs=always))
-    flat = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu"))
-    flat.index.warm(half)
+    plain = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu"))
+    plain.index.warm(half)
     ways = {
-        "flat": on_batches(flat, 1, None),
+        "copy": on_batches(plain, 1, None),
         "ivf": on_batches(bounded, 1, None),
-        "gathered": on_batches(flat, 1, half),
+        "gathered": on_batches(plain, 1, half),
         "ivf_selected": on_batches(bounded, 1, half),
     }
     taken = interleaved(ways, effort, np.random.default_rng(0))

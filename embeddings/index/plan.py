@@ -26,10 +26,10 @@ class Costs:
         selected_ns: of an eligible row under a bitmap, on top.
         gather_ns: of a row copied out of the catalogue.
         gather_us: of gathering any set, besides its rows.
-        ivf_rows: catalogues this large, all rows eligible, are searched faster by the bounded IVF than flat.
-        ivf_selected_rows: and so are eligible sets this large, half of the catalogue at least, than their own copy.
-            The fewer rows are eligible, the lower the best scores and the more cells may hold one of them: smaller
-            shares are left to their copies.
+        ivf_rows: catalogues this large, all rows eligible, are searched faster by the bounded IVF than from a copy.
+        ivf_selected_rows: and so are eligible sets this large, half of the catalogue at least. The fewer rows are
+            eligible, the lower the best scores and the more cells may hold one of them: smaller shares are left to
+            their copies.
     """
 
     scan_ns: float
@@ -56,7 +56,7 @@ MEASURED = Costs(
     selected_ns=15.0,
     gather_ns=75.0,
     gather_us=30.0,
-    ivf_rows=80_000,
+    ivf_rows=300_000,
     ivf_selected_rows=1_000_000,
 )
 """What they take on the machine of benchmarks/results/search.json, key "costs"."""
@@ -77,14 +77,16 @@ def plan(
     Args:
         eligible_rows: how many rows the set holds.
         catalogue_rows: how many there are.
-        fits: whether that copy could be kept.
+        fits: whether that copy could be kept. Of all rows one is made at once: every catalogue is asked for as a whole.
         regret_us: what bitmap scans of this set, the coming one included, cost beyond scans of its own copy.
         bitmaps: whether the device heeds a selection.
         ivf: whether there is a bounded IVF.
         costs: what things take.
     """
     if eligible_rows == catalogue_rows:
-        return "ivf" if ivf and catalogue_rows >= costs.ivf_rows else "flat"
+        if ivf and catalogue_rows >= costs.ivf_rows:
+            return "ivf"
+        return "gathered" if fits and bitmaps else "flat"
     if ivf and (not fits or (eligible_rows >= costs.ivf_selected_rows and 2 * eligible_rows >= catalogue_rows)):
         return "ivf"
     if not bitmaps or (fits and regret_us > costs.gathering_us(eligible_rows)):

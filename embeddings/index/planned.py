@@ -45,6 +45,9 @@ DEFAULT_CACHE_BYTES = 512 * 2**20
 # settles nearly every query at once; ties and near-ties widen.
 MARGIN = 8
 
+_WHOLE = b""
+"""Stands for the fingerprint of all rows, so that it need not be worked out."""
+
 _Held: TypeAlias = kernel.Copy | Gathered | Bitmap
 _Places: TypeAlias = tuple[EligibleSet | None, list[int]]
 """A set with the places of its queries in the batch."""
@@ -87,7 +90,7 @@ class PlannedIndex(CandidateIndex):
         Args:
             vectors_ND: the catalogue's vectors, float32 (N, D), C-contiguous, possibly memory-mapped.
             device: where FAISS searches; on ``cuda`` the copies of every set held lie in GPU memory.
-            cache_bytes: bound on what is held of sets: copies, row numbers, bits. The whole catalogue is not among it.
+            cache_bytes: bound on what is held of sets, that of all rows among them: copies, row numbers, bits.
             stored: what `write_flat_index` wrote for these very vectors; on ``cpu`` mapped, not rebuilt.
             ivf: what `write_ivf` wrote for them; used on ``cpu``.
             costs: what plans are estimated by.
@@ -106,6 +109,7 @@ class PlannedIndex(CandidateIndex):
         self._ivf: BoundedIvf | None = None
         if device == "cuda":
             self._copies: HostCopies | DeviceCopies = DeviceCopies(self._vectors_ND)
+            self._whole_fits = False
         else:
             self._open_on_host()
 
@@ -132,15 +136,16 @@ class PlannedIndex(CandidateIndex):
         """
         size = len(checked_rows(eligible, len(self._vectors_ND)))
         held = self.cache.find(eligible.fingerprint)
-        if (held is None or isinstance(held, Bitmap)) and size < len(self._vectors_ND) and self._fits(eligible):
+        if (held is None or isinstance(held, Bitmap)) and size < len(self._vectors_ND) and self._fits(eligible.rows_N):
             try:
-                self._gathered(eligible)
+                self._gathered(eligible.fingerprint, eligible.rows_N)
             except RuntimeError as error:
                 self._degrade(error)
-                self._gathered(eligible)
+                self._gathered(eligible.fingerprint, eligible.rows_N)
 
     def _open_on_host(self) -> None:
         self._copies = HostCopies(self._vectors_ND, self._stored)
+        self._whole_fits = self._fits(self._every_row(None))
         if self._ivf_file is not None:
             self._ivf = BoundedIvf.open(self._ivf_file, self._vectors_ND.shape)
 
@@ -178,26 +183,32 @@ class PlannedIndex(CandidateIndex):
     def _planned(self, eligible: EligibleSet | None, size: int, queries: int) -> tuple[Plan, _Held | None]:
         """How so many queries of a set are answered, and from what; adds to regrets."""
         catalogue = len(self._vectors_ND)
-        if eligible is None:
-            return self._plan(size), None
-        if size == catalogue:  # what needs nothing of the set does not look for it
-            checked_rows(eligible, catalogue)
-            return self._plan(size), None
+        if eligible is None or size == catalogue:
+            return self._planned_whole(eligible)
         held = self.cache.find(eligible.fingerprint)
         if held is not None and not isinstance(held, Bitmap):
             return "gathered", held
         checked_rows(eligible, catalogue)
         coming_us = queries * self._costs.regret_us(size, catalogue)
         regret_us = self._regrets.of(eligible.fingerprint) + coming_us
-        chosen = self._plan(size, fits=self._fits(eligible), regret_us=regret_us)
+        chosen = self._plan(size, fits=self._fits(eligible.rows_N), regret_us=regret_us)
         if chosen == "gathered":
-            return chosen, self._gathered(eligible)
+            return chosen, self._gathered(eligible.fingerprint, eligible.rows_N)
         if held is None:
             held = Bitmap(eligible, catalogue)
             self.cache.keep(eligible.fingerprint, held)
         if chosen == "bitmap":
             self._regrets.add(eligible.fingerprint, coming_us)
         return chosen, held
+
+    def _planned_whole(self, eligible: EligibleSet | None) -> tuple[Plan, _Held | None]:
+        """The same for every row of the catalogue, given as a set or as None."""
+        if eligible is not None:
+            checked_rows(eligible, len(self._vectors_ND))
+        chosen = self._plan(len(self._vectors_ND), fits=self._whole_fits)
+        if chosen != "gathered":
+            return chosen, None
+        return chosen, self.cache.find(_WHOLE) or self._gathered(_WHOLE, self._every_row(None))
 
     def _plan(self, size: int, *, fits: bool = True, regret_us: float = 0.0) -> Plan:
         return plan(
@@ -210,14 +221,14 @@ class PlannedIndex(CandidateIndex):
             costs=self._costs,
         )
 
-    def _gathered(self, eligible: EligibleSet) -> kernel.Copy | Gathered:
-        copy = self._copies.gathered(eligible.rows_N)
-        self.cache.keep(eligible.fingerprint, copy)
-        self._regrets.forget(eligible.fingerprint)
+    def _gathered(self, fingerprint: bytes, rows_N: RowArray) -> kernel.Copy | Gathered:
+        copy = self._copies.gathered(rows_N)
+        self.cache.keep(fingerprint, copy)
+        self._regrets.forget(fingerprint)
         return copy
 
-    def _fits(self, eligible: EligibleSet) -> bool:
-        return self._copies.bytes_of(eligible.rows_N) <= self.cache.limit_bytes
+    def _fits(self, rows_N: RowArray) -> bool:
+        return self._copies.bytes_of(rows_N) <= self.cache.limit_bytes
 
     def _every_row(self, eligible: EligibleSet | None) -> RowArray:
         catalogue = len(self._vectors_ND)

@@ -129,10 +129,11 @@ struct Asked {
 };
 
 // The first block, from a given one on, with a row whose score may reach `least`, and the sums of products of its
-// codes; or the number of blocks.
-py::ssize_t next_plain(const Copy& copy, const Asked& asked, double least, py::ssize_t block, std::int32_t* sums) {
+// codes; or `past`, where there is none before it.
+py::ssize_t next_plain(const Copy& copy, const Asked& asked, double least, py::ssize_t block, py::ssize_t past,
+                       std::int32_t* sums) {
     constexpr py::ssize_t WIDTH = 2 * Copy::ROWS;
-    for (; block < copy.blocks; ++block) {
+    for (; block < past; ++block) {
         const std::int8_t* codes = copy.codes.data() + block * WIDTH * copy.pairs;
         std::array<std::int32_t, WIDTH> products{};
         for (py::ssize_t pair = 0; pair < copy.pairs; ++pair)
@@ -151,10 +152,10 @@ py::ssize_t next_plain(const Copy& copy, const Asked& asked, double least, py::s
 #if defined(__GNUC__) && defined(__x86_64__)
 // The same, with what every x86 processor since 2015 knows.
 __attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Asked& asked, double least,
-                                                      py::ssize_t block, std::int32_t* sums) {
+                                                      py::ssize_t block, py::ssize_t past, std::int32_t* sums) {
     constexpr py::ssize_t WIDTH = 2 * Copy::ROWS, PARTS = WIDTH / 16;
     const __m256d stray = _mm256_set1_pd(asked.stray), lowest = _mm256_set1_pd(least);
-    for (; block < copy.blocks; ++block) {
+    for (; block < past; ++block) {
         const std::int8_t* codes = copy.codes.data() + block * WIDTH * copy.pairs;
         __m256i products[PARTS];
         for (auto& part : products) part = _mm256_setzero_si256();
@@ -193,46 +194,52 @@ struct Likely {
     std::int32_t row;
 };
 
-// Finds the rows of a copy that may be among the best `wanted`.
+// Finds the rows of a copy that may be among the best `wanted` of a query.
 class Scan {
   public:
-    explicit Scan(py::ssize_t wanted) : wanted_(wanted) {}
+    Scan(const Copy& copy, const float* query, py::ssize_t wanted)
+        : copy_(copy), asked_(query, copy), wanted_(wanted), full_(std::max<std::size_t>(FULL, 2 * wanted)) {
+        likely_.reserve(std::min(full_ + Copy::ROWS, copy.rows.size()));
+    }
 
-    const std::vector<Likely>& likely(const Copy& copy, const Asked& asked) {
-        std::size_t full = std::max<std::size_t>(FULL, 2 * wanted_);
-        likely_.clear();
-        likely_.reserve(std::min(full + Copy::ROWS, copy.rows.size()));
-        least_ = -std::numeric_limits<double>::infinity();
+    // Looks at some blocks.
+    void look(py::ssize_t block, py::ssize_t past) {
         std::array<std::int32_t, Copy::ROWS> sums;
-        for (py::ssize_t block = 0; (block = next_block(copy, asked, least_, block, sums.data())) < copy.blocks;
-             ++block) {
+        for (; (block = next_block(copy_, asked_, least_, block, past, sums.data())) < past; ++block) {
             const py::ssize_t start = block * Copy::ROWS;
-            const py::ssize_t count = std::min(Copy::ROWS, static_cast<py::ssize_t>(copy.rows.size()) - start);
+            const py::ssize_t count = std::min(Copy::ROWS, static_cast<py::ssize_t>(copy_.rows.size()) - start);
             for (py::ssize_t r = 0; r < count; ++r) {
-                const double scale = copy.scales[start + r], high = scale * (sums[r] + asked.stray);
-                if (high >= least_) likely_.push_back({scale * (sums[r] - asked.stray), high, copy.rows[start + r]});
+                const double scale = copy_.scales[start + r], high = scale * (sums[r] + asked_.stray);
+                if (high >= least_) likely_.push_back({scale * (sums[r] - asked_.stray), high, copy_.rows[start + r]});
             }
-            if (likely_.size() < full) continue;
-            prune(asked);
-            full = std::max(full, 2 * likely_.size());
+            if (likely_.size() < full_) continue;
+            prune();
+            full_ = std::max(full_, 2 * likely_.size());
         }
-        prune(asked);
+    }
+
+    // Those of all blocks looked at.
+    const std::vector<Likely>& likely() {
+        prune();
         return likely_;
     }
 
   private:
     static constexpr std::size_t FULL = 128;  // rows that are worth a look at which of them are still likely
 
-    void prune(const Asked& asked) {
+    void prune() {
         if (likely_.size() <= static_cast<std::size_t>(wanted_)) return;
         std::nth_element(likely_.begin(), likely_.begin() + (wanted_ - 1), likely_.end(),
                          [](const Likely& a, const Likely& b) { return a.low > b.low; });
-        least_ = likely_[wanted_ - 1].low - 2 * asked.underflow;
+        least_ = likely_[wanted_ - 1].low - 2 * asked_.underflow;
         std::erase_if(likely_, [this](const Likely& one) { return one.high < least_; });
     }
 
+    const Copy& copy_;
+    Asked asked_;
     py::ssize_t wanted_;
-    double least_ = 0;
+    std::size_t full_;
+    double least_ = -std::numeric_limits<double>::infinity();
     std::vector<Likely> likely_;
 };
 
@@ -254,6 +261,10 @@ struct Ranked {
   private:
     static constexpr std::uint32_t SIGN = 1u << 31;
 };
+
+// So many blocks are read by all queries of a set before the next ones: of 64 dimensions they take half a megabyte, and
+// stay in a processor's own cache meanwhile.
+constexpr py::ssize_t TOGETHER = 256;
 
 // A set: its copy, or its rows where all of them are to be scored; and the places of its queries. (As a variant,
 // pybind11 would make an empty array for every alternative.)
@@ -291,7 +302,7 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
     std::fill_n(rows_BK.mutable_data(), rows_BK.size(), -1);
     std::fill_n(scores_BK.mutable_data(), scores_BK.size(), -std::numeric_limits<float>::infinity());
 
-    Scan scan(wanted);
+    std::vector<Scan> scans;
     std::vector<std::uint64_t> scored;
     std::vector<std::int32_t> rows, rows_before;
     py::ssize_t before = -1;
@@ -317,13 +328,21 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
         const Copy* copy = py::isinstance<Copy>(set) ? set.cast<const Copy*>() : nullptr;
         check(!copy || (copy->catalogue == count && copy->dimensions == dimensions),
               "expected copies of these vectors");
-        const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
-        for (const py::ssize_t place : places) {
+        for (const py::ssize_t place : places)
             check(place >= 0 && place < queries_BD.shape(0), "expected places of queries");
+        const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
+        scans.clear();
+        if (copy) {
+            for (const py::ssize_t place : places)
+                scans.emplace_back(*copy, queries_BD.data() + place * dimensions, wanted);
+            for (py::ssize_t block = 0; block < copy->blocks; block += TOGETHER)
+                for (Scan& scan : scans) scan.look(block, std::min(block + TOGETHER, copy->blocks));
+        }
+        for (std::size_t query = 0; query < places.size(); ++query) {
+            const py::ssize_t place = places[query];
             rows = every;
             if (copy)
-                for (const Likely& one : scan.likely(*copy, Asked(queries_BD.data() + place * dimensions, *copy)))
-                    rows.push_back(one.row);
+                for (const Likely& one : scans[query].likely()) rows.push_back(one.row);
             for (const std::int32_t row : rows) prefetch(vectors_ND.data() + row * dimensions, dimensions);
             score_before();  // while memory sends what was asked for
             rows.swap(rows_before);

@@ -318,9 +318,9 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
         index.search(queries_BD, 3, eligible_B)
     whole, searched = {
         "exact": ("exact", "exact"),
-        "planned": ("flat", "gathered"),
-        "planned-gathered": ("flat", "gathered"),
-        "planned-bitmap": ("flat", "bitmap"),
+        "planned": ("gathered", "gathered"),
+        "planned-gathered": ("gathered", "gathered"),
+        "planned-bitmap": ("gathered", "bitmap"),
         "planned-ivf": ("ivf", "ivf"),
         "planned-tiny-cache": ("flat", "bitmap"),
         "planned-cuda": ("flat", "gathered"),

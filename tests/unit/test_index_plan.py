@@ -40,9 +40,10 @@ def chosen(
     )
 
 
-def test_the_whole_catalogue_is_scanned_or_cut_into_cells():
-    assert chosen(10_000) == chosen(9_999, 9_999, ivf=True) == "flat"
-    assert chosen(10_000, ivf=True) == "ivf"
+def test_the_whole_catalogue_is_copied_or_cut_into_cells():
+    assert chosen(10_000) == chosen(9_999, 9_999, ivf=True) == "gathered"
+    assert chosen(10_000, fits=False) == chosen(9_999, 9_999, ivf=True, fits=False) == "flat"
+    assert chosen(10_000, ivf=True) == chosen(10_000, ivf=True, fits=False) == "ivf"
 
 
 def test_what_bitmap_scans_cost_is_weighed_against_gathering():

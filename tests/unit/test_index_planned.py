@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from embeddings import kernel
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import DeviceUnavailable, InvalidInput, UnsupportedSearch
 from embeddings.index import cuda
@@ -38,7 +39,7 @@ def assert_exact(index: PlannedIndex, k: int, eligible: EligibleSet | None = Non
     assert found.scores_BK.tobytes() == expected.scores_BK.tobytes()
 
 
-def plan_of(index: PlannedIndex, eligible: EligibleSet, queries: int = 1) -> str:
+def plan_of(index: PlannedIndex, eligible: EligibleSet | None, queries: int = 1) -> str:
     return index.search(QUERIES_BD[:queries], 5, [eligible] * queries).plans_B[0]
 
 
@@ -99,11 +100,25 @@ def test_warming_gathers_at_once():
         index.warm(EligibleSet.of(np.array([6_000]), FOREVER))
 
 
-def test_the_whole_catalogue_and_small_sets_are_not_looked_for_in_the_cache():
+def test_small_sets_are_not_looked_for_in_the_cache():
     index = PlannedIndex(VECTORS_ND, "cpu")
-    index.search(QUERIES_BD, 5, [None, every(1), every(600), None])
+    index.search(QUERIES_BD, 5, [every(600)] * 4)
     assert (index.cache.hits, index.cache.misses, index.cache.bytes) == (0, 0, 0)
-    assert index.searches == {"flat": 3, "all": 1}
+    assert index.searches == {"all": 4}
+
+
+def test_all_rows_have_one_copy_made_at_once_however_they_are_asked_for():
+    index = PlannedIndex(VECTORS_ND, "cpu")
+    for eligible in (None, every(1), None):
+        assert plan_of(index, eligible) == "gathered"
+    assert (index.cache.hits, index.cache.misses) == (2, 1)
+    assert index.cache.bytes == kernel.Copy.bytes_of(len(VECTORS_ND), VECTORS_ND.shape[1])
+
+
+def test_all_rows_are_scanned_flat_where_their_copy_does_not_fit():
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600)
+    assert plan_of(index, None) == plan_of(index, every(1)) == "flat"
+    assert (index.cache.hits, index.cache.misses, index.cache.bytes) == (0, 0, 0)
 
 
 def test_vectors_that_are_not_finite_are_refused_at_once():
@@ -245,7 +260,7 @@ def test_a_device_that_fails_while_warming_is_replaced(device: Device):
 
 
 def test_what_faiss_raises_on_the_cpu_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
-    index = PlannedIndex(VECTORS_ND, "cpu")
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=0)
 
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
