@@ -1,6 +1,6 @@
 """The use case: one recommendation, from a decoded request to its answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Annotated
 
@@ -21,6 +21,8 @@ from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask, Offered
 from serving.slot import BundleSlot, Model
 from serving.strangers import Strangers
+
+_ID_BYTES, _IDS_AT_ONCE = 16, 256
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -99,6 +101,7 @@ class Engine:
         self._batcher = batcher
         self._clock = clock
         self._strangers = Strangers()
+        self._ids = _ids()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
         """One recommendation.
@@ -154,13 +157,25 @@ class Engine:
             eligible = None if offers is None else offers.eligible
             ranked = rank_popular(model, place, products, eligible, request.limit, excluded)
         return Recommendation(
-            recommendation_id=token_hex(16),
+            recommendation_id=next(self._ids),
             model_version=model.version,
             items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
             personalised=acted and any(one.source != "popular" for one in ranked),
             fallback=False,
             degraded=degraded or model.bundle.degraded is not None,
         )
+
+
+def _ids() -> Iterator[str]:
+    """Random ids of 128 bits, in hexadecimal.
+
+    The system is asked for many at a time, as each asking costs, and not before the first is needed: a worker that was
+    forked before that shares none with others.
+    """
+    while True:
+        many = token_hex(_ID_BYTES * _IDS_AT_ONCE)
+        for start in range(0, len(many), 2 * _ID_BYTES):
+            yield many[start : start + 2 * _ID_BYTES]
 
 
 def _wanted(eligible: EligibleSet, request: RecommendRequest, model: Model, buyer: History | None) -> EligibleSet:
