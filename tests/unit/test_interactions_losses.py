@@ -14,8 +14,8 @@ RANDOM = np.random.default_rng(6)
 COUNTS_N = np.array([40, 1, 0, 3, 9, 9, 1, 120])
 
 
-@pytest.mark.parametrize("exponent", [1.0, 0.84, 1.3])
-def test_bilateral_softmax_is_its_formula_pair_by_pair(exponent: float) -> None:
+@pytest.mark.parametrize(("exponent", "evenness"), [(1.0, 0.0), (0.84, 0.0), (1.3, 0.4)])
+def test_bilateral_softmax_is_its_formula_pair_by_pair(exponent: float, evenness: float) -> None:
     scores_BN = RANDOM.normal(size=(3, 6))
     weights_N = RANDOM.uniform(0.1, 2, size=6)
     baskets = [{0, 3}, {5}, {1, 2, 4}]
@@ -31,8 +31,16 @@ def test_bilateral_softmax_is_its_formula_pair_by_pair(exponent: float) -> None:
         torch.tensor([2.0, 1, 3]),
         torch.tensor(drawn_BK),
         exponent,
+        evenness,
     )
-    assert found.item() == pytest.approx(np.mean(losses))
+    weights = [len(basket) ** -evenness for basket in baskets for _ in basket]
+    assert found.item() == pytest.approx(np.average(losses, weights=weights))
+
+
+def test_with_full_evenness_every_customer_counts_alike() -> None:
+    drawn_BK, counts_B = torch.zeros(2, 1), torch.tensor([1.0, 9])
+    losses = [bilateral_softmax(torch.tensor(one), counts_B, drawn_BK, 1, 1) for one in ([1.0, 0], [0.0, 9])]
+    torch.testing.assert_close(losses[0], losses[1])
 
 
 def test_with_every_product_drawn_sampled_softmax_is_the_softmax() -> None:

@@ -67,6 +67,9 @@ class FactorsRecipe(
         hops: 0 is matrix factorisation; 1 is LightGCN with one hop.
         history_length: how many of the latest events a customer is told by in service.
         exponent: what the softmax's sum is raised to, tau2 / tau1 in the bilateral softmax loss; 1 is the softmax.
+        evenness: of customers in the loss: at 0 each of their products counts alike, so that a few busy customers
+            decide; at 1 each customer does; in between a product weighs its customer's number of them to the power of
+            minus this.
     """
 
     seed: Seed = 1
@@ -75,6 +78,7 @@ class FactorsRecipe(
     hops: Annotated[int, Meta(ge=0, le=1)]
     history_length: Count = 200
     exponent: Positive = 1.0
+    evenness: Annotated[float, Meta(ge=0, le=1)] = 0.0
     split: SplitConfig = SplitConfig()
     loss: LossConfig
     fit: FitConfig

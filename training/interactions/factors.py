@@ -127,7 +127,7 @@ class Factors(Model):
         )
         positive_B = (customers_BD * summed_BD).sum(1) / recipe.loss.temperature
         counts = torch.as_tensor(counts_B.astype(np.float32), device=device)
-        return bilateral_softmax(positive_B, counts, drawn_BK, recipe.exponent)
+        return bilateral_softmax(positive_B, counts, drawn_BK, recipe.exponent, recipe.evenness)
 
     def vectors(self) -> Vectors:
         """The vectors of every customer and product."""

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 
-def bilateral_softmax(positive_B: Tensor, counts_B: Tensor, drawn_BK: Tensor, exponent: float) -> Tensor:
-    """Mean over all positives of ``-log(exp(positive) / sum ** exponent)``.
+def bilateral_softmax(
+    positive_B: Tensor, counts_B: Tensor, drawn_BK: Tensor, exponent: float, evenness: float
+) -> Tensor:
+    """Weighted mean over all positives of ``-log(exp(positive) / sum ** exponent)``.
 
     The bilateral softmax loss (Wu et al., 2024, arXiv 2312.12882, equation 11 as its code computes it for LightGCN on
     Gowalla): the exponent is the ratio of the temperatures of the negative and the positive side. With exponent 1 it is
@@ -16,8 +18,11 @@ def bilateral_softmax(positive_B: Tensor, counts_B: Tensor, drawn_BK: Tensor, ex
         counts_B: how many they are.
         drawn_BK: scores of drawn products over the temperature, plus their log weights; -inf leaves one out.
         exponent: see above.
+        evenness: a positive weighs its customer's count to the power of minus this.
     """
-    return (exponent * counts_B * drawn_BK.logsumexp(1) - positive_B).sum() / counts_B.sum()
+    weights_B = counts_B**-evenness
+    losses_B = exponent * counts_B * drawn_BK.logsumexp(1) - positive_B
+    return (weights_B * losses_B).sum() / (weights_B * counts_B).sum()
 
 
 def sampled_softmax(positive_B: Tensor, log_shares_B: Tensor, drawn_BK: Tensor) -> Tensor:
