@@ -26,9 +26,8 @@ _AGAIN, _DUE, _ALIKE, _TRENDING, _TOGETHER = 50, 15, 12, 12, 30
 FEW = 20
 """Where more products are wanted, more is proposed."""
 
-MORE = 5
-"""How many times as much is proposed there, to those who have bought nothing yet, and where nothing bought before is
-wanted."""
+MORE = 3
+"""How many times as much is proposed there, and where nothing bought before is wanted."""
 
 _HERE = 2.0
 """How much more a purchase counts at the very location asked about: 1 + this."""
@@ -101,14 +100,14 @@ class Asked(NamedTuple):
             retrieved_K,
             popular_K,
             novel,
-            times_more(len(profile.rows_R), wanted, novel=novel),
+            times_more(wanted, novel=novel),
             every,
         )
 
 
-def times_more(bought: int, wanted: int = FEW, *, novel: bool) -> int:
-    """How many times as much is proposed to a customer of so many products who wants so many, or novel ones."""
-    return MORE if novel or not bought or wanted > FEW else 1
+def times_more(wanted: int, *, novel: bool) -> int:
+    """How many times as much is proposed where so many products are wanted, or novel ones."""
+    return MORE if novel or wanted > FEW else 1
 
 
 class Source(Protocol):

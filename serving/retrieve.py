@@ -63,8 +63,7 @@ class Ask(NamedTuple):
     @property
     def candidates(self) -> int:
         """How many to retrieve of each kind."""
-        bought = len(self.history.purchases.rows_R)
-        return max(RETRIEVED * times_more(bought, self.most, novel=self.novel), self.most)
+        return max(RETRIEVED * times_more(self.most, novel=self.novel), self.most)
 
 
 class Retrieved(NamedTuple):

@@ -19,7 +19,7 @@ from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.index.planned import PlannedIndex
 from embeddings.popularity import LONGEST, most_popular, popular
 from embeddings.profile import SESSION_SECONDS, profile_of
-from embeddings.sources import ALL, MORE, RETRIEVED, Asked, propose, times_more
+from embeddings.sources import ALL, MORE, RETRIEVED, Asked, propose
 from embeddings.statistics import Statistics
 from training.fit import Towers
 from training.questions import Question, customer_vectors
@@ -102,15 +102,13 @@ def examples(
         for question, customer_D, rows_K, inner_K in zip(
             some, customers_BD, retrieved.rows_BK, retrieved.scores_BK, strict=True
         ):
-            profile = profiled(question.past)
-            more = times_more(len(profile.rows_R), novel=question.novel)
             asked = Asked.of(
-                profile,
+                profiled(question.past),
                 statistics.together,
                 question.situation.location,
                 question.situation.moment,
                 question.eligible,
-                rows_K[: more * RETRIEVED],
+                rows_K if question.novel else rows_K[:RETRIEVED],
                 _popular(rankings, catalog, question),
                 novel=question.novel,
                 every=question.every,

@@ -22,9 +22,6 @@ from training.ranker import Ranker
 _HELD_OUT = 0.1
 """The share of the questions that calibrates."""
 
-_EVENNESS = 0.5
-"""Of lists in the loss: more than by the number of lists, less than by how much was taken of each."""
-
 _LEAST_SPREAD = 1e-3
 _AT_ONCE = 2**16
 _BINS = 15
@@ -75,7 +72,7 @@ def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> tuple[Ran
     for done, batch in enumerate(track(batches, "ranker"), start=1):
         inputs, taken, owners = _batch(examples, batch)
         logits = ranker.logits(inputs)
-        ordering = listwise_softmax(logits, taken, owners, len(batch), _EVENNESS)
+        ordering = listwise_softmax(logits, taken, owners, len(batch))
         each = nn.functional.binary_cross_entropy_with_logits(logits, taken, reduction="sum") / len(batch)
         optimiser.zero_grad(set_to_none=True)
         loss = ordering + 0.1 * each

@@ -25,8 +25,8 @@ def sampled_softmax(
     return (torch.logaddexp(targets, others_B[owners_T]) - targets).mean()
 
 
-def listwise_softmax(logits_M: Tensor, taken_M: Tensor, owners_M: Tensor, lists: int, evenness: float = 1.0) -> Tensor:
-    """Weighted mean over lists of the cross-entropy between what was taken, in equal shares, and the list's softmax.
+def listwise_softmax(logits_M: Tensor, taken_M: Tensor, owners_M: Tensor, lists: int) -> Tensor:
+    """Mean over lists of the cross-entropy between what was taken, in equal shares, and a softmax over the list.
 
     ListNet's top-one loss (Cao et al., 2007).
 
@@ -35,13 +35,9 @@ def listwise_softmax(logits_M: Tensor, taken_M: Tensor, owners_M: Tensor, lists:
         taken_M: 1 for what was taken, else 0.
         owners_M: which list each candidate belongs to, ascending.
         lists: how many lists there are.
-        evenness: at 1 every list counts alike, at 0 everything that was taken does; in between a list weighs how much
-            was taken of it, to the power of one less this.
     """
     highest = logits_M.detach().new_full((lists,), -torch.inf).scatter_reduce(0, owners_M, logits_M.detach(), "amax")
     shifted_M = logits_M - highest[owners_M]
     sums = torch.zeros_like(highest).index_add(0, owners_M, shifted_M.exp())
     taken = torch.zeros_like(highest).index_add(0, owners_M, taken_M)
-    weights = taken ** (1 - evenness)
-    shares_M = taken_M * (weights / taken.clamp(min=1))[owners_M]
-    return -((shifted_M - sums.log()[owners_M]) * shares_M).sum() / weights.sum().clamp(min=1)
+    return -((shifted_M - sums.log()[owners_M]) * taken_M / taken.clamp(min=1)[owners_M]).sum() / lists

@@ -54,7 +54,7 @@ class Offline(NamedTuple):
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], self.bundle.manifest.history_length)
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
-        most = max(RETRIEVED * times_more(len(history.purchases.rows_R), limit, novel=novel), limit)
+        most = max(RETRIEVED * times_more(limit, novel=novel), limit)
         retrieved = self.bundle.products.search(customers_1D, most, [allowed])
         asked = Asked.of(
             profile_of(history, statistics),
