@@ -69,7 +69,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     category_attribute: str = "category"
     maker_attribute: str = "manufacturer"
     novel_share: Share = 1.0
-    new_share: Share = 1.0
+    new_share: Share = 0.2
     candidates_of_new: Count = 200
     newcomer_share: Share = 0.4
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (64, 32)
