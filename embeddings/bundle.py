@@ -8,7 +8,7 @@
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
     statistics/          what past purchases say about each product
-    ranker.onnx          facts of a candidate -> probability
+    ranker.onnx          what `inputs` makes of a candidate's facts -> probability
     offers.onnx          facts of an offer -> log-odds
     pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
 

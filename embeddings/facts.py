@@ -1,7 +1,7 @@
 """What the ranker reads of each candidate: plain facts, gathered the same way in training and in service.
 
-Nothing is scaled, aged or divided here. That is done by the ranker itself, so that there is one place for it and both
-sides share it to the bit. Letters: K candidates of one request, F facts, N products, D dimensions, S keys looked up.
+Nothing is scaled, aged or divided here. That is done in ``inputs``, so that there is one place for it and both sides
+share it to the bit. Letters: K candidates of one request, F facts, N products, D dimensions, S keys looked up.
 """
 
 import math

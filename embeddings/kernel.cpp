@@ -1,10 +1,11 @@
 // The inner loops of candidates, profiles, facts and scores, where NumPy would spend more on each call than on its
 // numbers.
 //
-// Every function takes and gives NumPy arrays and keeps nothing but the tables of a `Facts` and the rows of `Members`.
-// What is computed, and why, is said where it is called, in the Python module that each header names. Arrays of another
-// dtype than declared, or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit
-// raise ValueError. Sums run over a fixed order, in double precision but for inner products.
+// Every function takes and gives NumPy arrays; what is kept from call to call is a class: the tables of `Facts`, the
+// rows of `Members`, a `Copy` of vectors, the arrays of a `Customer`, the constants of `Inputs`. What is computed, and
+// why, is said where it is called, in the Python module that each header names. Arrays of another dtype than declared,
+// or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit raise ValueError.
+// Sums run over a fixed order, in double precision but for inner products.
 //
 // Letters: B queries or customers, C columns, D dimensions, E events or purchases, F facts, G groups, K candidates or
 // results, L events that a tower reads or entries of assortments, N products or rows of a set, P rows proposed, Q kinds

@@ -1,6 +1,6 @@
 """One customer's past worked out for sources and ranker, once for as long as the history does not grow.
 
-Everything holds as of the newest purchase; what only ages since then is aged by the ranker itself.
+Everything holds as of the newest purchase; what only ages since then is aged in ``inputs``.
 Letters: E purchases, R products bought, G groups of products bought, Q kinds of groups, C columns.
 """
 

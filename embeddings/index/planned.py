@@ -210,7 +210,7 @@ class PlannedIndex(CandidateIndex):
             return chosen, None
         return chosen, self.cache.find(_WHOLE) or self._gathered(_WHOLE, self._every_row(None))
 
-    def _plan(self, size: int, *, fits: bool = True, regret_us: float = 0.0) -> Plan:
+    def _plan(self, size: int, *, fits: bool, regret_us: float = 0.0) -> Plan:
         return plan(
             size,
             len(self._vectors_ND),

@@ -61,7 +61,7 @@ struct Keys {
         const T* at = keys;
         for (std::size_t left = size; left > 1;) {
             const std::size_t half = left / 2;
-            at += at[half - 1] < key ? half : 0;
+            at += half * static_cast<std::size_t>(at[half - 1] < key);
             left -= half;
         }
         return *at == key ? static_cast<std::size_t>(at - keys) : size;

@@ -105,11 +105,11 @@ struct Copy {
 };
 
 // A query as a copy is scanned for it. See the top for what its numbers mean.
-struct Asked {
+struct Coded {
     std::vector<std::int16_t> codes;
     double stray, underflow;
 
-    Asked(const float* query, const Copy& copy) : codes(2 * copy.pairs) {
+    Coded(const float* query, const Copy& copy) : codes(2 * copy.pairs) {
         const auto dimensions = static_cast<double>(copy.dimensions);
         double squares = 0, largest = 0;
         for (py::ssize_t d = 0; d < copy.dimensions; ++d) {
@@ -130,7 +130,7 @@ struct Asked {
 
 // The first block, from a given one on, with a row whose score may reach `least`, and the sums of products of its
 // codes; or `past`, where there is none before it.
-py::ssize_t next_plain(const Copy& copy, const Asked& asked, double least, py::ssize_t block, py::ssize_t past,
+py::ssize_t next_plain(const Copy& copy, const Coded& coded, double least, py::ssize_t block, py::ssize_t past,
                        std::int32_t* sums) {
     constexpr py::ssize_t WIDTH = 2 * Copy::ROWS;
     for (; block < past; ++block) {
@@ -138,11 +138,11 @@ py::ssize_t next_plain(const Copy& copy, const Asked& asked, double least, py::s
         std::array<std::int32_t, WIDTH> products{};
         for (py::ssize_t pair = 0; pair < copy.pairs; ++pair)
             for (py::ssize_t at = 0; at < WIDTH; ++at)
-                products[at] += codes[pair * WIDTH + at] * asked.codes[pair * 2 + at % 2];
+                products[at] += codes[pair * WIDTH + at] * coded.codes[pair * 2 + at % 2];
         bool reached = false;
         for (py::ssize_t r = 0; r < Copy::ROWS; ++r) {
             sums[r] = products[2 * r] + products[2 * r + 1];
-            reached |= copy.scales[block * Copy::ROWS + r] * (sums[r] + asked.stray) >= least;
+            reached |= copy.scales[block * Copy::ROWS + r] * (sums[r] + coded.stray) >= least;
         }
         if (reached) return block;
     }
@@ -151,17 +151,17 @@ py::ssize_t next_plain(const Copy& copy, const Asked& asked, double least, py::s
 
 #if defined(__GNUC__) && defined(__x86_64__)
 // The same, with what every x86 processor since 2015 knows.
-__attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Asked& asked, double least,
+__attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Coded& coded, double least,
                                                       py::ssize_t block, py::ssize_t past, std::int32_t* sums) {
     constexpr py::ssize_t WIDTH = 2 * Copy::ROWS, PARTS = WIDTH / 16;
-    const __m256d stray = _mm256_set1_pd(asked.stray), lowest = _mm256_set1_pd(least);
+    const __m256d stray = _mm256_set1_pd(coded.stray), lowest = _mm256_set1_pd(least);
     for (; block < past; ++block) {
         const std::int8_t* codes = copy.codes.data() + block * WIDTH * copy.pairs;
         __m256i products[PARTS];
         for (auto& part : products) part = _mm256_setzero_si256();
         for (py::ssize_t pair = 0; pair < copy.pairs; ++pair) {
             std::int32_t two;
-            std::memcpy(&two, asked.codes.data() + pair * 2, sizeof two);
+            std::memcpy(&two, coded.codes.data() + pair * 2, sizeof two);
             const __m256i query = _mm256_set1_epi32(two);
             for (py::ssize_t part = 0; part < PARTS; ++part) {
                 const auto* at = reinterpret_cast<const __m128i*>(codes + pair * WIDTH + part * 16);
@@ -198,19 +198,19 @@ struct Likely {
 class Scan {
   public:
     Scan(const Copy& copy, const float* query, py::ssize_t wanted)
-        : copy_(copy), asked_(query, copy), wanted_(wanted), full_(std::max<std::size_t>(FULL, 2 * wanted)) {
+        : copy_(copy), coded_(query, copy), wanted_(wanted), full_(std::max<std::size_t>(FULL, 2 * wanted)) {
         likely_.reserve(std::min(full_ + Copy::ROWS, copy.rows.size()));
     }
 
     // Looks at some blocks.
     void look(py::ssize_t block, py::ssize_t past) {
         std::array<std::int32_t, Copy::ROWS> sums;
-        for (; (block = next_block(copy_, asked_, least_, block, past, sums.data())) < past; ++block) {
+        for (; (block = next_block(copy_, coded_, least_, block, past, sums.data())) < past; ++block) {
             const py::ssize_t start = block * Copy::ROWS;
             const py::ssize_t count = std::min(Copy::ROWS, static_cast<py::ssize_t>(copy_.rows.size()) - start);
             for (py::ssize_t r = 0; r < count; ++r) {
-                const double scale = copy_.scales[start + r], high = scale * (sums[r] + asked_.stray);
-                if (high >= least_) likely_.push_back({scale * (sums[r] - asked_.stray), high, copy_.rows[start + r]});
+                const double scale = copy_.scales[start + r], high = scale * (sums[r] + coded_.stray);
+                if (high >= least_) likely_.push_back({scale * (sums[r] - coded_.stray), high, copy_.rows[start + r]});
             }
             if (likely_.size() < full_) continue;
             prune();
@@ -231,12 +231,12 @@ class Scan {
         if (likely_.size() <= static_cast<std::size_t>(wanted_)) return;
         std::nth_element(likely_.begin(), likely_.begin() + (wanted_ - 1), likely_.end(),
                          [](const Likely& a, const Likely& b) { return a.low > b.low; });
-        least_ = likely_[wanted_ - 1].low - 2 * asked_.underflow;
+        least_ = likely_[wanted_ - 1].low - 2 * coded_.underflow;
         std::erase_if(likely_, [this](const Likely& one) { return one.high < least_; });
     }
 
     const Copy& copy_;
-    Asked asked_;
+    Coded coded_;
     py::ssize_t wanted_;
     std::size_t full_;
     double least_ = -std::numeric_limits<double>::infinity();
