@@ -26,35 +26,30 @@ _IVF_ROWS = (50_000, 100_000, 200_000, 400_000)
 
 
 class IvfPoint(Struct, frozen=True):
-    """p50 in microseconds of one query, from a copy that is made and by the bounded IVF.
+    """p50 in microseconds of one query: from a copy; and where no copy can be kept, flat and by the bounded IVF.
 
     Attributes:
-        copy, ivf: all rows eligible.
+        copy, flat, ivf: all rows eligible.
         gathered, ivf_selected: half of the rows eligible.
     """
 
     catalogue: str
     rows: int
     copy: float
+    flat: float
     ivf: float
     gathered: float
     ivf_selected: float
 
 
 class Measured(Struct, frozen=True):
-    """As `embeddings.index.plan.Costs`, and what the last two come from.
-
-    Attributes:
-        ivf_rows, ivf_selected_rows: on generated catalogues; None where the bounded IVF did not overtake.
-    """
+    """As `embeddings.index.plan.Costs`, and what the bounded IVF stands beside."""
 
     scan_ns: float
     passed_ns: float
     selected_ns: float
     gather_ns: float
     gather_us: float
-    ivf_rows: int | None
-    ivf_selected_rows: int | None
     ivf_points: list[IvfPoint]
 
 
@@ -83,8 +78,6 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
         selected_ns=round(selected_ns, 2),
         gather_ns=round(gather_ns, 2),
         gather_us=round(gather_us, 1),
-        ivf_rows=overtakes([(point.rows, point.copy / point.ivf) for point in points]),
-        ivf_selected_rows=overtakes([(point.rows // 2, point.gathered / point.ivf_selected) for point in points]),
         ivf_points=[*points, _ivf_point(real.name, real.vectors_ND, real.queries_QD, effort)],
     )
 
@@ -96,27 +89,6 @@ def line(rows: Sequence[int], microseconds: Sequence[float]) -> tuple[float, flo
         rows_P, weights_P = np.asarray(rows, np.float64), 1 / np.asarray(microseconds)
         fixed_us, slope_us = 0.0, (rows_P * weights_P).sum() / ((rows_P * weights_P) ** 2).sum()
     return float(fixed_us), float(slope_us) * 1_000
-
-
-def overtakes(speedups: Sequence[tuple[int, float]]) -> int | None:
-    """Rows from which the speed-up stays at 1 or more, between two points by their logarithms; None if it never does.
-
-    Args:
-        speedups: rows, ascending, with the speed-up there.
-    """
-    found: int | None = None
-    previous: tuple[int, float] | None = None
-    for rows, speedup in speedups:
-        if speedup < 1:
-            found = None
-        elif previous is None:
-            found = rows
-        elif found is None:
-            logs = np.log([previous[1], speedup])
-            share = -logs[0] / (logs[1] - logs[0])
-            found = round(float(np.exp(np.log(previous[0]) + share * np.log(rows / previous[0]))))
-        previous = rows, speedup
-    return found
 
 
 def _gathered_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
@@ -142,7 +114,7 @@ def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float
 
 def _bitmap_us(catalogue: Catalogue, selected: Sequence[int], effort: Repetitions) -> list[float]:
     """Searches of sets that are never copied, by their size."""
-    never = replace(MEASURED, gather_us=float(_NEVER), ivf_rows=_NEVER, ivf_selected_rows=_NEVER)
+    never = replace(MEASURED, gather_us=float(_NEVER))
     index = PlannedIndex(catalogue.vectors_ND, "cpu", costs=never)
     random = np.random.default_rng(0)
     sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in selected]
@@ -168,14 +140,15 @@ def _ivf_point(name: str, vectors_ND: F32, queries_QD: F32, effort: Repetitions)
 def _compared(name: str, vectors_ND: F32, queries_QD: F32, ivf: Path, effort: Repetitions) -> IvfPoint:
     rows = len(vectors_ND)
     half = random_set(rows, rows // 2, np.random.default_rng(rows))
-    always = replace(MEASURED, ivf_rows=0, ivf_selected_rows=0)
-    bounded = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", ivf=ivf, costs=always))
-    plain = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu"))
-    plain.index.warm(half)
+    kept = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu"))
+    flat = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", cache_bytes=0))
+    bounded = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=ivf))
+    kept.index.warm(half)
     ways = {
-        "copy": on_batches(plain, 1, None),
+        "copy": on_batches(kept, 1, None),
+        "flat": on_batches(flat, 1, None),
         "ivf": on_batches(bounded, 1, None),
-        "gathered": on_batches(plain, 1, half),
+        "gathered": on_batches(kept, 1, half),
         "ivf_selected": on_batches(bounded, 1, half),
     }
     taken = interleaved(ways, effort, np.random.default_rng(0))

@@ -26,12 +26,13 @@ PYBIND11_MODULE(kernel, module) {
     module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
     module.def("best", &best, exact("queries_BD"), exact("vectors_ND"), exact("rows_BP"), py::arg("kept"));
     py::class_<Copy>(module, "Copy")
-        .def(py::init(&Copy::of<std::int32_t>), exact("vectors_ND"), exact("rows_N"))
-        .def(py::init(&Copy::of<std::int64_t>), exact("vectors_ND"), exact("rows_N"))
+        .def(py::init(&Copy::of<std::int32_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))
+        .def(py::init(&Copy::of<std::int64_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))
         .def_property_readonly("nbytes", &Copy::nbytes)
         .def_static("bytes_of", &Copy::bytes_of, py::arg("rows"), py::arg("dimensions"));
     module.def("longest", &longest, exact("vectors_ND"));
-    module.def("nearest", &nearest, exact("queries_BD"), exact("vectors_ND"), py::arg("sets"), py::arg("wanted"));
+    module.def("nearest", &nearest, exact("queries_BD"), exact("axes_DD"), exact("vectors_ND"), py::arg("sets"),
+               py::arg("wanted"));
     module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("held_back_K"),
                py::arg("most"));
     module.def("log_sum_exp", &log_sum_exp, exact("values_K"));

@@ -48,8 +48,7 @@ from embeddings.facts import FACTS
 from embeddings.features import Situation, encode, gather
 from embeddings.history import Histories
 from embeddings.index.flat import write_flat_index
-from embeddings.index.ivf import write_ivf
-from embeddings.index.plan import MEASURED
+from embeddings.index.ivf import WORTH_ROWS, write_ivf
 from embeddings.inputs import derive
 from embeddings.offers import OFFER_FACTS
 from embeddings.statistics import Statistics
@@ -169,7 +168,7 @@ def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArr
     np.save(bundle / PRODUCT_VECTORS, vectors_ND)
     np.save(bundle / UNIT_VECTORS, units_ND)
     write_flat_index(vectors_ND, bundle / FLAT_INDEX)
-    if len(vectors_ND) >= MEASURED.ivf_rows:
+    if len(vectors_ND) >= WORTH_ROWS:
         write_ivf(vectors_ND, bundle / IVF_INDEX)
 
 

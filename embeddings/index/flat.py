@@ -20,6 +20,7 @@ from embeddings.index.score import farthest, largest_norm
 
 # Beyond this a number has no half-precision neighbour.
 LARGEST_HALF = 65_504.0
+_ROWS_FOR_AXES = 65_536
 _KINDS = (faiss.IndexScalarQuantizer.__name__, faiss.IndexFlatIP.__name__)
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 
@@ -31,6 +32,7 @@ class HostCopies:
         whole: the index over all rows.
         longest: length of the longest vector.
         astray: how far a copy lies from its vector, at most.
+        axes_DD: what sets' own copies are turned by.
     """
 
     halved = False
@@ -45,6 +47,7 @@ class HostCopies:
         """
         self._vectors_ND = vectors_ND
         self.longest = largest_norm(vectors_ND)
+        self.axes_DD = principal_axes(vectors_ND, self.longest)
         self.whole = (
             flat_index(vectors_ND, self.longest) if stored is None else read_mapped(stored, _KINDS, vectors_ND.shape)
         )
@@ -52,7 +55,7 @@ class HostCopies:
 
     def gathered(self, rows_N: RowArray) -> kernel.Copy:
         """A set's own copy."""
-        return kernel.Copy(self._vectors_ND, rows_N)
+        return kernel.Copy(self._vectors_ND.take(rows_N, axis=0) @ self.axes_DD, rows_N, len(self._vectors_ND))
 
     def bytes_of(self, rows_N: RowArray) -> int:
         """What that copy would take."""
@@ -77,6 +80,21 @@ class HostCopies:
         """How many rows to propose where this many are wanted: on the CPU as many."""
         del kept
         return wanted
+
+
+def principal_axes(vectors_ND: F32, longest: float) -> F32:
+    """Orthonormal axes (D, D), one a column, of the moments of vectors about zero: the first ones hold most of them.
+
+    Whatever they are, turned by them inner products remain what they are; how soon a scan can tell that a row is too
+    far is all that depends on them. So some of the rows will do, and vectors so long that turning them might overflow
+    are left as they are.
+    """
+    dimensions = vectors_ND.shape[1]
+    if longest > np.finfo(np.float32).max / dimensions:
+        return np.eye(dimensions, dtype=np.float32)
+    some_MD = vectors_ND[:: max(1, len(vectors_ND) // _ROWS_FOR_AXES)].astype(np.float64)
+    _, ascending_DD = np.linalg.eigh(some_MD.T @ some_MD)
+    return np.ascontiguousarray(ascending_DD[:, ::-1], np.float32)
 
 
 def flat_index(vectors_ND: F32, longest: float) -> Any:

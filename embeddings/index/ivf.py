@@ -25,6 +25,9 @@ from embeddings.index.score import ROWS_A_LOOK, largest_norm, norms
 
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 
+WORTH_ROWS = 300_000
+"""Smaller catalogues need no inverted file: copies of them fit any cache, and are scanned faster."""
+
 FEWEST_CELLS, MOST_CELLS = 16, 4_096
 # Most of a cell lies well inside its farthest member: shells halve the rows that are scanned; more of them hardly help.
 SHELLS = 4

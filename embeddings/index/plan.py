@@ -26,10 +26,6 @@ class Costs:
         selected_ns: of an eligible row under a bitmap, on top.
         gather_ns: of a row copied out of the catalogue.
         gather_us: of gathering any set, besides its rows.
-        ivf_rows: catalogues this large, all rows eligible, are searched faster by the bounded IVF than from a copy.
-        ivf_selected_rows: and so are eligible sets this large, half of the catalogue at least. The fewer rows are
-            eligible, the lower the best scores and the more cells may hold one of them: smaller shares are left to
-            their copies.
     """
 
     scan_ns: float
@@ -37,8 +33,6 @@ class Costs:
     selected_ns: float
     gather_ns: float
     gather_us: float
-    ivf_rows: int
-    ivf_selected_rows: int
 
     def regret_us(self, eligible_rows: int, catalogue_rows: int) -> float:
         """What one query's bitmap scan takes beyond a scan of the set's own copy, in microseconds."""
@@ -51,13 +45,11 @@ class Costs:
 
 
 MEASURED = Costs(
-    scan_ns=3.7,
+    scan_ns=0.2,
     passed_ns=2.2,
-    selected_ns=15.0,
-    gather_ns=75.0,
-    gather_us=30.0,
-    ivf_rows=300_000,
-    ivf_selected_rows=1_000_000,
+    selected_ns=17.0,
+    gather_ns=330.0,
+    gather_us=0.0,
 )
 """What they take on the machine of benchmarks/results/search.json, key "costs"."""
 
@@ -84,10 +76,10 @@ def plan(
         costs: what things take.
     """
     if eligible_rows == catalogue_rows:
-        if ivf and catalogue_rows >= costs.ivf_rows:
-            return "ivf"
-        return "gathered" if fits and bitmaps else "flat"
-    if ivf and (not fits or (eligible_rows >= costs.ivf_selected_rows and 2 * eligible_rows >= catalogue_rows)):
+        if fits and bitmaps:
+            return "gathered"
+        return "ivf" if ivf else "flat"
+    if ivf and not fits:
         return "ivf"
     if not bitmaps or (fits and regret_us > costs.gathering_us(eligible_rows)):
         return "gathered"

@@ -109,7 +109,7 @@ class PlannedIndex(CandidateIndex):
         self._ivf: BoundedIvf | None = None
         if device == "cuda":
             self._copies: HostCopies | DeviceCopies = DeviceCopies(self._vectors_ND)
-            self._whole_fits = False
+            self._whole_fits, self._axes_DD = False, None
         else:
             self._open_on_host()
 
@@ -145,6 +145,7 @@ class PlannedIndex(CandidateIndex):
 
     def _open_on_host(self) -> None:
         self._copies = HostCopies(self._vectors_ND, self._stored)
+        self._axes_DD: F32 | None = self._copies.axes_DD
         self._whole_fits = self._fits(self._every_row(None))
         if self._ivf_file is not None:
             self._ivf = BoundedIvf.open(self._ivf_file, self._vectors_ND.shape)
@@ -174,7 +175,7 @@ class PlannedIndex(CandidateIndex):
                 scanned.append((held, places))
             else:
                 proposed.append(_Group(plan, eligible, size, held, places))
-        rows_BK, scores_BK = kernel.nearest(queries_BD, self._vectors_ND, scanned, k)
+        rows_BK, scores_BK = kernel.nearest(queries_BD, self._axes_DD, self._vectors_ND, scanned, k)
         if proposed:
             places = [place for group in proposed for place in group.places]
             rows_BK[places], scores_BK[places] = self._settled(queries_BD[places], k, proposed)
@@ -268,7 +269,8 @@ class PlannedIndex(CandidateIndex):
         while True:
             proposals = min(2 * proposals, group.size)
             if proposals == group.size:
-                return kernel.nearest(query_1D, self._vectors_ND, [(self._every_row(group.eligible), [0])], k)
+                every = [(self._every_row(group.eligible), [0])]
+                return kernel.nearest(query_1D, None, self._vectors_ND, every, k)
             proposals = self._copies.most_proposals(k, proposals)
             scores_1P, rows_1P = self._propose(group, query_1D, bound_1, proposals)
             rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P.astype(np.int64, copy=False), k)

@@ -1,20 +1,32 @@
 // index/planned.py: a set's own copy in eight bits a number, and its best rows, exactly.
 //
-// A copy is scanned, and what may be among the best is scored by `dot` from the vectors themselves. A row r of the copy
-// is its codes c_r, whole numbers from -127 to 127, times its scale s_r; a query q is codes k times a scale s. Below,
-// |x| is a length, D the dimensions and u = 2**-24.
+// A copy is made of vectors that were turned: v' = A^T v, with orthonormal axes A, the first of which hold most of the
+// vectors' length (index/flat.py). Turning leaves inner products as they are. A copy is scanned with the turned query
+// q', and what may be among the best is scored by `dot` from q and the vectors themselves.
+//
+// v' has two parts, its head and its tail, and each part p of a row r is codes c_pr, whole numbers from -127 to 127,
+// times a scale s_pr; of a query codes k_p times S_p. Rows lie in order of their length, longest first. Three bounds of
+// a row's score are tried, from the cheapest to the closest, against the k-th largest that rows seen so far must reach:
+// by the row's length, by its head and the length of its tail, and by its head and its tail. Below, |x| is a length, D
+// the dimensions (D_p of a part) and u = 2**-24.
 //
 //   Rounding to codes strays by half a scale in each number (2**-15 more covers that the division is rounded):
-//       |v_r - s_r c_r| <= s_r h   and   |q - s k| <= s h   with   h = (1/2 + 2**-15) sqrt(D).
-//   A code is at most 127, so |v_r| <= s_r m with m = 127 sqrt(D) + h. Then, by Cauchy-Schwarz,
-//       |q.v_r - s s_r k.c_r| <= |q - s k| |v_r| + |s k| |v_r - s_r c_r| <= s s_r (h m + (|q|/s + h) h).
-//   k.c_r is a sum of whole numbers that fits 32 bits: it is exact, in any order and on any processor.
-//   `dot` strays from q.v_r by at most 2 D u |q| |v_r| <= s s_r 2 D u (|q|/s) m, and by what underflows (score.py).
+//       |v'_pr - s_pr c_pr| <= s_pr h_p   and   |q'_p - S_p k_p| <= S_p h_p   with   h_p = (1/2 + 2**-15) sqrt(D_p).
+//   A code is at most 127, so |v'_pr| <= s_pr m_p with m_p = 127 sqrt(D_p) + h_p. Then, by Cauchy-Schwarz,
+//       |q'_p.v'_pr - S_p s_pr k_p.c_pr| <= s_pr E_p   with   E_p = S_p h_p m_p + (|q'_p| + S_p h_p) h_p.
+//   k_p.c_pr is a sum of whole numbers that fits 32 bits: it is exact, in any order and on any processor.
+//   Axes of rounded numbers are orthonormal within 3 u sqrt(D), and a turned vector's D sums of D products are rounded
+//   by D u each: q.v and q'.v' lie at most 6 D sqrt(D) u |q'| |v'| apart.
+//   `dot` strays from q.v by at most 2 D u |q| |v|, and 64 u |q'| |v'| more cover what the bounds themselves are
+//   rounded by in single precision. All this together is at most
+//       w |v'|   with   w = u (6 D sqrt(D) + 2 D + 64) |q'|, a hundredth of it more for |q| and |v| in place of |q'|,
+//       |v'|
+//   and what underflows, f = 8 D 2**-126 (1 + |q'| + the longest |v'|): score.py, and scales are never below 2**-126.
 //
-// So in units of s, score and s_r k.c_r lie at most s_r e + f apart, with e the sum of what is multiplied by s_r and f
-// what underflows. A row with s_r (k.c_r + e) + f below the k-th largest s_r (k.c_r - e) - f of the rows seen so far
-// has k rows with larger scores; all others are kept. The bounds are computed in double precision, and e is enlarged by
-// a thousandth for that.
+// So with e_p = E_p + w m_p, score and S_h s_hr k_h.c_hr + S_t s_tr k_t.c_tr lie at most s_hr e_h + s_tr e_t + f apart;
+// the score is at most s_hr (S_h k_h.c_hr + e_h) + |v'_tr| (|q'_t| + w) + f, and at most |v'_r| (|q'| + w) + f.
+// A row of which one of these lies below the k-th largest lower bound of the rows seen so far has k rows with larger
+// scores; all others are kept.
 
 #pragma once
 
@@ -29,121 +41,215 @@
 
 namespace {
 
-// The rows of a set, quantised.
-struct Copy {
-    static constexpr py::ssize_t ROWS = 32;         // of a block
-    static constexpr std::int32_t MOST = 127;       // the largest code
-    static constexpr double STRAY = 0.5 + 0x1p-15;  // of a number from its code, in scales
+constexpr py::ssize_t ROWS = 32;         // of a block
+constexpr std::int32_t MOST = 127;       // the largest code
+constexpr double STRAY = 0.5 + 0x1p-15;  // of a number from its code, in scales
 
-    py::ssize_t catalogue, dimensions, pairs, blocks;  // catalogue: how many rows that has
-    float largest_scale = 0;
-    std::vector<std::int32_t> rows;  // of the catalogue
-    std::vector<float> scales;       // one for each row of a block
+// A number no smaller, in single precision.
+float upwards(double number) {
+    return std::nextafter(static_cast<float>(number), std::numeric_limits<float>::infinity());
+}
+
+// The square of a vector's length: some sums side by side, as one would wait for itself.
+double squares(const float* numbers, py::ssize_t dimensions) {
+    std::array<double, 8> sums{};
+    py::ssize_t d = 0;
+    for (; d + 8 <= dimensions; d += 8)
+        for (py::ssize_t side = 0; side < 8; ++side)
+            sums[side] += static_cast<double>(numbers[d + side]) * numbers[d + side];
+    for (; d < dimensions; ++d) sums[0] += static_cast<double>(numbers[d]) * numbers[d];
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+// The same dimensions of all rows of a copy, quantised.
+struct Part {
+    py::ssize_t dimensions, pairs;
+    std::vector<float> scales;  // one for each row of a block
     // Block by block; in a block by pairs of dimensions; in a pair by row. What one instruction multiplies and adds up
     // stands side by side.
     std::vector<std::int8_t> codes;
 
-    Copy(py::ssize_t count, py::ssize_t catalogue, py::ssize_t dimensions)
-        : catalogue(catalogue),
-          dimensions(dimensions),
+    Part(py::ssize_t blocks, py::ssize_t dimensions)
+        : dimensions(dimensions),
           pairs((dimensions + 1) / 2),
-          blocks((count + ROWS - 1) / ROWS),
-          rows(count),
           scales(blocks * ROWS),
           codes(blocks * ROWS * pairs * 2) {}
 
+    static py::ssize_t bytes_of(py::ssize_t blocks, py::ssize_t dimensions) {
+        return blocks * ROWS * (sizeof(float) + (dimensions + 1) / 2 * 2);
+    }
+
+    // Of row n of the copy; in `scratch` codes come one by one, with room for one more. The largest number's code is
+    // the largest, unless its scale's inverse would not be a number.
+    void quantize(const float* numbers, py::ssize_t n, std::int8_t* scratch) {
+        std::int32_t largest = 0;  // magnitudes as whole numbers: in the same order
+        for (py::ssize_t d = 0; d < dimensions; ++d)
+            largest = std::max(largest, std::bit_cast<std::int32_t>(numbers[d]) & INT32_MAX);
+        const float scale = std::max(std::bit_cast<float>(largest) / MOST, std::numeric_limits<float>::min());
+        const float inverse = 1 / scale;
+        for (py::ssize_t d = 0; d < dimensions; ++d) {
+            const float code = numbers[d] * inverse;
+            scratch[d] = static_cast<std::int8_t>(static_cast<std::int32_t>(code + (code < 0 ? -0.5f : 0.5f)));
+        }
+        if (dimensions % 2) scratch[dimensions] = 0;
+        std::int8_t* block = codes.data() + n / ROWS * ROWS * 2 * pairs + n % ROWS * 2;
+        for (py::ssize_t pair = 0; pair < pairs; ++pair) std::memcpy(block + pair * ROWS * 2, scratch + pair * 2, 2);
+        scales[n] = scale;
+    }
+};
+
+// The rows of a set, the longest first.
+struct Copy {
+    py::ssize_t catalogue, blocks;   // catalogue: how many rows that has
+    std::vector<std::int32_t> rows;  // of the catalogue
+    std::vector<float> longest;      // of the rows of a block and of all after it, at least
+    std::vector<float> tails;        // length of each row's tail, at least
+    Part head, tail;
+
+    Copy(py::ssize_t count, py::ssize_t catalogue, py::ssize_t dimensions)
+        : catalogue(catalogue),
+          blocks((count + ROWS - 1) / ROWS),
+          rows(count),
+          longest(blocks),
+          tails(blocks * ROWS),
+          head(blocks, headed(dimensions)),
+          tail(blocks, dimensions - headed(dimensions)) {}
+
+    py::ssize_t dimensions() const { return head.dimensions + tail.dimensions; }
+
+    // Of vectors in the order of their rows, turned.
     template <class Row>
-    static Copy of(const Array<float>& vectors_ND, const Array<Row>& rows_N) {
-        check(vectors_ND.ndim() == 2 && rows_N.ndim() == 1 && vectors_ND.shape(0) <= INT32_MAX &&
-                  vectors_ND.shape(1) * MOST <= INT32_MAX,
-              "expected vectors (N, D) of fewer than 2**31 rows and 2**24 dimensions, and rows");
-        Copy copy(rows_N.size(), vectors_ND.shape(0), vectors_ND.shape(1));
-        std::vector<std::int8_t> codes(2 * copy.pairs);
-        const auto at = [&](py::ssize_t n) { return vectors_ND.data() + rows_N.data()[n] * copy.dimensions; };
-        for (py::ssize_t n = 0; n < rows_N.size(); ++n)
-            check(rows_N.data()[n] >= 0 && rows_N.data()[n] < vectors_ND.shape(0), "expected rows of the catalogue");
-        for (py::ssize_t n = 0; n < rows_N.size(); ++n) {
-            if (n + AHEAD < rows_N.size()) prefetch(at(n + AHEAD), copy.dimensions);
-            copy.rows[n] = static_cast<std::int32_t>(rows_N.data()[n]);
-            const float scale = quantize(at(n), copy.dimensions, codes.data());
-            copy.scales[n] = scale;
-            copy.largest_scale = std::max(copy.largest_scale, scale);
-            std::int8_t* block = copy.codes.data() + n / ROWS * ROWS * 2 * copy.pairs + n % ROWS * 2;
-            for (py::ssize_t pair = 0; pair < copy.pairs; ++pair)
-                std::memcpy(block + pair * ROWS * 2, codes.data() + pair * 2, 2);
+    static Copy of(const Array<float>& turned_ND, const Array<Row>& rows_N, py::ssize_t catalogue) {
+        check(turned_ND.ndim() == 2 && rows_N.ndim() == 1 && turned_ND.shape(0) == rows_N.size() &&
+                  catalogue <= INT32_MAX && turned_ND.shape(1) * MOST <= INT32_MAX,
+              "expected rows of a catalogue of fewer than 2**31, and their vectors (N, D) of fewer than 2**24 "
+              "dimensions");
+        const py::ssize_t count = rows_N.size(), dimensions = turned_ND.shape(1);
+        Copy copy(count, catalogue, dimensions);
+        struct Measured {
+            float length, tail;
+            py::ssize_t n;
+            bool operator<(const Measured& other) const { return length > other.length; }
+        };
+        std::vector<Measured> order(count);
+        for (py::ssize_t n = 0; n < count; ++n) {
+            check(rows_N.data()[n] >= 0 && rows_N.data()[n] < catalogue, "expected rows of the catalogue");
+            const float* vector = turned_ND.data() + n * dimensions;
+            const double in_head = squares(vector, copy.head.dimensions);
+            const double in_tail = squares(vector + copy.head.dimensions, copy.tail.dimensions);
+            check(std::isfinite(in_head + in_tail), "expected finite vectors");
+            order[n] = {upwards(std::sqrt(in_head + in_tail)), upwards(std::sqrt(in_tail)), n};
+        }
+        std::sort(order.begin(), order.end());
+        std::vector<std::int8_t> scratch(dimensions + 1);
+        for (py::ssize_t n = 0; n < count; ++n) {
+            if (n + AHEAD < count) prefetch(turned_ND.data() + order[n + AHEAD].n * dimensions, dimensions);
+            const float* vector = turned_ND.data() + order[n].n * dimensions;
+            copy.rows[n] = static_cast<std::int32_t>(rows_N.data()[order[n].n]);
+            if (n % ROWS == 0) copy.longest[n / ROWS] = order[n].length;
+            copy.tails[n] = order[n].tail;
+            copy.head.quantize(vector, n, scratch.data());
+            copy.tail.quantize(vector + copy.head.dimensions, n, scratch.data());
         }
         return copy;
     }
 
     // What the copy of so many rows takes.
     static py::ssize_t bytes_of(py::ssize_t count, py::ssize_t dimensions) {
-        const py::ssize_t blocks = (count + ROWS - 1) / ROWS;
-        return count * sizeof(std::int32_t) + blocks * ROWS * (sizeof(float) + (dimensions + 1) / 2 * 2);
+        const py::ssize_t blocks = (count + ROWS - 1) / ROWS, first = headed(dimensions);
+        return count * sizeof(std::int32_t) + blocks * (1 + ROWS) * sizeof(float) + Part::bytes_of(blocks, first) +
+               Part::bytes_of(blocks, dimensions - first);
     }
 
-    py::ssize_t nbytes() const { return bytes_of(static_cast<py::ssize_t>(rows.size()), dimensions); }
+    py::ssize_t nbytes() const { return bytes_of(static_cast<py::ssize_t>(rows.size()), dimensions()); }
 
   private:
-    // Writes the codes of a vector and gives their scale: so that the largest number's code is the largest, but never
-    // so small that its inverse would not be a number.
-    static float quantize(const float* vector, py::ssize_t dimensions, std::int8_t* codes) {
-        std::int32_t largest = 0;  // magnitudes as whole numbers: in the same order, and NaN and infinity at its end
-        for (py::ssize_t d = 0; d < dimensions; ++d) {
-            const auto bits = std::bit_cast<std::int32_t>(vector[d]);
-            largest = std::max(largest, bits & INT32_MAX);
-        }
-        const auto magnitude = std::bit_cast<float>(largest);
-        check(std::isfinite(magnitude), "expected finite vectors");
-        const float scale = std::max(magnitude / MOST, std::numeric_limits<float>::min());
-        const float inverse = 1 / scale;
-        for (py::ssize_t d = 0; d < dimensions; ++d) {
-            const float code = vector[d] * inverse;
-            codes[d] = static_cast<std::int8_t>(static_cast<std::int32_t>(code + (code < 0 ? -0.5f : 0.5f)));
-        }
-        return scale;
-    }
+    // How many dimensions a head has. An eighth costs little where it tells nothing.
+    static py::ssize_t headed(py::ssize_t dimensions) { return std::min(dimensions, (dimensions + 15) / 16 * 2); }
 };
 
-// A query as a copy is scanned for it. See the top for what its numbers mean.
-struct Coded {
+// A part of a query as a copy is scanned for it. See the top for what its numbers mean.
+struct CodedPart {
     std::vector<std::int16_t> codes;
-    double stray, underflow;
+    double scale, length, stray;
 
-    Coded(const float* query, const Copy& copy) : codes(2 * copy.pairs) {
-        const auto dimensions = static_cast<double>(copy.dimensions);
-        double squares = 0, largest = 0;
-        for (py::ssize_t d = 0; d < copy.dimensions; ++d) {
-            squares += static_cast<double>(query[d]) * query[d];
+    CodedPart(const float* query, const Part& part) : codes(2 * part.pairs) {
+        const auto dimensions = static_cast<double>(part.dimensions);
+        double largest = 0;
+        for (py::ssize_t d = 0; d < part.dimensions; ++d)
             largest = std::max(largest, std::abs(static_cast<double>(query[d])));
-        }
-        check(std::isfinite(squares), "expected finite queries");
-        const double most = std::min<double>(INT16_MAX, std::floor(INT32_MAX / (Copy::MOST * dimensions)));
-        const double scale = largest > 0 ? largest / most : 1, length = std::sqrt(squares) / scale;
-        for (py::ssize_t d = 0; d < copy.dimensions; ++d)
+        length = std::sqrt(squares(query, part.dimensions));
+        check(std::isfinite(length), "expected finite queries");
+        const double most = std::min<double>(INT16_MAX, std::floor(INT32_MAX / (MOST * std::max(dimensions, 1.0))));
+        scale = std::max(largest / most, static_cast<double>(std::numeric_limits<float>::min()));
+        for (py::ssize_t d = 0; d < part.dimensions; ++d)
             codes[d] = static_cast<std::int16_t>(std::lrint(query[d] / scale));
-        const double half = Copy::STRAY * std::sqrt(dimensions), reach = Copy::MOST * std::sqrt(dimensions) + half;
-        stray = 1.001 * (half * reach + (length + half) * half + dimensions * 0x1p-23 * length * reach);
-        underflow = 4 * dimensions * std::numeric_limits<float>::min() *
-                    (1 / scale + length + copy.largest_scale * reach / scale);
+        const double half = STRAY * std::sqrt(dimensions);
+        stray = scale * half * farthest(part) + (length + scale * half) * half;
+    }
+
+    static double farthest(const Part& part) {
+        return (MOST + STRAY) * std::sqrt(static_cast<double>(part.dimensions));
     }
 };
+
+struct Coded {
+    CodedPart head, tail;
+    double underflow;
+    float most, most_tail;  // of a score, for each unit of a row's length, and of its tail's
+    // In single precision, as blocks are looked at.
+    float head_scale, tail_scale, head_stray, tail_stray;
+
+    Coded(const float* turned, const Copy& copy)
+        : head(turned, copy.head), tail(turned + copy.head.dimensions, copy.tail) {
+        const auto dimensions = static_cast<double>(copy.dimensions());
+        const double length = std::hypot(head.length, tail.length);
+        const double stray = 1.01 * 0x1p-24 * (6 * dimensions * std::sqrt(dimensions) + 2 * dimensions + 64) * length;
+        head.stray = 1.001 * (head.stray + stray * CodedPart::farthest(copy.head));
+        tail.stray = 1.001 * (tail.stray + stray * CodedPart::farthest(copy.tail));
+        underflow = 8 * dimensions * std::numeric_limits<float>::min() *
+                    (1 + length + (copy.blocks ? copy.longest.front() : 0));
+        most = upwards(1.001 * (length + stray));
+        most_tail = upwards(1.001 * (tail.length + stray));
+        head_scale = static_cast<float>(head.scale);
+        tail_scale = static_cast<float>(tail.scale);
+        head_stray = upwards(head.stray);
+        tail_stray = upwards(tail.stray);
+    }
+};
+
+// The sums of products of a block's codes and a query's.
+void sum_plain(const Part& part, const CodedPart& query, py::ssize_t block, std::int32_t* sums) {
+    constexpr py::ssize_t WIDTH = 2 * ROWS;
+    const std::int8_t* codes = part.codes.data() + block * WIDTH * part.pairs;
+    std::array<std::int32_t, WIDTH> products{};
+    for (py::ssize_t pair = 0; pair < part.pairs; ++pair)
+        for (py::ssize_t at = 0; at < WIDTH; ++at)
+            products[at] += codes[pair * WIDTH + at] * query.codes[pair * 2 + at % 2];
+    for (py::ssize_t r = 0; r < ROWS; ++r) sums[r] = products[2 * r] + products[2 * r + 1];
+}
 
 // The first block, from a given one on, with a row whose score may reach `least`, and the sums of products of its
-// codes; or `past`, where there is none before it.
-py::ssize_t next_plain(const Copy& copy, const Coded& coded, double least, py::ssize_t block, py::ssize_t past,
-                       std::int32_t* sums) {
-    constexpr py::ssize_t WIDTH = 2 * Copy::ROWS;
+// codes; or `past`, where there is none before it. What is not a number reaches everything.
+py::ssize_t next_plain(const Copy& copy, const Coded& query, float least, py::ssize_t block, py::ssize_t past,
+                       std::int32_t* heads, std::int32_t* tails) {
     for (; block < past; ++block) {
-        const std::int8_t* codes = copy.codes.data() + block * WIDTH * copy.pairs;
-        std::array<std::int32_t, WIDTH> products{};
-        for (py::ssize_t pair = 0; pair < copy.pairs; ++pair)
-            for (py::ssize_t at = 0; at < WIDTH; ++at)
-                products[at] += codes[pair * WIDTH + at] * coded.codes[pair * 2 + at % 2];
+        const py::ssize_t start = block * ROWS;
+        std::array<float, ROWS> highs;
         bool reached = false;
-        for (py::ssize_t r = 0; r < Copy::ROWS; ++r) {
-            sums[r] = products[2 * r] + products[2 * r + 1];
-            reached |= copy.scales[block * Copy::ROWS + r] * (sums[r] + coded.stray) >= least;
+        sum_plain(copy.head, query.head, block, heads);
+        for (py::ssize_t r = 0; r < ROWS; ++r) {
+            highs[r] =
+                copy.head.scales[start + r] * (query.head_scale * static_cast<float>(heads[r]) + query.head_stray);
+            reached |= !(highs[r] + copy.tails[start + r] * query.most_tail < least);
         }
+        if (!reached) continue;
+        reached = false;
+        sum_plain(copy.tail, query.tail, block, tails);
+        for (py::ssize_t r = 0; r < ROWS; ++r)
+            reached |= !(highs[r] + copy.tail.scales[start + r] *
+                                        (query.tail_scale * static_cast<float>(tails[r]) + query.tail_stray) <
+                         least);
         if (reached) return block;
     }
     return block;
@@ -151,34 +257,61 @@ py::ssize_t next_plain(const Copy& copy, const Coded& coded, double least, py::s
 
 #if defined(__GNUC__) && defined(__x86_64__)
 // The same, with what every x86 processor since 2015 knows.
-__attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Coded& coded, double least,
-                                                      py::ssize_t block, py::ssize_t past, std::int32_t* sums) {
-    constexpr py::ssize_t WIDTH = 2 * Copy::ROWS, PARTS = WIDTH / 16;
-    const __m256d stray = _mm256_set1_pd(coded.stray), lowest = _mm256_set1_pd(least);
+constexpr py::ssize_t LANES = 8, EIGHTS = ROWS / LANES;
+
+__attribute__((target("avx2"), always_inline)) inline void sum_avx2(const Part& part, const CodedPart& query,
+                                                                    py::ssize_t block, __m256i* sums) {
+    constexpr py::ssize_t WIDTH = 2 * ROWS;
+    const std::int8_t* codes = part.codes.data() + block * WIDTH * part.pairs;
+    for (py::ssize_t eight = 0; eight < EIGHTS; ++eight) sums[eight] = _mm256_setzero_si256();
+    for (py::ssize_t pair = 0; pair < part.pairs; ++pair) {
+        std::int32_t two;
+        std::memcpy(&two, query.codes.data() + pair * 2, sizeof two);
+        const __m256i both = _mm256_set1_epi32(two);
+        for (py::ssize_t eight = 0; eight < EIGHTS; ++eight) {
+            const auto* at = reinterpret_cast<const __m128i*>(codes + pair * WIDTH + eight * 2 * LANES);
+            sums[eight] =
+                _mm256_add_epi32(sums[eight], _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(at)), both));
+        }
+    }
+}
+
+// scales * (scale * sums + stray)
+__attribute__((target("avx2"), always_inline)) inline __m256 high_avx2(const float* scales, float scale, float stray,
+                                                                       __m256i sums) {
+    const __m256 scores = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(sums));
+    return _mm256_mul_ps(_mm256_loadu_ps(scales), _mm256_add_ps(scores, _mm256_set1_ps(stray)));
+}
+
+__attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Coded& query, float least,
+                                                      py::ssize_t block, py::ssize_t past, std::int32_t* heads,
+                                                      std::int32_t* tails) {
+    const __m256 lowest = _mm256_set1_ps(least), most_tail = _mm256_set1_ps(query.most_tail);
+    __m256i head_sums[EIGHTS], tail_sums[EIGHTS];
+    __m256 highs[EIGHTS];
     for (; block < past; ++block) {
-        const std::int8_t* codes = copy.codes.data() + block * WIDTH * copy.pairs;
-        __m256i products[PARTS];
-        for (auto& part : products) part = _mm256_setzero_si256();
-        for (py::ssize_t pair = 0; pair < copy.pairs; ++pair) {
-            std::int32_t two;
-            std::memcpy(&two, coded.codes.data() + pair * 2, sizeof two);
-            const __m256i query = _mm256_set1_epi32(two);
-            for (py::ssize_t part = 0; part < PARTS; ++part) {
-                const auto* at = reinterpret_cast<const __m128i*>(codes + pair * WIDTH + part * 16);
-                products[part] = _mm256_add_epi32(products[part],
-                                                  _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(at)), query));
-            }
+        const py::ssize_t start = block * ROWS;
+        __m256 reached = _mm256_setzero_ps();
+        sum_avx2(copy.head, query.head, block, head_sums);
+        for (py::ssize_t eight = 0; eight < EIGHTS; ++eight) {
+            const py::ssize_t at = start + eight * LANES;
+            highs[eight] =
+                high_avx2(copy.head.scales.data() + at, query.head_scale, query.head_stray, head_sums[eight]);
+            const __m256 rest = _mm256_mul_ps(_mm256_loadu_ps(copy.tails.data() + at), most_tail);
+            reached = _mm256_or_ps(reached, _mm256_cmp_ps(_mm256_add_ps(highs[eight], rest), lowest, _CMP_NLT_UQ));
         }
-        __m256d reached = _mm256_setzero_pd();
-        for (py::ssize_t part = 0; part < PARTS; ++part)
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + part * 8), products[part]);
-        for (py::ssize_t r = 0; r < Copy::ROWS; r += 4) {
-            const __m256d scales = _mm256_cvtps_pd(_mm_loadu_ps(copy.scales.data() + block * Copy::ROWS + r));
-            const __m128i* four = reinterpret_cast<const __m128i*>(sums + r);
-            const __m256d high = _mm256_mul_pd(scales, _mm256_add_pd(_mm256_cvtepi32_pd(_mm_loadu_si128(four)), stray));
-            reached = _mm256_or_pd(reached, _mm256_cmp_pd(high, lowest, _CMP_GE_OQ));
+        if (!_mm256_movemask_ps(reached)) continue;
+        reached = _mm256_setzero_ps();
+        sum_avx2(copy.tail, query.tail, block, tail_sums);
+        for (py::ssize_t eight = 0; eight < EIGHTS; ++eight) {
+            const __m256 rest = high_avx2(copy.tail.scales.data() + start + eight * LANES, query.tail_scale,
+                                          query.tail_stray, tail_sums[eight]);
+            reached = _mm256_or_ps(reached, _mm256_cmp_ps(_mm256_add_ps(highs[eight], rest), lowest, _CMP_NLT_UQ));
         }
-        if (_mm256_movemask_pd(reached)) return block;
+        if (!_mm256_movemask_ps(reached)) continue;
+        std::memcpy(heads, head_sums, sizeof head_sums);
+        std::memcpy(tails, tail_sums, sizeof tail_sums);
+        return block;
     }
     return block;
 }
@@ -188,7 +321,7 @@ const auto next_block = __builtin_cpu_supports("avx2") ? next_avx2 : next_plain;
 const auto next_block = next_plain;
 #endif
 
-// A row that may be among the best, and between what its score lies, in units of the query's scale.
+// A row that may be among the best, and between what its score lies.
 struct Likely {
     double low, high;
     std::int32_t row;
@@ -197,24 +330,18 @@ struct Likely {
 // Finds the rows of a copy that may be among the best `wanted` of a query.
 class Scan {
   public:
-    Scan(const Copy& copy, const float* query, py::ssize_t wanted)
-        : copy_(copy), coded_(query, copy), wanted_(wanted), full_(std::max<std::size_t>(FULL, 2 * wanted)) {
-        likely_.reserve(std::min(full_ + Copy::ROWS, copy.rows.size()));
+    Scan(const Copy& copy, const float* turned, py::ssize_t wanted)
+        : copy_(copy), query_(turned, copy), wanted_(wanted), full_(std::max<std::size_t>(FULL, 2 * wanted)) {
+        likely_.reserve(std::min(full_ + ROWS, copy.rows.size()));
     }
 
     // Looks at some blocks.
     void look(py::ssize_t block, py::ssize_t past) {
-        std::array<std::int32_t, Copy::ROWS> sums;
-        for (; (block = next_block(copy_, coded_, least_, block, past, sums.data())) < past; ++block) {
-            const py::ssize_t start = block * Copy::ROWS;
-            const py::ssize_t count = std::min(Copy::ROWS, static_cast<py::ssize_t>(copy_.rows.size()) - start);
-            for (py::ssize_t r = 0; r < count; ++r) {
-                const double scale = copy_.scales[start + r], high = scale * (sums[r] + coded_.stray);
-                if (high >= least_) likely_.push_back({scale * (sums[r] - coded_.stray), high, copy_.rows[start + r]});
-            }
-            if (likely_.size() < full_) continue;
-            prune();
-            full_ = std::max(full_, 2 * likely_.size());
+        std::array<std::int32_t, ROWS> heads, tails;
+        while (block < past && !(copy_.longest[block] * query_.most < least_)) {
+            const py::ssize_t end = std::min(past, block + STRETCH);
+            for (; (block = next_block(copy_, query_, least_, block, end, heads.data(), tails.data())) < end; ++block)
+                keep(block, heads, tails);
         }
     }
 
@@ -225,21 +352,37 @@ class Scan {
     }
 
   private:
-    static constexpr std::size_t FULL = 128;  // rows that are worth a look at which of them are still likely
+    static constexpr std::size_t FULL = 128;    // rows that are worth a look at which of them are still likely
+    static constexpr py::ssize_t STRETCH = 16;  // blocks after which it is asked whether rows are still long enough
+
+    void keep(py::ssize_t block, const std::array<std::int32_t, ROWS>& heads,
+              const std::array<std::int32_t, ROWS>& tails) {
+        const py::ssize_t start = block * ROWS;
+        const py::ssize_t count = std::min(ROWS, static_cast<py::ssize_t>(copy_.rows.size()) - start);
+        for (py::ssize_t r = 0; r < count; ++r) {
+            const double in_head = copy_.head.scales[start + r], in_tail = copy_.tail.scales[start + r];
+            const double score = in_head * query_.head.scale * heads[r] + in_tail * query_.tail.scale * tails[r];
+            const double stray = in_head * query_.head.stray + in_tail * query_.tail.stray;
+            if (score + stray >= least_) likely_.push_back({score - stray, score + stray, copy_.rows[start + r]});
+        }
+        if (likely_.size() < full_) return;
+        prune();
+        full_ = std::max(full_, 2 * likely_.size());
+    }
 
     void prune() {
         if (likely_.size() <= static_cast<std::size_t>(wanted_)) return;
         std::nth_element(likely_.begin(), likely_.begin() + (wanted_ - 1), likely_.end(),
                          [](const Likely& a, const Likely& b) { return a.low > b.low; });
-        least_ = likely_[wanted_ - 1].low - 2 * coded_.underflow;
+        least_ = -upwards(2 * query_.underflow - likely_[wanted_ - 1].low);
         std::erase_if(likely_, [this](const Likely& one) { return one.high < least_; });
     }
 
     const Copy& copy_;
-    Coded coded_;
+    Coded query_;
     py::ssize_t wanted_;
     std::size_t full_;
-    double least_ = -std::numeric_limits<double>::infinity();
+    float least_ = -std::numeric_limits<float>::infinity();
     std::vector<Likely> likely_;
 };
 
@@ -290,12 +433,18 @@ std::vector<std::int32_t> every_row(const py::object& set, py::ssize_t catalogue
 }
 
 // The best rows of each query's own set and their scores, both (B, wanted): descending, equal scores by row; -1 and
-// -inf where the set holds no more, and for queries of no set.
-std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries_BD, const Array<float>& vectors_ND,
-                                                     const std::vector<Sought>& sets, py::ssize_t wanted) {
+// -inf where the set holds no more, and for queries of no set. Copies were turned by these axes, one a column; without
+// copies there need be none.
+std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries_BD,
+                                                     const std::optional<Array<float>>& axes_DD,
+                                                     const Array<float>& vectors_ND, const std::vector<Sought>& sets,
+                                                     py::ssize_t wanted) {
     check(queries_BD.ndim() == 2 && vectors_ND.ndim() == 2 && queries_BD.shape(1) == vectors_ND.shape(1) &&
               vectors_ND.shape(0) <= INT32_MAX && wanted >= 1,
           "expected queries (B, D), vectors (N, D) of fewer than 2**31 rows, and at least one row wanted");
+    check(!axes_DD || (axes_DD->ndim() == 2 && axes_DD->shape(0) == queries_BD.shape(1) &&
+                       axes_DD->shape(1) == queries_BD.shape(1)),
+          "expected axes (D, D)");
     const py::ssize_t count = vectors_ND.shape(0), dimensions = vectors_ND.shape(1);
     Array<std::int64_t> rows_BK({queries_BD.shape(0), wanted});
     Array<float> scores_BK({queries_BD.shape(0), wanted});
@@ -305,6 +454,16 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
     std::vector<Scan> scans;
     std::vector<std::uint64_t> scored;
     std::vector<std::int32_t> rows, rows_before;
+    std::vector<float> turned(dimensions);
+    const auto turn = [&](py::ssize_t place) {
+        std::fill(turned.begin(), turned.end(), 0.0f);
+        for (py::ssize_t d = 0; d < dimensions; ++d) {
+            const float number = queries_BD.data()[place * dimensions + d];
+            const float* axes = axes_DD->data() + d * dimensions;
+            for (py::ssize_t axis = 0; axis < dimensions; ++axis) turned[axis] += number * axes[axis];
+        }
+        return turned.data();
+    };
     py::ssize_t before = -1;
     const auto score_before = [&] {
         if (before < 0) return;
@@ -326,15 +485,15 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
     };
     for (const auto& [set, places] : sets) {
         const Copy* copy = py::isinstance<Copy>(set) ? set.cast<const Copy*>() : nullptr;
-        check(!copy || (copy->catalogue == count && copy->dimensions == dimensions),
+        check(!copy || (copy->catalogue == count && copy->dimensions() == dimensions),
               "expected copies of these vectors");
+        check(!copy || axes_DD, "expected the axes that copies were turned by");
         for (const py::ssize_t place : places)
             check(place >= 0 && place < queries_BD.shape(0), "expected places of queries");
         const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
         scans.clear();
         if (copy) {
-            for (const py::ssize_t place : places)
-                scans.emplace_back(*copy, queries_BD.data() + place * dimensions, wanted);
+            for (const py::ssize_t place : places) scans.emplace_back(*copy, turn(place), wanted);
             for (py::ssize_t block = 0; block < copy->blocks; block += TOGETHER)
                 for (Scan& scan : scans) scan.look(block, std::min(block + TOGETHER, copy->blocks));
         }

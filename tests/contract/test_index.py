@@ -33,7 +33,6 @@ MakeIndex = Callable[[F32], CandidateIndex]
 TINY_CACHE = 4_000
 GATHERED_ALWAYS = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
 GATHERED_NEVER = replace(MEASURED, gather_us=1e12)
-IVF_ALWAYS = replace(MEASURED, ivf_rows=0, ivf_selected_rows=0)
 HOW: dict[str, dict[str, Any]] = {
     "planned": {},
     "planned-gathered": {"costs": GATHERED_ALWAYS},
@@ -90,7 +89,7 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
     path = folder / "products.ivf.faiss"
     if len(vectors_ND) and vectors_ND.ndim == 2:
         write_ivf(vectors_ND, path)
-    return PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=path if len(vectors_ND) else None, costs=IVF_ALWAYS)
+    return PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=path if len(vectors_ND) else None)
 
 
 @pytest.fixture(

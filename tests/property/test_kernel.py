@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.history import EVENT
+from embeddings.index.flat import principal_axes
 from embeddings.profile import GROUP, OWN
 
-_F32, _I64 = NDArray[np.float32], NDArray[np.int64]
+_F32, _I32, _I64 = NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]
 
 # Around 256 and its powers the digits that rows are sorted by carry over.
 ROWS = st.one_of(st.integers(0, 40), st.integers(250, 260), st.integers(65_530, 65_540), st.integers(2**24, 2**24 + 9))
@@ -152,6 +153,12 @@ def _searches(draw: st.DrawFn) -> tuple[_F32, _F32, _I64, int]:
     return queries_BD.astype(np.float32), (vectors_ND * draw(SIZES)).astype(np.float32), rows_N, wanted
 
 
+def _copy(vectors_ND: _F32, rows_N: _I32 | _I64) -> tuple[kernel.Copy, _F32]:
+    """A copy of some rows, and the axes that queries of it are turned by."""
+    axes_DD = principal_axes(vectors_ND, kernel.longest(vectors_ND))
+    return kernel.Copy(vectors_ND[rows_N] @ axes_DD, rows_N, len(vectors_ND)), axes_DD
+
+
 @settings(max_examples=300)
 @given(_searches())
 def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, int]):
@@ -159,8 +166,9 @@ def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, in
     places = list(range(len(queries_BD)))
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[rows_N][None])
     for narrow_N in (rows_N, rows_N.astype(np.int32)):
-        for held in (narrow_N, kernel.Copy(vectors_ND, narrow_N)):
-            rows_BK, scores_BK = kernel.nearest(queries_BD, vectors_ND, [(held, places)], wanted)
+        copy, axes_DD = _copy(vectors_ND, narrow_N)
+        for held in (narrow_N, copy):
+            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, places)], wanted)
             for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
                 order = np.lexsort((rows_N, -scores_N))[:wanted]
                 assert rows_K[: len(order)].tolist() == rows_N[order].tolist()
@@ -177,8 +185,8 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
     queries_BD = random.standard_normal((2, dimensions)).astype(np.float32)
     # The best of all, many times over.
     vectors_ND[random.choice(9_000, equal, replace=False)] = 3 * queries_BD[0]
-    every = [(kernel.Copy(vectors_ND, np.arange(9_000)), [0, 1])]
-    rows_BK, scores_BK = kernel.nearest(queries_BD, vectors_ND, every, 50)
+    copy, axes_DD = _copy(vectors_ND, np.arange(9_000))
+    rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(copy, [0, 1])], 50)
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[None])
     order_BN = np.argsort(-scores_BN, axis=1, kind="stable")[:, :50]
     assert rows_BK.tolist() == order_BN.tolist()
@@ -188,12 +196,12 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
 def test_every_query_is_answered_from_its_own_set():
     vectors_ND = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
     sets = [np.arange(3), np.arange(0, 500, 2), np.arange(400), np.arange(0)]
-    held = [sets[0], kernel.Copy(vectors_ND, sets[1]), kernel.Copy(vectors_ND, sets[2]), sets[3]]
-    together = kernel.nearest(
-        vectors_ND[:7], vectors_ND, [(held[1], [6, 0]), (held[0], [2]), (held[2], [1, 3]), (held[3], [4])], 9
-    )
+    (even, axes_DD), (most, _) = _copy(vectors_ND, sets[1]), _copy(vectors_ND, sets[2])
+    asked = [(even, [6, 0]), (sets[0], [2]), (most, [1, 3]), (sets[3], [4])]
+    together = kernel.nearest(vectors_ND[:7], axes_DD, vectors_ND, asked, 9)
     for place, at in ((0, 1), (1, 2), (2, 0), (3, 2), (4, 3), (6, 1)):
-        alone = kernel.nearest(vectors_ND[place : place + 1], vectors_ND, [(sets[at], [0])], 9)
+        query_1D = vectors_ND[place : place + 1]
+        alone = kernel.nearest(query_1D, None, vectors_ND, [(sets[at], [0])], 9)
         assert together[0][place].tolist() == alone[0][0].tolist()
         assert together[1][place].tolist() == alone[1][0].tolist()
     assert together[0][5].tolist() == [-1] * 9  # nobody's
@@ -202,9 +210,10 @@ def test_every_query_is_answered_from_its_own_set():
 @pytest.mark.parametrize("rows", [0, 1, 32, 33, 400])
 @pytest.mark.parametrize("dimensions", [1, 16, 17])
 def test_what_a_copy_takes_is_known_before(rows: int, dimensions: int):
-    copy = kernel.Copy(np.zeros((400, dimensions), np.float32), np.arange(rows))
+    copy = kernel.Copy(np.zeros((rows, dimensions), np.float32), np.arange(rows), 400)
     assert copy.nbytes == kernel.Copy.bytes_of(rows, dimensions)
-    assert copy.nbytes == -(-rows // 32) * 32 * (dimensions + dimensions % 2 + 4) + 4 * rows
+    blocks = -(-rows // 32)
+    assert copy.nbytes == blocks * (32 * (dimensions + dimensions % 2 + 12) + 4) + 4 * rows
 
 
 def test_the_longest_is_the_longest():
@@ -232,31 +241,38 @@ def test_arrays_of_another_type_are_refused_and_not_converted():
 
 def test_copies_and_searches_that_do_not_fit_are_refused():
     vectors_ND, rows_N = np.ones((3, 2), np.float32), np.arange(3)
+    copy, axes_DD = _copy(vectors_ND, rows_N)
+    with pytest.raises(ValueError, match=r"their vectors \(N, D\)"):
+        kernel.Copy(vectors_ND[:2], rows_N, 3)
+    with pytest.raises(ValueError, match=r"axes \(D, D\)"):
+        kernel.nearest(vectors_ND, vectors_ND, vectors_ND, [(rows_N, [0])], 1)
+    with pytest.raises(ValueError, match="axes that copies were turned by"):
+        kernel.nearest(vectors_ND, None, vectors_ND, [(copy, [0])], 1)
     for outside in ([3], [-1]):
         with pytest.raises(ValueError, match="rows of the catalogue"):
-            kernel.Copy(vectors_ND, np.array(outside))
+            kernel.Copy(vectors_ND[:1], np.array(outside), 3)
         with pytest.raises(ValueError, match="rows of the catalogue"):
-            kernel.nearest(vectors_ND, vectors_ND, [(np.array(outside), [0])], 1)
+            kernel.nearest(vectors_ND, None, vectors_ND, [(np.array(outside), [0])], 1)
     for odd in (np.nan, np.inf):
         odd_ND = vectors_ND.copy()
         odd_ND[1, 1] = odd
         with pytest.raises(ValueError, match="finite vectors"):
-            kernel.Copy(odd_ND, rows_N)
+            kernel.Copy(odd_ND, rows_N, 3)
         with pytest.raises(ValueError, match="finite queries"):
-            kernel.nearest(odd_ND, vectors_ND, [(kernel.Copy(vectors_ND, rows_N), [1])], 1)
+            kernel.nearest(odd_ND, axes_DD, vectors_ND, [(copy, [1])], 1)
     with pytest.raises(ValueError, match="finite queries and vectors"):
-        kernel.nearest(vectors_ND, vectors_ND * np.float32(np.nan), [(rows_N, [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND * np.float32(np.nan), [(rows_N, [0])], 1)
     with pytest.raises(ValueError, match="copies of these vectors"):
-        kernel.nearest(vectors_ND, vectors_ND[:2], [(kernel.Copy(vectors_ND, rows_N), [0])], 1)
+        kernel.nearest(vectors_ND, axes_DD, vectors_ND[:2], [(copy, [0])], 1)
     for place in (-1, 3):
         with pytest.raises(ValueError, match="places of queries"):
-            kernel.nearest(vectors_ND, vectors_ND, [(rows_N, [place])], 1)
+            kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, [place])], 1)
     with pytest.raises(ValueError, match="at least one row wanted"):
-        kernel.nearest(vectors_ND, vectors_ND, [(rows_N, [0])], 0)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, [0])], 0)
     with pytest.raises(ValueError, match=r"queries \(B, D\)"):
-        kernel.nearest(vectors_ND[:, :1].copy(), vectors_ND, [(rows_N, [0])], 1)
+        kernel.nearest(vectors_ND[:, :1].copy(), None, vectors_ND, [(rows_N, [0])], 1)
     with pytest.raises(TypeError, match="copies, or contiguous rows"):
-        kernel.nearest(vectors_ND, vectors_ND, [(np.arange(6)[::2], [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(np.arange(6)[::2], [0])], 1)
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -1,9 +1,7 @@
 """What an export promises: the same vectors as torch, whatever the shapes, and plain files that name nobody."""
 
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,8 +20,6 @@ from embeddings.facts import FACTS
 from embeddings.features import TowerInput, gather
 from embeddings.history import Histories
 from embeddings.index.exact import ExactIndex
-from embeddings.index.plan import MEASURED
-from embeddings.index.planned import PlannedIndex
 from embeddings.inputs import derive
 from embeddings.statistics import Statistics
 from embeddings.tables import TABLES
@@ -263,12 +259,10 @@ def test_a_large_catalogue_is_also_cut_into_cells(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert IVF_INDEX not in exported.manifest.files
-    at_any_size = replace(MEASURED, ivf_rows=1)
-    monkeypatch.setattr(exporting, "MEASURED", at_any_size)
+    monkeypatch.setattr(exporting, "WORTH_ROWS", 1)
     found = export_to(tmp_path, exported.release)
     assert found.manifest.files.keys() - exported.manifest.files.keys() == {IVF_INDEX, "products.ivf.radii.npy"}
-    monkeypatch.setattr("embeddings.bundle.PlannedIndex", partial(PlannedIndex, costs=at_any_size))
-    bundle = ModelBundle.open(tmp_path / "bundle", "cpu", 2**20)
+    bundle = ModelBundle.open(tmp_path / "bundle", "cpu", 0)
     products = bundle.products.search(load(found, "products")[:1], 3, [None])
     assert products.plans_B == ("ivf",)
     np.testing.assert_array_equal(

@@ -9,9 +9,9 @@ import pytest
 
 from embeddings.errors import CorruptBundle, InvalidInput
 from embeddings.index.exact import ExactIndex
-from embeddings.index.flat import HostCopies, write_flat_index
+from embeddings.index.flat import HostCopies, principal_axes, write_flat_index
 from embeddings.index.planned import PlannedIndex
-from embeddings.index.score import inner_products, rounding_bounds
+from embeddings.index.score import inner_products, largest_norm, rounding_bounds
 
 VECTORS_ND = np.random.default_rng(2).standard_normal((6_000, 16)).astype(np.float32)
 QUERIES_BD = np.random.default_rng(3).standard_normal((4, 16)).astype(np.float32)
@@ -100,3 +100,20 @@ def test_half_precision_stays_within_the_bound(size: float):
     strays_BN = np.abs(scores_BN.astype(np.float64) - ours_BN)
     assert (strays_BN <= rounding_bounds(queries_BD, copies.longest, copies.astray)[:, None]).all()
     assert (strays_BN > rounding_bounds(queries_BD, copies.longest)[:, None]).any()  # so the term is needed
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 200_000])
+def test_axes_are_orthonormal_and_the_first_ones_hold_the_most(rows: int):
+    random = np.random.default_rng(rows)
+    spread_D = np.array([1, 5, 0.5, 3, 0.1, 2], np.float32)
+    vectors_ND = random.standard_normal((rows, 6)).astype(np.float32) * spread_D
+    axes_DD = principal_axes(vectors_ND, largest_norm(vectors_ND))
+    np.testing.assert_allclose(axes_DD.T @ axes_DD, np.eye(6), atol=1e-6)
+    if rows > 5:
+        held_D = ((vectors_ND @ axes_DD) ** 2).mean(axis=0)
+        np.testing.assert_allclose(held_D, np.sort(spread_D**2)[::-1], rtol=0.05)
+
+
+def test_vectors_that_turning_might_overflow_are_left_as_they_are():
+    vectors_ND = np.full((3, 4), 1e38, np.float32)
+    np.testing.assert_array_equal(principal_axes(vectors_ND, largest_norm(vectors_ND)), np.eye(4))

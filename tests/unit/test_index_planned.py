@@ -20,8 +20,9 @@ from embeddings.index.planned import PlannedIndex
 
 VECTORS_ND = np.random.default_rng(2).standard_normal((6_000, 16)).astype(np.float32)
 QUERIES_BD = np.random.default_rng(3).standard_normal((4, 16)).astype(np.float32)
-BYTES_OF_600 = 19 * 32 * (16 + 4) + 600 * 4
-"""Of a set of 600 rows: blocks of 32 rows with sixteen codes and a scale each, row numbers."""
+BYTES_OF_600 = 19 * (32 * (16 + 12) + 4) + 600 * 4
+"""Of a set of 600 rows: blocks of 32 rows, each with sixteen codes, two scales and the length of its tail; the longest
+length of a block; row numbers."""
 BITS = 6_000 // 8
 AT_ONCE = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
 # Of 600 rows among 6,000, a bitmap scan costs 6 us more than a scan of their copy; gathering costs 15 us.
@@ -236,8 +237,8 @@ def test_a_device_that_fails_is_replaced_by_the_cpu_within_the_search(
     failing: EligibleSet | None, device: Device, tmp_path: Path
 ):
     write_ivf(VECTORS_ND, tmp_path / "products.ivf.faiss")
-    costs = replace(MEASURED, ivf_rows=0)
-    index = PlannedIndex(VECTORS_ND, "cuda", ivf=tmp_path / "products.ivf.faiss", costs=costs)
+    ivf = tmp_path / "products.ivf.faiss"
+    index = PlannedIndex(VECTORS_ND, "cuda", cache_bytes=2 * BYTES_OF_600, ivf=ivf, costs=AT_ONCE)
     assert_exact(index, 5, every(10))
     assert index.degraded is None
     device.broken = True

@@ -24,7 +24,7 @@ from benchmarks.search_cells import (
     recall,
     shifted,
 )
-from benchmarks.search_costs import line, overtakes
+from benchmarks.search_costs import line
 from benchmarks.search_cuda import run as run_cuda
 from benchmarks.search_outcome import Cell, Growth, summary
 from embeddings.device import faiss_sees_gpu
@@ -245,13 +245,6 @@ def test_a_line_has_fixed_costs_and_costs_a_row() -> None:
     fixed_us, row_ns = line([1_000, 10_000], [1.0, 30.0])
     assert fixed_us == 0.0
     assert row_ns > 0
-
-
-def test_overtaking_lies_between_the_points_around_it() -> None:
-    assert overtakes([(100, 0.5), (10_000, 2.0)]) == 1_000
-    assert overtakes([(100, 1.2), (10_000, 2.0)]) == 100
-    assert overtakes([(100, 1.2), (10_000, 0.9)]) is None
-    assert overtakes([(100, 1.2), (1_000, 0.5), (100_000, 2.0)]) == 10_000
 
 
 @pytest.mark.skipif(faiss_sees_gpu(), reason="there is a GPU")
