@@ -149,9 +149,10 @@ def searched(
 
 
 def heat(catalogue: Catalogue, batch: int, eligible: EligibleSet | None) -> None:
-    """Search a set until the index no longer scans it by bitmap, as it would be searched in service; or for long."""
+    """Search a set until the index has a copy of it, as it would be searched in service; or for long."""
     for place in range(_MOST_HEATING):
-        if "bitmap" not in catalogue.index.search(catalogue.batch(place, batch), K, [eligible] * batch).plans_B:
+        plans_B = catalogue.index.search(catalogue.batch(place, batch), K, [eligible] * batch).plans_B
+        if not {"bitmap", "filtered"} & set(plans_B):
             return
 
 

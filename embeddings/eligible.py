@@ -3,6 +3,7 @@
 Shapes: N rows of the set, R rows asked about.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,14 +31,18 @@ class EligibleSet:
     """The catalogue rows allowed in a context. Make one with `of`; compare two by their fingerprints.
 
     Attributes:
-        rows_N: catalogue rows, int32 or int64, ascending, unique, read-only. May be empty.
-        fingerprint: 16 bytes; equal rows give equal fingerprints, whatever their dtype or ``valid_until``.
+        size: N.
+        past: one past the last row at least, 0 where there is none.
         valid_until: the next moment at which the set may change, with its time zone.
+        lasting: whether others may ask for the same rows, so that what is made for them is worth keeping.
     """
 
-    rows_N: RowArray
-    fingerprint: bytes
+    size: int
+    past: int
     valid_until: datetime
+    lasting: bool
+    _rows: Callable[[], RowArray]
+    _members: Callable[[], kernel.Members]
 
     @classmethod
     def of(cls, rows_N: RowArray, valid_until: datetime) -> Self:
@@ -62,9 +67,9 @@ class EligibleSet:
             raise InvalidInput("eligible.rows", "expected strictly ascending rows, each once")
         if valid_until.tzinfo is None:
             raise InvalidInput("eligible.valid_until", "expected a time with its time zone")
-        view_N = rows_N.view()
-        view_N.flags.writeable = False
-        return cls(view_N, _fingerprint(view_N), valid_until)
+        view_N = _read_only(rows_N)
+        past = int(view_N[-1]) + 1 if view_N.size else 0
+        return cls(len(view_N), past, valid_until, True, lambda: view_N, lambda: kernel.Members(view_N))
 
     def among(self, rows_R: RowArray) -> Self:
         """The part of the set that some rows, in any order, make up."""
@@ -72,21 +77,43 @@ class EligibleSet:
         return self.of(rows[self.contains(rows)], self.valid_until)
 
     def without(self, rows_R: RowArray) -> Self:
-        """The set but for some rows, in any order."""
-        inside_R = rows_R[self.contains(rows_R)].astype(self.rows_N.dtype, copy=False)
-        # The set is large and the rows are few: they are looked up in the set, not the set in them.
-        kept_N = np.ones(len(self.rows_N), np.bool_)
-        kept_N[self.rows_N.searchsorted(inside_R)] = False
-        return self.of(self.rows_N[kept_N], self.valid_until)
+        """The set but for some rows, in any order: a set for one customer, whose rows are listed when asked for."""
+        gone_R: npt.NDArray[np.int64] = np.unique(rows_R[self.contains(rows_R)]).astype(np.int64)
+
+        def rest() -> RowArray:
+            # The set is large and the rows are few: they are looked up in the set, not the set in them.
+            kept_N = np.ones(self.size, np.bool_)
+            kept_N[self.rows_N.searchsorted(gone_R.astype(self.rows_N.dtype))] = False
+            return _read_only(self.rows_N[kept_N])
+
+        return type(self)(
+            self.size - len(gone_R), self.past, self.valid_until, False, rest, lambda: self.members.without(gone_R)
+        )
+
+    @cached_property
+    def rows_N(self) -> RowArray:
+        """Catalogue rows, int32 or int64, ascending, unique, read-only."""
+        return self._rows()
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """16 bytes; equal rows give equal fingerprints, whatever their dtype or ``valid_until``."""
+        return _fingerprint(self.rows_N)
 
     @cached_property
     def members(self) -> kernel.Members:
         """The rows, to be asked whether one is among them."""
-        return kernel.Members(self.rows_N)
+        return self._members()
 
     def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
         """Which of some rows belong to the set; (R,)."""
         return self.members.contains(rows_R.astype(np.int64, copy=False))
+
+
+def _read_only(rows_N: RowArray) -> RowArray:
+    view_N = rows_N.view()
+    view_N.flags.writeable = False
+    return view_N
 
 
 def _fingerprint(rows_N: RowArray) -> bytes:

@@ -39,7 +39,8 @@ PYBIND11_MODULE(kernel, module) {
     py::class_<Members>(module, "Members")
         .def(py::init(&Members::of<std::int32_t>), exact("rows_N"))
         .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
-        .def("contains", &Members::contains, exact("rows_R"));
+        .def("contains", &Members::contains, exact("rows_R"))
+        .def("without", &Members::without, exact("rows_R"));
     py::class_<Customer>(module, "Customer")
         .def(py::init<Array<std::int64_t>, Array<float>, std::vector<std::pair<Array<std::int32_t>, Array<float>>>,
                       Scored, Array<float>>(),

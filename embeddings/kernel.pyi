@@ -26,7 +26,7 @@ def nearest(
     queries_BD: _F32,
     axes_DD: _F32 | None,
     vectors_ND: _F32,
-    sets: Sequence[tuple[Copy | _I32 | _I64, Sequence[int]]],
+    sets: Sequence[tuple[Copy | _I32 | _I64, Members | None, Sequence[int]]],
     wanted: int,
 ) -> tuple[_I64, _F32]: ...
 def leading(
@@ -37,6 +37,7 @@ def log_sum_exp(values_K: _F32) -> float: ...
 class Members:
     def __init__(self, rows_N: _I32 | _I64) -> None: ...
     def contains(self, rows_R: _I64) -> NDArray[np.bool_]: ...
+    def without(self, rows_R: _I64) -> Members: ...
 
 class Customer:
     def __init__(

@@ -231,8 +231,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--in-flight",
         type=_positive(int),
-        default=64,
-        help="requests under way at once in one worker; one more gets 503; default 64",
+        default=24,
+        help="requests under way at once in one worker; one more gets 503; default 24",
     )
     parser.add_argument(
         "--deadline", type=_positive(float), default=1.0, help="seconds a request may wait for its turn; default 1"

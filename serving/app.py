@@ -27,7 +27,7 @@ from serving.settings import Settings
 from serving.slot import BundleSlot
 from serving.state.events import EventStore
 
-LARGEST_BATCH = 32
+LARGEST_BATCH = 16
 
 
 def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, metrics: Metrics) -> ASGIApp:

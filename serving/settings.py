@@ -46,5 +46,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     index_cache_bytes: int = field(default_factory=default_index_cache_bytes)
     live_histories: int = 30_000
     swap_poll_seconds: float = 0.5
-    in_flight: int = 64
+    in_flight: int = 24
     deadline_seconds: float = 1.0

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import kernel
-from embeddings.eligible import EligibleSet, RowArray
+from embeddings.eligible import EligibleSet
 from embeddings.errors import InvalidInput
 
 F32 = npt.NDArray[np.float32]
@@ -21,12 +21,13 @@ I64 = npt.NDArray[np.int64]
 PAD_ROW = -1
 PAD_SCORE = -np.inf
 
-Plan: TypeAlias = Literal["exact", "flat", "gathered", "bitmap", "ivf", "all"]
+Plan: TypeAlias = Literal["exact", "flat", "gathered", "filtered", "bitmap", "ivf", "all"]
 """How a query was answered.
 
 ``exact``: by the oracle. ``flat``: a scan of the whole catalogue, without a filter. ``gathered``: a scan of the set's
-own copy. ``bitmap``: a scan of the whole catalogue that skips what a bitmap does not select. ``ivf``: a scan of the
-cells that may hold one of the best. ``all``: every row of the set was scored, there being few.
+own copy. ``filtered``: a scan of the copy of the whole catalogue that passes over what is not in the set. ``bitmap``:
+the same by FAISS, with a bitmap of the set. ``ivf``: a scan of the cells that may hold one of the best. ``all``: every
+row of the set was scored, there being few.
 """
 
 
@@ -116,30 +117,28 @@ def checked_k(k: int) -> int:
     return k
 
 
-def checked_rows(eligible: EligibleSet, catalogue_rows: int) -> RowArray:
-    """The set's rows.
+def check_rows(eligible: EligibleSet, catalogue_rows: int) -> None:
+    """Refuse a set of another catalogue.
 
     Raises:
         InvalidInput: a row lies outside the catalogue, as when the set was made from another bundle.
     """
-    rows_N = eligible.rows_N
-    if rows_N.size and not 0 <= rows_N.item(0) <= rows_N.item(-1) < catalogue_rows:
+    if eligible.past > catalogue_rows:
         raise InvalidInput(
-            "eligible.rows", f"expected rows from 0 to {catalogue_rows - 1}, not {rows_N[0]} to {rows_N[-1]}"
+            "eligible.rows", f"expected rows from 0 to {catalogue_rows - 1}, not up to {eligible.past - 1}"
         )
-    return rows_N
 
 
 def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet | None, list[int]]]:
     """Each distinct set with the places of its queries, in the order of their first."""
     if len(eligible_B) == 1:  # at once, as many queries come alone
         return [(eligible_B[0], [0])]
-    groups: dict[bytes | None, tuple[EligibleSet | None, list[int]]] = {}
+    groups: dict[bytes | int | None, tuple[EligibleSet | None, list[int]]] = {}
     for place, eligible in enumerate(eligible_B):
-        fingerprint = None if eligible is None else eligible.fingerprint
-        group = groups.get(fingerprint)
+        key = None if eligible is None else eligible.fingerprint if eligible.lasting else id(eligible)
+        group = groups.get(key)
         if group is None:
-            groups[fingerprint] = (eligible, [place])
+            groups[key] = (eligible, [place])
         else:
             group[1].append(place)
     return list(groups.values())

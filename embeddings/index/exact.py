@@ -12,9 +12,9 @@ from embeddings.index.base import (
     F32,
     CandidateIndex,
     Candidates,
+    check_rows,
     checked_k,
     checked_queries,
-    checked_rows,
     checked_vectors,
     grouped,
     padded,
@@ -38,7 +38,9 @@ class ExactIndex(CandidateIndex):
         rows_BK, scores_BK = padded(len(queries_BD), checked_k(k))
         for eligible, places in grouped(eligible_B):
             size = len(self._vectors_ND)
-            rows_N = np.arange(size) if eligible is None else checked_rows(eligible, size)
+            if eligible is not None:
+                check_rows(eligible, size)
+            rows_N = np.arange(size) if eligible is None else eligible.rows_N
             vectors_ND = self._vectors_ND[rows_N]
             refuse_overflow(norms(queries_BD[places]).max(), largest_norm(vectors_ND, rows_N))
             kept = min(k, len(rows_N))

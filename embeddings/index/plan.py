@@ -1,10 +1,12 @@
 """How a query is answered: the plans, what each is estimated to cost, and the choice between them.
 
-The choice changes time alone, never the answer. Between the set's own copy and a bitmap over the catalogue it is that
-of renting or buying skis: a bitmap scan is the rent, paid again by every search; gathering the set is the price, paid
-once. Renting until the rent has come to the price costs about twice what knowing the future would, plus one search.
+The choice changes time alone, never the answer. Between the set's own copy and a scan of the catalogue that passes
+over what is not in the set it is that of renting or buying skis: such a scan is the rent, paid again by every search;
+gathering the set is the price, paid once. Renting until the rent has come to the price costs about twice what knowing
+the future would, plus one search.
 """
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -21,9 +23,12 @@ class Costs:
     ``opportune-bench search`` measures them: benchmarks/results/search.json, key "costs".
 
     Attributes:
-        scan_ns: of a row scanned flat.
+        scan_ns: of a row of a set's own copy.
         passed_ns: of a catalogue row that a bitmap scan passes over.
         selected_ns: of an eligible row under a bitmap, on top.
+        filtered_ns: of a catalogue row, where the copy of all rows is scanned for a set that is nearly all of them. The
+            fewer are eligible, the lower the best scores and the more rows are read to their end: for a share of the
+            rows about the inverse of its square root times as much.
         gather_ns: of a row copied out of the catalogue.
         gather_us: of gathering any set, besides its rows.
     """
@@ -31,13 +36,24 @@ class Costs:
     scan_ns: float
     passed_ns: float
     selected_ns: float
+    filtered_ns: float
     gather_ns: float
     gather_us: float
 
-    def regret_us(self, eligible_rows: int, catalogue_rows: int) -> float:
-        """What one query's bitmap scan takes beyond a scan of the set's own copy, in microseconds."""
+    def rent(self, eligible_rows: int, catalogue_rows: int, *, filtered: bool) -> tuple[Plan, float]:
+        """How a set without a copy of its own is searched, and what a query then takes beyond one, in microseconds.
+
+        Args:
+            eligible_rows: how many rows the set holds, one at least.
+            catalogue_rows: how many there are.
+            filtered: whether there is a copy of all rows.
+        """
         bitmap_ns = catalogue_rows * self.passed_ns + eligible_rows * self.selected_ns
-        return (bitmap_ns - eligible_rows * self.scan_ns) / 1_000
+        filtered_ns = catalogue_rows * self.filtered_ns * math.sqrt(catalogue_rows / eligible_rows)
+        own_ns = eligible_rows * self.scan_ns
+        if filtered and filtered_ns < bitmap_ns:
+            return "filtered", (filtered_ns - own_ns) / 1_000
+        return "bitmap", (bitmap_ns - own_ns) / 1_000
 
     def gathering_us(self, eligible_rows: int) -> float:
         """What copying a set out of the catalogue takes, in microseconds."""
@@ -48,6 +64,7 @@ MEASURED = Costs(
     scan_ns=0.2,
     passed_ns=2.2,
     selected_ns=17.0,
+    filtered_ns=0.7,
     gather_ns=330.0,
     gather_us=0.0,
 )
@@ -59,6 +76,7 @@ def plan(
     catalogue_rows: int,
     *,
     fits: bool,
+    renting: Plan,
     regret_us: float,
     bitmaps: bool,
     ivf: bool,
@@ -70,7 +88,8 @@ def plan(
         eligible_rows: how many rows the set holds.
         catalogue_rows: how many there are.
         fits: whether that copy could be kept. Of all rows one is made at once: every catalogue is asked for as a whole.
-        regret_us: what bitmap scans of this set, the coming one included, cost beyond scans of its own copy.
+        renting: how it is searched as long as it has none.
+        regret_us: what that costs, the coming search included, beyond scans of its own copy.
         bitmaps: whether the device heeds a selection.
         ivf: whether there is a bounded IVF.
         costs: what things take.
@@ -83,11 +102,11 @@ def plan(
         return "ivf"
     if not bitmaps or (fits and regret_us > costs.gathering_us(eligible_rows)):
         return "gathered"
-    return "bitmap"
+    return renting
 
 
 class Regrets:
-    """What bitmap scans have cost beyond gathered ones, by fingerprint; the sets scanned longest ago are forgotten."""
+    """What renting has cost beyond scans of own copies, by fingerprint; what was scanned longest ago is forgotten."""
 
     def __init__(self, most: int = MOST_REGRETS) -> None:
         self._most = most

@@ -26,9 +26,9 @@ from embeddings.index.base import (
     CandidateIndex,
     Candidates,
     Plan,
+    check_rows,
     checked_k,
     checked_queries,
-    checked_rows,
     checked_vectors,
     grouped,
 )
@@ -49,6 +49,8 @@ _WHOLE = b""
 """Stands for the fingerprint of all rows, so that it need not be worked out."""
 
 _Held: TypeAlias = kernel.Copy | Gathered | Bitmap
+_Scanned: TypeAlias = tuple[kernel.Copy | RowArray, kernel.Members | None, list[int]]
+"""What the kernel answers: a copy or rows, which of the copy's rows are meant, None for all, and places of queries."""
 _Places: TypeAlias = tuple[EligibleSet | None, list[int]]
 """A set with the places of its queries in the batch."""
 
@@ -134,9 +136,10 @@ class PlannedIndex(CandidateIndex):
         Raises:
             InvalidInput: rows outside the catalogue.
         """
-        size = len(checked_rows(eligible, len(self._vectors_ND)))
+        check_rows(eligible, len(self._vectors_ND))
         held = self.cache.find(eligible.fingerprint)
-        if (held is None or isinstance(held, Bitmap)) and size < len(self._vectors_ND) and self._fits(eligible.rows_N):
+        gathered = held is not None and not isinstance(held, Bitmap)
+        if not gathered and eligible.size < len(self._vectors_ND) and self._fits(eligible.rows_N):
             try:
                 self._gathered(eligible.fingerprint, eligible.rows_N)
             except RuntimeError as error:
@@ -161,18 +164,21 @@ class PlannedIndex(CandidateIndex):
     def _search(self, queries_BD: F32, k: int, sets: Sequence[_Places]) -> Candidates:
         catalogue = len(self._vectors_ND)
         plans: list[Plan] = ["all"] * len(queries_BD)
-        scanned: list[tuple[kernel.Copy | RowArray, list[int]]] = []
+        scanned: list[_Scanned] = []
         proposed: list[_Group] = []
         for eligible, places in sets:
-            size = catalogue if eligible is None else len(eligible.rows_N)
+            if eligible is not None:
+                check_rows(eligible, catalogue)
+            size = catalogue if eligible is None else eligible.size
             if size <= max(2 * k, k + MARGIN):  # a scan would leave out too few
-                scanned.append((self._every_row(eligible), places))
+                scanned.append((self._every_row(eligible), None, places))
                 continue
             plan, held = self._planned(eligible, size, len(places))
             for place in places:
                 plans[place] = plan
             if isinstance(held, kernel.Copy):
-                scanned.append((held, places))
+                selected = eligible.members if plan == "filtered" and eligible is not None else None
+                scanned.append((held, selected, places))
             else:
                 proposed.append(_Group(plan, eligible, size, held, places))
         rows_BK, scores_BK = kernel.nearest(queries_BD, self._axes_DD, self._vectors_ND, scanned, k)
@@ -185,37 +191,44 @@ class PlannedIndex(CandidateIndex):
         """How so many queries of a set are answered, and from what; adds to regrets."""
         catalogue = len(self._vectors_ND)
         if eligible is None or size == catalogue:
-            return self._planned_whole(eligible)
+            return self._planned_whole()
+        renting, regret_us = self._costs.rent(size, catalogue, filtered=self._whole_fits)
+        if renting == "filtered" and not eligible.lasting:
+            return renting, self._whole()
         held = self.cache.find(eligible.fingerprint)
         if held is not None and not isinstance(held, Bitmap):
             return "gathered", held
-        checked_rows(eligible, catalogue)
-        coming_us = queries * self._costs.regret_us(size, catalogue)
+        coming_us = queries * regret_us
         regret_us = self._regrets.of(eligible.fingerprint) + coming_us
-        chosen = self._plan(size, fits=self._fits(eligible.rows_N), regret_us=regret_us)
+        chosen = self._plan(size, fits=self._fits(eligible.rows_N), renting=renting, regret_us=regret_us)
         if chosen == "gathered":
             return chosen, self._gathered(eligible.fingerprint, eligible.rows_N)
+        if chosen == renting:
+            self._regrets.add(eligible.fingerprint, coming_us)
+        if chosen == "filtered":
+            return chosen, self._whole()
         if held is None:
             held = Bitmap(eligible, catalogue)
             self.cache.keep(eligible.fingerprint, held)
-        if chosen == "bitmap":
-            self._regrets.add(eligible.fingerprint, coming_us)
         return chosen, held
 
-    def _planned_whole(self, eligible: EligibleSet | None) -> tuple[Plan, _Held | None]:
-        """The same for every row of the catalogue, given as a set or as None."""
-        if eligible is not None:
-            checked_rows(eligible, len(self._vectors_ND))
+    def _planned_whole(self) -> tuple[Plan, _Held | None]:
+        """The same for every row of the catalogue."""
         chosen = self._plan(len(self._vectors_ND), fits=self._whole_fits)
         if chosen != "gathered":
             return chosen, None
-        return chosen, self.cache.find(_WHOLE) or self._gathered(_WHOLE, self._every_row(None))
+        return chosen, self._whole()
 
-    def _plan(self, size: int, *, fits: bool, regret_us: float = 0.0) -> Plan:
+    def _whole(self) -> _Held:
+        """The copy of all rows."""
+        return self.cache.find(_WHOLE) or self._gathered(_WHOLE, self._every_row(None))
+
+    def _plan(self, size: int, *, fits: bool, renting: Plan = "flat", regret_us: float = 0.0) -> Plan:
         return plan(
             size,
             len(self._vectors_ND),
             fits=fits,
+            renting=renting,
             regret_us=regret_us,
             bitmaps=isinstance(self._copies, HostCopies),
             ivf=self._ivf is not None,
@@ -232,8 +245,7 @@ class PlannedIndex(CandidateIndex):
         return self._copies.bytes_of(rows_N) <= self.cache.limit_bytes
 
     def _every_row(self, eligible: EligibleSet | None) -> RowArray:
-        catalogue = len(self._vectors_ND)
-        return np.arange(catalogue) if eligible is None else checked_rows(eligible, catalogue)
+        return np.arange(len(self._vectors_ND)) if eligible is None else eligible.rows_N
 
     def _settled(self, queries_BD: F32, k: int, groups: Sequence[_Group]) -> tuple[I64, F32]:
         """The best k, and their scores, for queries in the order of their groups: each larger than what is proposed."""
@@ -269,7 +281,7 @@ class PlannedIndex(CandidateIndex):
         while True:
             proposals = min(2 * proposals, group.size)
             if proposals == group.size:
-                every = [(self._every_row(group.eligible), [0])]
+                every: list[_Scanned] = [(self._every_row(group.eligible), None, [0])]
                 return kernel.nearest(query_1D, None, self._vectors_ND, every, k)
             proposals = self._copies.most_proposals(k, proposals)
             scores_1P, rows_1P = self._propose(group, query_1D, bound_1, proposals)

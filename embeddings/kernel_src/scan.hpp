@@ -37,7 +37,7 @@
 #include <immintrin.h>
 #endif
 
-#include "arrays.hpp"
+#include "members.hpp"
 
 namespace {
 
@@ -229,28 +229,35 @@ void sum_plain(const Part& part, const CodedPart& query, py::ssize_t block, std:
     for (py::ssize_t r = 0; r < ROWS; ++r) sums[r] = products[2 * r] + products[2 * r + 1];
 }
 
-// The first block, from a given one on, with a row whose score may reach `least`, and the sums of products of its
-// codes; or `past`, where there is none before it. What is not a number reaches everything.
+// What was found of a block: the sums of products of each row's codes, and which rows' scores may be large enough.
+struct Found {
+    std::array<std::int32_t, ROWS> heads, tails;
+    std::uint32_t reached;  // a bit for each row
+};
+
+// The first block, from a given one on, with a row whose score may reach `least`; or `past`, where there is none before
+// it. What is not a number reaches everything.
 py::ssize_t next_plain(const Copy& copy, const Coded& query, float least, py::ssize_t block, py::ssize_t past,
-                       std::int32_t* heads, std::int32_t* tails) {
+                       Found& found) {
     for (; block < past; ++block) {
         const py::ssize_t start = block * ROWS;
         std::array<float, ROWS> highs;
         bool reached = false;
-        sum_plain(copy.head, query.head, block, heads);
+        sum_plain(copy.head, query.head, block, found.heads.data());
         for (py::ssize_t r = 0; r < ROWS; ++r) {
-            highs[r] =
-                copy.head.scales[start + r] * (query.head_scale * static_cast<float>(heads[r]) + query.head_stray);
+            highs[r] = copy.head.scales[start + r] *
+                       (query.head_scale * static_cast<float>(found.heads[r]) + query.head_stray);
             reached |= !(highs[r] + copy.tails[start + r] * query.most_tail < least);
         }
         if (!reached) continue;
-        reached = false;
-        sum_plain(copy.tail, query.tail, block, tails);
-        for (py::ssize_t r = 0; r < ROWS; ++r)
-            reached |= !(highs[r] + copy.tail.scales[start + r] *
-                                        (query.tail_scale * static_cast<float>(tails[r]) + query.tail_stray) <
-                         least);
-        if (reached) return block;
+        found.reached = 0;
+        sum_plain(copy.tail, query.tail, block, found.tails.data());
+        for (py::ssize_t r = 0; r < ROWS; ++r) {
+            const float rest = copy.tail.scales[start + r] *
+                               (query.tail_scale * static_cast<float>(found.tails[r]) + query.tail_stray);
+            found.reached |= std::uint32_t{!(highs[r] + rest < least)} << r;
+        }
+        if (found.reached) return block;
     }
     return block;
 }
@@ -284,8 +291,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256 high_avx2(const flo
 }
 
 __attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Coded& query, float least,
-                                                      py::ssize_t block, py::ssize_t past, std::int32_t* heads,
-                                                      std::int32_t* tails) {
+                                                      py::ssize_t block, py::ssize_t past, Found& found) {
     const __m256 lowest = _mm256_set1_ps(least), most_tail = _mm256_set1_ps(query.most_tail);
     __m256i head_sums[EIGHTS], tail_sums[EIGHTS];
     __m256 highs[EIGHTS];
@@ -301,16 +307,17 @@ __attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Co
             reached = _mm256_or_ps(reached, _mm256_cmp_ps(_mm256_add_ps(highs[eight], rest), lowest, _CMP_NLT_UQ));
         }
         if (!_mm256_movemask_ps(reached)) continue;
-        reached = _mm256_setzero_ps();
+        found.reached = 0;
         sum_avx2(copy.tail, query.tail, block, tail_sums);
         for (py::ssize_t eight = 0; eight < EIGHTS; ++eight) {
             const __m256 rest = high_avx2(copy.tail.scales.data() + start + eight * LANES, query.tail_scale,
                                           query.tail_stray, tail_sums[eight]);
-            reached = _mm256_or_ps(reached, _mm256_cmp_ps(_mm256_add_ps(highs[eight], rest), lowest, _CMP_NLT_UQ));
+            const __m256 these = _mm256_cmp_ps(_mm256_add_ps(highs[eight], rest), lowest, _CMP_NLT_UQ);
+            found.reached |= static_cast<std::uint32_t>(_mm256_movemask_ps(these)) << (eight * LANES);
         }
-        if (!_mm256_movemask_ps(reached)) continue;
-        std::memcpy(heads, head_sums, sizeof head_sums);
-        std::memcpy(tails, tail_sums, sizeof tail_sums);
+        if (!found.reached) continue;
+        std::memcpy(found.heads.data(), head_sums, sizeof head_sums);
+        std::memcpy(found.tails.data(), tail_sums, sizeof tail_sums);
         return block;
     }
     return block;
@@ -327,21 +334,24 @@ struct Likely {
     std::int32_t row;
 };
 
-// Finds the rows of a copy that may be among the best `wanted` of a query.
+// Finds the rows of a copy, of some members alone if such are given, that may be among the best `wanted` of a query.
 class Scan {
   public:
-    Scan(const Copy& copy, const float* turned, py::ssize_t wanted)
-        : copy_(copy), query_(turned, copy), wanted_(wanted), full_(std::max<std::size_t>(FULL, 2 * wanted)) {
+    Scan(const Copy& copy, const Members* members, const float* turned, py::ssize_t wanted)
+        : copy_(copy),
+          members_(members),
+          query_(turned, copy),
+          wanted_(wanted),
+          full_(std::max<std::size_t>(FULL, 2 * wanted)) {
         likely_.reserve(std::min(full_ + ROWS, copy.rows.size()));
     }
 
     // Looks at some blocks.
     void look(py::ssize_t block, py::ssize_t past) {
-        std::array<std::int32_t, ROWS> heads, tails;
+        Found found;
         while (block < past && !(copy_.longest[block] * query_.most < least_)) {
             const py::ssize_t end = std::min(past, block + STRETCH);
-            for (; (block = next_block(copy_, query_, least_, block, end, heads.data(), tails.data())) < end; ++block)
-                keep(block, heads, tails);
+            for (; (block = next_block(copy_, query_, least_, block, end, found)) < end; ++block) keep(block, found);
         }
     }
 
@@ -355,15 +365,18 @@ class Scan {
     static constexpr std::size_t FULL = 128;    // rows that are worth a look at which of them are still likely
     static constexpr py::ssize_t STRETCH = 16;  // blocks after which it is asked whether rows are still long enough
 
-    void keep(py::ssize_t block, const std::array<std::int32_t, ROWS>& heads,
-              const std::array<std::int32_t, ROWS>& tails) {
+    void keep(py::ssize_t block, const Found& found) {
         const py::ssize_t start = block * ROWS;
-        const py::ssize_t count = std::min(ROWS, static_cast<py::ssize_t>(copy_.rows.size()) - start);
-        for (py::ssize_t r = 0; r < count; ++r) {
+        const py::ssize_t count = static_cast<py::ssize_t>(copy_.rows.size()) - start;
+        for (std::uint32_t rest = found.reached; rest; rest &= rest - 1) {
+            const int r = std::countr_zero(rest);
+            if (r >= count) break;
             const double in_head = copy_.head.scales[start + r], in_tail = copy_.tail.scales[start + r];
-            const double score = in_head * query_.head.scale * heads[r] + in_tail * query_.tail.scale * tails[r];
+            const double score =
+                in_head * query_.head.scale * found.heads[r] + in_tail * query_.tail.scale * found.tails[r];
             const double stray = in_head * query_.head.stray + in_tail * query_.tail.stray;
-            if (score + stray >= least_) likely_.push_back({score - stray, score + stray, copy_.rows[start + r]});
+            if (score + stray < least_ || (members_ && !members_->has(copy_.rows[start + r]))) continue;
+            likely_.push_back({score - stray, score + stray, copy_.rows[start + r]});
         }
         if (likely_.size() < full_) return;
         prune();
@@ -379,6 +392,7 @@ class Scan {
     }
 
     const Copy& copy_;
+    const Members* members_;
     Coded query_;
     py::ssize_t wanted_;
     std::size_t full_;
@@ -409,9 +423,9 @@ struct Ranked {
 // stay in a processor's own cache meanwhile.
 constexpr py::ssize_t TOGETHER = 256;
 
-// A set: its copy, or its rows where all of them are to be scored; and the places of its queries. (As a variant,
-// pybind11 would make an empty array for every alternative.)
-using Sought = std::pair<py::object, std::vector<py::ssize_t>>;
+// A set: its copy, or a larger one and which of its rows are members, or its rows where all of them are to be scored;
+// and the places of its queries. (As a variant, pybind11 would make an empty array for every alternative.)
+using Sought = std::tuple<py::object, const Members*, std::vector<py::ssize_t>>;
 
 // The rows of a set that has no copy, as they come.
 std::vector<std::int32_t> every_row(const py::object& set, py::ssize_t catalogue) {
@@ -483,17 +497,18 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
             scores_BK.mutable_data()[before * wanted + k] = Ranked::score(scored[k]);
         }
     };
-    for (const auto& [set, places] : sets) {
+    for (const auto& [set, members, places] : sets) {
         const Copy* copy = py::isinstance<Copy>(set) ? set.cast<const Copy*>() : nullptr;
         check(!copy || (copy->catalogue == count && copy->dimensions() == dimensions),
               "expected copies of these vectors");
         check(!copy || axes_DD, "expected the axes that copies were turned by");
+        check(copy || !members, "expected a copy of which some rows are members");
         for (const py::ssize_t place : places)
             check(place >= 0 && place < queries_BD.shape(0), "expected places of queries");
         const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
         scans.clear();
         if (copy) {
-            for (const py::ssize_t place : places) scans.emplace_back(*copy, turn(place), wanted);
+            for (const py::ssize_t place : places) scans.emplace_back(*copy, members, turn(place), wanted);
             for (py::ssize_t block = 0; block < copy->blocks; block += TOGETHER)
                 for (Scan& scan : scans) scan.look(block, std::min(block + TOGETHER, copy->blocks));
         }

@@ -32,10 +32,12 @@ MakeIndex = Callable[[F32], CandidateIndex]
 
 TINY_CACHE = 4_000
 GATHERED_ALWAYS = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
-GATHERED_NEVER = replace(MEASURED, gather_us=1e12)
+GATHERED_NEVER = replace(MEASURED, gather_us=1e12, filtered_ns=1e9)
+FILTERED_ALWAYS = replace(MEASURED, gather_us=1e12, filtered_ns=0.0)
 HOW: dict[str, dict[str, Any]] = {
     "planned": {},
     "planned-gathered": {"costs": GATHERED_ALWAYS},
+    "planned-filtered": {"costs": FILTERED_ALWAYS},
     "planned-bitmap": {"costs": GATHERED_NEVER},
     "planned-tiny-cache": {"costs": GATHERED_ALWAYS, "cache_bytes": TINY_CACHE},
     "planned-cuda": {},
@@ -97,6 +99,7 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
         "exact",
         "planned",
         "planned-gathered",
+        "planned-filtered",
         "planned-bitmap",
         "planned-ivf",
         "planned-tiny-cache",
@@ -317,8 +320,9 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
         index.search(queries_BD, 3, eligible_B)
     whole, searched = {
         "exact": ("exact", "exact"),
-        "planned": ("gathered", "gathered"),
+        "planned": ("gathered", "filtered"),
         "planned-gathered": ("gathered", "gathered"),
+        "planned-filtered": ("gathered", "filtered"),
         "planned-bitmap": ("gathered", "bitmap"),
         "planned-ivf": ("ivf", "ivf"),
         "planned-tiny-cache": ("flat", "bitmap"),

@@ -167,8 +167,9 @@ def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, in
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[rows_N][None])
     for narrow_N in (rows_N, rows_N.astype(np.int32)):
         copy, axes_DD = _copy(vectors_ND, narrow_N)
-        for held in (narrow_N, copy):
-            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, places)], wanted)
+        larger, _ = _copy(vectors_ND, np.arange(len(vectors_ND)))
+        for held, members in ((narrow_N, None), (copy, None), (larger, kernel.Members(narrow_N))):
+            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, members, places)], wanted)
             for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
                 order = np.lexsort((rows_N, -scores_N))[:wanted]
                 assert rows_K[: len(order)].tolist() == rows_N[order].tolist()
@@ -186,7 +187,7 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
     # The best of all, many times over.
     vectors_ND[random.choice(9_000, equal, replace=False)] = 3 * queries_BD[0]
     copy, axes_DD = _copy(vectors_ND, np.arange(9_000))
-    rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(copy, [0, 1])], 50)
+    rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(copy, None, [0, 1])], 50)
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[None])
     order_BN = np.argsort(-scores_BN, axis=1, kind="stable")[:, :50]
     assert rows_BK.tolist() == order_BN.tolist()
@@ -197,11 +198,11 @@ def test_every_query_is_answered_from_its_own_set():
     vectors_ND = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
     sets = [np.arange(3), np.arange(0, 500, 2), np.arange(400), np.arange(0)]
     (even, axes_DD), (most, _) = _copy(vectors_ND, sets[1]), _copy(vectors_ND, sets[2])
-    asked = [(even, [6, 0]), (sets[0], [2]), (most, [1, 3]), (sets[3], [4])]
+    asked = [(even, None, [6, 0]), (sets[0], None, [2]), (most, None, [1, 3]), (sets[3], None, [4])]
     together = kernel.nearest(vectors_ND[:7], axes_DD, vectors_ND, asked, 9)
     for place, at in ((0, 1), (1, 2), (2, 0), (3, 2), (4, 3), (6, 1)):
         query_1D = vectors_ND[place : place + 1]
-        alone = kernel.nearest(query_1D, None, vectors_ND, [(sets[at], [0])], 9)
+        alone = kernel.nearest(query_1D, None, vectors_ND, [(sets[at], None, [0])], 9)
         assert together[0][place].tolist() == alone[0][0].tolist()
         assert together[1][place].tolist() == alone[1][0].tolist()
     assert together[0][5].tolist() == [-1] * 9  # nobody's
@@ -245,34 +246,36 @@ def test_copies_and_searches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"their vectors \(N, D\)"):
         kernel.Copy(vectors_ND[:2], rows_N, 3)
     with pytest.raises(ValueError, match=r"axes \(D, D\)"):
-        kernel.nearest(vectors_ND, vectors_ND, vectors_ND, [(rows_N, [0])], 1)
+        kernel.nearest(vectors_ND, vectors_ND, vectors_ND, [(rows_N, None, [0])], 1)
+    with pytest.raises(ValueError, match="copy of which some rows are members"):
+        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, kernel.Members(rows_N), [0])], 1)
     with pytest.raises(ValueError, match="axes that copies were turned by"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(copy, [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(copy, None, [0])], 1)
     for outside in ([3], [-1]):
         with pytest.raises(ValueError, match="rows of the catalogue"):
             kernel.Copy(vectors_ND[:1], np.array(outside), 3)
         with pytest.raises(ValueError, match="rows of the catalogue"):
-            kernel.nearest(vectors_ND, None, vectors_ND, [(np.array(outside), [0])], 1)
+            kernel.nearest(vectors_ND, None, vectors_ND, [(np.array(outside), None, [0])], 1)
     for odd in (np.nan, np.inf):
         odd_ND = vectors_ND.copy()
         odd_ND[1, 1] = odd
         with pytest.raises(ValueError, match="finite vectors"):
             kernel.Copy(odd_ND, rows_N, 3)
         with pytest.raises(ValueError, match="finite queries"):
-            kernel.nearest(odd_ND, axes_DD, vectors_ND, [(copy, [1])], 1)
+            kernel.nearest(odd_ND, axes_DD, vectors_ND, [(copy, None, [1])], 1)
     with pytest.raises(ValueError, match="finite queries and vectors"):
-        kernel.nearest(vectors_ND, None, vectors_ND * np.float32(np.nan), [(rows_N, [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND * np.float32(np.nan), [(rows_N, None, [0])], 1)
     with pytest.raises(ValueError, match="copies of these vectors"):
-        kernel.nearest(vectors_ND, axes_DD, vectors_ND[:2], [(copy, [0])], 1)
+        kernel.nearest(vectors_ND, axes_DD, vectors_ND[:2], [(copy, None, [0])], 1)
     for place in (-1, 3):
         with pytest.raises(ValueError, match="places of queries"):
-            kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, [place])], 1)
+            kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [place])], 1)
     with pytest.raises(ValueError, match="at least one row wanted"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, [0])], 0)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [0])], 0)
     with pytest.raises(ValueError, match=r"queries \(B, D\)"):
-        kernel.nearest(vectors_ND[:, :1].copy(), None, vectors_ND, [(rows_N, [0])], 1)
+        kernel.nearest(vectors_ND[:, :1].copy(), None, vectors_ND, [(rows_N, None, [0])], 1)
     with pytest.raises(TypeError, match="copies, or contiguous rows"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(np.arange(6)[::2], [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(np.arange(6)[::2], None, [0])], 1)
 
 
 def test_sizes_that_do_not_fit_are_refused():

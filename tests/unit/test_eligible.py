@@ -72,4 +72,9 @@ def test_a_set_can_be_narrowed_to_some_rows_and_to_all_but_some(rows: set[int], 
     among, without = whole.among(np.array(some, kind)), whole.without(np.unique(np.array(some, kind)))
     assert among.rows_N.tolist() == sorted(rows & set(some))
     assert without.rows_N.tolist() == sorted(rows - set(some))
+    assert without.size == len(without.rows_N)
+    assert without.fingerprint == EligibleSet.of(np.array(sorted(rows - set(some)), kind), NOON).fingerprint
+    asked_N = np.arange(-1, 46)
+    assert without.contains(asked_N).tolist() == [row in rows - set(some) for row in asked_N.tolist()]
+    assert (among.lasting, without.lasting) == (True, False)
     assert (among.valid_until, without.valid_until) == (NOON, NOON)

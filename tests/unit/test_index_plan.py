@@ -12,6 +12,7 @@ COSTS = Costs(
     scan_ns=1.0,
     passed_ns=1.0,
     selected_ns=2.0,
+    filtered_ns=1.0,
     gather_ns=10.0,
     gather_us=5.0,
 )
@@ -22,6 +23,7 @@ def chosen(
     catalogue_rows: int = 10_000,
     *,
     fits: bool = True,
+    renting: Plan = "bitmap",
     regret_us: float = 0.0,
     bitmaps: bool = True,
     ivf: bool = False,
@@ -31,6 +33,7 @@ def chosen(
         eligible_rows,
         catalogue_rows,
         fits=fits,
+        renting=renting,
         regret_us=regret_us,
         bitmaps=bitmaps,
         ivf=ivf,
@@ -46,9 +49,17 @@ def test_the_whole_catalogue_is_copied_where_that_can_be_kept():
 
 def test_what_bitmap_scans_cost_is_weighed_against_gathering():
     """1,000 of 10,000 rows: 10 + 2 - 1 us regretted by every bitmap scan; 5 + 10 us to gather."""
-    assert COSTS.regret_us(1_000, 10_000) == pytest.approx(11)
+    assert COSTS.rent(1_000, 10_000, filtered=False) == ("bitmap", pytest.approx(11))
     assert COSTS.gathering_us(1_000) == pytest.approx(15)
     assert [chosen(1_000, regret_us=us) for us in (0, 11, 15, 22)] == ["bitmap", "bitmap", "bitmap", "gathered"]
+
+
+def test_a_set_of_most_rows_is_filtered_out_of_the_copy_of_all():
+    """1,000 of 10,000 rows: 10 us times the root of ten against 10 + 2; 4,900: 10 / .7 against 10 + 9.8."""
+    assert COSTS.rent(1_000, 10_000, filtered=True) == COSTS.rent(1_000, 10_000, filtered=False)
+    assert COSTS.rent(4_900, 10_000, filtered=False) == ("bitmap", pytest.approx(19.8 - 4.9))
+    assert COSTS.rent(4_900, 10_000, filtered=True) == ("filtered", pytest.approx(10 / 0.7 - 4.9))
+    assert chosen(4_900, renting="filtered", regret_us=9.3) == "filtered"
 
 
 def test_a_set_too_large_to_be_kept_is_never_gathered():
@@ -63,17 +74,18 @@ def test_where_selections_are_ignored_sets_are_gathered_at_once(fits: bool):
 
 
 def test_the_measured_costs_gather_a_common_set_soon():
-    """6,000 of 92,000 rows, a location's assortment in Complete Journey: by the seventh search."""
-    regret_us = MEASURED.regret_us(6_000, 92_000)
-    assert chosen(6_000, 92_000, regret_us=6 * regret_us, costs=MEASURED) == "bitmap"
-    assert chosen(6_000, 92_000, regret_us=7 * regret_us, costs=MEASURED) == "gathered"
+    """6,000 of 92,000 rows, a location's assortment in Complete Journey: by the eighth search."""
+    renting, regret_us = MEASURED.rent(6_000, 92_000, filtered=True)
+    assert renting == "filtered"
+    assert chosen(6_000, 92_000, renting=renting, regret_us=7 * regret_us, costs=MEASURED) == "filtered"
+    assert chosen(6_000, 92_000, renting=renting, regret_us=8 * regret_us, costs=MEASURED) == "gathered"
 
 
 def test_the_costs_are_those_of_the_committed_measurement():
     """Within a factor of two: a shared machine does not measure better."""
     results = Path(__file__).parents[2] / "benchmarks" / "results" / "search.json"
     measured = json.loads(results.read_bytes())["costs"]
-    for name in ("scan_ns", "passed_ns", "selected_ns", "gather_ns"):
+    for name in ("scan_ns", "passed_ns", "selected_ns", "filtered_ns", "gather_ns"):
         assert 0.5 < getattr(MEASURED, name) / measured[name] < 2, name
 
 

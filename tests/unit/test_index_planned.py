@@ -26,7 +26,9 @@ length of a block; row numbers."""
 BITS = 6_000 // 8
 AT_ONCE = replace(MEASURED, gather_us=-1.0, gather_ns=0.0)
 # Of 600 rows among 6,000, a bitmap scan costs 6 us more than a scan of their copy; gathering costs 15 us.
-BY_THE_THIRD = replace(MEASURED, scan_ns=0.0, passed_ns=1.0, selected_ns=0.0, gather_ns=0.0, gather_us=15.0)
+BY_THE_THIRD = replace(
+    MEASURED, scan_ns=0.0, passed_ns=1.0, selected_ns=0.0, filtered_ns=1e9, gather_ns=0.0, gather_us=15.0
+)
 
 
 def every(step: int, start: int = 0) -> EligibleSet:
@@ -74,6 +76,27 @@ def test_a_set_is_scanned_by_bitmap_until_that_would_cost_more_than_gathering():
     assert index.searches == {"bitmap": 4, "gathered": 3}
 
 
+def test_a_set_of_most_rows_is_filtered_out_of_the_copy_of_all_where_that_is_kept():
+    most = EligibleSet.of(np.flatnonzero(np.arange(len(VECTORS_ND)) % 5), FOREVER)
+    whole = kernel.Copy.bytes_of(len(VECTORS_ND), VECTORS_ND.shape[1])
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=whole, costs=replace(MEASURED, gather_us=1e12))
+    for _ in range(2):
+        assert plan_of(index, most) == "filtered"
+    assert_exact(index, 5, most)
+    assert index.cache.bytes == whole
+    assert plan_of(PlannedIndex(VECTORS_ND, "cpu", cache_bytes=whole - 1), most) == "bitmap"
+
+
+def test_a_set_for_one_customer_is_filtered_without_being_listed():
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(AT_ONCE, filtered_ns=0.0))
+    rest = every(2).without(np.arange(0, 600, 2))
+    assert plan_of(index, every(2)) == "gathered"
+    assert plan_of(index, rest, queries=2) == "filtered"
+    assert "rows_N" not in vars(rest)
+    assert_exact(index, 5, rest)
+    assert index.cache.bytes == sum(kernel.Copy.bytes_of(rows, VECTORS_ND.shape[1]) for rows in (3_000, 6_000))
+
+
 def test_a_copy_that_was_dropped_is_rented_again():
     index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600, costs=BY_THE_THIRD)
     for _ in range(2):
@@ -90,7 +113,7 @@ def test_a_set_larger_than_the_cache_is_never_gathered():
 
 
 def test_warming_gathers_at_once():
-    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, gather_us=1e12))
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, gather_us=1e12, filtered_ns=1e9))
     index.search(QUERIES_BD[:1], 5, [every(10)])
     for _ in range(2):
         index.warm(every(10))

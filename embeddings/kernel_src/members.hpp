@@ -1,0 +1,66 @@
+// eligible.py: what may be shown.
+
+#pragma once
+
+#include "arrays.hpp"
+
+namespace {
+
+// The rows of a set, to be asked whether a row is among them: in bits where these take no more memory than the rows.
+class Members {
+  public:
+    template <class T>
+    static Members of(const Array<T>& rows_N) {
+        Members made;
+        made.size_ = rows_N.size();
+        made.past_ = made.size_ ? static_cast<std::int64_t>(rows_N.data()[made.size_ - 1]) + 1 : 0;
+        if (made.past_ == made.size_) return made;  // all rows there are
+        if (made.past_ <= made.size_ * 32) {
+            made.bits_.resize(made.past_ / 64 + 1);
+            for (py::ssize_t n = 0; n < made.size_; ++n)
+                made.bits_[rows_N.data()[n] / 64] |= std::uint64_t{1} << (rows_N.data()[n] % 64);
+        } else {
+            made.rows_.assign(rows_N.data(), rows_N.data() + made.size_);
+        }
+        return made;
+    }
+
+    // The same but for some members.
+    Members without(const Array<std::int64_t>& rows_R) const {
+        Members made = *this;
+        const std::int64_t* gone = rows_R.data();
+        for (py::ssize_t r = 0; r < rows_R.size(); ++r)
+            check(has(gone[r]) && (r == 0 || gone[r - 1] < gone[r]), "expected members, ascending");
+        made.size_ -= rows_R.size();
+        if (rows_.empty()) {
+            if (bits_.empty()) made.bits_.assign(past_ / 64 + 1, ~std::uint64_t{0});
+            for (py::ssize_t r = 0; r < rows_R.size(); ++r)
+                made.bits_[gone[r] / 64] &= ~(std::uint64_t{1} << (gone[r] % 64));
+        } else {
+            std::erase_if(made.rows_,
+                          [&](std::int64_t row) { return std::binary_search(gone, gone + rows_R.size(), row); });
+            if (made.rows_.empty()) made.past_ = 0;
+        }
+        return made;
+    }
+
+    bool has(std::int64_t row) const {
+        if (row < 0 || row >= past_) return false;
+        if (!bits_.empty()) return bits_[row / 64] >> (row % 64) & 1;
+        return rows_.empty() || Keys<std::int64_t>{rows_.data(), rows_.size()}.find(row) != rows_.size();
+    }
+
+    Array<bool> contains(const Array<std::int64_t>& rows_R) const {
+        Array<bool> inside_R(rows_R.size());
+        std::transform(rows_R.data(), rows_R.data() + rows_R.size(), inside_R.mutable_data(),
+                       [this](std::int64_t row) { return has(row); });
+        return inside_R;
+    }
+
+  private:
+    std::int64_t size_ = 0, past_ = 0;
+    std::vector<std::uint64_t> bits_;
+    std::vector<std::int64_t> rows_;
+};
+
+}  // namespace
