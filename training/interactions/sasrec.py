@@ -1,13 +1,12 @@
 """SASRec: causal self-attention over a sequence of products, with tied product vectors.
 
-Kang and McAuley, 2018 (arXiv 1808.09781), trained with a sampled softmax in place of one negative a position. In place
-of positions it learns how much attention each head pays to what lies so many products back, as T5 does: sequences are
-short, and what holds at one of their positions holds at all. Beside the attention each layer averages over the past,
-as BSARec does (Shin et al., 2024, arXiv 2312.10325): where most products are seldom seen, attention alone learns the
-sequences by heart. BSARec's average is the lowest frequencies of the whole sequence; here it is the mean of what a
-position may see, so that all positions can be foretold at once. Sequences lie newest first, as the customer encoder of
-a bundle reads them: position 0 is the newest, pads stand at the end, and a position attends to itself and to older
-ones. Letters: B sequences, L positions, D dimensions, H heads.
+Kang and McAuley, 2018 (arXiv 1808.09781), trained with a sampled softmax in place of one negative a position. Beside
+positions it learns how much attention each head pays to what lies so many products back, as T5 does. Beside the
+attention each layer averages over the past, as BSARec does (Shin et al., 2024, arXiv 2312.10325): where most products
+are seldom seen, attention alone learns the sequences by heart. BSARec's average is the lowest frequencies of the whole
+sequence; here it is the mean of what a position may see, so that all positions can be foretold at once. Sequences lie
+newest first, as the customer encoder of a bundle reads them: position 0 is the newest, pads stand at the end, and a
+position attends to itself and to older ones. Letters: B sequences, L positions, D dimensions, H heads.
 """
 
 import torch
@@ -80,6 +79,8 @@ class SequenceEncoder(nn.Module):
     def __init__(self, dimensions: int, length: int, layers: int, heads: int, dropout: float, smoothing: float) -> None:
         super().__init__()
         self.nearness = nn.Parameter(torch.zeros(layers, heads, length))
+        self.positions = nn.Parameter(torch.empty(length, dimensions))
+        nn.init.normal_(self.positions, std=SPREAD)
         self.first = nn.LayerNorm(dimensions)
         self.blocks = nn.ModuleList(Block(dimensions, heads, dropout, smoothing) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
@@ -102,7 +103,10 @@ class SequenceEncoder(nn.Module):
         seen_BLL = (back_LL >= 0) & (there_BL.unsqueeze(1) | (back_LL == 0))
         hidden_BLL = torch.where(seen_BLL, 0.0, -1e9)
         shares_BLL = seen_BLL / seen_BLL.sum(2, keepdim=True)
-        events_BLD = self.dropout(self.first(history_BLD))
+        # Counted from the oldest, so that a position stays what it was when newer products come.
+        positions_BL = (there_BL.sum(1, keepdim=True) - 1 - places_L).clamp(min=0)
+        # Beside its position, a product that is seldom seen and so near zero says little after normalisation.
+        events_BLD = self.dropout(self.first(history_BLD + self.positions[positions_BL]))
         for block, nearness_HL in zip(self.blocks, self.nearness, strict=True):
             leaning_BHLL = hidden_BLL.unsqueeze(1) + nearness_HL[:, back_LL.clamp(min=0)]
             events_BLD = block(events_BLD, leaning_BHLL, shares_BLL)
