@@ -105,7 +105,6 @@ class SequenceEncoder(nn.Module):
         shares_BLL = seen_BLL / seen_BLL.sum(2, keepdim=True)
         # Counted from the oldest, so that a position stays what it was when newer products come.
         positions_BL = (there_BL.sum(1, keepdim=True) - 1 - places_L).clamp(min=0)
-        # Beside its position, a product that is seldom seen and so near zero says little after normalisation.
         events_BLD = self.dropout(self.first(history_BLD + self.positions[positions_BL]))
         for block, nearness_HL in zip(self.blocks, self.nearness, strict=True):
             leaning_BHLL = hidden_BLL.unsqueeze(1) + nearness_HL[:, back_LL.clamp(min=0)]
