@@ -16,6 +16,7 @@ from embeddings.bundle import (
     CURVES,
     CUSTOMER_ENCODER,
     PRODUCT_VECTORS,
+    UNIT_VECTORS,
     Manifest,
     open_histories,
     read_manifest,
@@ -146,6 +147,11 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     verify(bundle, manifest)
     catalog = Catalog.load(bundle / CATALOG)
     products_NV = np.load(bundle / PRODUCT_VECTORS)
+    units_ND = np.load(bundle / UNIT_VECTORS)
+    np.testing.assert_allclose(np.linalg.norm(units_ND, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        (units_ND * products_NV[:, :-1]).sum(1), np.linalg.norm(products_NV[:, :-1], axis=1), rtol=1e-5
+    )
     _, histories = open_histories(releases.histories(version))
     whole = read(data, "interactions" if kind == "interactions" else "sequences")
     assert tuple(catalog.products.ids.ids()) == whole.products
@@ -260,6 +266,7 @@ def test_a_model_worse_than_popularity_is_refused_unless_it_may_pass(
         (FACTORS.replace("factors", "trees"), "trees"),
         (FACTORS.replace("hops = 1", "hops = 2"), "hops"),
         (SASREC.replace("dimensions = 8", "dimensions = 7"), "heads"),
+        (SASREC.replace("layers = 1", "smoothing = 1.5"), "smoothing"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_its_key(tmp_path: Path, text: str, problem: str) -> None:

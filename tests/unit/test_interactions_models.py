@@ -8,7 +8,7 @@ from embeddings.arrays import Ragged
 from training.interactions.config import FactorsRecipe, FitConfig, LossConfig, SequencesRecipe
 from training.interactions.factors import Factors
 from training.interactions.files import Interactions
-from training.interactions.sasrec import PAD, SequenceEncoder
+from training.interactions.sasrec import PAD, Block, SequenceEncoder
 from training.interactions.sequences import Sequences, padded
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_vectors_are_spread_as_with_a_dense_matrix(hops: int) -> None:
 
 
 @pytest.mark.parametrize("popularity", [0.0, 0.7])
-def test_the_scores_are_cosines_and_what_popularity_adds_to_them_in_the_softmax(popularity: float) -> None:
+def test_the_scores_also_hold_what_popularity_adds_to_them_in_the_softmax(popularity: float) -> None:
     loss = LossConfig(temperature=0.2, negatives=500, popularity=popularity)
     for model, interactions in (
         (Factors(INTERACTIONS, FactorsRecipe(hops=1, dimensions=D, loss=loss, fit=FIT), CPU), INTERACTIONS),
@@ -72,13 +72,13 @@ def test_the_scores_are_cosines_and_what_popularity_adds_to_them_in_the_softmax(
         counts_N = interactions.product_counts()
         occurs = counts_N > 0
         found = model.vectors()
-        cosines_CN = found.customers_CV[:, :-1] @ found.products_NV[:, :-1].T
-        added_CN = (found.customers_CV @ found.products_NV.T - cosines_CN) / loss.temperature
+        without_CN = found.customers_CV[:, :-1] @ found.products_NV[:, :-1].T
+        added_CN = (found.customers_CV @ found.products_NV.T - without_CN) / loss.temperature
         expected_N = popularity * np.log(counts_N[occurs])
         # Adding the same to every product changes nothing.
         differences_CN = added_CN[:, occurs] - expected_N
         np.testing.assert_allclose(differences_CN - differences_CN[:, :1], 0, atol=1e-5)
-        for vectors in found:
+        for vectors in found if isinstance(model, Factors) else ():  # whose scores are cosines
             np.testing.assert_allclose(np.linalg.norm(vectors[:, :-1], axis=1)[vectors[:, :-1].any(1)], 1, atol=1e-6)
 
 
@@ -133,7 +133,7 @@ def test_an_epoch_shows_every_sequence_that_has_a_next_product_once() -> None:
 def test_a_batch_of_sequences_is_the_softmax_over_every_next_product() -> None:
     model = sequences()
     occurs = sorted(set(SEQUENCES.rows.values.tolist()))
-    products_ND = torch.nn.functional.normalize(model.products, dim=1)
+    products_ND = model.products
     for step, batch in enumerate(model.batches(0)):
         losses: list[torch.Tensor] = []
         for row in batch.tolist():
@@ -149,7 +149,7 @@ def test_a_batch_of_sequences_is_the_softmax_over_every_next_product() -> None:
 
 
 def test_a_newer_product_changes_nothing_that_older_positions_say() -> None:
-    encoder = SequenceEncoder(D, length=8, layers=2, heads=2, dropout=0.0).eval()
+    encoder = SequenceEncoder(D, length=8, layers=2, heads=2, dropout=0.0, smoothing=0.7).eval()
     history_BLD = torch.randn(3, 5, D, generator=torch.Generator().manual_seed(3))
     there_BL = torch.ones(3, 5, dtype=torch.bool)
     before = encoder(history_BLD, there_BL)
@@ -160,8 +160,21 @@ def test_a_newer_product_changes_nothing_that_older_positions_say() -> None:
     assert not torch.isclose(before[:, :2], after[:, :2]).all(2).any()
 
 
+def test_at_full_smoothing_a_layer_reads_the_past_by_its_average_alone() -> None:
+    block = Block(D, heads=2, dropout=0.0, smoothing=1.0).eval()
+    events_BLD = torch.randn(2, 4, D, generator=torch.Generator().manual_seed(3))
+    shares_BLL = torch.full((4, 4), 1.0).triu()
+    shares_BLL = (shares_BLL / shares_BLL.sum(1, keepdim=True)).expand(2, 4, 4)
+    found = block(events_BLD, torch.zeros(2, 2, 4, 4), shares_BLL)
+    for place in range(4):
+        event_BD, average_BD = events_BLD[:, place], events_BLD[:, place:].mean(1)
+        smooth_BD = average_BD + block.detail**2 * (event_BD - average_BD)
+        averaged_BD = block.averaged(event_BD + smooth_BD)
+        torch.testing.assert_close(found[:, place], block.mixed(averaged_BD + block.mix(averaged_BD)))
+
+
 def test_pads_change_nothing() -> None:
-    encoder = SequenceEncoder(D, length=8, layers=2, heads=2, dropout=0.0).eval()
+    encoder = SequenceEncoder(D, length=8, layers=2, heads=2, dropout=0.0, smoothing=0.7).eval()
     history_BLD = torch.randn(2, 3, D, generator=torch.Generator().manual_seed(3))
     wider_BLD = torch.nn.functional.pad(history_BLD, (0, 0, 0, 4), value=9.0)
     there_BL = torch.tensor([[True] * 3 + [False] * 4] * 2)

@@ -22,15 +22,15 @@ class SplitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The softmax: what cosines are divided by, and what stands for all other products in its sum.
+    """The softmax: what scores are divided by, and what stands for all other products in its sum.
 
     Attributes:
-        temperature: cosines are divided by it.
+        temperature: scores are divided by it: cosines in a file of interactions, inner products in one of sequences.
         negatives: how many products are drawn a batch, half of them uniformly and half as often as they occur, as
             other customers' products in the batch would be; the same one drawn twice counts once.
         popularity: how much being popular says of a product: the log of how often it occurs, times this and the
-            temperature, is added to its cosines. In the sum it weighs as often as it occurs to this power, however
-            often it is drawn: at 1 as in-batch negatives do without correction, so that cosines need only say in what
+            temperature, is added to its scores. In the sum it weighs as often as it occurs to this power, however
+            often it is drawn: at 1 as in-batch negatives do without correction, so that vectors need only say in what
             a customer's choice differs from everybody's.
     """
 
@@ -92,7 +92,15 @@ class FactorsRecipe(
 class SequencesRecipe(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="model", tag="sasrec"
 ):
-    """Causal self-attention, for a file of sequences."""
+    """Causal self-attention, for a file of sequences.
+
+    Attributes:
+        history_length: how many of the latest products are read.
+        layers, heads: of the attention.
+        dropout: share of numbers dropped while fitting.
+        smoothing: share of the average over the past beside the attention in each layer; at 0 there is attention
+            alone.
+    """
 
     seed: Seed = 1
     keep_versions: Count = 3
@@ -101,6 +109,7 @@ class SequencesRecipe(
     layers: Count = 2
     heads: Count = 2
     dropout: Dropout = 0.0
+    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.7
     loss: LossConfig
     fit: FitConfig
 

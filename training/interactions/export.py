@@ -104,7 +104,9 @@ def export(
     bundle, past = staged / BUNDLE, staged / HISTORIES
     found = model.vectors()
     histories = _histories(interactions, until)
-    write_vectors(bundle, found.products_NV, np.ascontiguousarray(found.products_NV[:, :-1]))
+    products_ND = found.products_NV[:, :-1]
+    lengths_N1 = np.linalg.norm(products_ND, axis=1, keepdims=True)
+    write_vectors(bundle, found.products_NV, products_ND / np.maximum(lengths_N1, np.finfo(np.float32).tiny))
     (bundle / CATALOG).mkdir()
     _catalog(interactions).save(bundle / CATALOG)
     _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_NV, recipe.history_length)

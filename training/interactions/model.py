@@ -26,11 +26,11 @@ class Vectors(NamedTuple):
     def of(
         cls, customers_CD: NDArray[np.float32], products_ND: NDArray[np.float32], added_N: NDArray[np.float32]
     ) -> Self:
-        """Vectors whose inner product is the cosine plus what the product's popularity adds, their last number.
+        """Vectors whose inner product also holds what the product's popularity adds, their last number.
 
         Args:
-            customers_CD: of length one.
-            products_ND: of length one.
+            customers_CD: without popularity.
+            products_ND: without popularity.
             added_N: by product.
         """
         ones_C1 = np.ones((len(customers_CD), 1), np.float32)

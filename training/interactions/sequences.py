@@ -14,7 +14,7 @@ from training.interactions.files import Interactions
 from training.interactions.losses import sampled_softmax
 from training.interactions.model import Model, Vectors
 from training.interactions.negatives import Negatives
-from training.interactions.sasrec import PAD, SequenceEncoder
+from training.interactions.sasrec import PAD, SPREAD, SequenceEncoder
 
 _SORTED_TOGETHER = 16
 """Batches of like length are cut from so many batches' worth of sequences, so that short ones are not mostly pads."""
@@ -36,9 +36,14 @@ class Sequences(Model):
         self._log_weights_N = torch.as_tensor(self._negatives.log_weights_N, device=device)
         self._order: tuple[int, list[NDArray[np.int64]]] | None = None
         self.products = nn.Parameter(torch.empty(len(interactions.products), recipe.dimensions))
-        nn.init.normal_(self.products, std=recipe.dimensions**-0.5)
+        nn.init.normal_(self.products, std=SPREAD)
         self.encoder = SequenceEncoder(
-            recipe.dimensions, recipe.history_length, recipe.layers, recipe.heads, recipe.dropout
+            recipe.dimensions,
+            recipe.history_length,
+            recipe.layers,
+            recipe.heads,
+            recipe.dropout,
+            recipe.smoothing,
         )
         self.to(device)
 
@@ -63,12 +68,12 @@ class Sequences(Model):
         past_BL = torch.as_tensor(padded([one[:-1] for one in sequences], recipe.history_length), device=device)
         next_BL = torch.as_tensor(padded([one[1:] for one in sequences], recipe.history_length), device=device)
         there_BL = past_BL != PAD
-        history_BLD = nn.functional.normalize(self.products[past_BL.clamp(min=0)], dim=2)
-        foretold_TD = self.encoder(history_BLD * there_BL.unsqueeze(2), there_BL)[there_BL]
+        history_BLD = self.products[past_BL.clamp(min=0)] * there_BL.unsqueeze(2)
+        foretold_TD = self.encoder(history_BLD, there_BL)[there_BL]
         target_T = next_BL[there_BL]
-        drawn_TK = foretold_TD @ nn.functional.normalize(self.products[drawn], dim=1).T / recipe.loss.temperature
+        drawn_TK = foretold_TD @ self.products[drawn].T / recipe.loss.temperature
         drawn_TK = (drawn_TK + self._log_weights_N[drawn]).masked_fill(target_T.unsqueeze(1) == drawn, -torch.inf)
-        positive_T = (foretold_TD * nn.functional.normalize(self.products[target_T], dim=1)).sum(1)
+        positive_T = (foretold_TD * self.products[target_T]).sum(1)
         return sampled_softmax(positive_T / recipe.loss.temperature, self._log_shares_N[target_T], drawn_TK)
 
     def vectors(self) -> Vectors:
@@ -77,7 +82,7 @@ class Sequences(Model):
         vectors_SD = np.empty((len(rows), self._recipe.dimensions), np.float32)
         order = np.argsort(self._sizes_S, kind="stable")
         with torch.inference_mode():
-            products_ND = nn.functional.normalize(self.products, dim=1)
+            products_ND = self.products.detach()
             for start in range(0, len(order), _AT_ONCE):
                 some = order[start : start + _AT_ONCE]
                 past_BL = padded([rows[row] for row in some.tolist()], self._recipe.history_length)
