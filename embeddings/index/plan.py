@@ -64,7 +64,7 @@ MEASURED = Costs(
     scan_ns=0.2,
     passed_ns=2.2,
     selected_ns=17.0,
-    filtered_ns=0.7,
+    filtered_ns=1.0,
     gather_ns=330.0,
     gather_us=0.0,
 )
