@@ -35,7 +35,7 @@ from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
 from embeddings.statistics import Statistics
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalog"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"

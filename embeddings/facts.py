@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from embeddings import kernel
 from embeddings.catalog import Catalog
 from embeddings.features import WEEKDAYS, hour_of, weekday_of
-from embeddings.profile import DAY, GROUP, OWN
+from embeddings.profile import DAY, GROUP, OWN, Hour
 from embeddings.sources import RETRIEVED, Asked
 from embeddings.statistics import FIGURES, RHYTHMS, Statistics
 
 _COUNTS = (
     *(f"own_{name}" for name in OWN),
     "own_here",
+    "own_hour",
     *(f"{group}_{name}" for group in RHYTHMS for name in GROUP),
     *(f"product_{name}" for name in FIGURES),
     "popular_here",
@@ -32,6 +33,8 @@ _COUNTS = (
     "lines",
     "visit_gap",
     "visits_here",
+    "visits_hour",
+    "lines_hour",
     "sold_here",
     "in_cart",
     "novel",
@@ -51,7 +54,8 @@ _OTHERS = (
     "looked",
 )
 FACTS = _COUNTS + _OTHERS
-"""The columns. Days and counts as in ``Profile`` and ``Statistics``.
+"""The columns. Days and counts as in ``Profile`` and ``Statistics``; ``own_hour``, ``visits_hour`` and ``lines_hour``
+as in ``profile.Hour``.
 
 ``inner`` is the inner product with the customer's vector, ``taste`` that of ``Tastes``, ``retrieved`` the log of the
 sum of the exponentials of those that the towers retrieved, ``away`` days since the newest purchase, ``promoted``
@@ -111,10 +115,12 @@ class FactsReader:
             facts_KF: where to write, in the order of ``FACTS``.
         """
         profile, location = asked.profile, asked.location
+        hour = profile.at_hour(asked.moment)
         span = bisect_right(self._bounds, asked.moment)
         self._kernel.read(
             profile.customer,
             asked.local.slow_R,
+            hour.slow_R,
             rows_K,
             customer_D,
             location,
@@ -122,11 +128,11 @@ class FactsReader:
             asked.together,
             asked.meant,
             _NONE if asked.session is None else asked.session.looked,
-            self._context(asked, retrieved_K),
+            self._context(asked, hour, retrieved_K),
             facts_KF,
         )
 
-    def _context(self, asked: Asked, retrieved_K: NDArray[np.float32]) -> list[float]:
+    def _context(self, asked: Asked, hour: Hour, retrieved_K: NDArray[np.float32]) -> list[float]:
         """What is the same for every candidate, from ``away`` to ``hour_cosine``."""
         profile = asked.profile
         turn = hour_of(asked.moment) / 24 * 2 * math.pi
@@ -136,6 +142,8 @@ class FactsReader:
             profile.lines,
             profile.visit_gap,
             asked.local.visits,
+            hour.visits,
+            hour.lines,
             self._sold_M[asked.location] if asked.location >= 0 else 0.0,
             0.0 if asked.session is None else float(len(asked.session.cart)),
             float(asked.novel),

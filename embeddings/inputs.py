@@ -13,7 +13,15 @@ from embeddings.facts import COUNTED, FACTS
 from embeddings.profile import DECAYS, GROUP_DECAY
 from embeddings.statistics import RHYTHMS
 
-_SLOW = ("own_slow", "own_here", "visits", "visits_here", *(f"{group}_slow" for group in RHYTHMS))
+_SLOW = (
+    "own_slow",
+    "own_here",
+    "own_hour",
+    "visits",
+    "visits_here",
+    "visits_hour",
+    *(f"{group}_slow" for group in RHYTHMS),
+)
 _DECAY = (
     dict.fromkeys(_SLOW, DECAYS[0])
     | {"own_middling": DECAYS[1], "own_fast": DECAYS[2]}
@@ -25,6 +33,9 @@ _RATIOS = (
     ("own_slow", "visits", 0.5),
     ("own_here", "visits_here", 0.5),
     ("visits_here", "visits", 0.1),
+    ("own_hour", "visits_hour", 0.5),
+    ("own_lines", "lines", 1.0),
+    ("lines_hour", "lines", 1.0),
     *((f"{group}_since", f"{group}_gap", 0.5) for group in RHYTHMS),
     *((f"{group}_slow", "visits", 0.5) for group in RHYTHMS),
     *(("own_slow", f"{group}_slow", 0.1) for group in RHYTHMS),

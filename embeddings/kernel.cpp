@@ -63,15 +63,17 @@ PYBIND11_MODULE(kernel, module) {
                py::arg("prior_days"), py::arg("never"), py::arg("usual_gap"));
     module.def("here", &here, exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("newest"),
                py::arg("count"), py::arg("location"), py::arg("decay"));
+    module.def("at_hour", &at_hour, exact("places_E"), exact("at_E"), py::arg("newest"), py::arg("count"),
+               py::arg("moment"), py::arg("seconds"), py::arg("other_days"), py::arg("decay"));
     py::class_<Facts>(module, "Facts")
         .def(py::init<Array<float>, Array<std::int32_t>, Array<float>, Array<float>, Array<float>, Array<std::int64_t>,
                       Array<std::int32_t>, Array<float>, Array<float>, py::ssize_t, py::ssize_t>(),
              exact("products_NP"), exact("rhythms_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("tastes_NT"),
              exact("offsets"), exact("carried_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
              py::arg("wide"))
-        .def("read", &Facts::read, py::arg("customer"), exact("here_R"), exact("rows_K"), exact("customer_D"),
-             py::arg("location"), exact("promoted"), exact("together"), exact("meant"), exact("looked"),
-             py::arg("context"), exact("facts_KF"));
+        .def("read", &Facts::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
+             exact("customer_D"), py::arg("location"), exact("promoted"), exact("together"), exact("meant"),
+             exact("looked"), py::arg("context"), exact("facts_KF"));
     py::class_<Inputs>(module, "Inputs")
         .def(py::init<std::vector<float>, std::vector<float>, std::vector<float>, std::vector<Ratio>, float, float,
                       float, float, const std::array<py::ssize_t, 6>&>(),

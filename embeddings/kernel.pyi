@@ -77,7 +77,17 @@ def profile(
 ) -> tuple[_F32, list[tuple[_I32, _F32]], float, float, float]: ...
 def here(
     places_E: _I64, at_E: _I64, locations_E: _I32, newest: int, count: int, location: int, decay: float
-) -> tuple[_F32, float]: ...
+) -> tuple[_F32, float, float]: ...
+def at_hour(
+    places_E: _I64,
+    at_E: _I64,
+    newest: int,
+    count: int,
+    moment: int,
+    seconds: float,
+    other_days: float,
+    decay: float,
+) -> tuple[_F32, float, float]: ...
 
 class Facts:
     def __init__(
@@ -98,6 +108,7 @@ class Facts:
         self,
         customer: Customer,
         here_R: _F32,
+        hour_R: _F32,
         rows_K: _I64,
         customer_D: _F32,
         location: int,

@@ -21,9 +21,9 @@ DECAYS = (0.995, 0.97, 0.9)
 
 GROUP_DECAY = 0.98
 
-OWN = ("times", "slow", "middling", "fast", "days", "since", "gap", "visits_since")
+OWN = ("times", "slow", "middling", "fast", "days", "since", "gap", "visits_since", "lines")
 """The columns of ``Profile.own_RC``: on how many lines, decayed three ways, on how many days; days since the last,
-usual days between two, visits since the last."""
+usual days between two, visits since the last; and purchases per visit, of the visits that it was bought in."""
 
 GROUP = ("lately", "slow", "since", "gap")
 """The columns of ``Group.figures_GC``."""
@@ -46,6 +46,13 @@ _USUAL_VISIT_GAP = 7.0
 """Days between the visits of somebody with fewer than three."""
 
 _LOCATIONS_KEPT = 16
+_HOURS = 6
+"""So many hours from a time of the day or more, a purchase says nothing of it."""
+
+_OTHER_DAYS = 0.3
+"""How much it says if it was not on that day of the week."""
+
+_PRIOR_VISITS = 2.0
 _MIDDLING, _GAP = OWN.index("middling"), FIGURES.index("gap")
 _CART, _DISMISSAL = EVENT_CODES["add_to_cart"], EVENT_CODES["dismissal"]
 _LOOKS = (EVENT_CODES["view"], EVENT_CODES["click"])
@@ -74,6 +81,20 @@ class Local(NamedTuple):
 
     slow_R: NDArray[np.float32]
     visits: float
+
+
+class Hour(NamedTuple):
+    """What is bought at about one time of the week.
+
+    Attributes:
+        slow_R: as in `Local`, the nearer the purchases to that time the more they count.
+        visits: the same of visits.
+        lines: purchases per visit then, smoothed towards the usual number.
+    """
+
+    slow_R: NDArray[np.float32]
+    visits: float
+    lines: float
 
 
 class Session(NamedTuple):
@@ -124,12 +145,21 @@ class Profile:
         found = self._local.get(location)
         if found is None:
             bought, count = self.bought, len(self.rows_R)
-            found = Local(
-                *kernel.here(bought.places_E, bought.at_E, bought.locations_E, self.newest, count, location, DECAYS[0])
+            slow_R, visits, _ = kernel.here(
+                bought.places_E, bought.at_E, bought.locations_E, self.newest, count, location, DECAYS[0]
             )
+            found = Local(slow_R, visits)
             if len(self._local) < _LOCATIONS_KEPT:
                 self._local[location] = found
         return found
+
+    def at_hour(self, moment: int) -> Hour:
+        """What was bought at about the time of the week that a moment is in."""
+        bought, count = self.bought, len(self.rows_R)
+        slow_R, visits, lines = kernel.at_hour(
+            bought.places_E, bought.at_E, self.newest, count, moment, _HOURS * 3_600, _OTHER_DAYS, DECAYS[0]
+        )
+        return Hour(slow_R, visits, (lines + _PRIOR_VISITS * self.lines) / (visits + _PRIOR_VISITS))
 
     def session(self, moment: int) -> Session | None:
         """What happened lately, as of a moment; None if nothing did."""

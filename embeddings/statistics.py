@@ -15,7 +15,7 @@ from embeddings.arrays import load_arrays, save_arrays
 RHYTHMS = ("type", "category", "maker")
 """What a rhythm is kept for besides the product itself: a narrow and a wide group of products, and who makes them."""
 
-FIGURES = ("share", "week", "month", "repeated", "buyers", "gap", *(f"{group}_share" for group in RHYTHMS))
+FIGURES = ("share", "week", "month", "repeated", "buyers", "gap", "lines", *(f"{group}_share" for group in RHYTHMS))
 """The columns of ``Statistics.products_NP``."""
 
 
@@ -70,8 +70,9 @@ class Statistics(NamedTuple):
 
     Attributes:
         products_NP: float32, in the order of ``FIGURES``: share of recent purchases; purchases in the last 7 and in
-            the last 28 days; share of buyers who bought again on another day; buyers; days between two purchases; and
-            the mean share of the products of its groups, which is all that is known of a product not sold yet.
+            the last 28 days; share of buyers who bought again on another day; buyers; days between two purchases;
+            purchases per visit, of the visits that it was bought in; and the mean share of the products of its groups,
+            which is all that is known of a product not sold yet.
         local_L: float32, aligned with the locations' assortments: purchases there in the last 28 days.
         rhythms_NQ: int32, codes of the groups named in ``RHYTHMS``, 0 where unknown.
         alike: products that the same customers buy.

@@ -24,6 +24,7 @@ _PRIOR_BUYERS, _PRIOR_REPEATED = 2.0, 0.2
 _PRIOR_MET = 10.0
 _MOST_GROUPS = 4_000
 _PRIOR_GAPS, _PRIOR_GAP_DAYS = 3.0, 30.0
+_PRIOR_PURCHASES = 10.0
 
 
 _bm25: Any = nearest_neighbours.bm25_weight
@@ -70,12 +71,11 @@ def find_nearby(
     customers = csr_matrix(
         (np.log1p(lines_H), (pairs_H // products, pairs_H % products)), shape=(len(past.customers), products)
     )
-    first_E = np.ones(len(bought.at_E), np.bool_)
-    first_E[1:] = (bought.owners_E[1:] != bought.owners_E[:-1]) | (bought.at_E[1:] != bought.at_E[:-1])
-    numbers_E = np.cumsum(first_E) - 1
-    lines = _distinct(numbers_E * products + bought.products_E)
+    visits_E = _visits(bought)
+    lines = _distinct(visits_E * products + bought.products_E)
     baskets = csr_matrix(
-        (np.ones(len(lines)), (lines // products, lines % products)), shape=(int(first_E.sum()), products)
+        (np.ones(len(lines)), (lines // products, lines % products)),
+        shape=(int(visits_E.max(initial=-1)) + 1, products),
     )
     gram_DD = products_ND.T @ products_ND + regularisation * np.eye(products_ND.shape[1], dtype=np.float32)
     return Nearby(
@@ -89,7 +89,8 @@ def find_nearby(
 def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:
     """The figures as of a moment, in seconds since 1970 UTC, from histories that end before it.
 
-    Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen.
+    Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen, and sizes of
+    visits towards those of all purchases.
     """
     bought = _bought(past)
     size = len(catalog.products.ids)
@@ -103,6 +104,10 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     repeated_N = np.bincount(products_H, days_H > 1, size)
     gaps_N = np.bincount(products_H, days_H - 1, size)
     gap_days_N = np.bincount(products_H, spans_H, size)
+    visits_E = _visits(bought)
+    lines_E = np.bincount(visits_E)[visits_E]
+    usual_lines = lines_E.mean() if len(lines_E) else 0.0
+    lines_N, times_N = np.bincount(bought.products_E, lines_E, size), np.bincount(bought.products_E, minlength=size)
     popularity_N = catalog.products.popularity_N
     share_N = popularity_N / max(float(popularity_N.sum()), 1e-30)
     rhythms_NQ = _rhythms(catalog, config)
@@ -114,6 +119,7 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
             (repeated_N + _PRIOR_BUYERS * _PRIOR_REPEATED) / (buyers_N + _PRIOR_BUYERS),
             buyers_N,
             (gap_days_N + _PRIOR_GAPS * _PRIOR_GAP_DAYS) / (gaps_N + _PRIOR_GAPS),
+            (lines_N + _PRIOR_PURCHASES * usual_lines) / (times_N + _PRIOR_PURCHASES),
             *(_mean_share(share_N, codes_N) for codes_N in rhythms_NQ.T),
         ],
         axis=1,
@@ -200,6 +206,13 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
     rows_NT[owners[kept], places[kept]] = similar.indices[order][kept]
     weights_NT[owners[kept], places[kept]] = similar.data[order][kept]
     return Neighbours(rows_NT, weights_NT)
+
+
+def _visits(bought: _Bought) -> NDArray[np.int64]:
+    """The number of the visit that each purchase is of."""
+    first_E = np.ones(len(bought.at_E), np.bool_)
+    first_E[1:] = (bought.owners_E[1:] != bought.owners_E[:-1]) | (bought.at_E[1:] != bought.at_E[:-1])
+    return np.cumsum(first_E) - 1
 
 
 def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:

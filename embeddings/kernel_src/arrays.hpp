@@ -135,7 +135,7 @@ void prefetch(const float* begin, py::ssize_t size) {
 constexpr py::ssize_t AHEAD = 6;
 
 // The columns of profile.OWN.
-enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, OWN };
+enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, LINES, OWN };
 
 // How many columns profile.GROUP has.
 constexpr py::ssize_t GROUP = 4;

@@ -40,19 +40,20 @@ class Facts {
 
     // How many columns `read` writes, besides those that are the same for all candidates.
     py::ssize_t columns() const {
-        return OWN + 1 + GROUP * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1;
+        return OWN + 2 + GROUP * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1;
     }
 
     // The facts of some candidates (K, F).
-    void read(const Customer& customer, const Array<float>& here_R, const Array<std::int64_t>& rows_K,
-              const Array<float>& customer_D, std::int32_t location, const Array<std::int32_t>& promoted,
-              const Scored& together, const Array<std::int64_t>& meant, const Array<std::int64_t>& looked,
-              const std::vector<float>& context, Array<float>& facts_KF) const {
+    void read(const Customer& customer, const Array<float>& here_R, const Array<float>& hour_R,
+              const Array<std::int64_t>& rows_K, const Array<float>& customer_D, std::int32_t location,
+              const Array<std::int32_t>& promoted, const Scored& together, const Array<std::int64_t>& meant,
+              const Array<std::int64_t>& looked, const std::vector<float>& context, Array<float>& facts_KF) const {
         const py::ssize_t width = columns() + static_cast<py::ssize_t>(context.size());
         const auto count = static_cast<std::size_t>(rows_K.size());
         check(facts_KF.ndim() == 2 && facts_KF.shape(0) == rows_K.size() && facts_KF.shape(1) == width,
               "expected room for all facts (K, F)");
-        check(here_R.size() == customer.rows_R.size() + 1, "expected figures for each product bought, and one more");
+        for (const Array<float>* part : {&here_R, &hour_R})
+            check(part->size() == customer.rows_R.size() + 1, "expected figures for each product bought, and one more");
         check(customer_D.size() == vectors_ND_.shape(1) && customer.taste_D.size() == tastes_NT_.shape(1),
               "expected a customer's vectors of the products' lengths");
         check(static_cast<py::ssize_t>(customer.groups.size()) == groups(), "expected figures for each kind of group");
@@ -101,6 +102,7 @@ class Facts {
             out = std::copy_n(customer.own_RC.data() + own_K[k] * OWN, OWN, out);
             float* gap = out - OWN + GAP;
             *out++ = here_R.data()[own_K[k]];
+            *out++ = hour_R.data()[own_K[k]];
             for (py::ssize_t q = 0; q < groups(); ++q)
                 out = std::copy_n(customer.groups[q].second.data() + groups_QK[q][k] * GROUP, GROUP, out);
             const float* product = products_NP_.data() + row * figures;

@@ -8,7 +8,7 @@ namespace {
 
 // Visits among purchases, oldest first: a visit is what has one moment.
 struct Visits {
-    std::vector<std::int64_t> at_V, day_V;
+    std::vector<std::int64_t> at_V, day_V, lines_V;
     std::vector<py::ssize_t> visit_E;
 
     explicit Visits(const Array<std::int64_t>& at_E) : visit_E(at_E.size()) {
@@ -16,7 +16,9 @@ struct Visits {
             if (e == 0 || at_E.data()[e] != at_E.data()[e - 1]) {
                 at_V.push_back(at_E.data()[e]);
                 day_V.push_back(day_of(at_E.data()[e]));
+                lines_V.push_back(0);
             }
+            ++lines_V.back();
             visit_E[e] = static_cast<py::ssize_t>(at_V.size()) - 1;
         }
     }
@@ -48,7 +50,7 @@ struct Span {
     }
 };
 
-// The products bought, as in OWN, (R + 1, 8), the last row of one never bought.
+// The products bought, as in OWN, (R + 1, 9), the last row of one never bought.
 Array<float> figures_of_products(const Visits& visits, const Array<std::int64_t>& places_E,
                                  const Array<std::int64_t>& at_E, std::int64_t newest, const Array<float>& gaps_R,
                                  const std::array<std::vector<double>, 3>& weights, float never_days) {
@@ -56,7 +58,7 @@ Array<float> figures_of_products(const Visits& visits, const Array<std::int64_t>
     std::vector<Span> spans(count);
     std::vector<py::ssize_t> last_visit(count, -1);
     std::vector<std::array<double, 3>> sums(count, {0, 0, 0});
-    std::vector<std::int64_t> times(count, 0);
+    std::vector<std::int64_t> times(count, 0), lines(count, 0);
     for (py::ssize_t e = 0; e < at_E.size(); ++e) {
         const std::int64_t place = places_E.data()[e];
         const py::ssize_t visit = visits.visit_E[e];
@@ -64,6 +66,7 @@ Array<float> figures_of_products(const Visits& visits, const Array<std::int64_t>
         spans[place].meet(at_E.data()[e], visits.day_V[visit]);
         last_visit[place] = visit;
         ++times[place];
+        lines[place] += visits.lines_V[visit];
     }
     Array<float> own_RC({count + 1, py::ssize_t{OWN}});
     std::fill_n(own_RC.mutable_data(), own_RC.size(), 0.0f);
@@ -75,6 +78,7 @@ Array<float> figures_of_products(const Visits& visits, const Array<std::int64_t>
         out[SINCE] = static_cast<float>(static_cast<double>(newest - spans[r].last) / DAY);
         out[GAP] = static_cast<float>(spans[r].gap(gaps_R.data()[r]));
         out[VISITS_SINCE] = static_cast<float>(static_cast<py::ssize_t>(visits.at_V.size()) - 1 - last_visit[r]);
+        out[LINES] = static_cast<float>(static_cast<double>(lines[r]) / static_cast<double>(times[r]));
     }
     own_RC.mutable_data(count, 0)[SINCE] = never_days;
     return own_RC;
@@ -162,27 +166,66 @@ py::tuple profile(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& 
                           usual_gap);
 }
 
-// Decayed purchases of each product at one location, and one more of zero, and decayed visits that began there.
-std::pair<Array<float>, double> here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E,
-                                     const Array<std::int32_t>& locations_E, std::int64_t newest, py::ssize_t count,
-                                     std::int32_t location, double decay) {
-    check(places_E.size() == at_E.size() && locations_E.size() == at_E.size(), "expected a place for each purchase");
+// Some of the purchases, decayed: of each product, with one more of zero, the visits that began with one, and all.
+using Part = std::tuple<Array<float>, double, double>;
+
+// What a share of each purchase comes to as of the newest.
+template <typename Share>
+Part part_of(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
+             py::ssize_t count, double decay, Share share_of) {
+    check(places_E.size() == at_E.size(), "expected a place for each purchase");
     std::vector<double> sums(count + 1, 0.0);
-    double visits = 0, weight = 0;
+    double visits = 0, lines = 0, remains = 0;
     const double rate = std::log(decay);
     for (py::ssize_t e = 0; e < at_E.size(); ++e) {
         const bool begins = e == 0 || at_E.data()[e] != at_E.data()[e - 1];
-        if (begins) weight = -1;
-        if (location < 0 || locations_E.data()[e] != location) continue;
-        if (weight < 0) weight = std::exp(rate * static_cast<double>(newest - at_E.data()[e]) / DAY);
+        if (begins) remains = -1;
+        const double share = share_of(e, begins);
+        if (share <= 0) continue;
+        if (remains < 0) remains = std::exp(rate * static_cast<double>(newest - at_E.data()[e]) / DAY);
         const std::int64_t place = places_E.data()[e];
         check(place >= 0 && place < count, "expected places among the products bought");
-        sums[place] += weight;
-        if (begins) visits += weight;
+        sums[place] += remains * share;
+        lines += remains * share;
+        if (begins) visits += remains * share;
     }
     Array<float> slow_R(count + 1);
     std::transform(sums.begin(), sums.end(), slow_R.mutable_data(), [](double sum) { return static_cast<float>(sum); });
-    return {slow_R, visits};
+    return {slow_R, visits, lines};
+}
+
+// What was bought at one location.
+Part here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E,
+          const Array<std::int32_t>& locations_E, std::int64_t newest, py::ssize_t count, std::int32_t location,
+          double decay) {
+    check(locations_E.size() == at_E.size(), "expected a location for each purchase");
+    return part_of(places_E, at_E, newest, count, decay, [&](py::ssize_t e, bool) {
+        return location >= 0 && locations_E.data()[e] == location ? 1.0 : 0.0;
+    });
+}
+
+// How many seconds are missing to, or left over from, so many whole days.
+template <std::int64_t days>
+double beside(std::int64_t seconds) {
+    constexpr std::int64_t period = days * 86'400;
+    const std::int64_t over = std::abs(seconds) % period;
+    return static_cast<double>(std::min(over, period - over));
+}
+
+// What was bought at about the same time of the day: the less the further from it, nothing from so many seconds on, and
+// of other days of the week a share.
+Part at_hour(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
+             py::ssize_t count, std::int64_t moment, double seconds, double other_days, double decay) {
+    check(seconds > 0, "expected a length of time");
+    double share = 0;
+    return part_of(places_E, at_E, newest, count, decay, [&](py::ssize_t e, bool begins) {
+        if (begins) {
+            const std::int64_t ago = moment - at_E.data()[e];
+            share = 1 - beside<1>(ago) / seconds;
+            if (beside<7>(ago) > DAY / 2) share *= other_days;
+        }
+        return share;
+    });
 }
 
 }  // namespace

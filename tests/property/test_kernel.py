@@ -294,6 +294,14 @@ def test_sizes_that_do_not_fit_are_refused():
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[3]]), 1)
     with pytest.raises(ValueError, match="at least as many as are kept"):
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[0]]), 2)
+    with pytest.raises(ValueError, match="a place for each purchase"):
+        kernel.at_hour(ROWS_2[:1], ROWS_2, 0, 2, 0, 3_600, 1.0, 0.9)
+    with pytest.raises(ValueError, match="places among the products bought"):
+        kernel.at_hour(np.array([2]), np.array([0]), 0, 2, 0, 3_600, 1.0, 0.9)
+    with pytest.raises(ValueError, match="a length of time"):
+        kernel.at_hour(ROWS_2, ROWS_2, 0, 2, 0, 0, 1.0, 0.9)
+    with pytest.raises(ValueError, match="a location for each purchase"):
+        kernel.here(ROWS_2, ROWS_2, np.zeros(1, np.int32), 0, 2, 0, 0.9)
     with pytest.raises(ValueError, match="for each candidate"):
         kernel.leading(WEIGHTS_2, ROWS_2[:1], ROWS_2, None, 1)
     with pytest.raises(ValueError, match="for each candidate"):

@@ -3,7 +3,8 @@
 import itertools
 import math
 import statistics as plain
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_what_was_bought_is_counted_by_product(events: list[Event]):
     for event in bought:
         lines[event.product].append(event.at)
     visits = {event.at for event in bought}
+    sizes = Counter(event.at for event in bought)
     assert found.newest == newest
     assert found.rows_R.tolist() == sorted(lines)
     assert found.own_RC.shape == (len(lines) + 1, len(OWN))
@@ -79,6 +81,7 @@ def test_what_was_bought_is_counted_by_product(events: list[Event]):
             # As if the gaps seen were one more, of everybody's length.
             "gap": ((max(at) - min(at)) / DAY + GAPS[row]) / days,
             "visits_since": sum(visit > max(at) for visit in visits),
+            "lines": sum(sizes[moment] for moment in at) / len(at),
         }
         assert dict(zip(OWN, found.own_RC[place].tolist(), strict=True)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     never = dict(zip(OWN, found.own_RC[-1].tolist(), strict=True))
@@ -138,6 +141,26 @@ def test_what_was_bought_at_a_location_is_counted_apart(events: list[Event], loc
         local = found.at(location)
         assert local.slow_R.tolist() == pytest.approx(expected, rel=1e-5)
         assert local.visits == pytest.approx(decayed(here, DECAYS[0], found.newest))
+
+
+@given(EVENTS, st.integers(NOW - 2 * DAY, NOW + 8 * DAY))
+def test_what_was_bought_near_a_time_of_the_week_is_counted_by_how_near(events: list[Event], moment: int):
+    found, bought = profile(events), bought_of(events)
+
+    def near(at: int) -> float:
+        hours = min((moment - at) % DAY, (at - moment) % DAY) / HOUR
+        days = min((moment - at) % (7 * DAY), (at - moment) % (7 * DAY)) / DAY
+        return max(1 - hours / 6, 0) * (1 if days <= 0.5 else 0.3)
+
+    def counted(moments: Iterable[int]) -> float:
+        return sum(near(at) * decayed([at], DECAYS[0], found.newest) for at in moments)
+
+    hour = found.at_hour(moment)
+    expected = [counted(event.at for event in bought if event.product == row) for row in [*found.rows_R.tolist(), -1]]
+    assert hour.slow_R.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert hour.visits == pytest.approx(counted({event.at for event in bought}))
+    lines = counted(event.at for event in bought)
+    assert hour.lines == pytest.approx((lines + 2 * found.lines) / (hour.visits + 2))
 
 
 @given(EVENTS, st.sampled_from([NOW, NOW + HOUR, NOW + 5 * HOUR, NOW + 20 * DAY, NOW + 40 * DAY]))

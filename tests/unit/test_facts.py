@@ -50,6 +50,8 @@ def slow_facts(asked: Asked, row: int) -> dict[str, float]:
     own = profile.own_RC[bought.index(row) if row in bought else -1].tolist()
     facts = {f"own_{name}": value for name, value in zip(OWN, own, strict=True)}
     facts["own_here"] = float(asked.local.slow_R[bought.index(row)]) if row in bought else 0.0
+    hour = profile.at_hour(asked.moment)
+    facts["own_hour"] = float(hour.slow_R[bought.index(row)]) if row in bought else 0.0
     for number, (group, name) in enumerate(zip(profile.groups, RHYTHMS, strict=True)):
         codes, code = group.codes_G.tolist(), int(figures.rhythms_NQ[row, number])
         values = group.figures_GC[codes.index(code) if code in codes else -1].tolist()
@@ -77,6 +79,7 @@ def slow_facts(asked: Asked, row: int) -> dict[str, float]:
     facts["away"] = max(asked.moment - profile.newest, 0) / DAY if bought else 0.0
     facts |= {"visits": profile.visits, "lines": profile.lines, "visit_gap": profile.visit_gap}
     facts["visits_here"] = asked.local.visits
+    facts |= {"visits_hour": hour.visits, "lines_hour": hour.lines}
     facts["novel"] = float(asked.novel)
     facts["retrieved"] = math.log(math.exp(3) + math.exp(1.5) + math.exp(-2))
     when = datetime.fromtimestamp(asked.moment, UTC)

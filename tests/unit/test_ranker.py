@@ -50,7 +50,7 @@ def slow_derive(facts: dict[str, float]) -> list[float]:
     """Facts aged, logarithms and ratios, one number at a time."""
     away, aged = facts["away"], dict(facts)
     decays = {"own_slow": DECAYS[0], "own_middling": DECAYS[1], "own_fast": DECAYS[2], "own_here": DECAYS[0]}
-    decays |= {"visits": DECAYS[0], "visits_here": DECAYS[0]}
+    decays |= {"own_hour": DECAYS[0], "visits": DECAYS[0], "visits_here": DECAYS[0], "visits_hour": DECAYS[0]}
     for group in RHYTHMS:
         decays |= {f"{group}_slow": DECAYS[0], f"{group}_lately": GROUP_DECAY}
     for name, decay in decays.items():
@@ -64,6 +64,9 @@ def slow_derive(facts: dict[str, float]) -> list[float]:
         ("own_slow", "visits", 0.5),
         ("own_here", "visits_here", 0.5),
         ("visits_here", "visits", 0.1),
+        ("own_hour", "visits_hour", 0.5),
+        ("own_lines", "lines", 1.0),
+        ("lines_hour", "lines", 1.0),
         *((f"{group}_since", f"{group}_gap", 0.5) for group in RHYTHMS),
         *((f"{group}_slow", "visits", 0.5) for group in RHYTHMS),
         *(("own_slow", f"{group}_slow", 0.1) for group in RHYTHMS),
@@ -106,6 +109,8 @@ def test_facts_of_the_newest_purchase_and_days_away_are_facts_counted_at_the_lat
         for name, decay in (("own_slow", DECAYS[0]), ("own_middling", DECAYS[1]), ("own_fast", DECAYS[2])):
             later[AT[name]] = decayed(decay, [row])
         later[AT["own_here"]] = decayed(DECAYS[0], [row], 0)
+        for name in ("own_hour", "visits_hour"):
+            later[AT[name]] *= DECAYS[0] ** days
         later[AT["own_since"]] = since([row])
         later[AT["visits"]] = decayed(DECAYS[0], list(range(N)))  # every purchase here is a visit of its own
         later[AT["visits_here"]] = decayed(DECAYS[0], list(range(N)), 0)

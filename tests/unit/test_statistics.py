@@ -80,6 +80,8 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
     events = draw(seed)
     found, bought, known = count_all(events), bought_of(events), catalog().products
     total = float(known.popularity_N.sum())
+    visits = Counter((event.customer, event.at) for event in bought)
+    sizes = [visits[event.customer, event.at] for event in bought]
     groups = [known.attributes.codes_NA[:, 0].tolist(), known.attributes.codes_NA[:, 1].tolist(), [0] * N]
     for row in range(N):
         mine = [event for event in bought if event.product == row]
@@ -95,6 +97,8 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
             "repeated": (sum(len(one) > 1 for one in days.values()) + 2 * 0.2) / (len(days) + 2),
             "buyers": len(days),
             "gap": (spans + 3 * 30) / (gaps + 3),
+            "lines": (sum(visits[event.customer, event.at] for event in mine) + 10 * sum(sizes) / len(sizes))
+            / (len(mine) + 10),
         }
         for name, codes in zip(RHYTHMS, groups, strict=True):
             alike = [known.popularity_N[other] / total for other in range(N) if codes[other] == codes[row]]
