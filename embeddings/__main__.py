@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from embeddings.bundle import read_manifest
+from embeddings.bundle import FORMAT_VERSION
 from embeddings.errors import OpportuneError
 from embeddings.store import BundleStore
 
@@ -34,10 +34,10 @@ def main() -> None:
 
 def _list(store: BundleStore) -> None:
     current = store.current()
-    for version in store.versions():
-        manifest = read_manifest(store.bundle(version))
-        marker = "  current" if version == current else ""
-        print(f"{version}  created {_utc(manifest.created_at)}  data until {_utc(manifest.data_cut_off)}{marker}")
+    for one in store.releases():
+        marker = "  current" if one.version == current else ""
+        older = "" if one.format_version == FORMAT_VERSION else f"  of format {one.format_version}: train again"
+        print(f"{one.version}  created {_utc(one.created_at)}  data until {_utc(one.data_cut_off)}{marker}{older}")
 
 
 def _utc(moment: datetime) -> str:

@@ -53,6 +53,15 @@ class FileEntry(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class Made(msgspec.Struct, frozen=True):
+    """What manifests of all formats say of a release."""
+
+    format_version: int
+    version: str
+    created_at: datetime
+    data_cut_off: datetime
+
+
 class _Format(msgspec.Struct, frozen=True):
     """What is read first of a manifest: one of another format may lack anything else."""
 
@@ -138,6 +147,20 @@ def write_manifest(folder: Path, manifest: Sealed) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle; CorruptBundle if it is missing or unreadable."""
     return _read(folder, Manifest)
+
+
+def read_made(folder: Path) -> Made:
+    """What release a folder holds, of whatever format; CorruptBundle if its manifest is missing or unreadable."""
+    path = folder / MANIFEST
+    try:
+        made = msgspec.json.decode(path.read_bytes(), type=Made)
+    except FileNotFoundError:
+        raise CorruptBundle(path, "missing") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptBundle(path, f"not a readable manifest: {error}") from error
+    if made.format_version == FORMAT_VERSION:
+        read_manifest(folder)  # its seal too
+    return made
 
 
 def read_histories_manifest(folder: Path) -> HistoriesManifest:

@@ -15,7 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from embeddings.bundle import BUNDLE, HISTORIES, MANIFEST, read_histories_manifest, read_manifest, verify
+from embeddings.bundle import (
+    BUNDLE,
+    HISTORIES,
+    MANIFEST,
+    Made,
+    read_histories_manifest,
+    read_made,
+    read_manifest,
+    verify,
+)
 from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
 
 
@@ -93,10 +102,18 @@ class BundleStore:
                 f"{self._root} holds no published version; publish one with: opportune-train --store {self._root}"
             ) from None
 
+    def releases(self) -> list[Made]:
+        """What is published, of this format and of earlier ones, the oldest first.
+
+        Raises:
+            CorruptBundle: a manifest is unreadable.
+        """
+        found = [read_made(path) for path in (self._root / "bundles").glob("*") if path.is_dir()]
+        return sorted(found, key=lambda one: (one.created_at, one.version))
+
     def versions(self) -> list[str]:
-        """The published versions, the oldest release first; CorruptBundle if one's manifest is unreadable."""
-        manifests = [read_manifest(path) for path in (self._root / "bundles").glob("*") if path.is_dir()]
-        return [manifest.version for manifest in sorted(manifests, key=lambda one: (one.created_at, one.version))]
+        """The versions of `releases`."""
+        return [one.version for one in self.releases()]
 
     def rollback(self, to: str | None = None) -> str:
         """Point back at an earlier version: the one named, or the release before the current one.

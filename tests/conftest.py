@@ -28,6 +28,7 @@ def recipe() -> Recipe:
         towers=TowersConfig(dimensions=16, history_length=16, heads=2),
         fit=FitConfig(epochs=4, baskets_a_batch=64, uniform_negatives=32, learning_rate=5e-3),
         ranker=RankerConfig(
+            widths=(32, 16),
             windows=3,
             window_days=14,
             type_attribute="brand",

@@ -72,7 +72,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     new_share: Share = 1.0
     candidates_of_new: Count = 200
     newcomer_share: Share = 0.4
-    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (120, 64)
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (96, 48)
     epochs: Count = 4
     questions_a_batch: Count = 64
     learning_rate: Positive = 4e-3

@@ -167,11 +167,11 @@ py::tuple profile(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& 
 }
 
 // Some of the purchases, decayed: of each product, with one more of zero, the visits that began with one, and all.
-using Part = std::tuple<Array<float>, double, double>;
+using Some = std::tuple<Array<float>, double, double>;
 
 // What a share of each purchase comes to as of the newest.
 template <typename Share>
-Part part_of(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
+Some some_of(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
              py::ssize_t count, double decay, Share share_of) {
     check(places_E.size() == at_E.size(), "expected a place for each purchase");
     std::vector<double> sums(count + 1, 0.0);
@@ -195,13 +195,11 @@ Part part_of(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_
 }
 
 // What was bought at one location.
-Part here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E,
-          const Array<std::int32_t>& locations_E, std::int64_t newest, py::ssize_t count, std::int32_t location,
-          double decay) {
+Some here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, const Array<std::int32_t>& locations_E,
+          std::int64_t newest, py::ssize_t count, std::int32_t location, double decay) {
     check(locations_E.size() == at_E.size(), "expected a location for each purchase");
-    return part_of(places_E, at_E, newest, count, decay, [&](py::ssize_t e, bool) {
-        return location >= 0 && locations_E.data()[e] == location ? 1.0 : 0.0;
-    });
+    return some_of(places_E, at_E, newest, count, decay,
+                   [&](py::ssize_t e, bool) { return location >= 0 && locations_E.data()[e] == location ? 1.0 : 0.0; });
 }
 
 // How many seconds are missing to, or left over from, so many whole days.
@@ -214,11 +212,11 @@ double beside(std::int64_t seconds) {
 
 // What was bought at about the same time of the day: the less the further from it, nothing from so many seconds on, and
 // of other days of the week a share.
-Part at_hour(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
+Some at_hour(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
              py::ssize_t count, std::int64_t moment, double seconds, double other_days, double decay) {
     check(seconds > 0, "expected a length of time");
     double share = 0;
-    return part_of(places_E, at_E, newest, count, decay, [&](py::ssize_t e, bool begins) {
+    return some_of(places_E, at_E, newest, count, decay, [&](py::ssize_t e, bool begins) {
         if (begins) {
             const std::int64_t ago = moment - at_E.data()[e];
             share = 1 - beside<1>(ago) / seconds;

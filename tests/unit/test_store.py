@@ -11,6 +11,7 @@ import pytest
 
 from embeddings.bundle import (
     BUNDLE,
+    FORMAT_VERSION,
     HISTORIES,
     MANIFEST,
     Manifest,
@@ -126,6 +127,19 @@ def test_publishing_the_same_release_twice_changes_nothing(desk: Desk):
     assert tree(desk.store.bundle("v1")) == before
     desk.check("v1")
     assert desk.names("staging") == []
+
+
+def test_releases_of_an_earlier_format_are_listed_and_pruned_but_not_served(desk: Desk):
+    desk.publish("v1", "v2")
+    path = desk.store.bundle("v1") / MANIFEST
+    manifest = msgspec.json.decode(path.read_bytes())
+    path.write_bytes(msgspec.json.encode({**manifest, "format_version": 1, "long_gone": True}))
+    assert [(one.version, one.format_version) for one in desk.store.releases()] == [("v1", 1), ("v2", FORMAT_VERSION)]
+    with pytest.raises(CorruptBundle, match="found 1"):
+        desk.store.rollback()
+    assert desk.store.current() == "v2"
+    assert desk.store.prune(1) == ["v1"]
+    assert desk.names("bundles") == desk.names("histories") == ["v2"]
 
 
 def test_an_empty_store_says_how_to_fill_it(tmp_path: Path):
