@@ -19,9 +19,10 @@
 //   by D u each: q.v and q'.v' lie at most 6 D sqrt(D) u |q'| |v'| apart.
 //   `dot` strays from q.v by at most 2 D u |q| |v|, and 64 u |q'| |v'| more cover what the bounds themselves are
 //   rounded by in single precision. All this together is at most
-//       w |v'|   with   w = u (6 D sqrt(D) + 2 D + 64) |q'|, a hundredth of it more for |q| and |v| in place of |q'|,
-//       |v'|
-//   and what underflows, f = 8 D 2**-126 (1 + |q'| + the longest |v'|): score.py, and scales are never below 2**-126.
+//       w |v'|   with   w = u (6 D sqrt(D) + 2 D + 64) |q'|
+//   (a hundredth of it more, for |q| and |v| are not quite |q'| and |v'|) and what underflows,
+//       f = 8 D 2**-126 (1 + |q'| + the longest |v'|)
+//   (score.py; scales are never below 2**-126).
 //
 // So with e_p = E_p + w m_p, score and S_h s_hr k_h.c_hr + S_t s_tr k_t.c_tr lie at most s_hr e_h + s_tr e_t + f apart;
 // the score is at most s_hr (S_h k_h.c_hr + e_h) + |v'_tr| (|q'_t| + w) + f, and at most |v'_r| (|q'| + w) + f.
