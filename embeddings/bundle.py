@@ -130,6 +130,7 @@ class HistoriesManifest(Sealed, frozen=True, kw_only=True):
 
 
 AnySealed = TypeVar("AnySealed", bound=Sealed)
+Decoded = TypeVar("Decoded", bound=msgspec.Struct)
 
 
 def hash_files(folder: Path) -> dict[str, FileEntry]:
@@ -151,15 +152,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def read_made(folder: Path) -> Made:
     """What release a folder holds, of whatever format; CorruptBundle if its manifest is missing or unreadable."""
-    path = folder / MANIFEST
-    try:
-        made = msgspec.json.decode(path.read_bytes(), type=Made)
-    except FileNotFoundError:
-        raise CorruptBundle(path, "missing") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptBundle(path, f"not a readable manifest: {error}") from error
+    path, text = _text(folder)
+    made = _decoded(path, text, Made)
     if made.format_version == FORMAT_VERSION:
-        read_manifest(folder)  # its seal too
+        _unsealed(path, text, Manifest)
     return made
 
 
@@ -276,17 +272,30 @@ def _sealed_text(manifest: Sealed) -> bytes:
 
 
 def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
+    path, text = _text(folder)
+    written = _decoded(path, text, _Format).format_version
+    if written != FORMAT_VERSION:
+        raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {written}")
+    return _unsealed(path, text, kind)
+
+
+def _text(folder: Path) -> tuple[Path, bytes]:
     path = folder / MANIFEST
     try:
-        text = path.read_bytes()
-        written = msgspec.json.decode(text, type=_Format).format_version
-        found = msgspec.json.decode(text, type=kind) if written == FORMAT_VERSION else None
+        return path, path.read_bytes()
     except FileNotFoundError:
         raise CorruptBundle(path, "missing") from None
+
+
+def _decoded(path: Path, text: bytes, kind: type[Decoded]) -> Decoded:
+    try:
+        return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptBundle(path, f"not a readable manifest: {error}") from error
-    if found is None:
-        raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {written}")
+
+
+def _unsealed(path: Path, text: bytes, kind: type[AnySealed]) -> AnySealed:
+    found = _decoded(path, text, kind)
     if text != _sealed_text(found):
         raise CorruptBundle(path, "altered: its text does not match its own seal")
     return found

@@ -84,8 +84,6 @@ class History:
             return self
         added_E = events_E[np.argsort(events_E["at"], kind="stable")]
         places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
-        if places_E[0] == len(self.events_E):  # mostly: what happens now is the newest
-            return replace(self, events_E=np.concatenate([self.events_E, added_E]))
         return replace(self, events_E=np.insert(self.events_E, places_E, added_E))
 
     def before(self, moment: int) -> "History":

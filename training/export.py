@@ -113,8 +113,7 @@ def export(
     release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
     catalog.save(bundle / CATALOG)
-    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    units_ND = vectors_ND / np.maximum(lengths_N1, 1e-12)
+    units_ND = of_length_one(vectors_ND)
     write_vectors(bundle, vectors_ND, units_ND)
     draw_curves(bundle / CURVES, release.curves)
     category, department = recipe.ranker.category_attribute, recipe.department_attribute
@@ -160,6 +159,12 @@ def version_of(until: datetime, files: Mapping[str, FileEntry], past: Mapping[st
     """A release's name: its cut-off, and a digest of the files of bundle and histories."""
     digest = hashlib.sha256(msgspec.json.encode((files, past))).hexdigest()
     return f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
+
+
+def of_length_one(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same vectors (N, D), each divided by its length; a zero one stays zero."""
+    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    return vectors_ND / np.maximum(lengths_N1, 1e-12)
 
 
 def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArray[np.float32]) -> None:

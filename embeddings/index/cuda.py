@@ -51,6 +51,9 @@ class DeviceCopies:
         halved: whether queries are rounded to half precision.
     """
 
+    axes_DD = None
+    """Sets' own copies are not turned."""
+
     def __init__(self, vectors_ND: F32) -> None:
         """Copy these vectors to the GPU.
 

@@ -111,7 +111,7 @@ class PlannedIndex(CandidateIndex):
         self._ivf: BoundedIvf | None = None
         if device == "cuda":
             self._copies: HostCopies | DeviceCopies = DeviceCopies(self._vectors_ND)
-            self._whole_fits, self._axes_DD = False, None
+            self._whole_fits = False
         else:
             self._open_on_host()
 
@@ -148,7 +148,6 @@ class PlannedIndex(CandidateIndex):
 
     def _open_on_host(self) -> None:
         self._copies = HostCopies(self._vectors_ND, self._stored)
-        self._axes_DD: F32 | None = self._copies.axes_DD
         self._whole_fits = self._fits(self._every_row(None))
         if self._ivf_file is not None:
             self._ivf = BoundedIvf.open(self._ivf_file, self._vectors_ND.shape)
@@ -181,7 +180,7 @@ class PlannedIndex(CandidateIndex):
                 scanned.append((held, selected, places))
             else:
                 proposed.append(_Group(plan, eligible, size, held, places))
-        rows_BK, scores_BK = kernel.nearest(queries_BD, self._axes_DD, self._vectors_ND, scanned, k)
+        rows_BK, scores_BK = kernel.nearest(queries_BD, self._copies.axes_DD, self._vectors_ND, scanned, k)
         if proposed:
             places = [place for group in proposed for place in group.places]
             rows_BK[places], scores_BK[places] = self._settled(queries_BD[places], k, proposed)
@@ -192,13 +191,13 @@ class PlannedIndex(CandidateIndex):
         catalogue = len(self._vectors_ND)
         if eligible is None or size == catalogue:
             return self._planned_whole()
-        renting, regret_us = self._costs.rent(size, catalogue, filtered=self._whole_fits)
-        if renting == "filtered" and not eligible.lasting:
-            return renting, self._whole()
+        if not eligible.lasting and self._rent(size)[0] == "filtered":
+            return "filtered", self._whole()
         held = self.cache.find(eligible.fingerprint)
         if held is not None and not isinstance(held, Bitmap):
             return "gathered", held
-        coming_us = queries * regret_us
+        renting, a_query_us = self._rent(size)
+        coming_us = queries * a_query_us
         regret_us = self._regrets.of(eligible.fingerprint) + coming_us
         chosen = self._plan(size, fits=self._fits(eligible.rows_N), renting=renting, regret_us=regret_us)
         if chosen == "gathered":
@@ -211,6 +210,10 @@ class PlannedIndex(CandidateIndex):
             held = Bitmap(eligible, catalogue)
             self.cache.keep(eligible.fingerprint, held)
         return chosen, held
+
+    def _rent(self, size: int) -> tuple[Plan, float]:
+        """How a set of so many rows is searched without a copy of its own, and what that costs beyond one."""
+        return self._costs.rent(size, len(self._vectors_ND), filtered=self._whole_fits)
 
     def _planned_whole(self) -> tuple[Plan, _Held | None]:
         """The same for every row of the catalogue."""

@@ -134,6 +134,17 @@ void prefetch(const float* begin, py::ssize_t size) {
 // How many rows ahead of the one that is read memory is asked for.
 constexpr py::ssize_t AHEAD = 6;
 
+// The square of a vector's length: some sums side by side, as one would wait for itself.
+double squares(const float* numbers, py::ssize_t dimensions) {
+    std::array<double, 8> sums{};
+    py::ssize_t d = 0;
+    for (; d + 8 <= dimensions; d += 8)
+        for (py::ssize_t side = 0; side < 8; ++side)
+            sums[side] += static_cast<double>(numbers[d + side]) * numbers[d + side];
+    for (; d < dimensions; ++d) sums[0] += static_cast<double>(numbers[d]) * numbers[d];
+    return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
 // The columns of profile.OWN.
 enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, LINES, OWN };
 

@@ -205,7 +205,7 @@ Some here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, 
 // How many seconds are missing to, or left over from, so many whole days.
 template <std::int64_t days>
 double beside(std::int64_t seconds) {
-    constexpr std::int64_t period = days * 86'400;
+    constexpr std::int64_t period = days * static_cast<std::int64_t>(DAY);
     const std::int64_t over = std::abs(seconds) % period;
     return static_cast<double>(std::min(over, period - over));
 }

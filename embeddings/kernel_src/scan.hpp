@@ -51,17 +51,6 @@ float upwards(double number) {
     return std::nextafter(static_cast<float>(number), std::numeric_limits<float>::infinity());
 }
 
-// The square of a vector's length: some sums side by side, as one would wait for itself.
-double squares(const float* numbers, py::ssize_t dimensions) {
-    std::array<double, 8> sums{};
-    py::ssize_t d = 0;
-    for (; d + 8 <= dimensions; d += 8)
-        for (py::ssize_t side = 0; side < 8; ++side)
-            sums[side] += static_cast<double>(numbers[d + side]) * numbers[d + side];
-    for (; d < dimensions; ++d) sums[0] += static_cast<double>(numbers[d]) * numbers[d];
-    return std::accumulate(sums.begin(), sums.end(), 0.0);
-}
-
 // The same dimensions of all rows of a copy, quantised.
 struct Part {
     py::ssize_t dimensions, pairs;

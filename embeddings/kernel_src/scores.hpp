@@ -26,13 +26,9 @@ double longest(const Array<float>& vectors_ND) {
     check(vectors_ND.ndim() == 2, "expected vectors (N, D)");
     double most = 0;
     for (py::ssize_t n = 0; n < vectors_ND.shape(0); ++n) {
-        double squares = 0;
-        for (py::ssize_t d = 0; d < vectors_ND.shape(1); ++d) {
-            const double number = vectors_ND.data()[n * vectors_ND.shape(1) + d];
-            squares += number * number;
-        }
-        if (!std::isfinite(squares)) return std::numeric_limits<double>::infinity();
-        most = std::max(most, squares);
+        const double square = squares(vectors_ND.data() + n * vectors_ND.shape(1), vectors_ND.shape(1));
+        if (!std::isfinite(square)) return std::numeric_limits<double>::infinity();
+        most = std::max(most, square);
     }
     return std::sqrt(most);
 }

@@ -35,7 +35,7 @@ from embeddings.encoders import CustomerEncoder
 from embeddings.features import Situation, encode, gather
 from embeddings.history import EVENT, PURCHASE, Histories
 from embeddings.vocabulary import Vocabulary
-from training.export import check_parity, to_onnx, version_of, write_vectors
+from training.export import check_parity, of_length_one, to_onnx, version_of, write_vectors
 from training.interactions.config import Recipe
 from training.interactions.files import Interactions
 from training.interactions.fit import Metrics
@@ -104,9 +104,7 @@ def export(
     bundle, past = staged / BUNDLE, staged / HISTORIES
     found = model.vectors()
     histories = _histories(interactions, until)
-    products_ND = found.products_NV[:, :-1]
-    lengths_N1 = np.linalg.norm(products_ND, axis=1, keepdims=True)
-    write_vectors(bundle, found.products_NV, products_ND / np.maximum(lengths_N1, np.finfo(np.float32).tiny))
+    write_vectors(bundle, found.products_NV, of_length_one(found.products_NV[:, :-1]))
     (bundle / CATALOG).mkdir()
     _catalog(interactions).save(bundle / CATALOG)
     _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_NV, recipe.history_length)
