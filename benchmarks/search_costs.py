@@ -16,6 +16,7 @@ from rich.progress import track
 
 from benchmarks.clusters import ROWS_A_CLUSTER, Mixture
 from benchmarks.search_cells import Catalogue, Contender, Repetitions, interleaved, on_batches, p50, random_set
+from embeddings import kernel
 from embeddings.index.base import F32
 from embeddings.index.ivf import write_ivf
 from embeddings.index.plan import MEASURED
@@ -23,6 +24,7 @@ from embeddings.index.planned import DEFAULT_CACHE_BYTES, PlannedIndex
 
 _NEVER = 2**62
 _SET_ROWS = (1_000, 10_000, 100_000)
+_TAKEN_ROWS = (1_000, 5_000, 20_000, 50_000)
 _SHARES = (0.001, 0.01, 0.1, 0.5)
 _LARGE_SHARES = (0.1, 0.3, 0.5, 0.9)
 _IVF_ROWS = (50_000, 100_000, 200_000, 400_000)
@@ -53,6 +55,8 @@ class Measured(Struct, frozen=True):
     selected_ns: float
     filtered_ns: float
     gather_ns: float
+    sifted_ns: float
+    taken_ns: float
     gather_us: float
     ivf_points: list[IvfPoint]
 
@@ -62,13 +66,17 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
 
     Args:
         real: what generated catalogues resemble, on some of which the bounded IVF is tried, as on this one. How far
-            rows are read under a filter is measured here: generated ones lie in clearer clusters.
+            rows are read under a filter is measured here: generated ones lie in clearer clusters. So is the taking of
+            sets out of the copy of all rows.
         large: a generated one of a million rows or so.
         effort: of each point.
     """
     _, scan_ns = line(_SET_ROWS, [_gathered_us(large, rows, effort) for rows in _SET_ROWS])
-    gather_us, gather_ns = line(_SET_ROWS, [_gathering_us(large, rows, effort) for rows in _SET_ROWS])
     rows = len(large.vectors_ND)
+    too_little = kernel.Copy.bytes_of(*large.vectors_ND.shape) - 1
+    unheld = replace(large, index=PlannedIndex(large.vectors_ND, "cpu", too_little))
+    gather_us, gather_ns = line(_SET_ROWS, [_gathering_us(unheld, some, effort) for some in _SET_ROWS])
+    sifted_us, taken_ns = line(_TAKEN_ROWS, [_gathering_us(real, some, effort) for some in _TAKEN_ROWS])
     selected = [round(share * rows) for share in _SHARES]
     passed_us, selected_ns = line(selected, _rented_us(large, selected, effort, cache_bytes=0))
     many = [round(share * len(real.vectors_ND)) for share in _LARGE_SHARES]
@@ -85,6 +93,8 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
         selected_ns=round(selected_ns, 2),
         filtered_ns=round(_filtered_ns(len(real.vectors_ND), many, filtered_us), 2),
         gather_ns=round(gather_ns, 2),
+        sifted_ns=round(sifted_us * 1_000 / len(real.vectors_ND), 2),
+        taken_ns=round(taken_ns, 2),
         gather_us=round(gather_us, 1),
         ivf_points=[*points, _ivf_point(real.name, real.vectors_ND, real.queries_QD, effort)],
     )

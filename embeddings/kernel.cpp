@@ -25,9 +25,15 @@ PYBIND11_MODULE(kernel, module) {
     const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
     module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
     module.def("best", &best, exact("queries_BD"), exact("vectors_ND"), exact("rows_BP"), py::arg("kept"));
+    py::class_<Members>(module, "Members")
+        .def(py::init(&Members::of<std::int32_t>), exact("rows_N"))
+        .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
+        .def("contains", &Members::contains, exact("rows_R"))
+        .def("without", &Members::without, exact("rows_R"));
     py::class_<Copy>(module, "Copy")
         .def(py::init(&Copy::of<std::int32_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))
         .def(py::init(&Copy::of<std::int64_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))
+        .def("among", &Copy::among, py::arg("members"))
         .def_property_readonly("nbytes", &Copy::nbytes)
         .def_static("bytes_of", &Copy::bytes_of, py::arg("rows"), py::arg("dimensions"));
     module.def("longest", &longest, exact("vectors_ND"));
@@ -36,11 +42,6 @@ PYBIND11_MODULE(kernel, module) {
     module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("held_back_K"),
                py::arg("most"));
     module.def("log_sum_exp", &log_sum_exp, exact("values_K"));
-    py::class_<Members>(module, "Members")
-        .def(py::init(&Members::of<std::int32_t>), exact("rows_N"))
-        .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
-        .def("contains", &Members::contains, exact("rows_R"))
-        .def("without", &Members::without, exact("rows_R"));
     py::class_<Customer>(module, "Customer")
         .def(py::init<Array<std::int64_t>, Array<float>, std::vector<std::pair<Array<std::int32_t>, Array<float>>>,
                       Scored, Array<float>>(),

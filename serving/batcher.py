@@ -59,7 +59,8 @@ class Batcher(Generic[Asked, Answered]):
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._run, loop)
+            # Not in the very next turn, but in the one after it: what has arrived meanwhile is read first.
+            loop.call_soon(loop.call_soon, self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

@@ -30,6 +30,8 @@ class Costs:
             fewer are eligible, the lower the best scores and the more rows are read to their end: for a share of the
             rows about the inverse of its square root times as much.
         gather_ns: of a row copied out of the catalogue.
+        sifted_ns: of a catalogue row, where a set's copy is made out of the copy of all rows.
+        taken_ns: of a row taken from there.
         gather_us: of gathering any set, besides its rows.
     """
 
@@ -38,6 +40,8 @@ class Costs:
     selected_ns: float
     filtered_ns: float
     gather_ns: float
+    sifted_ns: float
+    taken_ns: float
     gather_us: float
 
     def rent(self, eligible_rows: int, catalogue_rows: int, *, filtered: bool) -> tuple[Plan, float]:
@@ -55,9 +59,13 @@ class Costs:
             return "filtered", (filtered_ns - own_ns) / 1_000
         return "bitmap", (bitmap_ns - own_ns) / 1_000
 
-    def gathering_us(self, eligible_rows: int) -> float:
-        """What copying a set out of the catalogue takes, in microseconds."""
-        return self.gather_us + eligible_rows * self.gather_ns / 1_000
+    def gathering_us(self, eligible_rows: int, catalogue_rows: int, *, filtered: bool) -> float:
+        """What making a set's own copy takes, in microseconds; the arguments are those of `rent`."""
+        if filtered:
+            gathered_ns = catalogue_rows * self.sifted_ns + eligible_rows * self.taken_ns
+        else:
+            gathered_ns = eligible_rows * self.gather_ns
+        return self.gather_us + gathered_ns / 1_000
 
 
 MEASURED = Costs(
@@ -66,41 +74,34 @@ MEASURED = Costs(
     selected_ns=17.0,
     filtered_ns=1.0,
     gather_ns=330.0,
+    sifted_ns=1.2,
+    taken_ns=90.0,
     gather_us=0.0,
 )
 """What they take on the machine of benchmarks/results/search.json, key "costs"."""
 
 
-def plan(
-    eligible_rows: int,
-    catalogue_rows: int,
-    *,
-    fits: bool,
-    renting: Plan,
-    regret_us: float,
-    bitmaps: bool,
-    ivf: bool,
-    costs: Costs,
-) -> Plan:
+def plan_whole(*, fits: bool, bitmaps: bool, ivf: bool) -> Plan:
+    """The plan for every row of the catalogue; the arguments are those of `plan`."""
+    if fits and bitmaps:  # a copy is made at once: every catalogue is asked for as a whole
+        return "gathered"
+    return "ivf" if ivf else "flat"
+
+
+def plan(*, fits: bool, renting: Plan, regret_us: float, price_us: float, bitmaps: bool, ivf: bool) -> Plan:
     """The plan for a set that has no copy yet, and more rows than are scored in any case.
 
     Args:
-        eligible_rows: how many rows the set holds.
-        catalogue_rows: how many there are.
-        fits: whether that copy could be kept. Of all rows one is made at once: every catalogue is asked for as a whole.
+        fits: whether that copy could be kept.
         renting: how it is searched as long as it has none.
         regret_us: what that costs, the coming search included, beyond scans of its own copy.
+        price_us: what making the copy costs.
         bitmaps: whether the device heeds a selection.
         ivf: whether there is a bounded IVF.
-        costs: what things take.
     """
-    if eligible_rows == catalogue_rows:
-        if fits and bitmaps:
-            return "gathered"
-        return "ivf" if ivf else "flat"
     if ivf and not fits:
         return "ivf"
-    if not bitmaps or (fits and regret_us > costs.gathering_us(eligible_rows)):
+    if not bitmaps or (fits and regret_us > price_us):
         return "gathered"
     return renting
 

@@ -37,7 +37,7 @@ from embeddings.index.cache import SetCache
 from embeddings.index.cuda import DeviceCopies, Gathered
 from embeddings.index.flat import HostCopies
 from embeddings.index.ivf import BoundedIvf
-from embeddings.index.plan import MEASURED, Costs, Regrets, plan
+from embeddings.index.plan import MEASURED, Costs, Regrets, plan, plan_whole
 from embeddings.index.score import best, refuse_overflow, rounding_bounds
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
@@ -141,10 +141,10 @@ class PlannedIndex(CandidateIndex):
         gathered = held is not None and not isinstance(held, Bitmap)
         if not gathered and eligible.size < len(self._vectors_ND) and self._fits(eligible.rows_N):
             try:
-                self._gathered(eligible.fingerprint, eligible.rows_N)
+                self._gathered(eligible)
             except RuntimeError as error:
                 self._degrade(error)
-                self._gathered(eligible.fingerprint, eligible.rows_N)
+                self._gathered(eligible)
 
     def _open_on_host(self) -> None:
         self._copies = HostCopies(self._vectors_ND, self._stored)
@@ -188,20 +188,27 @@ class PlannedIndex(CandidateIndex):
 
     def _planned(self, eligible: EligibleSet | None, size: int, queries: int) -> tuple[Plan, _Held | None]:
         """How so many queries of a set are answered, and from what; adds to regrets."""
-        catalogue = len(self._vectors_ND)
+        catalogue, filtered, bitmaps = len(self._vectors_ND), self._whole_fits, isinstance(self._copies, HostCopies)
         if eligible is None or size == catalogue:
-            return self._planned_whole()
-        if not eligible.lasting and self._rent(size)[0] == "filtered":
+            chosen = plan_whole(fits=filtered, bitmaps=bitmaps, ivf=self._ivf is not None)
+            return chosen, self._whole() if chosen == "gathered" else None
+        if not eligible.lasting and self._costs.rent(size, catalogue, filtered=filtered)[0] == "filtered":
             return "filtered", self._whole()
         held = self.cache.find(eligible.fingerprint)
         if held is not None and not isinstance(held, Bitmap):
             return "gathered", held
-        renting, a_query_us = self._rent(size)
+        renting, a_query_us = self._costs.rent(size, catalogue, filtered=filtered)
         coming_us = queries * a_query_us
-        regret_us = self._regrets.of(eligible.fingerprint) + coming_us
-        chosen = self._plan(size, fits=self._fits(eligible.rows_N), renting=renting, regret_us=regret_us)
+        chosen = plan(
+            fits=self._fits(eligible.rows_N),
+            renting=renting,
+            regret_us=self._regrets.of(eligible.fingerprint) + coming_us,
+            price_us=self._costs.gathering_us(size, catalogue, filtered=filtered),
+            bitmaps=bitmaps,
+            ivf=self._ivf is not None,
+        )
         if chosen == "gathered":
-            return chosen, self._gathered(eligible.fingerprint, eligible.rows_N)
+            return chosen, self._gathered(eligible)
         if chosen == renting:
             self._regrets.add(eligible.fingerprint, coming_us)
         if chosen == "filtered":
@@ -211,37 +218,23 @@ class PlannedIndex(CandidateIndex):
             self.cache.keep(eligible.fingerprint, held)
         return chosen, held
 
-    def _rent(self, size: int) -> tuple[Plan, float]:
-        """How a set of so many rows is searched without a copy of its own, and what that costs beyond one."""
-        return self._costs.rent(size, len(self._vectors_ND), filtered=self._whole_fits)
-
-    def _planned_whole(self) -> tuple[Plan, _Held | None]:
-        """The same for every row of the catalogue."""
-        chosen = self._plan(len(self._vectors_ND), fits=self._whole_fits)
-        if chosen != "gathered":
-            return chosen, None
-        return chosen, self._whole()
-
     def _whole(self) -> _Held:
         """The copy of all rows."""
-        return self.cache.find(_WHOLE) or self._gathered(_WHOLE, self._every_row(None))
+        held = self.cache.find(_WHOLE)
+        if held is None:
+            held = self._copies.gathered(self._every_row(None))
+            self.cache.keep(_WHOLE, held)
+        return held
 
-    def _plan(self, size: int, *, fits: bool, renting: Plan = "flat", regret_us: float = 0.0) -> Plan:
-        return plan(
-            size,
-            len(self._vectors_ND),
-            fits=fits,
-            renting=renting,
-            regret_us=regret_us,
-            bitmaps=isinstance(self._copies, HostCopies),
-            ivf=self._ivf is not None,
-            costs=self._costs,
-        )
-
-    def _gathered(self, fingerprint: bytes, rows_N: RowArray) -> kernel.Copy | Gathered:
-        copy = self._copies.gathered(rows_N)
-        self.cache.keep(fingerprint, copy)
-        self._regrets.forget(fingerprint)
+    def _gathered(self, eligible: EligibleSet) -> kernel.Copy | Gathered:
+        """Make a set's own copy: out of that of all rows where there is one, as turning and sorting are done there."""
+        whole = self._whole() if self._whole_fits else None
+        if isinstance(whole, kernel.Copy):
+            copy: kernel.Copy | Gathered = whole.among(eligible.members)
+        else:
+            copy = self._copies.gathered(eligible.rows_N)
+        self.cache.keep(eligible.fingerprint, copy)
+        self._regrets.forget(eligible.fingerprint)
         return copy
 
     def _fits(self, rows_N: RowArray) -> bool:

@@ -50,6 +50,17 @@ class Members {
         return rows_.empty() || Keys<std::int64_t>{rows_.data(), rows_.size()}.find(row) != rows_.size();
     }
 
+    // A bit for each row of a catalogue.
+    std::vector<std::uint64_t> bits(std::int64_t catalogue) const {
+        check(past_ <= catalogue, "expected members among the rows of the catalogue");
+        std::vector<std::uint64_t> all(bits_);
+        all.resize(catalogue / 64 + 1);
+        if (bits_.empty() && rows_.empty())
+            for (std::int64_t row = 0; row < past_; ++row) all[row / 64] |= std::uint64_t{1} << (row % 64);
+        for (const std::int64_t row : rows_) all[row / 64] |= std::uint64_t{1} << (row % 64);
+        return all;
+    }
+
     Array<bool> contains(const Array<std::int64_t>& rows_R) const {
         Array<bool> inside_R(rows_R.size());
         std::transform(rows_R.data(), rows_R.data() + rows_R.size(), inside_R.mutable_data(),

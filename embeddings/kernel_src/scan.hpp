@@ -86,6 +86,14 @@ struct Part {
         for (py::ssize_t pair = 0; pair < pairs; ++pair) std::memcpy(block + pair * ROWS * 2, scratch + pair * 2, 2);
         scales[n] = scale;
     }
+
+    // Row n becomes what row m of the same dimensions is elsewhere.
+    void take(const Part& other, py::ssize_t m, py::ssize_t n) {
+        const std::int8_t* from = other.codes.data() + m / ROWS * ROWS * 2 * pairs + m % ROWS * 2;
+        std::int8_t* to = codes.data() + n / ROWS * ROWS * 2 * pairs + n % ROWS * 2;
+        for (py::ssize_t pair = 0; pair < pairs; ++pair) std::memcpy(to + pair * ROWS * 2, from + pair * ROWS * 2, 2);
+        scales[n] = other.scales[m];
+    }
 };
 
 // The rows of a set, the longest first.
@@ -140,6 +148,27 @@ struct Copy {
             copy.tails[n] = order[n].tail;
             copy.head.quantize(vector, n, scratch.data());
             copy.tail.quantize(vector + copy.head.dimensions, n, scratch.data());
+        }
+        return copy;
+    }
+
+    // A copy of those of these rows that are members: they lie in order already.
+    Copy among(const Members& members) const {
+        const std::vector<std::uint64_t> bits = members.bits(catalogue);
+        std::vector<std::int32_t> places(rows.size());
+        py::ssize_t count = 0;
+        for (std::size_t m = 0; m < rows.size(); ++m) {  // without a branch that a processor would foretell wrongly
+            places[count] = static_cast<std::int32_t>(m);
+            count += bits[rows[m] / 64] >> (rows[m] % 64) & 1;
+        }
+        Copy copy(count, catalogue, dimensions());
+        for (py::ssize_t n = 0; n < count; ++n) {
+            const py::ssize_t m = places[n];
+            copy.rows[n] = rows[m];
+            if (n % ROWS == 0) copy.longest[n / ROWS] = longest[m / ROWS];
+            copy.tails[n] = tails[m];
+            copy.head.take(head, m, n);
+            copy.tail.take(tail, m, n);
         }
         return copy;
     }

@@ -168,8 +168,9 @@ def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, in
     for narrow_N in (rows_N, rows_N.astype(np.int32)):
         copy, axes_DD = _copy(vectors_ND, narrow_N)
         larger, _ = _copy(vectors_ND, np.arange(len(vectors_ND)))
-        for held, members in ((narrow_N, None), (copy, None), (larger, kernel.Members(narrow_N))):
-            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, members, places)], wanted)
+        members = kernel.Members(narrow_N)
+        for held, some in ((narrow_N, None), (copy, None), (larger, members), (larger.among(members), None)):
+            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, some, places)], wanted)
             for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
                 order = np.lexsort((rows_N, -scores_N))[:wanted]
                 assert rows_K[: len(order)].tolist() == rows_N[order].tolist()
@@ -213,6 +214,7 @@ def test_every_query_is_answered_from_its_own_set():
 def test_what_a_copy_takes_is_known_before(rows: int, dimensions: int):
     copy = kernel.Copy(np.zeros((rows, dimensions), np.float32), np.arange(rows), 400)
     assert copy.nbytes == kernel.Copy.bytes_of(rows, dimensions)
+    assert copy.among(kernel.Members(np.arange(rows))).nbytes == copy.nbytes
     blocks = -(-rows // 32)
     assert copy.nbytes == blocks * (32 * (dimensions + dimensions % 2 + 12) + 4) + 4 * rows
 
@@ -251,6 +253,8 @@ def test_copies_and_searches_that_do_not_fit_are_refused():
         kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, kernel.Members(rows_N), [0])], 1)
     with pytest.raises(ValueError, match="axes that copies were turned by"):
         kernel.nearest(vectors_ND, None, vectors_ND, [(copy, None, [0])], 1)
+    with pytest.raises(ValueError, match="rows of the catalogue"):
+        copy.among(kernel.Members(np.array([3])))
     for outside in ([3], [-1]):
         with pytest.raises(ValueError, match="rows of the catalogue"):
             kernel.Copy(vectors_ND[:1], np.array(outside), 3)

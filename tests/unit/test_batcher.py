@@ -159,6 +159,19 @@ def test_an_executor_that_was_shut_down_fails_the_future():
     asyncio.run(ask())
 
 
+def test_what_comes_in_the_turn_after_the_first_is_in_its_batch():
+    compute = Doubler()
+
+    async def ask() -> list[int]:
+        batcher = Batcher[int, int](compute, 5)
+        first = batcher.submit(1)
+        await asyncio.sleep(0)
+        return await asyncio.gather(first, batcher.submit(2))
+
+    assert asyncio.run(ask()) == [2, 4]
+    assert compute.batches == [[1, 2]]
+
+
 def test_what_is_cancelled_in_the_queue_of_an_executor_fails_its_futures():
     started, go_on = threading.Event(), threading.Event()
 
@@ -171,7 +184,8 @@ def test_what_is_cancelled_in_the_queue_of_an_executor_fails_its_futures():
         one_thread.submit(block)
         await asyncio.to_thread(started.wait, 30)
         future = Batcher[int, int](Doubler(), 2, one_thread).submit(1)
-        await asyncio.sleep(0)
+        for _ in range(2):  # until it lies in the executor's queue
+            await asyncio.sleep(0)
         one_thread.shutdown(wait=False, cancel_futures=True)
         go_on.set()
         async with asyncio.timeout(30):
