@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -38,11 +38,15 @@ Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
+ADD_TO_CART, DISMISSAL = EVENT_CODES["add_to_cart"], EVENT_CODES["dismissal"]
+LOOKS = (EVENT_CODES["view"], EVENT_CODES["click"])
 _TELLING = [False, *(name not in ("impression", "dismissal") for name in EVENT_TYPES)]
+_ACTED = [False, *(code in (*LOOKS, ADD_TO_CART, DISMISSAL) for code in EVENT_CODES.values())]
 
 
-class Purchases(NamedTuple):
-    """What a customer bought.
+@dataclass(frozen=True, eq=False)
+class Purchases:
+    """What a customer bought. Histories that differ in nothing bought share it.
 
     Attributes:
         rows_R: int64, the distinct products, ascending.
@@ -84,7 +88,16 @@ class History:
             return self
         added_E = events_E[np.argsort(events_E["at"], kind="stable")]
         places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
-        return replace(self, events_E=np.insert(self.events_E, places_E, added_E))
+        grown = replace(self, events_E=np.insert(self.events_E, places_E, added_E))
+        if not ((added_E["type"] == PURCHASE) & (added_E["product"] >= 0)).any():
+            vars(grown)["purchases"] = self.purchases
+        return grown
+
+    def described(self, attributes_A: NDArray[np.int32]) -> "History":
+        """The same past of a customer with these attributes."""
+        described = replace(self, attributes_A=attributes_A)
+        vars(described)["purchases"] = self.purchases
+        return described
 
     def before(self, moment: int) -> "History":
         """The history with only what happened before a moment, in seconds since 1970 UTC."""
@@ -103,6 +116,11 @@ class History:
     def purchases(self) -> Purchases:
         """The purchases of known products."""
         return Purchases(*kernel.purchases(self.events_E, PURCHASE))
+
+    @cached_property
+    def acted(self) -> int:
+        """The moment of the newest view, click, add to cart or dismissal of a product; 0 if there is none."""
+        return kernel.newest_of(self.events_E, _ACTED)
 
 
 class _Words(msgspec.Struct, frozen=True):
@@ -166,7 +184,7 @@ class Histories:
             place = self.attribute_names.index(name)
             labels = self.attribute_labels[place]
             codes_A[place] = labels.index(value) + 1 if value in labels else 0
-        return replace(history, attributes_A=codes_A)
+        return history.described(codes_A)
 
     def before(self, moment: int) -> Self:
         """The same customers with only what happened before a moment, in seconds since 1970 UTC."""

@@ -161,7 +161,7 @@ class OffersReader:
         alike_O = np.bincount(alike_P, alike_scores[alike_of_P], count)[offers_O]
         sizes_O = self._sizes_O[offers_O]
         root_O = np.sqrt(sizes_O)
-        events_E = profile.events_E
+        events_E = asked.history.events_E
         redeemed = events_E["offer"][events_E["type"] == REDEMPTION]
         return np.stack(
             [

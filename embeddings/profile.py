@@ -1,4 +1,4 @@
-"""One customer's past worked out for sources and ranker, once for as long as the history does not grow.
+"""One customer's purchases worked out for sources and ranker, once for as long as no other comes.
 
 Everything holds as of the newest purchase; what only ages since then is aged in ``inputs``.
 Letters: E purchases, R products bought, G groups of products bought, Q kinds of groups, C columns.
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import EVENT_CODES, Events, History, Purchases
+from embeddings.history import Purchases
 from embeddings.statistics import FIGURES, Scored, Statistics
 
 DAY = 86_400
@@ -27,12 +27,6 @@ usual days between two, visits since the last; and purchases per visit, of the v
 
 GROUP = ("lately", "slow", "since", "gap")
 """The columns of ``Group.figures_GC``."""
-
-SESSION_SECONDS = 6 * 3_600
-"""How long a session lasts: what lies further back in time says nothing of now."""
-
-DISMISSED_SECONDS = 30 * DAY
-"""How long a dismissal keeps what was dismissed back."""
 
 _PRIOR_DAYS = 30.0
 NEVER_DAYS = 400.0
@@ -54,9 +48,6 @@ _OTHER_DAYS = 0.3
 
 _PRIOR_VISITS = 2.0
 _MIDDLING, _GAP = OWN.index("middling"), FIGURES.index("gap")
-_CART, _DISMISSAL = EVENT_CODES["add_to_cart"], EVENT_CODES["dismissal"]
-_LOOKS = (EVENT_CODES["view"], EVENT_CODES["click"])
-_ACTED = [False, *(code in (*_LOOKS, _CART, _DISMISSAL) for code in EVENT_CODES.values())]
 
 
 class Group(NamedTuple):
@@ -97,21 +88,13 @@ class Hour(NamedTuple):
     lines: float
 
 
-class Session(NamedTuple):
-    """What happened since the last purchase and within ``SESSION_SECONDS``, by product row."""
-
-    cart: NDArray[np.int64]
-    looked: NDArray[np.int64]
-    dismissed: NDArray[np.int64]
-
-
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What a history says, as of its newest purchase.
+    """What purchases say, as of the newest.
 
     Attributes:
-        events_E: all events, oldest first.
-        bought: the purchases among them.
+        places_E, at_E, locations_E: as in `Purchases`. Those themselves are not held, so that whoever keeps a profile
+            for as long as its purchases are there does not keep them there.
         newest: moment of the newest purchase, 0 if there is none.
         rows_R: int64 products bought, ascending.
         own_RC: float32, in the order of ``OWN``; one row more for a product never bought.
@@ -122,11 +105,11 @@ class Profile:
         alike: what customers who buy the same buy too: rows, ascending, and the score of each.
         taste_D: the customer's factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
-        acted: moment of the newest view, click, add to cart or dismissal of a product; 0 if there is none.
     """
 
-    events_E: Events
-    bought: Purchases
+    places_E: NDArray[np.int64]
+    at_E: NDArray[np.int64]
+    locations_E: NDArray[np.int32]
     newest: int
     rows_R: NDArray[np.int64]
     own_RC: NDArray[np.float32]
@@ -137,16 +120,14 @@ class Profile:
     alike: Scored
     taste_D: NDArray[np.float32]
     customer: kernel.Customer
-    acted: int
     _local: dict[int, Local] = field(default_factory=dict)
 
     def at(self, location: int) -> Local:
         """What was bought at a location, given by its row; -1 for none."""
         found = self._local.get(location)
         if found is None:
-            bought, count = self.bought, len(self.rows_R)
             slow_R, visits, _ = kernel.here(
-                bought.places_E, bought.at_E, bought.locations_E, self.newest, count, location, DECAYS[0]
+                self.places_E, self.at_E, self.locations_E, self.newest, len(self.rows_R), location, DECAYS[0]
             )
             found = Local(slow_R, visits)
             if len(self._local) < _LOCATIONS_KEPT:
@@ -155,29 +136,14 @@ class Profile:
 
     def at_hour(self, moment: int) -> Hour:
         """What was bought at about the time of the week that a moment is in."""
-        bought, count = self.bought, len(self.rows_R)
         slow_R, visits, lines = kernel.at_hour(
-            bought.places_E, bought.at_E, self.newest, count, moment, _HOURS * 3_600, _OTHER_DAYS, DECAYS[0]
+            self.places_E, self.at_E, self.newest, len(self.rows_R), moment, _HOURS * 3_600, _OTHER_DAYS, DECAYS[0]
         )
         return Hour(slow_R, visits, (lines + _PRIOR_VISITS * self.lines) / (visits + _PRIOR_VISITS))
 
-    def session(self, moment: int) -> Session | None:
-        """What happened lately, as of a moment; None if nothing did."""
-        if self.acted < moment - DISMISSED_SECONDS:  # mostly: nothing but purchases
-            return None
-        recent_E = self.events_E
-        recent_E = recent_E[(recent_E["at"] >= moment - DISMISSED_SECONDS) & (recent_E["product"] >= 0)]
-        dismissed = recent_E["product"][recent_E["type"] == _DISMISSAL]
-        begin = max(moment - SESSION_SECONDS, self.newest)
-        now_E = recent_E[recent_E["at"] > begin]
-        cart = np.unique(now_E["product"][now_E["type"] == _CART])
-        looked = np.unique(now_E["product"][np.isin(now_E["type"], _LOOKS)])
-        return Session(*(one.astype(np.int64) for one in (cart, looked, np.unique(dismissed))))
 
-
-def profile_of(history: History, statistics: Statistics) -> Profile:
-    """Work a history out."""
-    bought = history.purchases
+def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
+    """Work purchases out."""
     rows_R, places_E, at_E, newest = bought.rows_R, bought.places_E, bought.at_E, bought.newest
     own_RC, groups, visits, lines, visit_gap = kernel.profile(
         rows_R,
@@ -198,8 +164,9 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
     alike = statistics.alike.around(rows_R[most_R], np.log1p(middling_R[most_R]))
     taste_D = statistics.tastes.of(rows_R, bought.times_R)
     return Profile(
-        events_E=history.events_E,
-        bought=bought,
+        places_E=places_E,
+        at_E=at_E,
+        locations_E=bought.locations_E,
         newest=newest,
         rows_R=rows_R,
         own_RC=own_RC,
@@ -210,5 +177,4 @@ def profile_of(history: History, statistics: Statistics) -> Profile:
         alike=alike,
         taste_D=taste_D,
         customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
-        acted=kernel.newest_of(history.events_E, _ACTED),
     )

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.eligible import EligibleSet
-from embeddings.profile import DAY, Local, Profile, Session
+from embeddings.history import History
+from embeddings.profile import DAY, Local, Profile
+from embeddings.session import Session, session_of
 from embeddings.statistics import Neighbours, Scored
 
 SourceName = Literal["together", "due_now", "buy_again", "alike", "towers", "trending"]
@@ -54,6 +56,7 @@ class Asked(NamedTuple):
     """
 
     profile: Profile
+    history: History
     location: int
     moment: int
     local: Local
@@ -71,6 +74,7 @@ class Asked(NamedTuple):
     def of(
         cls,
         profile: Profile,
+        history: History,
         together: Neighbours,
         location: int,
         moment: int,
@@ -82,14 +86,15 @@ class Asked(NamedTuple):
         wanted: int = FEW,
         every: bool = False,
     ) -> Self:
-        """What a customer with this profile asks, now and at this location; ``wanted`` is how many products."""
-        session = profile.session(moment)
+        """What a customer with this past asks now, at this location; ``wanted`` is how many products."""
+        session = session_of(history, moment)
         meant, beside = _NONE, _NOTHING_TOGETHER
         if session is not None:
             meant = np.concatenate([session.cart, session.looked])
             beside = together.around(meant, np.ones(len(meant), np.float32))
         return cls(
             profile,
+            history,
             location,
             moment,
             profile.at(location),

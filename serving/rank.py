@@ -152,7 +152,8 @@ def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
     # Ranked once for what the context allows, not for every part of it that somebody asks for.
     popular_K = model.popular.of(eligible if ask.allowed is None else ask.allowed, ask.place).rows_K
     return Asked.of(
-        model.profile(ask.history),
+        model.profile(ask.history.purchases),
+        ask.history,
         model.bundle.statistics.together,
         situation.location,
         situation.moment,

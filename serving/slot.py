@@ -16,7 +16,7 @@ from embeddings.encoders import RankerSession
 from embeddings.errors import CorruptBundle
 from embeddings.facts import FactsReader
 from embeddings.features import Situation, encode
-from embeddings.history import Histories, History
+from embeddings.history import Histories, Purchases
 from embeddings.offers import OffersReader
 from embeddings.profile import Profile, profile_of
 from embeddings.sources import ALL, RETRIEVED, Source, SourceName
@@ -51,18 +51,18 @@ class Model:
     ranker: RankerSession | None
     live: LiveHistories
     redemptions: LiveRedemptions
-    profiles: WeakKeyDictionary[History, Profile] = field(default_factory=WeakKeyDictionary[History, Profile])
+    profiles: WeakKeyDictionary[Purchases, Profile] = field(default_factory=WeakKeyDictionary[Purchases, Profile])
 
     @property
     def version(self) -> str:
         """The bundle's version."""
         return self.bundle.manifest.version
 
-    def profile(self, history: History) -> Profile:
-        """A history worked out; kept as long as the history is."""
-        found = self.profiles.get(history)
+    def profile(self, bought: Purchases) -> Profile:
+        """Purchases worked out; kept as long as they are."""
+        found = self.profiles.get(bought)
         if found is None:
-            found = self.profiles[history] = profile_of(history, self.bundle.statistics)
+            found = self.profiles[bought] = profile_of(bought, self.bundle.statistics)
         return found
 
 

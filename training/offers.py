@@ -132,8 +132,8 @@ def offer_examples(
         is_taken_O = np.isin(eligible.rows_N, list(redeemed))
         if not is_taken_O.any():
             continue
-        profile = profile_of(earlier, statistics)
-        asked = Asked.of(profile, statistics.together, location, at, eligible, _NONE, _NONE)
+        profile = profile_of(earlier.purchases, statistics)
+        asked = Asked.of(profile, earlier, statistics.together, location, at, eligible, _NONE, _NONE)
         question = Question(customer, earlier, Situation(channel, location, at), place, eligible, frozenset())
         customer_D = customer_vectors([question], towers, vectors_ND, length)[0]
         covered_K, facts_KF = offers.covered(asked, reader, vectors_ND, customer_D)

@@ -517,7 +517,9 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
         }
     };
     for (const auto& [set, members, places] : sets) {
-        const Copy* copy = py::isinstance<Copy>(set) ? set.cast<const Copy*>() : nullptr;
+        // Whether it is an array is quickly told; that it is no copy is not.
+        const bool held = !py::isinstance<py::array>(set) && py::isinstance<Copy>(set);
+        const Copy* copy = held ? set.cast<const Copy*>() : nullptr;
         check(!copy || (copy->catalogue == count && copy->dimensions() == dimensions),
               "expected copies of these vectors");
         check(!copy || axes_DD, "expected the axes that copies were turned by");

@@ -54,8 +54,8 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], bundle.manifest.history_length)
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
-        profile, near = profile_of(history, statistics), statistics.together
-        question = Asked.of(profile, near, place.nearest, moment, allowed, NOBODY, NOBODY)
+        profile, near = profile_of(history.purchases, statistics), statistics.together
+        question = Asked.of(profile, history, near, place.nearest, moment, allowed, NOBODY, NOBODY)
         covered_K, facts_KF = reader.covered(question, facts, vectors_ND, customer_D)
         assert bundle.ranker is not None
         probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else np.zeros(0, np.float32)

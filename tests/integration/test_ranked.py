@@ -57,7 +57,8 @@ class Offline(NamedTuple):
         most = max(RETRIEVED * times_more(limit, novel=novel), limit)
         retrieved = self.bundle.products.search(customers_1D, most, [allowed])
         asked = Asked.of(
-            profile_of(history, statistics),
+            profile_of(history.purchases, statistics),
+            history,
             statistics.together,
             place.nearest,
             moment,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from embeddings.history import EVENT, EVENT_CODES, History
 from embeddings.profile import DECAYS, GROUP, GROUP_DECAY, OWN, Profile, profile_of
+from embeddings.session import session_of
 from embeddings.statistics import FIGURES, RHYTHMS
 from tests.unit.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
 
@@ -40,12 +41,16 @@ EVENTS = st.lists(
 ).map(lambda events: sorted(events, key=lambda event: event.at))
 
 
-def profile(events: list[Event]) -> Profile:
+def past(events: list[Event]) -> History:
     events_E = np.zeros(len(events), EVENT)
     events_E["type"] = [EVENT_CODES[event.type] for event in events]
     for name in ("at", "product", "location"):
         events_E[name] = [getattr(event, name) for event in events]
-    return profile_of(History(events_E, np.zeros(0, np.int32), ()), STATISTICS)
+    return History(events_E, np.zeros(0, np.int32), ())
+
+
+def profile(events: list[Event]) -> Profile:
+    return profile_of(past(events).purchases, STATISTICS)
 
 
 def bought_of(events: list[Event]) -> list[Event]:
@@ -172,7 +177,7 @@ def test_a_session_is_what_was_done_since_the_last_purchase_within_six_hours(eve
         "looked": {event.product for event in known if event.type in ("view", "click") and event.at > begin},
         "dismissed": {event.product for event in known if event.type == "dismissal" and event.at >= moment - 30 * DAY},
     }
-    found = profile(events).session(moment)
+    found = session_of(past(events), moment)
     if found is None:
         assert not any(expected.values())
     else:

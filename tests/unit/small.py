@@ -132,7 +132,8 @@ def ask(
 ) -> Asked:
     """A question to the sources and the reader of facts; what is popular are the eligible rows unless given."""
     return Asked.of(
-        profile_of(history, statistics()),
+        profile_of(history.purchases, statistics()),
+        history,
         neighbours(TOGETHER),
         location,
         moment,

@@ -166,7 +166,7 @@ def test_what_comes_in_the_turn_after_the_first_is_in_its_batch():
         batcher = Batcher[int, int](compute, 5)
         first = batcher.submit(1)
         await asyncio.sleep(0)
-        return await asyncio.gather(first, batcher.submit(2))
+        return [await one for one in (first, batcher.submit(2))]
 
     assert asyncio.run(ask()) == [2, 4]
     assert compute.batches == [[1, 2]]

@@ -217,7 +217,7 @@ def test_candidates_are_eligible_distinct_and_not_in_the_cart(window: Window):
 
 def test_what_sources_propose_of_what_was_looked_at_and_bought_is_there(window: Window):
     for one, (rows, _) in zip(window.questions, of_each(window.examples(window.questions)), strict=True):
-        profile = profile_of(one.past, window.fitted.statistics)
+        profile = profile_of(one.past.purchases, window.fitted.statistics)
         own = set(profile.rows_R.tolist()) & set(one.eligible.rows_N.tolist())
         assert own <= set(rows)  # so few were bought that all are candidates
 

@@ -69,6 +69,16 @@ def test_a_stranger_becomes_known_by_what_they_do(histories: Histories):
     assert len(histories.of(None).events_E) == 0
 
 
+def test_histories_that_differ_in_nothing_bought_share_what_is_worked_out_of_that(histories: Histories):
+    anna = histories.of("anna")
+    viewed, bought, unknown = (anna.events_E[:1].copy() for _ in range(3))
+    viewed["type"], unknown["product"] = EVENT_CODES["view"], -1
+    assert anna.append(viewed).purchases is anna.append(unknown).purchases is anna.purchases
+    assert histories.described(anna, {"colour": "red"}).purchases is anna.purchases
+    assert anna.append(bought).purchases is not anna.purchases
+    assert anna.append(np.concatenate([viewed, bought])).purchases.times_R.tolist() == [2]
+
+
 def test_attribute_sizes_count_the_unknown_code(histories: Histories):
     assert histories.attribute_sizes == (3, 2)
 

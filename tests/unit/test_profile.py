@@ -2,32 +2,25 @@ import numpy as np
 import pytest
 
 from embeddings import profile as profiles
-from embeddings.history import History
 from embeddings.profile import OWN, Profile, profile_of
 from embeddings.statistics import FIGURES
-from tests.unit.small import DAY, NOW, events_of, past, statistics
+from tests.unit.small import past, statistics
 
 HOUR = 1 / 24
 
 
 def work_out(*events: tuple[str, int, float, int]) -> Profile:
-    return profile_of(past(*events), statistics())
+    return profile_of(past(*events).purchases, statistics())
 
 
 def own(profile: Profile, row: int) -> dict[str, float]:
     return dict(zip(OWN, profile.own_RC[profile.rows_R.tolist().index(row)].tolist(), strict=True))
 
 
-def session(*events: tuple[str, int, float, int], moment: int = NOW) -> dict[str, list[int]]:
-    found = work_out(*events).session(moment)
-    return {} if found is None else {name: rows.tolist() for name, rows in found._asdict().items() if len(rows)}
-
-
 def test_of_nothing_nothing_is_known():
-    profile = profile_of(past(), statistics())
-    assert (profile.newest, len(profile.rows_R), profile.visits, profile.lines, profile.acted) == (0, 0, 0, 0, 0)
+    profile = work_out()
+    assert (profile.newest, len(profile.rows_R), profile.visits, profile.lines) == (0, 0, 0, 0)
     assert profile.own_RC.shape == (1, len(OWN))
-    assert profile.session(NOW) is None
     assert not profile.taste_D.any()
     assert profile.at(0).slow_R.tolist() == [0]
     assert profile.at(0).visits == 0
@@ -57,31 +50,6 @@ def test_several_lines_of_a_day_are_one_day_and_of_a_moment_one_visit():
     assert profile.visits == pytest.approx(2, abs=0.01)
 
 
-def test_a_cart_ends_with_a_purchase_and_after_six_hours():
-    carts = ("add_to_cart", 1, 2 * HOUR, 0), ("add_to_cart", 2, HOUR, 0)
-    assert session(*carts) == {"cart": [1, 2]}
-    assert session(*carts, ("purchase", 5, 1.5 * HOUR, 0)) == {"cart": [2]}
-    assert session(*carts, ("purchase", 5, 0.5 * HOUR, 0)) == {}
-    assert session(*carts, moment=NOW + round(4.5 / 24 * DAY)) == {"cart": [2]}
-    assert session(*carts, moment=NOW + round(5.5 / 24 * DAY)) == {}
-
-
-def test_what_was_viewed_or_clicked_was_looked_at_and_what_was_only_shown_was_not():
-    events = ("view", 3, HOUR, 0), ("click", 1, HOUR, 0), ("click", 3, HOUR, 0), ("impression", 7, HOUR, 0)
-    assert session(*events) == {"looked": [1, 3]}
-
-
-def test_a_dismissal_outlasts_a_purchase_but_not_a_month():
-    dismissal = ("dismissal", 6, 20.0, 0)
-    assert session(dismissal, ("purchase", 5, 1.0, 0)) == {"dismissed": [6]}
-    assert session(dismissal, moment=NOW + 9 * DAY) == {"dismissed": [6]}
-    assert session(dismissal, moment=NOW + 11 * DAY) == {}
-
-
-def test_what_has_no_product_is_in_no_session():
-    assert session(("add_to_cart", -1, HOUR, 0), ("dismissal", -1, HOUR, 0), ("view", 4, HOUR, 0)) == {"looked": [4]}
-
-
 def test_only_so_many_locations_are_remembered_and_the_others_worked_out_anew(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(profiles, "_LOCATIONS_KEPT", 1)
     profile = work_out(("purchase", 1, 3, 0), ("purchase", 2, 0, 1))
@@ -98,7 +66,7 @@ def test_bought_without_a_location_is_bought_at_none():
     assert profile.at(-1).visits == 0
 
 
-def test_events_that_are_no_purchases_change_nothing_but_the_session():
+def test_events_that_are_no_purchases_change_nothing():
     bought = [("purchase", 1, 9.0, 0), ("purchase", 2, 2.0, 1)]
     acted = [("view", 3, 1.0, 0), ("dismissal", 1, 1.0, 0), ("add_to_cart", 4, 0.1, 0), ("purchase", -1, 0.0, 0)]
     plain, more = work_out(*bought), work_out(*bought, *acted)
@@ -111,5 +79,5 @@ def test_events_that_are_no_purchases_change_nothing_but_the_session():
 def test_only_what_is_bought_most_speaks_for_others(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(profiles, "_ALIKE_FROM", 1)
     often = [("purchase", 2, float(days), 0) for days in range(5)]
-    found = profile_of(History(events_of(*often, ("purchase", 3, 0, 0)), np.zeros(0, np.int32), ()), statistics())
+    found = work_out(*often, ("purchase", 3, 0, 0))
     assert found.alike[0].tolist() == [3, 4]  # the neighbours of product 2 alone

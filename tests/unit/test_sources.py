@@ -42,13 +42,18 @@ def same_but(asked: Asked, history: History) -> Asked:
     """The same question of somebody else."""
     fresh = ask(history, asked.location, asked.moment, novel=asked.novel)
     return asked._replace(
-        profile=fresh.profile, local=fresh.local, session=fresh.session, meant=fresh.meant, together=fresh.together
+        profile=fresh.profile,
+        history=history,
+        local=fresh.local,
+        session=fresh.session,
+        meant=fresh.meant,
+        together=fresh.together,
     )
 
 
 def again(asked: Asked) -> Asked:
     """The same question to a profile that remembers nothing."""
-    return same_but(asked, History(asked.profile.events_E, np.zeros(0, np.int32), ()))
+    return same_but(asked, History(asked.history.events_E, np.zeros(0, np.int32), ()))
 
 
 def rows_of(source: Source, asked: Asked) -> list[int]:
@@ -92,7 +97,8 @@ def test_what_was_asked_before_changes_nothing(name: SourceName, monkeypatch: py
                 one = ask(
                     past(("purchase", 1, 3, 0), ("purchase", 2, 2, 1), ("purchase", 7, 1, 0)), location, rows=rows
                 )
-                one = one._replace(profile=asked.profile, local=asked.profile.at(location), novel=novel, session=None)
+                local = asked.profile.at(location)
+                one = one._replace(profile=asked.profile, history=asked.history, local=local, novel=novel, session=None)
                 assert rows_of(ALL[name], one) == rows_of(ALL[name], again(one)._replace(session=None))
 
 
