@@ -86,10 +86,8 @@ class History:
         """The history with further events, each at its place in time, after older events of the same second."""
         if not len(events_E):
             return self
-        added_E = events_E[np.argsort(events_E["at"], kind="stable")]
-        places_E = self.events_E["at"].searchsorted(added_E["at"], side="right")
-        grown = replace(self, events_E=np.insert(self.events_E, places_E, added_E))
-        if not ((added_E["type"] == PURCHASE) & (added_E["product"] >= 0)).any():
+        grown = replace(self, events_E=kernel.inserted(self.events_E, events_E))
+        if not ((events_E["type"] == PURCHASE) & (events_E["product"] >= 0)).any():
             vars(grown)["purchases"] = self.purchases
         return grown
 

@@ -52,7 +52,9 @@ PYBIND11_MODULE(kernel, module) {
     module.def("due", &due, py::arg("customer"), py::arg("aged"), py::arg("eligible"), py::arg("most"));
     module.def("foremost", &foremost, exact("weights_R"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
+    module.def("taste", &taste, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
+    module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
     module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
@@ -60,8 +62,8 @@ PYBIND11_MODULE(kernel, module) {
     module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
     module.def("profile", &profile, exact("rows_R"), exact("places_E"), exact("at_E"), py::arg("newest"),
-               exact("gaps_R"), exact("codes_NQ"), py::arg("decays"), py::arg("group_decay"), py::arg("never_days"),
-               py::arg("prior_days"), py::arg("never"), py::arg("usual_gap"));
+               exact("products_NP"), py::arg("gap"), exact("codes_NQ"), py::arg("decays"), py::arg("group_decay"),
+               py::arg("never_days"), py::arg("prior_days"), py::arg("never"), py::arg("usual_gap"));
     module.def("here", &here, exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("newest"),
                py::arg("count"), py::arg("location"), py::arg("decay"));
     module.def("at_hour", &at_hour, exact("places_E"), exact("at_E"), py::arg("newest"), py::arg("count"),

@@ -50,19 +50,12 @@ class Tastes(NamedTuple):
     products_ND: NDArray[np.float32]
     gram_DD: NDArray[np.float32]
 
-    def of(self, rows_R: NDArray[np.integer], times_R: NDArray[np.integer]) -> NDArray[np.float32]:
+    def of(self, rows_R: NDArray[np.int64], times_R: NDArray[np.int64]) -> NDArray[np.float32]:
         """The factors (D) of somebody who bought some products so many times: one step of alternating least squares.
 
         Zeros for somebody who bought nothing.
         """
-        if not len(rows_R):
-            return np.zeros_like(self.gram_DD[0])
-        bought_RD = self.products_ND[rows_R]
-        weights_R = times_R.astype(np.float32)
-        again_R = times_R > 1  # what was bought once stands in the gram already
-        again_AD = bought_RD[again_R]
-        system_DD = self.gram_DD + (again_AD.T * (weights_R[again_R] - 1)) @ again_AD
-        return np.linalg.solve(system_DD, weights_R @ bought_RD)
+        return kernel.taste(rows_R, times_R, self.products_ND, self.gram_DD)
 
 
 class Statistics(NamedTuple):

@@ -6,6 +6,17 @@
 
 namespace {
 
+// Events, oldest first, with others in any order, each at its place in time: after older events of the same second.
+Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E) {
+    const auto before = [](const Event& one, const Event& other) { return one.at < other.at; };
+    std::vector<Event> added(added_E.data(), added_E.data() + added_E.size());
+    std::stable_sort(added.begin(), added.end(), before);
+    Array<Event> all_E(events_E.size() + added_E.size());
+    std::merge(events_E.data(), events_E.data() + events_E.size(), added.begin(), added.end(), all_E.mutable_data(),
+               before);
+    return all_E;
+}
+
 // The purchases of known products: rows_R, times_R, places_E, at_E, locations_E and the newest moment, as in Purchases.
 py::tuple purchases(const Array<Event>& events_E, std::uint16_t purchase) {
     std::vector<Keyed<std::uint32_t>> bought;

@@ -52,9 +52,9 @@ struct Span {
 
 // The products bought, as in OWN, (R + 1, 9), the last row of one never bought.
 Array<float> figures_of_products(const Visits& visits, const Array<std::int64_t>& places_E,
-                                 const Array<std::int64_t>& at_E, std::int64_t newest, const Array<float>& gaps_R,
+                                 const Array<std::int64_t>& at_E, std::int64_t newest, const std::vector<float>& gaps_R,
                                  const std::array<std::vector<double>, 3>& weights, float never_days) {
-    const py::ssize_t count = gaps_R.size();
+    const auto count = static_cast<py::ssize_t>(gaps_R.size());
     std::vector<Span> spans(count);
     std::vector<py::ssize_t> last_visit(count, -1);
     std::vector<std::array<double, 3>> sums(count, {0, 0, 0});
@@ -76,7 +76,7 @@ Array<float> figures_of_products(const Visits& visits, const Array<std::int64_t>
         for (std::size_t c = 0; c < 3; ++c) out[SLOW + c] = static_cast<float>(sums[r][c]);
         out[DAYS] = static_cast<float>(spans[r].days);
         out[SINCE] = static_cast<float>(static_cast<double>(newest - spans[r].last) / DAY);
-        out[GAP] = static_cast<float>(spans[r].gap(gaps_R.data()[r]));
+        out[GAP] = static_cast<float>(spans[r].gap(gaps_R[r]));
         out[VISITS_SINCE] = static_cast<float>(static_cast<py::ssize_t>(visits.at_V.size()) - 1 - last_visit[r]);
         out[LINES] = static_cast<float>(static_cast<double>(lines[r]) / static_cast<double>(times[r]));
     }
@@ -129,28 +129,43 @@ py::tuple figures_of_groups(const Visits& visits, const std::vector<std::int32_t
 // What purchases, oldest first, say as of the newest: figures of products, of each kind of groups, decayed visits,
 // purchases per visit, and the median of the days between visits.
 py::tuple profile(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& places_E,
-                  const Array<std::int64_t>& at_E, std::int64_t newest, const Array<float>& gaps_R,
-                  const Array<std::int32_t>& codes_NQ, const std::array<double, 3>& decays, double group_decay,
-                  float never_days, double prior_days, const std::array<float, 4>& never, double usual_gap) {
-    check(places_E.size() == at_E.size() && gaps_R.size() == rows_R.size(), "expected a place and a gap for each");
-    check(codes_NQ.ndim() == 2, "expected codes (N, Q)");
+                  const Array<std::int64_t>& at_E, std::int64_t newest, const Array<float>& products_NP,
+                  py::ssize_t gap, const Array<std::int32_t>& codes_NQ, const std::array<double, 3>& decays,
+                  double group_decay, float never_days, double prior_days, const std::array<float, 4>& never,
+                  double usual_gap) {
+    check(places_E.size() == at_E.size(), "expected a place for each purchase");
+    check(codes_NQ.ndim() == 2 && products_NP.ndim() == 2 && codes_NQ.shape(0) == products_NP.shape(0) && gap >= 0 &&
+              gap < products_NP.shape(1),
+          "expected codes (N, Q), and figures (N, P) with a column of gaps");
     for (py::ssize_t e = 0; e < places_E.size(); ++e)
         check(places_E.data()[e] >= 0 && places_E.data()[e] < rows_R.size(),
               "expected places among the products bought");
     for (py::ssize_t r = 0; r < rows_R.size(); ++r)
         check(rows_R.data()[r] >= 0 && rows_R.data()[r] < codes_NQ.shape(0), "expected rows of the catalogue");
+    // What is known of the products, from all over memory: asked for ahead.
+    const py::ssize_t bought = rows_R.size(), kinds = codes_NQ.shape(1);
+    std::vector<float> gaps_R(bought);
+    std::vector<std::vector<std::int32_t>> codes_QR(kinds, std::vector<std::int32_t>(bought));
+    const auto figure = [&](py::ssize_t r) {
+        return products_NP.data() + rows_R.data()[r] * products_NP.shape(1) + gap;
+    };
+    const auto codes = [&](py::ssize_t r) { return codes_NQ.data() + rows_R.data()[r] * kinds; };
+    for (py::ssize_t r = 0; r < bought; ++r) {
+        if (r + AHEAD < bought) {
+            __builtin_prefetch(figure(r + AHEAD));
+            __builtin_prefetch(codes(r + AHEAD));
+        }
+        gaps_R[r] = *figure(r);
+        for (py::ssize_t q = 0; q < kinds; ++q) codes_QR[q][r] = codes(r)[q];
+    }
     const Visits visits(at_E);
     std::array<std::vector<double>, 3> weights;
     for (std::size_t c = 0; c < 3; ++c) weights[c] = visits.weights(decays[c], newest);
     const std::vector<double> lately = visits.weights(group_decay, newest);
     py::list groups;
-    for (py::ssize_t q = 0; q < codes_NQ.shape(1); ++q) {
-        std::vector<std::int32_t> codes_R(rows_R.size());
-        for (py::ssize_t r = 0; r < rows_R.size(); ++r)
-            codes_R[r] = codes_NQ.data()[rows_R.data()[r] * codes_NQ.shape(1) + q];
+    for (const std::vector<std::int32_t>& codes_R : codes_QR)
         groups.append(
             figures_of_groups(visits, codes_R, places_E, at_E, newest, lately, weights[0], prior_days, never));
-    }
     const std::size_t met = visits.at_V.size();
     std::vector<double> gaps_V;
     for (std::size_t v = 1; v < met; ++v)
