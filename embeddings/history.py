@@ -38,10 +38,8 @@ Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
-ADD_TO_CART, DISMISSAL = EVENT_CODES["add_to_cart"], EVENT_CODES["dismissal"]
-LOOKS = (EVENT_CODES["view"], EVENT_CODES["click"])
 _TELLING = [False, *(name not in ("impression", "dismissal") for name in EVENT_TYPES)]
-_ACTED = [False, *(code in (*LOOKS, ADD_TO_CART, DISMISSAL) for code in EVENT_CODES.values())]
+_ACTED = [False, *(name in ("view", "click", "add_to_cart", "dismissal") for name in EVENT_TYPES)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,6 +58,7 @@ PYBIND11_MODULE(kernel, module) {
     module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
+    module.def("products_since", &products_since, exact("events_E"), py::arg("after"), py::arg("types"));
     module.def("told", &told, exact("events_E"), py::arg("types"));
     module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.history import ADD_TO_CART, DISMISSAL, LOOKS, History
+from embeddings import kernel
+from embeddings.history import History
+from embeddings.tables import EVENT_TYPES
 
 SESSION_SECONDS = 6 * 3_600
 """How long a session lasts: what lies further back in time says nothing of now."""
@@ -13,12 +15,18 @@ SESSION_SECONDS = 6 * 3_600
 DISMISSED_SECONDS = 30 * 86_400
 """How long a dismissal keeps what was dismissed back."""
 
+_CART, _LOOKED, _DISMISSED = (
+    [False, *(name in some for name in EVENT_TYPES)] for some in (("add_to_cart",), ("view", "click"), ("dismissal",))
+)
+
 
 class Session(NamedTuple):
     """What happened since the last purchase and within ``SESSION_SECONDS``, by product row.
 
+    All int64, ascending.
+
     Attributes:
-        dismissed: int64, as the others, ascending; of the last ``DISMISSED_SECONDS``.
+        dismissed: within ``DISMISSED_SECONDS``, whatever was bought since.
     """
 
     cart: NDArray[np.int64]
@@ -30,11 +38,9 @@ def session_of(history: History, moment: int) -> Session | None:
     """What happened lately, as of a moment; None if nothing did."""
     if history.acted < moment - DISMISSED_SECONDS:  # mostly: nothing but purchases
         return None
-    recent_E = history.events_E
-    recent_E = recent_E[(recent_E["at"] >= moment - DISMISSED_SECONDS) & (recent_E["product"] >= 0)]
-    dismissed = recent_E["product"][recent_E["type"] == DISMISSAL]
     begin = max(moment - SESSION_SECONDS, history.purchases.newest)
-    now_E = recent_E[recent_E["at"] > begin]
-    cart = np.unique(now_E["product"][now_E["type"] == ADD_TO_CART])
-    looked = np.unique(now_E["product"][np.isin(now_E["type"], LOOKS)])
-    return Session(*(one.astype(np.int64) for one in (cart, looked, np.unique(dismissed))))
+    return Session(
+        cart=kernel.products_since(history.events_E, begin, _CART),
+        looked=kernel.products_since(history.events_E, begin, _LOOKED),
+        dismissed=kernel.products_since(history.events_E, moment - DISMISSED_SECONDS - 1, _DISMISSED),
+    )

@@ -15,7 +15,7 @@ from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.facts import FACTS, FactsReader
-from embeddings.history import ADD_TO_CART, EVENT, EVENT_CODES, PURCHASE, Events, History
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.index.planned import PlannedIndex
 from embeddings.popularity import LONGEST, most_popular, popular
 from embeddings.profile import profile_of
@@ -35,7 +35,7 @@ _FIRST = (0, 0, 1, 2, 3, 5)
 _FIRST_SECONDS = 60
 """How long before the question."""
 
-_VIEW = EVENT_CODES["view"]
+_CART, _VIEW = EVENT_CODES["add_to_cart"], EVENT_CODES["view"]
 
 
 class Examples(NamedTuple):
@@ -217,7 +217,7 @@ def _within_visit(question: Question, random: np.random.Generator) -> Question:
     looked = rest[random.random(len(rest)) < _LOOKED]
     others = random.choice(question.eligible.rows_N, min(_OTHERS * len(looked), len(question.eligible.rows_N)))
     products = np.concatenate([cart, looked, others])
-    types = np.repeat([ADD_TO_CART, _VIEW], [len(cart), len(looked) + len(others)])
+    types = np.repeat([_CART, _VIEW], [len(cart), len(looked) + len(others)])
     session = _events(question, products, types, random.integers(1, SESSION_SECONDS // 4, len(products)))
     return question._replace(past=question.past.append(session), bought=frozenset(rest.tolist()))
 

@@ -66,6 +66,18 @@ std::int64_t newest_of(const Array<Event>& events_E, const std::vector<bool>& ty
     return newest;
 }
 
+// The products, ascending, of events of some types that are newer than a moment; events lie oldest first.
+Array<std::int64_t> products_since(const Array<Event>& events_E, std::int64_t after, const std::vector<bool>& types) {
+    std::vector<std::int64_t> products;
+    for (py::ssize_t e = events_E.size(); e-- > 0 && events_E.data()[e].at > after;) {
+        const Event& event = events_E.data()[e];
+        if (event.product >= 0 && event.type < types.size() && types[event.type]) products.push_back(event.product);
+    }
+    std::sort(products.begin(), products.end());
+    products.erase(std::unique(products.begin(), products.end()), products.end());
+    return array_of(products);
+}
+
 // What the customer tower reads of events whose type is told: products, types and moments (3, E), the newest first.
 Array<std::int64_t> told(const Array<Event>& events_E, const std::vector<bool>& types) {
     std::vector<const Event*> kept;
