@@ -86,7 +86,7 @@ class History:
             return self
         grown = replace(self, events_E=kernel.inserted(self.events_E, events_E))
         if not ((events_E["type"] == PURCHASE) & (events_E["product"] >= 0)).any():
-            vars(grown)["purchases"] = self.purchases
+            vars(grown)["purchases"] = self.purchases  # where the cached property looks for it
         return grown
 
     def described(self, attributes_A: NDArray[np.int32]) -> "History":
