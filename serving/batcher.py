@@ -1,7 +1,7 @@
 """Natural batching: whatever waits is computed together, with what arrives in one more turn of the event loop.
 
-Nobody waits for more to come. But what has arrived lies in sockets until the loop looks at them, and in a batch of its own
-it would cost half as much again.
+Nobody waits for more to come. But what has arrived lies in sockets until the loop looks at them, and in a batch of its
+own it would cost half as much again.
 """
 
 import asyncio
