@@ -2,10 +2,10 @@
 // numbers.
 //
 // Every function takes and gives NumPy arrays; what is kept from call to call is a class: the tables of `Facts`, the
-// rows of `Members`, a `Copy` of vectors, the arrays of a `Customer`, the constants of `Inputs`. What is computed, and
-// why, is said where it is called, in the Python module that each header names. Arrays of another dtype than declared,
-// or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit raise ValueError.
-// Sums run over a fixed order, in double precision but for inner products.
+// rows of `Members`, a `Copy` of vectors, the arrays of a `Customer`, purchases `ByVisit`, the constants of `Inputs`.
+// What is computed, and why, is said where it is called, in the Python module that each header names. Arrays of another
+// dtype than declared, or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit
+// raise ValueError. Sums run over a fixed order, in double precision but for inner products.
 //
 // Letters: B queries or customers, C columns, D dimensions, E events or purchases, F facts, G groups, K candidates or
 // results, L events that a tower reads or entries of assortments, N products or rows of a set, P rows proposed, Q kinds
@@ -67,8 +67,10 @@ PYBIND11_MODULE(kernel, module) {
                py::arg("never_days"), py::arg("prior_days"), py::arg("never"), py::arg("usual_gap"));
     module.def("here", &here, exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("newest"),
                py::arg("count"), py::arg("location"), py::arg("decay"));
-    module.def("at_hour", &at_hour, exact("places_E"), exact("at_E"), py::arg("newest"), py::arg("count"),
-               py::arg("moment"), py::arg("seconds"), py::arg("other_days"), py::arg("decay"));
+    py::class_<ByVisit>(module, "ByVisit")
+        .def(py::init<const Array<std::int64_t>&, const Array<std::int64_t>&, std::int64_t, py::ssize_t, double>(),
+             exact("places_E"), exact("at_E"), py::arg("newest"), py::arg("count"), py::arg("decay"))
+        .def("at_hour", &ByVisit::at_hour, py::arg("moment"), py::arg("seconds"), py::arg("other_days"));
     py::class_<Facts>(module, "Facts")
         .def(py::init<Array<float>, Array<std::int32_t>, Array<float>, Array<float>, Array<float>, Array<std::int64_t>,
                       Array<std::int32_t>, Array<float>, Array<float>, py::ssize_t, py::ssize_t>(),

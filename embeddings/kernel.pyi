@@ -83,16 +83,10 @@ def profile(
 def here(
     places_E: _I64, at_E: _I64, locations_E: _I32, newest: int, count: int, location: int, decay: float
 ) -> tuple[_F32, float, float]: ...
-def at_hour(
-    places_E: _I64,
-    at_E: _I64,
-    newest: int,
-    count: int,
-    moment: int,
-    seconds: float,
-    other_days: float,
-    decay: float,
-) -> tuple[_F32, float, float]: ...
+
+class ByVisit:
+    def __init__(self, places_E: _I64, at_E: _I64, newest: int, count: int, decay: float) -> None: ...
+    def at_hour(self, moment: int, seconds: float, other_days: float) -> tuple[_F32, float, float]: ...
 
 class Facts:
     def __init__(

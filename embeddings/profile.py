@@ -105,6 +105,7 @@ class Profile:
         alike: what customers who buy the same buy too: rows, ascending, and the score of each.
         taste_D: the customer's factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
+        by_visit: the purchases, slowly decayed.
     """
 
     places_E: NDArray[np.int64]
@@ -120,6 +121,7 @@ class Profile:
     alike: Scored
     taste_D: NDArray[np.float32]
     customer: kernel.Customer
+    by_visit: kernel.ByVisit
     _local: dict[int, Local] = field(default_factory=dict)
 
     def at(self, location: int) -> Local:
@@ -136,9 +138,7 @@ class Profile:
 
     def at_hour(self, moment: int) -> Hour:
         """What was bought at about the time of the week that a moment is in."""
-        slow_R, visits, lines = kernel.at_hour(
-            self.places_E, self.at_E, self.newest, len(self.rows_R), moment, _HOURS * 3_600, _OTHER_DAYS, DECAYS[0]
-        )
+        slow_R, visits, lines = self.by_visit.at_hour(moment, _HOURS * 3_600, _OTHER_DAYS)
         return Hour(slow_R, visits, (lines + _PRIOR_VISITS * self.lines) / (visits + _PRIOR_VISITS))
 
 
@@ -178,4 +178,5 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
         alike=alike,
         taste_D=taste_D,
         customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
+        by_visit=kernel.ByVisit(places_E, at_E, newest, len(rows_R), DECAYS[0]),
     )

@@ -184,61 +184,93 @@ py::tuple profile(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& 
 // Some of the purchases, decayed: of each product, with one more of zero, the visits that began with one, and all.
 using Some = std::tuple<Array<float>, double, double>;
 
-// What a share of each purchase comes to as of the newest.
-template <typename Share>
-Some some_of(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
-             py::ssize_t count, double decay, Share share_of) {
+Array<float> narrowed(const std::vector<double>& sums) {
+    Array<float> slow_R(static_cast<py::ssize_t>(sums.size()));
+    std::transform(sums.begin(), sums.end(), slow_R.mutable_data(), [](double sum) { return static_cast<float>(sum); });
+    return slow_R;
+}
+
+// What was bought at one location.
+Some here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, const Array<std::int32_t>& locations_E,
+          std::int64_t newest, py::ssize_t count, std::int32_t location, double decay) {
     check(places_E.size() == at_E.size(), "expected a place for each purchase");
+    check(locations_E.size() == at_E.size(), "expected a location for each purchase");
     std::vector<double> sums(count + 1, 0.0);
     double visits = 0, lines = 0, remains = 0;
     const double rate = std::log(decay);
     for (py::ssize_t e = 0; e < at_E.size(); ++e) {
         const bool begins = e == 0 || at_E.data()[e] != at_E.data()[e - 1];
         if (begins) remains = -1;
-        const double share = share_of(e, begins);
-        if (share <= 0) continue;
+        if (location < 0 || locations_E.data()[e] != location) continue;
         if (remains < 0) remains = std::exp(rate * static_cast<double>(newest - at_E.data()[e]) / DAY);
         const std::int64_t place = places_E.data()[e];
         check(place >= 0 && place < count, "expected places among the products bought");
-        sums[place] += remains * share;
-        lines += remains * share;
-        if (begins) visits += remains * share;
+        sums[place] += remains;
+        lines += remains;
+        if (begins) visits += remains;
     }
-    Array<float> slow_R(count + 1);
-    std::transform(sums.begin(), sums.end(), slow_R.mutable_data(), [](double sum) { return static_cast<float>(sum); });
-    return {slow_R, visits, lines};
+    return {narrowed(sums), visits, lines};
 }
 
-// What was bought at one location.
-Some here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, const Array<std::int32_t>& locations_E,
-          std::int64_t newest, py::ssize_t count, std::int32_t location, double decay) {
-    check(locations_E.size() == at_E.size(), "expected a location for each purchase");
-    return some_of(places_E, at_E, newest, count, decay,
-                   [&](py::ssize_t e, bool) { return location >= 0 && locations_E.data()[e] == location ? 1.0 : 0.0; });
-}
-
-// How many seconds are missing to, or left over from, so many whole days.
-template <std::int64_t days>
-double beside(std::int64_t seconds) {
-    constexpr std::int64_t period = days * static_cast<std::int64_t>(DAY);
-    const std::int64_t over = std::abs(seconds) % period;
-    return static_cast<double>(std::min(over, period - over));
-}
-
-// What was bought at about the same time of the day: the less the further from it, nothing from so many seconds on, and
-// of other days of the week a share.
-Some at_hour(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
-             py::ssize_t count, std::int64_t moment, double seconds, double other_days, double decay) {
-    check(seconds > 0, "expected a length of time");
-    double share = 0;
-    return some_of(places_E, at_E, newest, count, decay, [&](py::ssize_t e, bool begins) {
-        if (begins) {
-            const std::int64_t ago = moment - at_E.data()[e];
-            share = 1 - beside<1>(ago) / seconds;
-            if (beside<7>(ago) > DAY / 2) share *= other_days;
+// Purchases by visit, each with what remains of its weight as of the newest: what is asked by the hour at every
+// request.
+class ByVisit {
+  public:
+    ByVisit(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, std::int64_t newest,
+            py::ssize_t count, double decay)
+        : count_(count) {
+        check(places_E.size() == at_E.size(), "expected a place for each purchase");
+        const Visits visits(at_E);
+        const std::vector<double> weights_V = visits.weights(decay, newest);
+        for (py::ssize_t e = 0; e < places_E.size(); ++e) {
+            check(places_E.data()[e] >= 0 && places_E.data()[e] < count, "expected places among the products bought");
+            places_.push_back(static_cast<std::int32_t>(places_E.data()[e]));
         }
-        return share;
-    });
-}
+        for (std::size_t v = 0; v < visits.at_V.size(); ++v)
+            visits_.push_back({visits.at_V[v], visits.lines_V[v], weights_V[v]});
+    }
+
+    // What was bought at about the same time of the day: the less the further from it, nothing from so many seconds on,
+    // and of other days of the week a share.
+    Some at_hour(std::int64_t moment, double seconds, double other_days) const {
+        check(seconds > 0, "expected a length of time");
+        std::vector<double> sums(count_ + 1, 0.0);
+        double visits = 0, lines = 0;
+        const std::int32_t* place = places_.data();
+        for (const Visit& visit : visits_) {
+            const std::int32_t* end = place + visit.lines;
+            double share = 1 - beside<1>(moment - visit.at) / seconds;
+            if (share > 0 && beside<7>(moment - visit.at) > DAY / 2) share *= other_days;
+            if (share > 0) {
+                const double counts = visit.weight * share;
+                visits += counts;
+                for (const std::int32_t* line = place; line < end; ++line) {
+                    sums[*line] += counts;
+                    lines += counts;
+                }
+            }
+            place = end;
+        }
+        return {narrowed(sums), visits, lines};
+    }
+
+  private:
+    struct Visit {
+        std::int64_t at, lines;
+        double weight;
+    };
+
+    // How many seconds are missing to, or left over from, so many whole days.
+    template <std::int64_t days>
+    static double beside(std::int64_t seconds) {
+        constexpr std::int64_t period = days * static_cast<std::int64_t>(DAY);
+        const std::int64_t over = std::abs(seconds) % period;
+        return static_cast<double>(std::min(over, period - over));
+    }
+
+    py::ssize_t count_;
+    std::vector<Visit> visits_;
+    std::vector<std::int32_t> places_;  // of one visit after the other
+};
 
 }  // namespace
