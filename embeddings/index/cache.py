@@ -59,6 +59,10 @@ class SetCache(Generic[Kept]):
         self.hits += 1
         return value
 
+    def peek(self, fingerprint: bytes) -> Kept | None:
+        """The value for this fingerprint, if it is held; neither counted nor taken for used."""
+        return self._kept.get(fingerprint)
+
     def keep(self, fingerprint: bytes, value: Kept) -> None:
         """Keep a value in place of any held before for this fingerprint, unless it alone is larger than the bound."""
         replaced = self._kept.pop(fingerprint, None)

@@ -203,7 +203,7 @@ class PlannedIndex(CandidateIndex):
             fits=self._fits(eligible.rows_N),
             renting=renting,
             regret_us=self._regrets.of(eligible.fingerprint) + coming_us,
-            price_us=self._costs.gathering_us(size, catalogue, filtered=filtered),
+            price_us=self._cheapest(size)[1],
             bitmaps=bitmaps,
             ivf=self._ivf is not None,
         )
@@ -227,15 +227,25 @@ class PlannedIndex(CandidateIndex):
         return held
 
     def _gathered(self, eligible: EligibleSet) -> kernel.Copy | Gathered:
-        """Make a set's own copy: out of that of all rows where there is one, as turning and sorting are done there."""
-        whole = self._whole() if self._whole_fits else None
-        if isinstance(whole, kernel.Copy):
-            copy: kernel.Copy | Gathered = whole.among(eligible.members)
-        else:
-            copy = self._copies.gathered(eligible.rows_N)
+        """Make a set's own copy."""
+        whole, _ = self._cheapest(eligible.size)
+        copy = self._copies.gathered(eligible.rows_N) if whole is None else whole.among(eligible.members)
         self.cache.keep(eligible.fingerprint, copy)
         self._regrets.forget(eligible.fingerprint)
         return copy
+
+    def _cheapest(self, size: int) -> tuple[kernel.Copy | None, float]:
+        """What a set's own copy is best made of, and the microseconds that takes.
+
+        The copy of all rows, where it is held and the set is no small part of it: turning and sorting are done there.
+        None for the vectors.
+        """
+        whole = self.cache.peek(_WHOLE)
+        taking_us = self._costs.taking_us(size, len(self._vectors_ND))
+        gathering_us = self._costs.gathering_us(size)
+        if isinstance(whole, kernel.Copy) and taking_us < gathering_us:
+            return whole, taking_us
+        return None, gathering_us
 
     def _fits(self, rows_N: RowArray) -> bool:
         return self._copies.bytes_of(rows_N) <= self.cache.limit_bytes

@@ -41,7 +41,7 @@ def test_the_whole_catalogue_is_copied_where_that_can_be_kept():
 def test_what_bitmap_scans_cost_is_weighed_against_gathering():
     """1,000 of 10,000 rows: 10 + 2 - 1 us regretted by every bitmap scan; 5 + 10 us to gather."""
     assert COSTS.rent(1_000, 10_000, filtered=False) == ("bitmap", pytest.approx(11))
-    assert COSTS.gathering_us(1_000, 10_000, filtered=False) == pytest.approx(15)
+    assert COSTS.gathering_us(1_000) == pytest.approx(15)
     assert [chosen(regret_us=us) for us in (0, 11, 15, 22)] == ["bitmap", "bitmap", "bitmap", "gathered"]
 
 
@@ -55,7 +55,7 @@ def test_a_set_of_most_rows_is_filtered_out_of_the_copy_of_all():
 
 def test_a_copy_out_of_that_of_all_rows_is_cheap():
     """1,000 of 10,000 rows: 5 us, half a nanosecond for each of all, and three for each of the set's."""
-    assert COSTS.gathering_us(1_000, 10_000, filtered=True) == pytest.approx(13)
+    assert COSTS.taking_us(1_000, 10_000) == pytest.approx(13)
 
 
 def test_a_set_too_large_to_be_kept_is_never_gathered():
@@ -70,11 +70,11 @@ def test_where_selections_are_ignored_sets_are_gathered_at_once(fits: bool):
 
 
 def test_the_measured_costs_gather_a_common_set_soon():
-    """6,000 of 92,000 rows, a location's assortment in Complete Journey: by the third search."""
+    """6,000 of 92,000 rows, a location's assortment in Complete Journey: by the second search."""
     renting, regret_us = MEASURED.rent(6_000, 92_000, filtered=True)
-    price_us = MEASURED.gathering_us(6_000, 92_000, filtered=True)
-    assert chosen(renting=renting, regret_us=2 * regret_us, price_us=price_us) == renting
-    assert chosen(renting=renting, regret_us=3 * regret_us, price_us=price_us) == "gathered"
+    price_us = MEASURED.taking_us(6_000, 92_000)
+    assert chosen(renting=renting, regret_us=regret_us, price_us=price_us) == renting
+    assert chosen(renting=renting, regret_us=2 * regret_us, price_us=price_us) == "gathered"
 
 
 def test_the_costs_are_those_of_the_committed_measurement():

@@ -69,9 +69,9 @@ def test_a_set_is_scanned_by_bitmap_until_that_would_cost_more_than_gathering():
     index = PlannedIndex(VECTORS_ND, "cpu", costs=BY_THE_THIRD)
     assert [plan_of(index, every(10)) for _ in range(4)] == ["bitmap", "bitmap", "gathered", "gathered"]
     assert plan_of(index, every(10, 1), queries=2) == "bitmap"  # two queries at once cost twice as much
-    assert index.cache.bytes == BYTES_OF_ALL + BYTES_OF_600 + BITS
+    assert index.cache.bytes == BYTES_OF_600 + BITS
     assert plan_of(index, every(10, 1)) == "gathered"
-    assert index.cache.bytes == BYTES_OF_ALL + 2 * BYTES_OF_600  # the bits gave way to the copy
+    assert index.cache.bytes == 2 * BYTES_OF_600  # the bits gave way to the copy
     assert index.searches == {"bitmap": 4, "gathered": 3}
 
 
@@ -93,6 +93,20 @@ def test_a_set_for_one_customer_is_filtered_without_being_listed():
     assert "rows_N" not in vars(rest)
     assert_exact(index, 5, rest)
     assert index.cache.bytes == BYTES_OF_ALL + kernel.Copy.bytes_of(3_000, VECTORS_ND.shape[1])
+
+
+@pytest.mark.parametrize("taken_ns", [0.0, 1e9])
+def test_a_copy_is_taken_out_of_that_of_all_rows_where_that_is_held_and_cheaper(taken_ns: float):
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, sifted_ns=0.0, taken_ns=taken_ns))
+    index.warm(every(7))
+    assert index.cache.bytes == kernel.Copy.bytes_of(858, 16)  # none of all rows was made for it
+    index.search(QUERIES_BD, 5, [None] * 4)
+    looked = index.cache.hits, index.cache.misses
+    index.warm(every(10))
+    assert (index.cache.hits, index.cache.misses) == (looked[0], looked[1] + 1)
+    for eligible in (every(7), every(10)):
+        assert plan_of(index, eligible) == "gathered"
+        assert_exact(index, 5, eligible)
 
 
 def test_a_copy_that_was_dropped_is_rented_again():
@@ -117,7 +131,7 @@ def test_warming_gathers_at_once():
         index.warm(every(10))
     assert plan_of(index, every(10)) == "gathered"
     index.warm(every(1))
-    assert index.cache.bytes == BYTES_OF_ALL + BYTES_OF_600
+    assert index.cache.bytes == BYTES_OF_600
     with pytest.raises(InvalidInput, match="rows"):
         index.warm(EligibleSet.of(np.array([6_000]), FOREVER))
 
