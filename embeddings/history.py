@@ -38,8 +38,15 @@ Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
-_TELLING = [False, *(name not in ("impression", "dismissal") for name in EVENT_TYPES)]
-_ACTED = [False, *(name in ("view", "click", "add_to_cart", "dismissal") for name in EVENT_TYPES)]
+
+
+def of_types(*names: str) -> list[bool]:
+    """Which codes of event types are those of some names; none is that of padding."""
+    return [False, *(name in names for name in EVENT_TYPES)]
+
+
+_TELLING = of_types(*(name for name in EVENT_TYPES if name not in ("impression", "dismissal")))
+_ACTED = of_types("view", "click", "add_to_cart", "dismissal")
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,10 +128,11 @@ class Profile:
         """What was bought at a location, given by its row; -1 for none."""
         found = self._local.get(location)
         if found is None:
-            slow_R, visits, _ = kernel.here(
-                self.places_E, self.at_E, self.locations_E, self.newest, len(self.rows_R), location, DECAYS[0]
+            found = Local(
+                *kernel.here(
+                    self.places_E, self.at_E, self.locations_E, self.newest, len(self.rows_R), location, DECAYS[0]
+                )
             )
-            found = Local(slow_R, visits)
             if len(self._local) < _LOCATIONS_KEPT:
                 self._local[location] = found
         return found

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import History
-from embeddings.tables import EVENT_TYPES
+from embeddings.history import History, of_types
 
 SESSION_SECONDS = 6 * 3_600
 """How long a session lasts: what lies further back in time says nothing of now."""
@@ -15,9 +14,7 @@ SESSION_SECONDS = 6 * 3_600
 DISMISSED_SECONDS = 30 * 86_400
 """How long a dismissal keeps what was dismissed back."""
 
-_CART, _LOOKED, _DISMISSED = (
-    [False, *(name in some for name in EVENT_TYPES)] for some in (("add_to_cart",), ("view", "click"), ("dismissal",))
-)
+_CART, _LOOKED, _DISMISSED = of_types("add_to_cart"), of_types("view", "click"), of_types("dismissal")
 
 
 class Session(NamedTuple):

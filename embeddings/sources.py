@@ -42,6 +42,7 @@ class Asked(NamedTuple):
     """What sources may look at. Make one with `of`.
 
     Attributes:
+        profile, history: what the customer bought, worked out, and all that the customer did.
         location: its row, -1 for none.
         moment: seconds since 1970 UTC.
         local: what the customer bought at that location.

@@ -181,22 +181,20 @@ py::tuple profile(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& 
                           usual_gap);
 }
 
-// Some of the purchases, decayed: of each product, with one more of zero, the visits that began with one, and all.
-using Some = std::tuple<Array<float>, double, double>;
-
 Array<float> narrowed(const std::vector<double>& sums) {
     Array<float> slow_R(static_cast<py::ssize_t>(sums.size()));
     std::transform(sums.begin(), sums.end(), slow_R.mutable_data(), [](double sum) { return static_cast<float>(sum); });
     return slow_R;
 }
 
-// What was bought at one location.
-Some here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, const Array<std::int32_t>& locations_E,
-          std::int64_t newest, py::ssize_t count, std::int32_t location, double decay) {
+// What was bought at one location, decayed: of each product, with one more of zero, and the visits that began there.
+std::pair<Array<float>, double> here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E,
+                                     const Array<std::int32_t>& locations_E, std::int64_t newest, py::ssize_t count,
+                                     std::int32_t location, double decay) {
     check(places_E.size() == at_E.size(), "expected a place for each purchase");
     check(locations_E.size() == at_E.size(), "expected a location for each purchase");
     std::vector<double> sums(count + 1, 0.0);
-    double visits = 0, lines = 0, remains = 0;
+    double visits = 0, remains = 0;
     const double rate = std::log(decay);
     for (py::ssize_t e = 0; e < at_E.size(); ++e) {
         const bool begins = e == 0 || at_E.data()[e] != at_E.data()[e - 1];
@@ -206,10 +204,9 @@ Some here(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E, 
         const std::int64_t place = places_E.data()[e];
         check(place >= 0 && place < count, "expected places among the products bought");
         sums[place] += remains;
-        lines += remains;
         if (begins) visits += remains;
     }
-    return {narrowed(sums), visits, lines};
+    return {narrowed(sums), visits};
 }
 
 // Purchases by visit, each with what remains of its weight as of the newest: what is asked by the hour at every
@@ -231,8 +228,8 @@ class ByVisit {
     }
 
     // What was bought at about the same time of the day: the less the further from it, nothing from so many seconds on,
-    // and of other days of the week a share.
-    Some at_hour(std::int64_t moment, double seconds, double other_days) const {
+    // and of other days of the week a share. Of each product, with one more of zero; of visits; and of all purchases.
+    std::tuple<Array<float>, double, double> at_hour(std::int64_t moment, double seconds, double other_days) const {
         check(seconds > 0, "expected a length of time");
         std::vector<double> sums(count_ + 1, 0.0);
         double visits = 0, lines = 0;
@@ -240,8 +237,8 @@ class ByVisit {
         for (const Visit& visit : visits_) {
             const std::int32_t* end = place + visit.lines;
             double share = 1 - beside<1>(moment - visit.at) / seconds;
-            if (share > 0 && beside<7>(moment - visit.at) > DAY / 2) share *= other_days;
             if (share > 0) {
+                if (beside<7>(moment - visit.at) > DAY / 2) share *= other_days;
                 const double counts = visit.weight * share;
                 visits += counts;
                 for (const std::int32_t* line = place; line < end; ++line) {
