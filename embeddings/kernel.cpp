@@ -62,14 +62,14 @@ PYBIND11_MODULE(kernel, module) {
     module.def("told", &told, exact("events_E"), py::arg("types"));
     module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
-    module.def("profile", &profile, exact("rows_R"), exact("places_E"), exact("at_E"), py::arg("newest"),
-               exact("products_NP"), py::arg("gap"), exact("codes_NQ"), py::arg("decays"), py::arg("group_decay"),
-               py::arg("never_days"), py::arg("prior_days"), py::arg("never"), py::arg("usual_gap"));
-    module.def("here", &here, exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("newest"),
-               py::arg("count"), py::arg("location"), py::arg("decay"));
     py::class_<ByVisit>(module, "ByVisit")
-        .def(py::init<const Array<std::int64_t>&, const Array<std::int64_t>&, std::int64_t, py::ssize_t, double>(),
-             exact("places_E"), exact("at_E"), py::arg("newest"), py::arg("count"), py::arg("decay"))
+        .def(py::init<const Array<std::int64_t>&, const Array<std::int64_t>&, const Array<std::int32_t>&, py::ssize_t,
+                      double>(),
+             exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("count"), py::arg("decay"))
+        .def("figures", &ByVisit::figures, exact("rows_R"), exact("products_NP"), py::arg("gap"), exact("codes_NQ"),
+             py::arg("decays"), py::arg("group_decay"), py::arg("never_days"), py::arg("prior_days"), py::arg("never"),
+             py::arg("usual_gap"))
+        .def("at", &ByVisit::at, py::arg("location"))
         .def("at_hour", &ByVisit::at_hour, py::arg("moment"), py::arg("seconds"), py::arg("other_days"));
     py::class_<Facts>(module, "Facts")
         .def(py::init<Array<float>, Array<std::int32_t>, Array<float>, Array<float>, Array<float>, Array<std::int64_t>,

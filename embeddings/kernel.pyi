@@ -65,27 +65,23 @@ def products_since(events_E: Events, after: int, types: Sequence[bool]) -> _I64:
 def told(events_E: Events, types: Sequence[bool]) -> _I64: ...
 def side_by_side(told: Sequence[_I64], moments_B: Sequence[int], width: int) -> tuple[_I64, _I64, _F32]: ...
 def gather(vectors_ND: _F32, rows_BL: _I64) -> _F32: ...
-def profile(
-    rows_R: _I64,
-    places_E: _I64,
-    at_E: _I64,
-    newest: int,
-    products_NP: _F32,
-    gap: int,
-    codes_NQ: _I32,
-    decays: tuple[float, float, float],
-    group_decay: float,
-    never_days: float,
-    prior_days: float,
-    never: tuple[float, float, float, float],
-    usual_gap: float,
-) -> tuple[_F32, list[tuple[_I32, _F32]], float, float, float]: ...
-def here(
-    places_E: _I64, at_E: _I64, locations_E: _I32, newest: int, count: int, location: int, decay: float
-) -> tuple[_F32, float]: ...
 
 class ByVisit:
-    def __init__(self, places_E: _I64, at_E: _I64, newest: int, count: int, decay: float) -> None: ...
+    def __init__(self, places_E: _I64, at_E: _I64, locations_E: _I32, count: int, decay: float) -> None: ...
+    def figures(
+        self,
+        rows_R: _I64,
+        products_NP: _F32,
+        gap: int,
+        codes_NQ: _I32,
+        decays: tuple[float, float],
+        group_decay: float,
+        never_days: float,
+        prior_days: float,
+        never: tuple[float, float, float, float],
+        usual_gap: float,
+    ) -> tuple[_F32, list[tuple[_I32, _F32]], float, float, float]: ...
+    def at(self, location: int) -> tuple[_F32, float]: ...
     def at_hour(self, moment: int, seconds: float, other_days: float) -> tuple[_F32, float, float]: ...
 
 class Facts:

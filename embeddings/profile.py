@@ -93,8 +93,6 @@ class Profile:
     """What purchases say, as of the newest.
 
     Attributes:
-        places_E, at_E, locations_E: as in `Purchases`. Those themselves are not held, so that whoever keeps a profile
-            for as long as its purchases are there does not keep them there.
         newest: moment of the newest purchase, 0 if there is none.
         rows_R: int64 products bought, ascending.
         own_RC: float32, in the order of ``OWN``; one row more for a product never bought.
@@ -105,12 +103,10 @@ class Profile:
         alike: what customers who buy the same buy too: rows, ascending, and the score of each.
         taste_D: the customer's factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
-        by_visit: the purchases, slowly decayed.
+        by_visit: a copy of the purchases, slowly decayed. Those themselves are not held, so that whoever keeps a
+            profile for as long as its purchases are there does not keep them there.
     """
 
-    places_E: NDArray[np.int64]
-    at_E: NDArray[np.int64]
-    locations_E: NDArray[np.int32]
     newest: int
     rows_R: NDArray[np.int64]
     own_RC: NDArray[np.float32]
@@ -128,11 +124,7 @@ class Profile:
         """What was bought at a location, given by its row; -1 for none."""
         found = self._local.get(location)
         if found is None:
-            found = Local(
-                *kernel.here(
-                    self.places_E, self.at_E, self.locations_E, self.newest, len(self.rows_R), location, DECAYS[0]
-                )
-            )
+            found = Local(*self.by_visit.at(location))
             if len(self._local) < _LOCATIONS_KEPT:
                 self._local[location] = found
         return found
@@ -145,16 +137,14 @@ class Profile:
 
 def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
     """Work purchases out."""
-    rows_R, places_E, at_E, newest = bought.rows_R, bought.places_E, bought.at_E, bought.newest
-    own_RC, groups, visits, lines, visit_gap = kernel.profile(
+    rows_R = bought.rows_R
+    by_visit = kernel.ByVisit(bought.places_E, bought.at_E, bought.locations_E, len(rows_R), DECAYS[0])
+    own_RC, groups, visits, lines, visit_gap = by_visit.figures(
         rows_R,
-        places_E,
-        at_E,
-        newest,
         statistics.products_NP,
         _GAP,
         statistics.rhythms_NQ,
-        DECAYS,
+        DECAYS[1:],
         GROUP_DECAY,
         NEVER_DAYS,
         _PRIOR_DAYS,
@@ -166,10 +156,7 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
     alike = statistics.alike.around(rows_R[most_R], np.log1p(middling_R[most_R]))
     taste_D = statistics.tastes.of(rows_R, bought.times_R)
     return Profile(
-        places_E=places_E,
-        at_E=at_E,
-        locations_E=bought.locations_E,
-        newest=newest,
+        newest=bought.newest,
         rows_R=rows_R,
         own_RC=own_RC,
         groups=tuple(Group(*one) for one in groups),
@@ -179,5 +166,5 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
         alike=alike,
         taste_D=taste_D,
         customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
-        by_visit=kernel.ByVisit(places_E, at_E, newest, len(rows_R), DECAYS[0]),
+        by_visit=by_visit,
     )

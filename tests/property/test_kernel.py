@@ -254,6 +254,7 @@ def test_the_longest_is_the_longest():
 
 
 ROWS_2, WEIGHTS_2 = np.zeros(2, np.int64), np.zeros(2, np.float32)
+LOCATIONS_2 = np.zeros(2, np.int32)
 
 
 def test_arrays_of_another_type_are_refused_and_not_converted():
@@ -325,13 +326,15 @@ def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="at least as many as are kept"):
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[0]]), 2)
     with pytest.raises(ValueError, match="a place for each purchase"):
-        kernel.ByVisit(ROWS_2[:1], ROWS_2, 0, 2, 0.9)
+        kernel.ByVisit(ROWS_2[:1], ROWS_2, LOCATIONS_2, 2, 0.9)
     with pytest.raises(ValueError, match="places among the products bought"):
-        kernel.ByVisit(np.array([2]), np.array([0]), 0, 2, 0.9)
+        kernel.ByVisit(np.array([2]), np.array([0]), LOCATIONS_2[:1], 2, 0.9)
+    with pytest.raises(ValueError, match="oldest first"):
+        kernel.ByVisit(ROWS_2, np.array([1, 0]), LOCATIONS_2, 2, 0.9)
     with pytest.raises(ValueError, match="a length of time"):
-        kernel.ByVisit(ROWS_2, ROWS_2, 0, 2, 0.9).at_hour(0, 0, 1.0)
+        kernel.ByVisit(ROWS_2, ROWS_2, LOCATIONS_2, 2, 0.9).at_hour(0, 0, 1.0)
     with pytest.raises(ValueError, match="a location for each purchase"):
-        kernel.here(ROWS_2, ROWS_2, np.zeros(1, np.int32), 0, 2, 0, 0.9)
+        kernel.ByVisit(ROWS_2, ROWS_2, LOCATIONS_2[:1], 2, 0.9)
     with pytest.raises(ValueError, match="for each candidate"):
         kernel.leading(WEIGHTS_2, ROWS_2[:1], ROWS_2, None, 1)
     with pytest.raises(ValueError, match="for each candidate"):
