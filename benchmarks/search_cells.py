@@ -29,7 +29,6 @@ K = 64
 _CHUNK = 250_000
 _EXACT_ROWS = 2_000_000
 """Beyond this the oracle's copy of the vectors would crowd out what is measured, and it goes chunk by chunk."""
-_MOST_FRESH_SETS = 4_096
 _MOST_HEATING = 100
 _LONG_NS = 10_000_000
 _PATIENCE = 10
@@ -49,6 +48,11 @@ class Repetitions(Struct, frozen=True):
     seconds: float
     least: int
     most: int
+
+    @property
+    def calls(self) -> int:
+        """How often `interleaved` calls a contender at most: twice a repetition, and in one that does not count."""
+        return 2 * (self.most + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,9 @@ def shifted(eligible: EligibleSet, by: int, rows: int) -> EligibleSet:
     return EligibleSet.of(np.concatenate([moved_N[wrapped:] - rows, moved_N[:wrapped]]).astype(np.int32), FOREVER)
 
 
-def fresh_sets(eligible: EligibleSet, rows: int, random: Generator) -> Iterator[EligibleSet]:
-    """Sets of the same size that nobody has seen, each once."""
-    count = min(_MOST_FRESH_SETS, rows - 1)
-    for by in random.choice(rows - 1, count, replace=False).tolist():
+def fresh_sets(eligible: EligibleSet, rows: int, most: int, random: Generator) -> Iterator[EligibleSet]:
+    """Sets of the same size that nobody has seen, each once: so many, or as many as there are."""
+    for by in random.choice(rows - 1, min(most, rows - 1), replace=False).tolist():
         yield shifted(eligible, by + 1, rows)
 
 
@@ -215,7 +218,8 @@ def measure(
     random = np.random.default_rng([rows, round(selectivity * 1e6)])
     chosen = random_set(rows, max(1, round(rows * selectivity)), random)
     eligible = None if selectivity == 1 else chosen
-    fresh = fresh_sets(chosen, rows, random)
+    # With each batch size one to be compared with the oracle, and one for each call of the two cold contenders.
+    fresh = fresh_sets(chosen, rows, len(batches) * (1 + 2 * effort.calls), random)
     copy = flat if eligible is None else flat_index(catalogue.vectors_ND, chosen)
     true_BK = truth(catalogue, eligible, checked)
     for batch in batches:

@@ -1,7 +1,6 @@
 """The search suite: its summary's arithmetic, its generated catalogues, its sets, its oracle, its fits."""
 
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +158,7 @@ def test_a_full_disk_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.Mon
 def test_sets_have_the_exact_size_and_fresh_ones_are_all_different() -> None:
     random = np.random.default_rng(0)
     chosen = random_set(1_000, 137, random)
-    some = [chosen, *islice(fresh_sets(chosen, 1_000, random), 50)]
+    some = [chosen, *fresh_sets(chosen, 1_000, 50, random)]
     assert {len(one.rows_N) for one in some} == {137}
     assert len({one.fingerprint for one in some}) == 51
     assert all(one.rows_N[0] >= 0 and one.rows_N[-1] < 1_000 for one in some)
@@ -193,9 +192,10 @@ def test_contenders_take_turns_and_only_the_ready_call_is_timed() -> None:
 
         return make
 
-    taken = interleaved({"a": contender("a"), "b": contender("b")}, Repetitions(1, 3, 3), np.random.default_rng(0))
+    effort = Repetitions(1, 3, 3)
+    taken = interleaved({"a": contender("a"), "b": contender("b")}, effort, np.random.default_rng(0))
     assert {name: len(some) for name, some in taken.items()} == {"a": 3, "b": 3}
-    for place in range(8):  # two calls a turn, and first a turn that does not count
+    for place in range(effort.calls):  # two calls a turn, and first a turn that does not count
         assert sorted(name for name, at in calls if at == place) == ["a", "b", "make a", "make b"]
 
 
@@ -223,6 +223,12 @@ def test_cells_are_measured_hot_and_cold(catalogue: Catalogue, selectivity: floa
         assert (cell.rows, cell.eligible, cell.recall) == (3_000, round(3_000 * selectivity), 1.0)
         assert (cell.cold is None) == (selectivity == 1)
         assert min(cell.hot, cell.eligible_scan, cell.bitmap) > 0
+
+
+def test_new_sets_do_not_run_out(catalogue: Catalogue) -> None:
+    often = Repetitions(60, 40, 40)
+    cells = list(measure(catalogue, flat_index(catalogue.vectors_ND), 0.01, (1, 8), 8, often))
+    assert [cell.repetitions for cell in cells] == [40, 40]
 
 
 def test_long_calls_are_not_repeated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
