@@ -46,8 +46,8 @@ class Effort(Struct, frozen=True):
     checked: int
 
 
-FULL = Effort(3, (4, 8, 16, 24), 20, 4, 15, 30, 512, 10, 500)
-QUICK = Effort(2, (8, 16, 24), 12, 2, 5, 10, 512, 5, 200)
+FULL = Effort(3, (4, 8, 16, 32), 20, 4, 15, 30, 512, 10, 500)
+QUICK = Effort(2, (8, 16, 32), 12, 2, 5, 10, 512, 5, 200)
 
 
 class _Round(NamedTuple):

@@ -29,7 +29,7 @@ from embeddings.sources import SOURCES, SourceName
 from embeddings.store import BundleStore
 from serving.app import create_app
 from serving.metrics import Metrics, count_anew, watch_loop
-from serving.settings import Settings, default_index_cache_bytes
+from serving.settings import DEADLINE_SECONDS, IN_FLIGHT, Settings, default_index_cache_bytes
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
 from serving.state.events import EventStore
@@ -231,11 +231,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--in-flight",
         type=_positive(int),
-        default=24,
-        help="requests under way at once in one worker; one more gets 503; default 24",
+        default=IN_FLIGHT,
+        help=f"requests under way at once in one worker; one more gets 503; default {IN_FLIGHT}",
     )
     parser.add_argument(
-        "--deadline", type=_positive(float), default=1.0, help="seconds a request may wait for its turn; default 1"
+        "--deadline",
+        type=_positive(float),
+        default=DEADLINE_SECONDS,
+        help=f"seconds a request may wait for its turn; default {DEADLINE_SECONDS:g}",
     )
     parser.add_argument(
         "--clock", choices=["wall", "replay"], default="wall", help="replay: now is the newest moment seen"

@@ -78,7 +78,7 @@ MEASURED = Costs(
     taken_ns=60.0,
     gather_us=0.0,
 )
-"""What they take on the machine of benchmarks/results/search.json, key "costs"."""
+"""What they take, in the middle of several runs, on the machine of benchmarks/results/search.json, key "costs"."""
 
 
 def plan_whole(*, fits: bool, bitmaps: bool, ivf: bool) -> Plan:
