@@ -94,11 +94,12 @@ class ByVisit {
     std::pair<Array<float>, double> at(std::int32_t location) const {
         std::vector<double> sums(count_ + 1, 0.0);
         double visits = 0;
+        const auto here = [&](const Purchase& one) { return location >= 0 && one.location == location; };
         const Purchase* line = purchases_.data();
         for (const Visit& visit : visits_) {
-            if (location >= 0 && line->location == location) visits += visit.slow;
+            if (here(*line)) visits += visit.slow;
             for (const Purchase* end = line + visit.lines; line < end; ++line)
-                if (location >= 0 && line->location == location) sums[line->place] += visit.slow;
+                if (here(*line)) sums[line->place] += visit.slow;
         }
         return {narrowed(sums), visits};
     }
@@ -149,7 +150,7 @@ class ByVisit {
     std::int64_t newest() const { return visits_.empty() ? 0 : visits_.back().at; }
 
     // The products bought, as in OWN, (R + 1, 9), the last row of one never bought.
-    Array<float> of_products(const std::vector<float>& gaps_R, const std::array<std::vector<double>, 2>& weights,
+    Array<float> of_products(const std::vector<float>& gaps_R, const std::array<std::vector<double>, 2>& decayed_V,
                              float never_days) const {
         struct Sums {
             Span span;
@@ -169,8 +170,8 @@ class ByVisit {
                 ++sums.times;
                 sums.lines += visit.lines;
                 sums.slow += visit.slow;
-                sums.middling += weights[0][v];
-                sums.fast += weights[1][v];
+                sums.middling += decayed_V[0][v];
+                sums.fast += decayed_V[1][v];
             }
         }
         Array<float> own_RC({count_ + 1, py::ssize_t{OWN}});
