@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from embeddings.errors import OpportuneError
+from embeddings.errors import InvalidInput, OpportuneError
 
 RESULTS = Path("benchmarks/results")
 STORE = Path(".store/quality")
@@ -22,9 +22,32 @@ def main() -> None:
 
 
 def _quality(arguments: argparse.Namespace) -> int:
+    if arguments.data != "complete-journey":
+        return _quality_of_file(arguments)
     from benchmarks.quality import run as quality  # noqa: PLC0415 - each suite's libraries are its own
 
-    quality.run(arguments.store, arguments.json, arguments.task.split(",") if arguments.task else tuple(quality.TASKS))
+    for option in ("test", "validation", "recipe"):
+        if getattr(arguments, option) is not None:
+            raise InvalidInput(f"--{option}", "expected only with --data interactions:FILE or sequences:FILE")
+    tasks = arguments.task.split(",") if arguments.task else tuple(quality.TASKS)
+    quality.run(arguments.store or STORE, arguments.json or RESULTS / "quality.json", tasks)
+    return 0
+
+
+def _quality_of_file(arguments: argparse.Namespace) -> int:
+    from benchmarks.quality import interactions  # noqa: PLC0415 - each suite's libraries are its own
+
+    if arguments.task is not None:
+        raise InvalidInput("--task", "expected only with --data complete-journey")
+    name = "quality_" + arguments.data.partition(":")[0]
+    interactions.run(
+        arguments.data,
+        arguments.test,
+        arguments.recipe,
+        arguments.store or STORE / "files",
+        arguments.json or RESULTS / f"{name}.json",
+        validation=arguments.validation,
+    )
     return 0
 
 
@@ -70,13 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     latency.add_argument("--quick", action="store_true", help="within five minutes; the same figures, less settled")
     latency.set_defaults(run=_latency)
-    quality = suites.add_parser("quality", help="what Complete Journey's households really did next, beside baselines")
+    quality = suites.add_parser("quality", help="what customers really did next, beside baselines")
+    quality.add_argument(
+        "--data",
+        default="complete-journey",
+        help="complete-journey, asked over HTTP, by default; interactions:FILE or sequences:FILE, of which embeddings "
+        "are fitted, with lines: customer product product ...",
+    )
     quality.add_argument(
         "--task",
-        help="some of next-basket, novel, completion, cold-start, new-products, coupons, with commas; all by default",
+        help="of complete-journey some of next-basket, novel, completion, cold-start, new-products, coupons, with "
+        "commas; all by default",
     )
-    quality.add_argument("--json", type=Path, default=RESULTS / "quality.json", help="where to write the result")
-    quality.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+    quality.add_argument(
+        "--test", type=Path, help="for interactions:FILE: what is to be foretold; of sequences it is the newest product"
+    )
+    quality.add_argument("--validation", type=Path, help="for interactions:FILE: as for opportune-train")
+    quality.add_argument("--recipe", type=Path, help="for files: as for opportune-train")
+    quality.add_argument("--json", type=Path, help="where to write the result")
+    quality.add_argument("--store", type=Path, help="trained there if not yet done")
     quality.set_defaults(run=_quality)
     search = suites.add_parser("search", help="the index beside plain FAISS, from all rows to one in ten thousand")
     search.add_argument("--json", type=Path, help="where to write the result")

@@ -3,21 +3,17 @@
 A line is a customer and their products. Letters: C customers, N products.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
+from benchmarks.quality.interactions import Kind
 from benchmarks.quality.journey import journey
 from benchmarks.release import UNTIL
 from embeddings.errors import InvalidInput
-
-Kind = Literal["interactions", "sequences"]
-KS: Mapping[Kind, int] = {"interactions": 20, "sequences": 10}
-"""How many products of a ranking count, as the literature has it."""
 
 _SHARE, _FEWEST = 0.1, 5
 """Of interactions a random tenth of the products of customers with at least five is held out."""

@@ -18,8 +18,9 @@ import torch
 
 from benchmarks import machine, plot
 from benchmarks.fit import als
-from benchmarks.fit.files import KS, Kind, hold_out, write_first_purchases
+from benchmarks.fit.files import hold_out, write_first_purchases
 from benchmarks.fit.outcome import ALS, Fit, Reached, described, print_table, reached, summary
+from benchmarks.quality.interactions import KS, Kind
 from benchmarks.release import UNTIL
 from benchmarks.report import write_report
 from embeddings.bundle import Manifest, open_histories, read_manifest

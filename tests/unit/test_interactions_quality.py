@@ -1,5 +1,6 @@
 """The benchmark of interactions and sequences, on a file small enough to be counted by hand."""
 
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import quality_interactions
-from benchmarks.quality_interactions import run
+from benchmarks.__main__ import main
+from benchmarks.quality import interactions
+from benchmarks.quality.interactions import run
 from embeddings.errors import InvalidInput
 from training.interactions import job
 from training.interactions.config import read_recipe
@@ -31,17 +33,19 @@ learning_rate = 0.05
 
 
 @pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
-    """Train without a process of its own, on one thread."""
+def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Train without a process of its own, on one thread; gives what was trained on."""
+    data_trained_on: list[str] = []
 
     def train(data: str, recipe: Path, store: Path, validation: Path | None) -> None:
         until = datetime(2026, 1, 1, tzinfo=UTC)
+        data_trained_on.append(data)
         job.run(data, store, read_recipe(recipe), validation=validation, until=until, device="cpu", gated=False)
 
-    monkeypatch.setattr(quality_interactions, "_train", train)
+    monkeypatch.setattr(interactions, "_train", train)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    yield data_trained_on
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=False)
 
@@ -102,7 +106,63 @@ def test_of_sequences_the_newest_is_foretold_and_never_trained_on(tmp_path: Path
     assert older == [line[:-2] for line in groups(6)]
 
 
-def test_what_is_of_neither_kind_is_refused(tmp_path: Path) -> None:
-    for data, test in (("file.txt", None), ("interactions:file.txt", None), ("sequences:file.txt", tmp_path)):
-        with pytest.raises(InvalidInput):
-            run(data, test, tmp_path, tmp_path, tmp_path)
+def suite(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The exit status of the command line."""
+    monkeypatch.setattr(sys, "argv", ["opportune-bench", "quality", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_by_the_command_a_release_is_trained_once_for_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
+) -> None:
+    lines = groups(7)
+    file = written(tmp_path / "train.txt", [line[:-2] for line in lines])
+    test = written(tmp_path / "test.txt", [[line[0], *line[-2:]] for line in lines])
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "out.json"
+    recipe.write_text(RECIPE.format(model="factors", hops="hops = 0"))
+    arguments = ["--data", f"interactions:{file}", "--test", test, "--recipe", recipe, "--store", tmp_path / "store"]
+
+    for _ in range(2):
+        out.unlink(missing_ok=True)
+        assert suite(monkeypatch, *arguments, "--json", out) == 0
+        assert msgspec.json.decode(out.read_bytes())["recipe"]["fit"]["learning_rate"] == 0.05
+        assert len(trained) == 1
+    recipe.write_text(recipe.read_text().replace("0.05", "0.04"))
+    assert suite(monkeypatch, *arguments, "--json", out) == 0
+    assert msgspec.json.decode(out.read_bytes())["recipe"]["fit"]["learning_rate"] == 0.04
+    assert len(trained) == 2
+
+
+def test_options_of_the_other_kind_of_data_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "train.txt", groups(4))
+    for arguments, named in (
+        (["--test", file], "--test"),
+        (["--validation", file], "--validation"),
+        (["--recipe", file], "--recipe"),
+        (["--data", f"sequences:{file}", "--task", "novel"], "--task"),
+        (["--data", f"sequences:{file}", "--test", file], "--test"),
+        (["--data", f"sequences:{file}", "--validation", file], "--validation"),
+        (["--data", f"interactions:{file}"], "--test"),
+        (["--data", file], "--data"),
+    ):
+        assert suite(monkeypatch, *arguments, "--store", tmp_path / "store") == 2
+        assert named in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    gap, latin = tmp_path / "gap.txt", tmp_path / "latin.txt"
+    gap.write_text("c1 p1 p2\n\nc2 p1 p2\n")
+    latin.write_bytes("c1 caf\xe9 p2\n".encode("latin-1"))
+    for file, said in (
+        (gap, "gap.txt:2"),
+        (latin, "latin.txt: expected text"),
+        (tmp_path / "absent.txt", "absent.txt"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            run(f"sequences:{file}", None, None, tmp_path / "store", tmp_path / "out.json")

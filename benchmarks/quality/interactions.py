@@ -12,8 +12,8 @@ Letters: C customers tested, N products, V dimensions, K products of a ranking.
 
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,7 +30,7 @@ from benchmarks.report import Table, write_report
 from embeddings.bundle import CATALOG, CUSTOMER_ENCODER, PRODUCT_VECTORS, open_histories, read_manifest
 from embeddings.catalog import Catalog
 from embeddings.encoders import CustomerEncoder
-from embeddings.errors import InvalidInput
+from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
 from embeddings.features import Situation, encode
 from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
@@ -39,6 +39,7 @@ from embeddings.store import BundleStore
 
 Kind = Literal["interactions", "sequences"]
 KS: Mapping[Kind, int] = {"interactions": 20, "sequences": 10}
+"""How many products of a ranking count, as the literature has it."""
 
 _ALS_FACTORS = 64
 _NEIGHBOURS = 100
@@ -69,31 +70,32 @@ class Question(NamedTuple):
 
 
 def run(
-    data: str, test: Path | None, recipe: Path, store: Path, json_file: Path, *, validation: Path | None = None
+    data: str,
+    test: Path | None,
+    recipe: Path | None,
+    store: Path,
+    json_file: Path,
+    *,
+    validation: Path | None = None,
 ) -> Mapping[str, Mapping[str, Figure]]:
     """Train through the command line, rank, print and write the result; returns the figures by method.
 
     Args:
         data: ``interactions:FILE`` or ``sequences:FILE``.
         test: for interactions, the file of what is to be foretold; None for sequences.
-        recipe: what to train.
-        store: a store of its own for this benchmark.
+        recipe: what to train; None for the recipe that training has for this kind of file.
+        store: a folder for the stores of this suite, one for each file and recipe.
         json_file: where to write everything that was measured.
         validation: for interactions, the pairs that training holds out; None for a share of its own choice.
 
     Raises:
-        InvalidInput: ``data`` or ``test`` is of neither kind.
+        InvalidInput: ``data``, ``test`` or ``validation`` is of neither kind, or a file cannot be read.
     """
-    kind, file = _kind(data, test)
+    kind, file = _kind(data, test, validation)
     trained_on, asked = file, test
     if asked is None:
         trained_on, asked = _parted(file, store)
-    start = time.monotonic()
-    _train(f"{kind}:{trained_on}", recipe, store, validation)
-    seconds = time.monotonic() - start
-
-    releases = BundleStore(store)
-    version = releases.current()
+    releases, version = _release(kind, trained_on, recipe, store, validation)
     bundle = releases.bundle(version)
     manifest = read_manifest(bundle)
     _, histories = open_histories(releases.histories(version))
@@ -112,9 +114,8 @@ def run(
     }
     if kind == "sequences":
         behind = store / "behind"
-        _train(f"{kind}:{_parted(trained_on, behind)[0]}", recipe, behind, None)
-        older = BundleStore(behind)
-        older_bundle = older.bundle(older.current())
+        older, older_version = _release(kind, _parted(trained_on, behind)[0], recipe, behind, None)
+        older_bundle = older.bundle(older_version)
         older_NV = _numbered(older_bundle, product_rows)
         rankings["opportune, a product behind"] = _told(older_bundle, older_NV, histories, questions, k)
     resamples = Resamples([str(row) for row in rows_C])
@@ -133,53 +134,93 @@ def run(
     report = {
         "suite": f"quality-{kind}",
         "data": file.name,
-        "recipe": recipe.name,
+        "recipe": manifest.recipe,
         "customers": len(questions),
         "to_foretell": sum(len(question.wanted) for question in questions),
         "version": version,
         "validation": manifest.metrics,
         "results": results,
-        "training_seconds": round(seconds),
+        "fitting_seconds": round(sum(curve[-1].seconds for curve in manifest.curves.values())),
         "machine": machine.describe(),
     }
     write_report(json_file, report)
-    table = Table(f"{file.name}, {recipe.stem}", ["method", *results["opportune"]])
+    table = Table(f"{kind}: {file.name}", ["method", *results["opportune"]])
     for method, figures in results.items():
         table.add(method, *(f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f})" for one in figures.values()))
     table.print()
     return results
 
 
-def _kind(data: str, test: Path | None) -> tuple[Kind, Path]:
+def _kind(data: str, test: Path | None, validation: Path | None) -> tuple[Kind, Path]:
     for kind in KS:
         if data.startswith(f"{kind}:"):
             if (test is None) != (kind == "sequences"):
                 raise InvalidInput("--test", "expected for interactions, and only for them")
+            if validation is not None and kind == "sequences":
+                raise InvalidInput("--validation", "expected only for interactions")
             return kind, Path(data.removeprefix(f"{kind}:"))
-    raise InvalidInput("--data", f"expected interactions:FILE or sequences:FILE; got {data}")
+    raise InvalidInput("--data", f"expected complete-journey, interactions:FILE or sequences:FILE; got {data}")
 
 
 def _read(file: Path) -> Lines:
-    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = _words(file)
     return Lines([customer for customer, *_ in lines], [products for _, *products in lines])
+
+
+def _words(file: Path) -> list[list[str]]:
+    try:
+        text = _bytes(file).decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(str(file), f"expected text in UTF-8; {error}") from error
+    lines = [line.split() for line in text.split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if len(line) < 2:
+            raise InvalidInput(f"{file}:{number}", f"expected: customer product product ...; got {' '.join(line)!r}")
+    return lines
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(str(file), f"expected a readable file; {error}") from error
 
 
 def _parted(file: Path, store: Path) -> tuple[Path, Path]:
     """Write a file of sequences without its newest products, and one of these alone; sequences of one are left out."""
+    lines = [line for line in _words(file) if len(line) > 2]
     store.mkdir(parents=True, exist_ok=True)
-    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
-    lines = [line for line in lines if len(line) > 2]
     past, newest = store / "past.txt", store / "newest.txt"
     past.write_text("".join(f"{' '.join(line[:-1])}\n" for line in lines), encoding="utf-8")
     newest.write_text("".join(f"{line[0]} {line[-1]}\n" for line in lines), encoding="utf-8")
     return past, newest
 
 
-def _train(data: str, recipe: Path, store: Path, validation: Path | None) -> None:
-    command = [sys.executable, "-m", "training", "--data", data, "--recipe", str(recipe), "--store", str(store)]
-    if validation is not None:
-        command += ["--validation", str(validation)]
-    subprocess.run(command, check=True)  # noqa: S603 - the arguments are ours
+def _release(
+    kind: Kind, file: Path, recipe: Path | None, folder: Path, validation: Path | None
+) -> tuple[BundleStore, str]:
+    """A store whose current version is of these very files, trained now if there is none yet."""
+    digest = sha256(kind.encode())
+    for one in (file, recipe, validation):
+        digest.update(sha256(b"" if one is None else _bytes(one)).digest())
+    store = folder / digest.hexdigest()[:16]
+    releases = BundleStore(store)
+    try:
+        version = releases.current()
+        read_manifest(releases.bundle(version))
+    except (EmptyStore, CorruptBundle):  # none yet, or of an older format
+        _train(f"{kind}:{file}", recipe, store, validation)
+        version = releases.current()
+    return releases, version
+
+
+def _train(data: str, recipe: Path | None, store: Path, validation: Path | None) -> None:
+    command = [sys.executable, "-m", "training", "--data", data, "--store", str(store)]
+    for option, value in (("--recipe", recipe), ("--validation", validation)):
+        if value is not None:
+            command += [option, str(value)]
+    if failed := subprocess.run(command, check=False).returncode:  # noqa: S603 - our own command
+        sys.exit(failed)  # it has said why
 
 
 def _questions(asked: Lines, histories: Histories, product_rows: Mapping[str, int]) -> list[Question]:
