@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from litestar import Response, get
 from litestar.datastructures import State
@@ -77,19 +77,28 @@ class ModelCollector(Collector):
         yield CounterMetricFamily(
             "opportune_batched_requests", "Requests computed in batches", value=self._batcher.computed
         )
-        hits = CounterMetricFamily("opportune_index_hits", "Searches in a set already gathered", labels=["index"])
-        misses = CounterMetricFamily("opportune_index_misses", "Searches that gathered a set", labels=["index"])
-        held = GaugeMetricFamily("opportune_index_bytes", "Memory of gathered sets", labels=["index"])
-        searches = CounterMetricFamily(
-            "opportune_index_searches", "Queries answered, by the plan taken", labels=["index", "plan"]
-        )
-        for name, index in _indexes(self._slot.current.bundle).items():
-            hits.add_metric([name], index.cache.hits)
-            misses.add_metric([name], index.cache.misses)
-            held.add_metric([name], index.cache.bytes)
-            for plan, count in index.searches.items():
-                searches.add_metric([name, plan], count)
-        yield from (hits, misses, held, searches)
+        yield from index_figures(_indexes(self._slot.current.bundle))
+
+
+def index_figures(indexes: Mapping[str, PlannedIndex]) -> Iterator[Metric]:
+    """What indexes hold and have done, by their names."""
+    hits = CounterMetricFamily("opportune_index_hits", "Times what is kept of a set was there", labels=["index"])
+    misses = CounterMetricFamily("opportune_index_misses", "Times it was not", labels=["index"])
+    evicted = CounterMetricFamily("opportune_index_evicted", "Sets dropped to make room for others", labels=["index"])
+    oversize = CounterMetricFamily("opportune_index_oversize", "Sets too large to be kept at all", labels=["index"])
+    held = GaugeMetricFamily("opportune_index_bytes", "Memory of what is kept of sets", labels=["index"])
+    searches = CounterMetricFamily(
+        "opportune_index_searches", "Queries answered, by the plan taken", labels=["index", "plan"]
+    )
+    for name, index in indexes.items():
+        hits.add_metric([name], index.cache.hits)
+        misses.add_metric([name], index.cache.misses)
+        evicted.add_metric([name], index.cache.evicted)
+        oversize.add_metric([name], index.cache.oversize)
+        held.add_metric([name], index.cache.bytes)
+        for plan, count in index.searches.items():
+            searches.add_metric([name, plan], count)
+    yield from (hits, misses, evicted, oversize, held, searches)
 
 
 def _indexes(bundle: ModelBundle) -> dict[str, PlannedIndex]:
@@ -99,7 +108,7 @@ def _indexes(bundle: ModelBundle) -> dict[str, PlannedIndex]:
 def count_anew(bundle: ModelBundle) -> None:
     """Have a worker's indexes count from zero: every worker would repeat what was counted before the fork."""
     for index in _indexes(bundle).values():
-        index.cache.hits = index.cache.misses = 0
+        index.cache.hits = index.cache.misses = index.cache.evicted = index.cache.oversize = 0
         index.searches.clear()
 
 
