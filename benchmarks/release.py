@@ -16,6 +16,8 @@ from embeddings.store import BundleStore
 UNTIL = datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
 """The cut-off, 28 days before the data end; what happened later is what the suites ask about."""
 
+RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+
 
 def release(store: Path, until: datetime = UNTIL) -> str:
     """The version in a store of the suites' own, trained now if the current one has another cut-off."""

@@ -20,8 +20,8 @@ from benchmarks import machine, plot
 from benchmarks.fit import als
 from benchmarks.fit.files import hold_out, write_first_purchases
 from benchmarks.fit.outcome import ALS, Fit, Reached, described, print_table, reached, summary
-from benchmarks.quality.interactions import KS, Kind
-from benchmarks.release import UNTIL
+from benchmarks.quality.interactions import DEFAULT_RECIPES, KS, Kind
+from benchmarks.release import RECIPES, UNTIL
 from benchmarks.report import write_report
 from embeddings.bundle import Manifest, open_histories, read_manifest
 from embeddings.device import Device
@@ -30,8 +30,7 @@ from embeddings.store import BundleStore
 
 JOURNEY = "complete-journey"
 DEFAULT = (JOURNEY, "interactions", "sequences")
-RECIPES: Mapping[str, str] = {JOURNEY: "default", "interactions": "lightgcn", "sequences": "sasrec"}
-_RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+_RECIPE_OF: Mapping[str, Path] = {JOURNEY: RECIPES / "default.toml", **DEFAULT_RECIPES}
 _QUICK: Mapping[str, Mapping[str, int]] = {
     JOURNEY: {"windows": 2, "questions_a_window": 1_000},
     "interactions": {"epochs": 15},
@@ -55,7 +54,7 @@ def run(data: Sequence[str], json_file: Path, *, quick: bool) -> Mapping[str, fl
         InvalidInput: a kind of data that there is not, or a file that cannot be parted.
     """
     for one in data:
-        if one.partition(":")[0] not in RECIPES:
+        if one.partition(":")[0] not in _RECIPE_OF:
             raise InvalidInput("--data", f"expected {JOURNEY}, interactions:FILE or sequences:FILE; got {one}")
     threads = len(os.sched_getaffinity(0))
     devices: list[Device] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -123,7 +122,7 @@ def _of_file(
         arguments += ["--validation", str(validation)]
     manifest, _ = _train(arguments, kind, device, threads, folder, quick=quick)
     shown, metric = f"{kind}:{file.name}", f"ndcg@{KS[kind]}"
-    fits = [_fit(shown, device, RECIPES[kind], metric, manifest)]
+    fits = [_fit(shown, device, _RECIPE_OF[kind].stem, metric, manifest)]
     measure = als.ndcg_of_held_out(held.fitted_CN, held.held_out, KS[kind])
     try:
         course = als.course(held.fitted_CN, device, threads, measure)
@@ -141,7 +140,7 @@ def _fit(data: str, device: Device, model: str, metric: str | None, manifest: Ma
 def _train(
     arguments: Sequence[str], kind: str, device: Device, threads: int, folder: Path, *, quick: bool
 ) -> tuple[Manifest, BundleStore]:
-    recipe = _RECIPES / f"{RECIPES[kind]}.toml"
+    recipe = _RECIPE_OF[kind]
     if quick:
         recipe = shortened(recipe, _QUICK[kind], folder)
     command = [sys.executable, "-m", "training", *arguments, "--store", str(folder / "store")]

@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import machine
 from benchmarks.quality.bootstrap import Figure, Resamples
+from benchmarks.release import RECIPES
 from benchmarks.report import Table, write_report
 from embeddings.bundle import CATALOG, CUSTOMER_ENCODER, PRODUCT_VECTORS, open_histories, read_manifest
 from embeddings.catalog import Catalog
@@ -40,6 +41,11 @@ from embeddings.store import BundleStore
 Kind = Literal["interactions", "sequences"]
 KS: Mapping[Kind, int] = {"interactions": 20, "sequences": 10}
 """How many products of a ranking count, as the literature has it."""
+DEFAULT_RECIPES: Mapping[Kind, Path] = {
+    "interactions": RECIPES / "lightgcn.toml",
+    "sequences": RECIPES / "sasrec.toml",
+}
+"""What training takes of itself; named, so that a release of an earlier state of it is not taken for one of it."""
 
 _ALS_FACTORS = 64
 _NEIGHBOURS = 100
@@ -83,7 +89,7 @@ def run(
     Args:
         data: ``interactions:FILE`` or ``sequences:FILE``.
         test: for interactions, the file of what is to be foretold; None for sequences.
-        recipe: what to train; None for the recipe that training has for this kind of file.
+        recipe: what to train; None for the default of this kind of file.
         store: a folder for the stores of this suite, one for each file and recipe.
         json_file: where to write everything that was measured.
         validation: for interactions, the pairs that training holds out; None for a share of its own choice.
@@ -95,13 +101,15 @@ def run(
     trained_on, asked = file, test
     if asked is None:
         trained_on, asked = _parted(file, store)
+    recipe = recipe or DEFAULT_RECIPES[kind]
+    foretold = _read(asked)
     releases, version = _release(kind, trained_on, recipe, store, validation)
     bundle = releases.bundle(version)
     manifest = read_manifest(bundle)
     _, histories = open_histories(releases.histories(version))
     products_NV = np.load(bundle / PRODUCT_VECTORS)
     product_rows = {product: row for row, product in enumerate(Catalog.load(bundle / CATALOG).products.ids.ids())}
-    questions = _questions(_read(asked), histories, product_rows)
+    questions = _questions(foretold, histories, product_rows)
     rows_C = [question.row for question in questions]
     had = _matrix(histories, len(products_NV))
     k = KS[kind]
@@ -196,9 +204,7 @@ def _parted(file: Path, store: Path) -> tuple[Path, Path]:
     return past, newest
 
 
-def _release(
-    kind: Kind, file: Path, recipe: Path | None, folder: Path, validation: Path | None
-) -> tuple[BundleStore, str]:
+def _release(kind: Kind, file: Path, recipe: Path, folder: Path, validation: Path | None) -> tuple[BundleStore, str]:
     """A store whose current version is of these very files, trained now if there is none yet."""
     digest = sha256(kind.encode())
     for one in (file, recipe, validation):
@@ -214,11 +220,10 @@ def _release(
     return releases, version
 
 
-def _train(data: str, recipe: Path | None, store: Path, validation: Path | None) -> None:
-    command = [sys.executable, "-m", "training", "--data", data, "--store", str(store)]
-    for option, value in (("--recipe", recipe), ("--validation", validation)):
-        if value is not None:
-            command += [option, str(value)]
+def _train(data: str, recipe: Path, store: Path, validation: Path | None) -> None:
+    command = [sys.executable, "-m", "training", "--data", data, "--recipe", str(recipe), "--store", str(store)]
+    if validation is not None:
+        command += ["--validation", str(validation)]
     if failed := subprocess.run(command, check=False).returncode:  # noqa: S603 - our own command
         sys.exit(failed)  # it has said why
 

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from benchmarks.fit import als, run
 from benchmarks.fit.files import hold_out
 from benchmarks.fit.outcome import ALS, Fit, Reached, described, print_table, reached, summary
+from benchmarks.quality.interactions import DEFAULT_RECIPES
 from embeddings.bundle import Epochs
 from embeddings.errors import InvalidInput
 from training.interactions.config import read_recipe
@@ -142,7 +143,7 @@ def test_ndcg_of_held_out_is_the_mean_over_customers() -> None:
 
 
 def test_a_quick_recipe_is_the_same_but_for_its_numbers(tmp_path: Path) -> None:
-    recipe = run._RECIPES / "lightgcn.toml"  # pyright: ignore[reportPrivateUsage]
+    recipe = DEFAULT_RECIPES["interactions"]
     copy = run.shortened(recipe, {"epochs": 2}, tmp_path)
     whole, short = read_recipe(recipe), read_recipe(copy)
     assert msgspec.structs.replace(whole, fit=msgspec.structs.replace(whole.fit, epochs=2)) == short

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.__main__ import main
 from benchmarks.quality import interactions
-from benchmarks.quality.interactions import run
+from benchmarks.quality.interactions import DEFAULT_RECIPES, run
 from embeddings.errors import InvalidInput
 from training.interactions import job
 from training.interactions.config import read_recipe
@@ -134,6 +134,10 @@ def test_by_the_command_a_release_is_trained_once_for_the_same_files(
     assert suite(monkeypatch, *arguments, "--json", out) == 0
     assert msgspec.json.decode(out.read_bytes())["recipe"]["fit"]["learning_rate"] == 0.04
     assert len(trained) == 2
+
+
+def test_without_a_recipe_the_suite_trains_what_training_would() -> None:
+    assert {kind: path.name for kind, path in DEFAULT_RECIPES.items()} == job.DEFAULT_RECIPES
 
 
 def test_options_of_the_other_kind_of_data_are_refused(
