@@ -12,12 +12,13 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 from msgspec import Struct
 
 from benchmarks import cores, machine, metrics, plot
 from benchmarks.fidelity import peer_fidelity, service_fidelity
 from benchmarks.generate import Generator, generator
-from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, print_table, summary
+from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, memory_per_extra_worker, print_table, summary
 from benchmarks.peers import PEERS
 from benchmarks.peers.stack import Past
 from benchmarks.plan import Stage
@@ -30,6 +31,10 @@ from embeddings.store import BundleStore
 
 _OVERLOAD = 2.0
 _HALF = 0.5
+_WORKERS = (1, 2, 4) if psutil.LINUX else ()
+"""No other system tells what processes share."""
+_WORKERS_RPS = 500.0
+"""Of so many workers together, so that all have had as much to remember when their memory is read."""
 
 
 class Effort(Struct, frozen=True):
@@ -44,10 +49,11 @@ class Effort(Struct, frozen=True):
     overload_connections: int
     recovery_seconds: float
     checked: int
+    workers_seconds: float
 
 
-FULL = Effort(3, (4, 8, 16, 32), 20, 4, 15, 30, 512, 10, 500)
-QUICK = Effort(2, (8, 16, 32), 12, 2, 5, 10, 512, 5, 200)
+FULL = Effort(3, (4, 8, 16, 32), 20, 4, 15, 30, 512, 10, 500, 8)
+QUICK = Effort(2, (8, 16, 32), 12, 2, 5, 10, 512, 5, 200, 4)
 
 
 class _Round(NamedTuple):
@@ -97,9 +103,11 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
             fidelity = service_fidelity(service, past, units_ND, evenly(mixed.asked, effort.checked))
             started = {"ready_seconds": round(service.ready_seconds, 2), "resident_mib": round(service.resident_mib())}
         peers = {name: _peer(load, name, own, past, mixed, effort) for name in PEERS}
+        mib_by_workers = {count: _mib_of_workers(count, load, store, version, mixed, effort) for count in _WORKERS}
         ceiling = load.ceiling(mixed.recommendations(), 64, effort.saturation_seconds, body_bytes)
         pinned = load.cores
     figures = summary(service_at, floor_at, towers_at, service_half, floor_half, overload, fidelity, peers)
+    figures["memory_per_extra_worker"] = memory_per_extra_worker(mib_by_workers)
     report = {
         "suite": "latency",
         "quick": quick,
@@ -125,6 +133,7 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
         "floor": {"saturation": floor_at, "half_load": floor_half},
         "towers_alone": {"saturation": towers_at},
         "peers": peers,
+        "proportional_mib_by_workers": mib_by_workers,
         "machine": machine.describe(),
         "summary": figures,
     }
@@ -250,6 +259,14 @@ def _overload(
         resident_mib_before=round(before, 1),
         resident_mib_after=round(service.resident_mib(), 1),
     )
+
+
+def _mib_of_workers(count: int, load: Generator, store: Path, version: str, mixed: Traffic, effort: Effort) -> float:
+    """Memory in MiB of a service of so many workers, their parent counted, after some traffic."""
+    stages = [Stage(effort.workers_seconds, effort.connections[-1], _WORKERS_RPS)]
+    with own_state(store, version) as own, serve(own, "--workers", str(count), core=load.cores.server) as served:
+        load.run(served.port, mixed.calls, stages)
+        return round(served.proportional_mib(), 1)
 
 
 def _peer(load: Generator, name: str, store: Path, past: Past, mixed: Traffic, effort: Effort) -> PeerResult:

@@ -104,6 +104,14 @@ def summary(
     }
 
 
+def memory_per_extra_worker(mib_by_workers: Mapping[int, float]) -> float | None:
+    """What a worker beyond the first takes at most, of what a single one takes; None where nothing was measured."""
+    if not mib_by_workers:
+        return None
+    alone = mib_by_workers[1]
+    return round(max((mib - alone) / (count - 1) / alone for count, mib in mib_by_workers.items() if count > 1), 4)
+
+
 def print_table(
     service_at: Saturation,
     floor_at: Saturation,

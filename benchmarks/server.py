@@ -33,6 +33,12 @@ class Served(msgspec.Struct, frozen=True):
         """Memory that the server's own process holds in RAM now, in MiB; its PostgreSQL is not counted."""
         return psutil.Process(self.pid).memory_info().rss / 2**20
 
+    def proportional_mib(self) -> float:
+        """The same of all its processes together, each page shared out among those that hold it; on Linux only."""
+        server = psutil.Process(self.pid)
+        family = [server, *server.children(recursive=True)]
+        return sum(one.memory_full_info().pss for one in family if one.name() != "postgres") / 2**20
+
     def get(self, path: str) -> bytes:
         """The body of a GET; RuntimeError if it is not answered with 200."""
         return self._call("GET", path)

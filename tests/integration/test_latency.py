@@ -20,6 +20,7 @@ SUMMARY = {
     "errors",
     "filter_violations",
     "rps_vs_best_peer",
+    "memory_per_extra_worker",
 }
 MOMENTS = latency.Effort(
     rounds=1,
@@ -31,6 +32,7 @@ MOMENTS = latency.Effort(
     overload_connections=64,
     recovery_seconds=0.2,
     checked=24,
+    workers_seconds=0.2,
 )
 
 
@@ -85,6 +87,8 @@ def test_a_run_writes_every_figure_and_a_picture(
     assert service["half_load"]["latencies"].keys() == {"count", "p50", "p90", "p99", "p999", "longest"}
     assert service["half_load"]["rate"] == report["floor"]["half_load"]["rate"]
     assert report["generator_ceiling_rps"] > 0
+    assert report["proportional_mib_by_workers"].keys() == {"1", "2", "4"}
+    assert all(mib > 0 for mib in report["proportional_mib_by_workers"].values())
     assert report["machine"]["processor"]
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in own_store.iterdir()) == before, "the store's own events are left alone"

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import cores
 from benchmarks.fidelity import Fidelity
 from benchmarks.metrics import loop_lag
-from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, summary
+from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, memory_per_extra_worker, summary
 from benchmarks.samples import Latencies
 from benchmarks.traffic import REPORT, Call, Traffic
 
@@ -82,6 +82,12 @@ def test_a_refusal_is_an_error_except_under_overload() -> None:
         saturation(1), saturation(2), saturation(500), half(4), half(2), overload(broken, broken), EXACT, {}
     )
     assert worse["errors"] == 14
+
+
+def test_memory_of_workers_is_compared_with_that_of_a_single_one() -> None:
+    assert memory_per_extra_worker({1: 400.0, 2: 450.0, 4: 520.0}) == 0.125
+    assert memory_per_extra_worker({1: 400.0, 2: 420.0, 4: 700.0}) == 0.25
+    assert memory_per_extra_worker({}) is None
 
 
 def test_loop_lag_is_what_the_histogram_grew_by() -> None:
