@@ -25,8 +25,6 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(show_path=False, omit_repeated_times=False)],
     )
-    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):  # the exporter narrates every node
-        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         version = _run(arguments)
     except (InvalidInput, InvalidTables, DeviceUnavailable) as error:
@@ -50,6 +48,9 @@ def _run(arguments: argparse.Namespace) -> str:
     from training.interactions import job as interactions  # noqa: PLC0415
     from training.job import run  # noqa: PLC0415
 
+    # The exporter narrates every node. After torch, which sets the levels of its own loggers when it is imported.
+    for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     common: dict[str, Any] = {"until": arguments.until, "device": arguments.device, "gated": not arguments.no_gate}
     kind = interactions.kind_of(arguments.data)
     if kind is None:
