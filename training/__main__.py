@@ -20,11 +20,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     # implicit and FAISS bring thread pools of their own; OpenBLAS' would only contend with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(show_path=False, omit_repeated_times=False)],
-    )
+    # Libraries speak up only where something is wrong.
+    logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, omit_repeated_times=False)])
+    logging.getLogger("opportune").setLevel(logging.INFO)
     try:
         version = _run(arguments)
     except (InvalidInput, InvalidTables, DeviceUnavailable) as error:

@@ -130,6 +130,7 @@ def through_the_command_line(data: Path, folder: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "what libraries say is not for whoever trains"
+    assert "faiss" not in done.stdout
     version = BundleStore(folder / "store").current()
     assert f"published {version}" in done.stdout
     return version
