@@ -33,8 +33,9 @@ _OVERLOAD = 2.0
 _HALF = 0.5
 _WORKERS = (1, 2, 4) if psutil.LINUX else ()
 """No other system tells what processes share."""
-_WORKERS_RPS = 500.0
-"""Of so many workers together, so that all have had as much to remember when their memory is read."""
+_WORKERS_BURSTS, _WORKERS_RPS = 12, 500.0
+"""For so many workers together, so that there is as much to remember; every burst comes on new connections, of which
+each worker gets some."""
 
 
 class Effort(Struct, frozen=True):
@@ -263,9 +264,10 @@ def _overload(
 
 def _mib_of_workers(count: int, load: Generator, store: Path, version: str, mixed: Traffic, effort: Effort) -> float:
     """Memory in MiB of a service of so many workers, their parent counted, after some traffic."""
-    stages = [Stage(effort.workers_seconds, effort.connections[-1], _WORKERS_RPS)]
+    burst = Stage(effort.workers_seconds / _WORKERS_BURSTS, effort.connections[-1], _WORKERS_RPS)
     with own_state(store, version) as own, serve(own, "--workers", str(count), core=load.cores.server) as served:
-        load.run(served.port, mixed.calls, stages)
+        for _ in range(_WORKERS_BURSTS):
+            load.run(served.port, mixed.calls, [burst])
         return round(served.proportional_mib(), 1)
 
 

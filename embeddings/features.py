@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import History
+from embeddings.history import TELLING, History
 
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
@@ -57,14 +57,13 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
         situations: B situations.
         length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
     """
-    latest = [history.latest for history in histories]
-    width = max(1, min(length, max((one.shape[1] for one in latest), default=1)))
-    products_BL, types_BL, ages_BL = kernel.side_by_side(latest, [one.moment for one in situations], width)
+    events_BE, moments_B = [history.events_E for history in histories], [one.moment for one in situations]
+    products_BL, types_BL, ages_BL = kernel.latest(events_BE, TELLING, moments_B, length)
     return TowerInput(
         products_BL=products_BL,
         types_BL=types_BL,
         ages_BL=ages_BL,
-        attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(latest), -1),
+        attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(histories), -1),
         context_BC=np.array([_codes(situation) for situation in situations], np.int64),
     )
 

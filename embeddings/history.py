@@ -39,13 +39,19 @@ Events: TypeAlias = NDArray[np.void]
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
 PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
 
+SLOW_DECAY = 0.995
+"""What remains after a day of the weight of a purchase that is to count for long."""
+
 
 def of_types(*names: str) -> list[bool]:
     """Which codes of event types are those of some names; none is that of padding."""
     return [False, *(name in names for name in EVENT_TYPES)]
 
 
-_TELLING = of_types(*(name for name in EVENT_TYPES if name not in ("impression", "dismissal")))
+TELLING = of_types(*(name for name in EVENT_TYPES if name not in ("impression", "dismissal")))
+"""What the customer tower reads: what a customer did with a product, not what they were shown. A dismissal says
+something too, but not that more of the kind is wanted."""
+
 _ACTED = of_types("view", "click", "add_to_cart", "dismissal")
 
 
@@ -56,16 +62,13 @@ class Purchases:
     Attributes:
         rows_R: int64, the distinct products, ascending.
         times_R: on how many events each was bought.
-        places_E: for each purchase, its product's place in ``rows_R``.
-        at_E, locations_E: as in the events.
+        by_visit: the purchases, visit after visit.
         newest: the moment of the newest one, 0 if there are none.
     """
 
     rows_R: NDArray[np.int64]
     times_R: NDArray[np.int64]
-    places_E: NDArray[np.int64]
-    at_E: NDArray[np.int64]
-    locations_E: NDArray[np.int32]
+    by_visit: kernel.ByVisit
     newest: int
 
     def times(self, rows: Sequence[int]) -> list[int]:
@@ -107,18 +110,14 @@ class History:
         return replace(self, events_E=self.events_E[: int(self.events_E["at"].searchsorted(moment))])
 
     @cached_property
-    def latest(self) -> NDArray[np.int64]:
-        """What the customer tower reads: products, types and moments (3, E) of the telling events, the newest first.
-
-        Telling is what a customer did with a product, not what they were shown. A dismissal says something too, but
-        not that more of the kind is wanted.
-        """
-        return kernel.told(self.events_E, _TELLING)
+    def tells(self) -> bool:
+        """Whether there is anything that the customer tower reads."""
+        return kernel.any_tells(self.events_E, TELLING)
 
     @cached_property
     def purchases(self) -> Purchases:
         """The purchases of known products."""
-        return Purchases(*kernel.purchases(self.events_E, PURCHASE))
+        return Purchases(*kernel.purchases(self.events_E, PURCHASE, SLOW_DECAY))
 
     @cached_property
     def acted(self) -> int:

@@ -55,17 +55,14 @@ PYBIND11_MODULE(kernel, module) {
     module.def("taste", &taste, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
-    module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"));
+    module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"), py::arg("decay"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
     module.def("products_since", &products_since, exact("events_E"), py::arg("after"), py::arg("types"));
-    module.def("told", &told, exact("events_E"), py::arg("types"));
-    module.def("side_by_side", &side_by_side, exact("told"), py::arg("moments_B"), py::arg("width"));
+    module.def("any_tells", &any_tells, exact("events_E"), py::arg("types"));
+    module.def("latest", &latest, exact("events_BE"), py::arg("types"), py::arg("moments_B"), py::arg("most"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
     py::class_<ByVisit>(module, "ByVisit")
-        .def(py::init<const Array<std::int64_t>&, const Array<std::int64_t>&, const Array<std::int32_t>&, py::ssize_t,
-                      double>(),
-             exact("places_E"), exact("at_E"), exact("locations_E"), py::arg("count"), py::arg("decay"))
         .def("figures", &ByVisit::figures, exact("rows_R"), exact("products_NP"), py::arg("gap"), exact("codes_NQ"),
              py::arg("decays"), py::arg("group_decay"), py::arg("never_days"), py::arg("prior_days"), py::arg("never"),
              py::arg("usual_gap"))

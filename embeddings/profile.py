@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import Purchases
+from embeddings.history import SLOW_DECAY, Purchases
 from embeddings.statistics import FIGURES, Scored, Statistics
 
 DAY = 86_400
 
-DECAYS = (0.995, 0.97, 0.9)
+DECAYS = (SLOW_DECAY, 0.97, 0.9)
 """What remains of a purchase's weight after a day: slowly, in between, and fast."""
 
 GROUP_DECAY = 0.98
@@ -103,8 +103,8 @@ class Profile:
         alike: what customers who buy the same buy too: rows, ascending, and the score of each.
         taste_D: the customer's factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
-        by_visit: a copy of the purchases, slowly decayed. Those themselves are not held, so that whoever keeps a
-            profile for as long as its purchases are there does not keep them there.
+        by_visit: the purchases, visit after visit. `Purchases` itself is not held, so that whoever keeps a profile
+            for as long as that is there does not keep it there.
     """
 
     newest: int
@@ -138,8 +138,7 @@ class Profile:
 def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
     """Work purchases out."""
     rows_R = bought.rows_R
-    by_visit = kernel.ByVisit(bought.places_E, bought.at_E, bought.locations_E, len(rows_R), DECAYS[0])
-    own_RC, groups, visits, lines, visit_gap = by_visit.figures(
+    own_RC, groups, visits, lines, visit_gap = bought.by_visit.figures(
         rows_R,
         statistics.products_NP,
         _GAP,
@@ -166,5 +165,5 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
         alike=alike,
         taste_D=taste_D,
         customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
-        by_visit=by_visit,
+        by_visit=bought.by_visit,
     )

@@ -133,7 +133,7 @@ class Engine:
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
-        acted = bool(history.latest.shape[1])
+        acted = history.tells
         if acted or model.ranker is not None:
             ask = Ask(
                 model,

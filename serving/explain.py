@@ -52,7 +52,7 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Pla
             why = _bought(bought)
         elif one.source in ("popular", "trending"):
             why = _POPULAR_HERE if place.rows else _POPULAR
-        elif one.source == "towers" and not history.latest.shape[1]:
+        elif one.source == "towers" and not history.tells:
             why = _FITS_CONTEXT
         else:
             why = _BY_SOURCE[one.source]

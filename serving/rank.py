@@ -104,7 +104,7 @@ def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
     if retrieved.products is not None:
         ranked = _rank_products(asks, retrieved.customers_BD, retrieved.products)
     for request, ask in enumerate(asks):
-        if ask.offers is not None and ask.history.latest.shape[1]:
+        if ask.offers is not None and ask.history.tells:
             ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
         elif ask.offers is not None:  # the ranker of offers has learnt from customers with a history alone
             ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible)

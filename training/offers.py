@@ -126,7 +126,7 @@ def offer_examples(
         location = int(bought["location"][0]) if taken["location"] < 0 and len(bought) else int(taken["location"])
         channel = int(taken["channel"])
         place = Place((location,) if location >= 0 else None)
-        if channel < 0 or not earlier.latest.shape[1]:
+        if channel < 0 or not earlier.tells:
             continue
         eligible = eligibility.offers(Context(channels[channel]), place, whole.audiences, at)
         is_taken_O = np.isin(eligible.rows_N, list(redeemed))

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "arrays.hpp"
+#include "profile.hpp"
 
 namespace {
 
@@ -17,31 +18,31 @@ Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E)
     return all_E;
 }
 
-// The purchases of known products: rows_R, times_R, places_E, at_E, locations_E and the newest moment, as in Purchases.
-py::tuple purchases(const Array<Event>& events_E, std::uint16_t purchase) {
+// The purchases of known products: rows_R, times_R, by_visit and the newest moment, as in Purchases.
+py::tuple purchases(const Array<Event>& events_E, std::uint16_t purchase, double decay) {
     std::vector<Keyed<std::uint32_t>> bought;
     std::vector<std::int64_t> at, rows, times;
     std::vector<std::int32_t> locations;
-    std::int64_t newest = 0;
     for (py::ssize_t e = 0; e < events_E.size(); ++e) {
         const Event& event = events_E.data()[e];
         if (event.type != purchase || event.product < 0) continue;
         bought.push_back({static_cast<std::uint32_t>(event.product), static_cast<std::uint32_t>(at.size())});
         at.push_back(event.at);
         locations.push_back(event.location);
-        newest = std::max(newest, event.at);
     }
     sort_by_key(bought);
-    std::vector<std::int64_t> places(at.size());
+    std::vector<std::int32_t> places(at.size());
     for (const auto& [row, purchase_E] : bought) {
         if (rows.empty() || rows.back() != row) {
             rows.push_back(row);
             times.push_back(0);
         }
-        places[purchase_E] = static_cast<std::int64_t>(rows.size()) - 1;
+        places[purchase_E] = static_cast<std::int32_t>(rows.size()) - 1;
         ++times.back();
     }
-    return py::make_tuple(array_of(rows), array_of(times), array_of(places), array_of(at), array_of(locations), newest);
+    ByVisit by_visit(places, at, locations, static_cast<py::ssize_t>(rows.size()), decay);
+    const std::int64_t newest = by_visit.newest();
+    return py::make_tuple(array_of(rows), array_of(times), std::move(by_visit), newest);
 }
 
 // How often some rows were bought, as `purchases` counted it; 0 where never.
@@ -78,46 +79,52 @@ Array<std::int64_t> products_since(const Array<Event>& events_E, std::int64_t af
     return array_of(products);
 }
 
-// What the customer tower reads of events whose type is told: products, types and moments (3, E), the newest first.
-Array<std::int64_t> told(const Array<Event>& events_E, const std::vector<bool>& types) {
-    std::vector<const Event*> kept;
-    for (py::ssize_t e = events_E.size(); e-- > 0;) {
-        const Event& event = events_E.data()[e];
-        if (event.product >= 0 && event.type < types.size() && types[event.type]) kept.push_back(&event);
-    }
-    const auto count = static_cast<py::ssize_t>(kept.size());
-    Array<std::int64_t> told_3E({py::ssize_t{3}, count});
-    std::int64_t* out = told_3E.mutable_data();
-    for (py::ssize_t e = 0; e < count; ++e) {
-        out[e] = kept[e]->product;
-        out[count + e] = kept[e]->type;
-        out[2 * count + e] = kept[e]->at;
-    }
-    return told_3E;
+// Whether a type is among some, and of a product.
+bool tells(const Event& event, const std::vector<bool>& types) {
+    return event.product >= 0 && event.type < types.size() && types[event.type];
 }
 
-// The newest events of some customers side by side, padded: products (-1) and types (0), both (B, L), and ages (B, L),
-// the logarithm of one and the days since each (0).
-py::tuple side_by_side(const std::vector<Array<std::int64_t>>& told, const std::vector<std::int64_t>& moments_B,
-                       py::ssize_t width) {
-    check(told.size() == moments_B.size(), "expected a moment for each customer");
-    const auto count = static_cast<py::ssize_t>(told.size());
+// Whether any of the events tells.
+bool any_tells(const Array<Event>& events_E, const std::vector<bool>& types) {
+    // From the newest on: those who do anything at all have mostly done something lately.
+    for (py::ssize_t e = events_E.size(); e-- > 0;)
+        if (tells(events_E.data()[e], types)) return true;
+    return false;
+}
+
+// The newest telling events of some customers side by side, at most so many, the newest first and padded: products (-1)
+// and types (0), both (B, L), and ages (B, L), the logarithm of one and the days since each (0). Events lie oldest
+// first.
+py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<bool>& types,
+                 const std::vector<std::int64_t>& moments_B, py::ssize_t most) {
+    check(events_BE.size() == moments_B.size(), "expected a moment for each customer");
+    check(most > 0, "expected at least one event wanted");
+    std::vector<const Event*> told;
+    std::vector<std::size_t> ends_B;
+    py::ssize_t width = 1;
+    for (const Array<Event>& events_E : events_BE) {
+        const std::size_t start = told.size(), full = start + static_cast<std::size_t>(most);
+        for (py::ssize_t e = events_E.size(); e-- > 0 && told.size() < full;)
+            if (tells(events_E.data()[e], types)) told.push_back(events_E.data() + e);
+        ends_B.push_back(told.size());
+        width = std::max(width, static_cast<py::ssize_t>(told.size() - start));
+    }
+    const auto count = static_cast<py::ssize_t>(events_BE.size());
     Array<std::int64_t> products_BL({count, width}), types_BL({count, width});
     Array<float> ages_BL({count, width});
+    std::fill_n(products_BL.mutable_data(), products_BL.size(), -1);
+    std::fill_n(types_BL.mutable_data(), types_BL.size(), 0);
+    std::fill_n(ages_BL.mutable_data(), ages_BL.size(), 0.0f);
+    std::size_t place = 0;
     for (py::ssize_t b = 0; b < count; ++b) {
-        check(told[b].ndim() == 2 && told[b].shape(0) == 3, "expected products, types and moments (3, E)");
-        const py::ssize_t events = told[b].shape(1), there = std::min(events, width);
-        const std::int64_t* products = told[b].data();
-        std::int64_t *product = products_BL.mutable_data() + b * width, *type = types_BL.mutable_data() + b * width;
-        float* age = ages_BL.mutable_data() + b * width;
-        std::fill(std::copy_n(products, there, product), product + width, -1);
-        std::fill(std::copy_n(products + events, there, type), type + width, 0);
-        for (py::ssize_t l = 0; l < there; ++l) {
-            const std::int64_t seconds = moments_B[b] - products[2 * events + l];
-            age[l] =
-                std::log2(1.0f + static_cast<float>(static_cast<double>(std::max<std::int64_t>(seconds, 0)) / DAY));
+        py::ssize_t out = b * width;
+        for (; place < ends_B[b]; ++place, ++out) {
+            const Event& event = *told[place];
+            const double days = static_cast<double>(std::max<std::int64_t>(moments_B[b] - event.at, 0)) / DAY;
+            products_BL.mutable_data()[out] = event.product;
+            types_BL.mutable_data()[out] = event.type;
+            ages_BL.mutable_data()[out] = std::log2(1.0f + static_cast<float>(days));
         }
-        std::fill(age + there, age + width, 0.0f);
     }
     return py::make_tuple(products_BL, types_BL, ages_BL);
 }

@@ -32,21 +32,19 @@ Array<float> narrowed(const std::vector<double>& sums) {
 // A customer's purchases, visit by visit, oldest first; a visit is what has one moment. Weights are as of the newest.
 class ByVisit {
   public:
-    // `count` products were bought. `decay` is what remains of a visit's weight after a day, where no other is given.
-    ByVisit(const Array<std::int64_t>& places_E, const Array<std::int64_t>& at_E,
-            const Array<std::int32_t>& locations_E, py::ssize_t count, double decay)
+    // Of each purchase its product's place among the `count` bought, its moment and its location. `decay` is what
+    // remains of a visit's weight after a day, where no other is given.
+    ByVisit(const std::vector<std::int32_t>& places_E, const std::vector<std::int64_t>& at_E,
+            const std::vector<std::int32_t>& locations_E, py::ssize_t count, double decay)
         : count_(count) {
-        check(places_E.size() == at_E.size(), "expected a place for each purchase");
-        check(locations_E.size() == at_E.size(), "expected a location for each purchase");
         purchases_.reserve(at_E.size());
-        for (py::ssize_t e = 0; e < at_E.size(); ++e) {
-            const std::int64_t place = places_E.data()[e], at = at_E.data()[e];
-            check(place >= 0 && place < count, "expected places among the products bought");
-            check(visits_.empty() || at >= visits_.back().at, "expected purchases, oldest first");
-            if (visits_.empty() || at > visits_.back().at) visits_.push_back({at, 0, 0});
+        for (std::size_t e = 0; e < at_E.size(); ++e) {
+            check(visits_.empty() || at_E[e] >= visits_.back().at, "expected purchases, oldest first");
+            if (visits_.empty() || at_E[e] > visits_.back().at) visits_.push_back({at_E[e], 0, 0});
             ++visits_.back().lines;
-            purchases_.push_back({static_cast<std::int32_t>(place), locations_E.data()[e]});
+            purchases_.push_back({places_E[e], locations_E[e]});
         }
+        visits_.shrink_to_fit();
         const std::vector<double> slow_V = weights(decay);
         for (std::size_t v = 0; v < slow_V.size(); ++v) visits_[v].slow = slow_V[v];
     }
@@ -128,6 +126,9 @@ class ByVisit {
         return {narrowed(sums), visits, lines};
     }
 
+    // The moment of the newest purchase; 0 if there is none.
+    std::int64_t newest() const { return visits_.empty() ? 0 : visits_.back().at; }
+
   private:
     struct Visit {
         std::int64_t at, lines;
@@ -146,8 +147,6 @@ class ByVisit {
             weights_V.push_back(std::exp(rate * static_cast<double>(newest() - visit.at) / DAY));
         return weights_V;
     }
-
-    std::int64_t newest() const { return visits_.empty() ? 0 : visits_.back().at; }
 
     // The products bought, as in OWN, (R + 1, 9), the last row of one never bought.
     Array<float> of_products(const std::vector<float>& gaps_R, const std::array<std::vector<double>, 2>& decayed_V,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import EVENT
+from embeddings.history import EVENT, PURCHASE
 from embeddings.index.flat import principal_axes
 from embeddings.profile import GROUP, OWN
 
@@ -125,6 +125,15 @@ def test_the_newest_event_is_one_of_the_types_asked_for(events: list[tuple[int, 
         events_E[place]["type"], events_E[place]["at"] = kind, at
     of_types = [at for kind, at in events if kind < len(types) and types[kind]]
     assert kernel.newest_of(events_E, types) == max(of_types, default=0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 1)), max_size=5), st.lists(st.booleans(), max_size=6))
+def test_events_tell_if_one_of_a_product_is_of_the_types_asked_for(events: list[tuple[int, int]], types: list[bool]):
+    events_E = np.zeros(len(events), EVENT)
+    for place, (kind, product) in enumerate(events):
+        events_E[place]["type"], events_E[place]["product"] = kind, product
+    expected = any(kind < len(types) and types[kind] and product >= 0 for kind, product in events)
+    assert kernel.any_tells(events_E, types) is expected
 
 
 _MOMENTS = st.lists(st.integers(0, 9), max_size=20)
@@ -254,7 +263,6 @@ def test_the_longest_is_the_longest():
 
 
 ROWS_2, WEIGHTS_2 = np.zeros(2, np.int64), np.zeros(2, np.float32)
-LOCATIONS_2 = np.zeros(2, np.int32)
 
 
 def test_arrays_of_another_type_are_refused_and_not_converted():
@@ -266,7 +274,7 @@ def test_arrays_of_another_type_are_refused_and_not_converted():
     with pytest.raises(TypeError):
         kernel.largest((np.zeros(4, np.int64)[::2], WEIGHTS_2), nobody, 1)
     with pytest.raises(TypeError):
-        kernel.told(np.zeros(3, EVENT)[::2], [True])
+        kernel.any_tells(np.zeros(3, EVENT)[::2], [True])
 
 
 def test_copies_and_searches_that_do_not_fit_are_refused():
@@ -325,16 +333,16 @@ def test_sizes_that_do_not_fit_are_refused():
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[3]]), 1)
     with pytest.raises(ValueError, match="at least as many as are kept"):
         kernel.best(vectors_ND[:1], vectors_ND, np.array([[0]]), 2)
-    with pytest.raises(ValueError, match="a place for each purchase"):
-        kernel.ByVisit(ROWS_2[:1], ROWS_2, LOCATIONS_2, 2, 0.9)
-    with pytest.raises(ValueError, match="places among the products bought"):
-        kernel.ByVisit(np.array([2]), np.array([0]), LOCATIONS_2[:1], 2, 0.9)
+    events_2 = np.zeros(2, EVENT)
+    events_2["type"], events_2["at"] = PURCHASE, (1, 0)
     with pytest.raises(ValueError, match="oldest first"):
-        kernel.ByVisit(ROWS_2, np.array([1, 0]), LOCATIONS_2, 2, 0.9)
+        kernel.purchases(events_2, PURCHASE, 0.9)
     with pytest.raises(ValueError, match="a length of time"):
-        kernel.ByVisit(ROWS_2, ROWS_2, LOCATIONS_2, 2, 0.9).at_hour(0, 0, 1.0)
-    with pytest.raises(ValueError, match="a location for each purchase"):
-        kernel.ByVisit(ROWS_2, ROWS_2, LOCATIONS_2[:1], 2, 0.9)
+        kernel.purchases(events_2[:1], PURCHASE, 0.9)[2].at_hour(0, 0, 1.0)
+    with pytest.raises(ValueError, match="a moment for each customer"):
+        kernel.latest([events_2], [True], [], 1)
+    with pytest.raises(ValueError, match="at least one event"):
+        kernel.latest([events_2], [True], [0], 0)
     with pytest.raises(ValueError, match="for each candidate"):
         kernel.leading(WEIGHTS_2, ROWS_2[:1], ROWS_2, None, 1)
     with pytest.raises(ValueError, match="for each candidate"):

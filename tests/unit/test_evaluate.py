@@ -223,8 +223,8 @@ def test_what_is_served_is_in_the_rankers_order(window: Window, models: Models, 
     assert set(served) == {"ndcg@10", "recall@10", "calibration_error"}
     common, often = slow_answers(window)
     hits = slow_metrics(
-        {one.customer: often[one.customer][:1] for one in window.questions if len(one.past.latest[0])}
-        | {one.customer: common[one.customer] for one in window.questions if not len(one.past.latest[0])},
+        {one.customer: often[one.customer][:1] for one in window.questions if one.past.tells}
+        | {one.customer: common[one.customer] for one in window.questions if not one.past.tells},
         window.questions,
     )
     assert served["ndcg@10"] >= hits["ndcg@10"] - 1e-4 > 0.3
@@ -243,7 +243,7 @@ def test_the_calibration_error_is_that_of_all_candidates(window: Window, models:
 
 def test_who_has_no_past_is_ranked_too_and_buys_most_often_what_is_popular(window: Window, models: Models) -> None:
     newcomer = window.question(NEWCOMER)
-    veteran = next(one for one in window.questions if len(one.past.latest[0]))
+    veteran = next(one for one in window.questions if one.past.tells)
     alone, both = models.metrics([veteran]), models.metrics([newcomer, veteran])
     popular = models.metrics([veteran, newcomer])["popular"]
     for name in ("ndcg@10", "recall@10"):
