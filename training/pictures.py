@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from embeddings.bundle import Epochs
@@ -23,8 +24,8 @@ _FEWEST = 5
 _COLOURED = 9
 """So many departments get a colour of their own, those with most of the categories; the others are grey."""
 
-_NAMED = 24
-"""So many categories are named in the map, those bought most."""
+_NAMED = 60
+"""So many categories are named in the map, those bought most, as far as there is room."""
 
 _DPI = 100
 
@@ -50,7 +51,7 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Epochs]]) -> None:
             quality.set(title=f"{name}: on what is held out", xlabel="epochs")
             for panel in (losses, quality):
                 panel.set_xlim(0.5, len(curve) + 0.5)  # of a single epoch there is no span to choose from
-                panel.xaxis.get_major_locator().set_params(integer=True)
+                panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
                 panel.grid(alpha=0.3)
             if measured:
                 quality.legend()
@@ -90,17 +91,31 @@ def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, cate
                 alpha=0.8,
                 linewidths=0,
             )
+        named: list[Text] = []
         for row in np.argsort(-found.bought_G, kind="stable")[:_NAMED].tolist():
-            written: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 6}
+            written: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7}
             across, up = points_G2[row].tolist()
-            panel.annotate(found.names[row].lower(), (across, up), parse_math=False, **written)
+            named.append(panel.annotate(found.names[row].lower(), (across, up), parse_math=False, **written))
         panel.set(xticks=[], yticks=[], aspect="equal")
         panel.set_title(f"categories by department: two principal components, {share:.0%} of the variance")
         legend: Any = figure.legend(loc="outside right upper", fontsize="small")
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             handle.set_sizes([40])
             text.set_parse_math(False)
+        figure.draw_without_rendering()  # only what is laid out has a place
+        hide_overlapping(named)
         _save(figure, path)
+
+
+def hide_overlapping(texts: Sequence[Text]) -> None:
+    """Of texts that overlap, leave the first to be read."""
+    shown: list[Any] = []
+    for text in texts:
+        box: Any = text.get_window_extent()
+        if box.count_overlaps(shown):
+            text.set_visible(False)
+        else:
+            shown.append(box)
 
 
 class _Categories(NamedTuple):

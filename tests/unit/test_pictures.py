@@ -5,11 +5,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from embeddings.bundle import Epochs
 from embeddings.catalog import Attributes, Products
 from embeddings.vocabulary import Vocabulary
-from training.pictures import draw_curves, draw_map, principal
+from training.pictures import draw_curves, draw_map, hide_overlapping, principal
 
 PNG = b"\x89PNG\r\n\x1a\n"
 COUNT = 600
@@ -86,3 +87,11 @@ def test_the_map_shows_where_vectors_differ_most_and_its_sides_do_not_depend_on_
         assert abs(np.corrcoef(points_P2[:, axis], vectors_PD[:, column])[0, 1]) > 0.99
         assert points_P2[np.abs(points_P2[:, axis]).argmax(), axis] > 0
     assert np.allclose(points_P2.mean(axis=0), 0, atol=1e-4)
+
+
+def test_of_names_that_overlap_the_first_is_left_to_be_read() -> None:
+    figure = Figure()
+    texts = [figure.text(across, 0.5, "a category") for across in (0.1, 0.11, 0.7, 0.1)]
+    figure.draw_without_rendering()
+    hide_overlapping(texts)
+    assert [text.get_visible() for text in texts] == [True, False, True, False]
