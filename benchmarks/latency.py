@@ -18,7 +18,7 @@ from msgspec import Struct
 from benchmarks import cores, machine, metrics, plot
 from benchmarks.fidelity import peer_fidelity, service_fidelity
 from benchmarks.generate import Generator, generator
-from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, memory_per_extra_worker, print_table, summary
+from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, print_table, summary
 from benchmarks.peers import PEERS
 from benchmarks.peers.stack import Past
 from benchmarks.plan import Stage
@@ -107,8 +107,9 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
         mib_by_workers = {count: _mib_of_workers(count, load, store, version, mixed, effort) for count in _WORKERS}
         ceiling = load.ceiling(mixed.recommendations(), 64, effort.saturation_seconds, body_bytes)
         pinned = load.cores
-    figures = summary(service_at, floor_at, towers_at, service_half, floor_half, overload, fidelity, peers)
-    figures["memory_per_extra_worker"] = memory_per_extra_worker(mib_by_workers)
+    figures = summary(
+        service_at, floor_at, towers_at, service_half, floor_half, overload, fidelity, peers, mib_by_workers
+    )
     report = {
         "suite": "latency",
         "quick": quick,

@@ -82,6 +82,7 @@ def summary(
     overload: Overload,
     fidelity: Fidelity,
     peers: Mapping[str, PeerResult],
+    mib_by_workers: Mapping[int, float],
 ) -> dict[str, float | None]:
     """The flat figures that other programs read; None where there is nothing to divide by.
 
@@ -101,15 +102,8 @@ def summary(
         + _others(overload.statuses_after, overloaded),
         "filter_violations": fidelity.violations,
         "rps_vs_best_peer": _ratio(service_at.rps, max(equal, default=0.0)),
+        "memory_per_extra_worker": _memory_per_extra_worker(mib_by_workers),
     }
-
-
-def memory_per_extra_worker(mib_by_workers: Mapping[int, float]) -> float | None:
-    """What a worker beyond the first takes at most, of what a single one takes; None where nothing was measured."""
-    if not mib_by_workers:
-        return None
-    alone = mib_by_workers[1]
-    return round(max((mib - alone) / (count - 1) / alone for count, mib in mib_by_workers.items() if count > 1), 4)
 
 
 def print_table(
@@ -136,6 +130,14 @@ def print_table(
 
 def _others(statuses: Mapping[str, int], expected: set[str]) -> int:
     return sum(count for status, count in statuses.items() if status not in expected)
+
+
+def _memory_per_extra_worker(mib_by_workers: Mapping[int, float]) -> float | None:
+    """What a worker beyond the first takes at most, of what a single one takes; None where nothing was measured."""
+    if not mib_by_workers:
+        return None
+    alone = mib_by_workers[1]
+    return round(max((mib - alone) / (count - 1) / alone for count, mib in mib_by_workers.items() if count > 1), 4)
 
 
 def _ratio(one: float, other: float) -> float | None:

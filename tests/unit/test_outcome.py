@@ -6,7 +6,7 @@ import pytest
 from benchmarks import cores
 from benchmarks.fidelity import Fidelity
 from benchmarks.metrics import loop_lag
-from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, memory_per_extra_worker, summary
+from benchmarks.outcome import HalfLoad, Overload, PeerResult, Saturation, summary
 from benchmarks.samples import Latencies
 from benchmarks.traffic import REPORT, Call, Traffic
 
@@ -51,7 +51,7 @@ def peer(rps: float, fidelity: Fidelity) -> PeerResult:
 def test_ratios_are_those_of_one_run() -> None:
     peers = {"quick": peer(5000, APPROXIMATE), "exact": peer(500, EXACT), "slow": peer(100, EXACT)}
     figures = summary(
-        saturation(1000), saturation(2000), saturation(500), half(4.0), half(2.0), overload(), EXACT, peers
+        saturation(1000), saturation(2000), saturation(500), half(4.0), half(2.0), overload(), EXACT, peers, {}
     )
     assert figures["rps_vs_floor"] == 0.5
     assert figures["rps_vs_towers_alone"] == 2.0
@@ -64,30 +64,36 @@ def test_ratios_are_those_of_one_run() -> None:
 
 def test_without_an_equal_peer_there_is_no_ratio() -> None:
     peers = {"quick": peer(5000, APPROXIMATE)}
-    figures = summary(saturation(1), saturation(2), saturation(500), half(4), half(2), overload(), EXACT, peers)
+    figures = summary(saturation(1), saturation(2), saturation(500), half(4), half(2), overload(), EXACT, peers, {})
     assert figures["rps_vs_best_peer"] is None
 
 
 def test_a_refusal_is_an_error_except_under_overload() -> None:
     refused, broken = {"200": 1, "503": 3}, {"200": 1, "timed out": 4, "broken": 1, "500": 2}
     calm = summary(
-        saturation(1), saturation(2), saturation(500), half(4), half(2), overload(refused, refused), EXACT, {}
+        saturation(1), saturation(2), saturation(500), half(4), half(2), overload(refused, refused), EXACT, {}, {}
     )
     assert calm["errors"] == 0
     early = summary(
-        saturation(1, refused), saturation(2), saturation(500), half(4, refused), half(2), overload(), EXACT, {}
+        saturation(1, refused), saturation(2), saturation(500), half(4, refused), half(2), overload(), EXACT, {}, {}
     )
     assert early["errors"] == 6
     worse = summary(
-        saturation(1), saturation(2), saturation(500), half(4), half(2), overload(broken, broken), EXACT, {}
+        saturation(1), saturation(2), saturation(500), half(4), half(2), overload(broken, broken), EXACT, {}, {}
     )
     assert worse["errors"] == 14
 
 
 def test_memory_of_workers_is_compared_with_that_of_a_single_one() -> None:
-    assert memory_per_extra_worker({1: 400.0, 2: 450.0, 4: 520.0}) == 0.125
-    assert memory_per_extra_worker({1: 400.0, 2: 420.0, 4: 700.0}) == 0.25
-    assert memory_per_extra_worker({}) is None
+    for mib_by_workers, most in (
+        ({1: 400.0, 2: 450.0, 4: 520.0}, 0.125),
+        ({1: 400.0, 2: 420.0, 4: 700.0}, 0.25),
+        ({}, None),
+    ):
+        figures = summary(
+            saturation(1), saturation(2), saturation(5), half(4), half(2), overload(), EXACT, {}, mib_by_workers
+        )
+        assert figures["memory_per_extra_worker"] == most
 
 
 def test_loop_lag_is_what_the_histogram_grew_by() -> None:
