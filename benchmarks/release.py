@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 
-from embeddings.bundle import read_manifest
+from embeddings.bundle import Manifest, read_manifest
 from embeddings.errors import CorruptBundle, EmptyStore
 from embeddings.store import BundleStore
 
@@ -21,16 +21,22 @@ RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 
 def release(store: Path, until: datetime = UNTIL) -> str:
     """The version in a store of the suites' own, trained now if the current one has another cut-off."""
+    version = current(store, lambda manifest: manifest.data_cut_off == until)
+    if version is not None:
+        return version
+    command = ["-m", "training", "--data", "complete-journey", "--store", str(store), "--until", until.isoformat()]
+    subprocess.run([sys.executable, *command], check=True)  # noqa: S603 - our own command
+    return BundleStore(store).current()
+
+
+def current(store: Path, suits: Callable[[Manifest], bool]) -> str | None:
+    """A store's current version if it suits; None too if there is none yet, or one of an older format."""
     bundles = BundleStore(store)
     try:
         version = bundles.current()
-        if read_manifest(bundles.bundle(version)).data_cut_off == until:
-            return version
-    except (EmptyStore, CorruptBundle):  # none yet, or of an older format
-        pass
-    command = ["-m", "training", "--data", "complete-journey", "--store", str(store), "--until", until.isoformat()]
-    subprocess.run([sys.executable, *command], check=True)  # noqa: S603 - our own command
-    return bundles.current()
+        return version if suits(read_manifest(bundles.bundle(version))) else None
+    except (EmptyStore, CorruptBundle):
+        return None
 
 
 @contextmanager

@@ -8,12 +8,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 # FAISS, ONNX Runtime and OpenBLAS each bring threads of their own; the event loop computes small batches itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import faiss
 import uvicorn
 import uvloop
+from msgspec.structs import fields
 
 from embeddings.device import resolve_device
 from embeddings.errors import InvalidInput, OpportuneError
@@ -29,7 +30,7 @@ from embeddings.sources import SOURCES, SourceName
 from embeddings.store import BundleStore
 from serving.app import create_app
 from serving.metrics import Metrics, count_anew, watch_loop
-from serving.settings import DEADLINE_SECONDS, IN_FLIGHT, Settings, default_index_cache_bytes
+from serving.settings import Settings, default_index_cache_bytes
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
 from serving.state.events import EventStore
@@ -37,6 +38,7 @@ from serving.state.postgres import database
 from serving.state.tally import Tally
 from serving.workers import Place, bind, listen, supervise
 
+_DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
 _BACKLOG = 2_048
 _DRAIN_SECONDS = 10
 # Requests make no cycles to speak of, and what a model holds is frozen: a collection every 700 objects only delays.
@@ -206,14 +208,17 @@ async def _serve(service: _Service, place: Place | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="opportune-serve", description="Answer recommend calls over HTTP.")
     parser.add_argument("--store", required=True, type=Path, help="the store that opportune-train publishes into")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default=_DEFAULTS["host"])
+    parser.add_argument("--port", type=int, default=_DEFAULTS["port"])
     parser.add_argument(
         "--database", help="a PostgreSQL URL for events; default: an embedded PostgreSQL under the store"
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
-        "--workers", type=_positive(int), default=1, help="processes that answer, sharing one model; default 1"
+        "--workers",
+        type=_positive(int),
+        default=_DEFAULTS["workers"],
+        help=f"processes that answer, sharing one model; default {_DEFAULTS['workers']}",
     )
     parser.add_argument(
         "--index-cache-mib",
@@ -231,17 +236,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--in-flight",
         type=_positive(int),
-        default=IN_FLIGHT,
-        help=f"requests under way at once in one worker; one more gets 503; default {IN_FLIGHT}",
+        default=_DEFAULTS["in_flight"],
+        help=f"requests under way at once in one worker; one more gets 503; default {_DEFAULTS['in_flight']}",
     )
     parser.add_argument(
         "--deadline",
         type=_positive(float),
-        default=DEADLINE_SECONDS,
-        help=f"seconds a request may wait for its turn; default {DEADLINE_SECONDS:g}",
+        default=_DEFAULTS["deadline_seconds"],
+        help=f"seconds a request may wait for its turn; default {_DEFAULTS['deadline_seconds']:g}",
     )
     parser.add_argument(
-        "--clock", choices=["wall", "replay"], default="wall", help="replay: now is the newest moment seen"
+        "--clock",
+        choices=["wall", "replay"],
+        default=_DEFAULTS["clock"],
+        help="replay: now is the newest moment seen",
     )
     return parser
 

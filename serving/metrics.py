@@ -108,7 +108,7 @@ def _indexes(bundle: ModelBundle) -> dict[str, PlannedIndex]:
 def count_anew(bundle: ModelBundle) -> None:
     """Have a worker's indexes count from zero: every worker would repeat what was counted before the fork."""
     for index in _indexes(bundle).values():
-        index.cache.hits = index.cache.misses = index.cache.evicted = index.cache.oversize = 0
+        index.cache.count_anew()
         index.searches.clear()
 
 

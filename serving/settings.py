@@ -10,8 +10,6 @@ from embeddings.sources import SOURCES, SourceName
 
 ClockKind = Literal["wall", "replay"]
 
-IN_FLIGHT, DEADLINE_SECONDS = 32, 1.0
-
 
 def default_index_cache_bytes() -> int:
     """A quarter of the host memory that is free now, whatever the device: two models may have to fit for a while."""
@@ -48,5 +46,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     index_cache_bytes: int = field(default_factory=default_index_cache_bytes)
     live_histories: int = 30_000
     swap_poll_seconds: float = 0.5
-    in_flight: int = IN_FLIGHT
-    deadline_seconds: float = DEADLINE_SECONDS
+    in_flight: int = 32
+    deadline_seconds: float = 1.0

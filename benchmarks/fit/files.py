@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
-from benchmarks.quality.interactions import Kind
+from benchmarks.quality.interactions import Kind, read_lines
 from benchmarks.quality.journey import journey
 from benchmarks.release import UNTIL
 from embeddings.errors import InvalidInput
@@ -47,7 +47,7 @@ def hold_out(file: Path, kind: Kind, validation: Path) -> Held:
         validation: where to write what is held out, in lines as in the file.
 
     Raises:
-        InvalidInput: nothing can be held out.
+        InvalidInput: the file cannot be read, or nothing can be held out.
     """
     random = np.random.default_rng(0)
     products: dict[str, int] = {}
@@ -55,7 +55,7 @@ def hold_out(file: Path, kind: Kind, validation: Path) -> Held:
     columns: list[int] = []
     held_out: dict[int, set[int]] = {}
     text: list[str] = []
-    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(file)
     for row, (customer, *named) in enumerate(lines):
         if kind == "sequences":
             held = named[-1:] if len(named) > 1 else []

@@ -26,12 +26,12 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import machine
 from benchmarks.quality.bootstrap import Figure, Resamples
-from benchmarks.release import RECIPES
+from benchmarks.release import RECIPES, current
 from benchmarks.report import Table, write_report
 from embeddings.bundle import CATALOG, CUSTOMER_ENCODER, PRODUCT_VECTORS, open_histories, read_manifest
 from embeddings.catalog import Catalog
 from embeddings.encoders import CustomerEncoder
-from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
+from embeddings.errors import InvalidInput
 from embeddings.features import Situation, encode
 from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
@@ -52,13 +52,6 @@ _NEIGHBOURS = 100
 _AT_ONCE = 512
 
 Rankings = list[list[int]]
-
-
-class Lines(NamedTuple):
-    """A file's customers and their products, as texts."""
-
-    customers: list[str]
-    products: list[list[str]]
 
 
 class Question(NamedTuple):
@@ -102,7 +95,7 @@ def run(
     if asked is None:
         trained_on, asked = _parted(file, store)
     recipe = recipe or DEFAULT_RECIPES[kind]
-    foretold = _read(asked)
+    foretold = read_lines(asked)
     releases, version = _release(kind, trained_on, recipe, store, validation)
     bundle = releases.bundle(version)
     manifest = read_manifest(bundle)
@@ -170,12 +163,8 @@ def _kind(data: str, test: Path | None, validation: Path | None) -> tuple[Kind, 
     raise InvalidInput("--data", f"expected complete-journey, interactions:FILE or sequences:FILE; got {data}")
 
 
-def _read(file: Path) -> Lines:
-    lines = _words(file)
-    return Lines([customer for customer, *_ in lines], [products for _, *products in lines])
-
-
-def _words(file: Path) -> list[list[str]]:
+def read_lines(file: Path) -> list[list[str]]:
+    """The lines of a file, each a customer and their products; InvalidInput names one that is none."""
     try:
         text = _bytes(file).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
@@ -196,7 +185,7 @@ def _bytes(file: Path) -> bytes:
 
 def _parted(file: Path, store: Path) -> tuple[Path, Path]:
     """Write a file of sequences without its newest products, and one of these alone; sequences of one are left out."""
-    lines = [line for line in _words(file) if len(line) > 2]
+    lines = [line for line in read_lines(file) if len(line) > 2]
     store.mkdir(parents=True, exist_ok=True)
     past, newest = store / "past.txt", store / "newest.txt"
     past.write_text("".join(f"{' '.join(line[:-1])}\n" for line in lines), encoding="utf-8")
@@ -211,10 +200,8 @@ def _release(kind: Kind, file: Path, recipe: Path, folder: Path, validation: Pat
         digest.update(sha256(b"" if one is None else _bytes(one)).digest())
     store = folder / digest.hexdigest()[:16]
     releases = BundleStore(store)
-    try:
-        version = releases.current()
-        read_manifest(releases.bundle(version))
-    except (EmptyStore, CorruptBundle):  # none yet, or of an older format
+    version = current(store, lambda _: True)
+    if version is None:
         _train(f"{kind}:{file}", recipe, store, validation)
         version = releases.current()
     return releases, version
@@ -228,10 +215,12 @@ def _train(data: str, recipe: Path, store: Path, validation: Path | None) -> Non
         sys.exit(failed)  # it has said why
 
 
-def _questions(asked: Lines, histories: Histories, product_rows: Mapping[str, int]) -> list[Question]:
+def _questions(
+    foretold: Sequence[Sequence[str]], histories: Histories, product_rows: Mapping[str, int]
+) -> list[Question]:
     """Customers of whom something is to be foretold that they have not had already."""
     questions: list[Question] = []
-    for customer, products in zip(asked.customers, asked.products, strict=True):
+    for customer, *products in foretold:
         row = histories.customers.row(customer)
         if row is None:
             raise InvalidInput("--test", f"expected customers that --data names; {customer} is not there")

@@ -39,10 +39,7 @@ class SetCache(Generic[Kept]):
             raise InvalidInput("cache_bytes", f"expected at least 0, not {limit_bytes}")
         self.limit_bytes = limit_bytes
         self.bytes = 0
-        self.hits = 0
-        self.misses = 0
-        self.evicted = 0
-        self.oversize = 0
+        self.count_anew()
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
 
     def __len__(self) -> int:
@@ -77,6 +74,10 @@ class SetCache(Generic[Kept]):
             self.evicted += 1
         self._kept[fingerprint] = value
         self.bytes += value.nbytes
+
+    def count_anew(self) -> None:
+        """Count from zero, whatever is held."""
+        self.hits = self.misses = self.evicted = self.oversize = 0
 
     def clear(self) -> None:
         """Drop everything held."""

@@ -112,18 +112,20 @@ py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<b
     const auto count = static_cast<py::ssize_t>(events_BE.size());
     Array<std::int64_t> products_BL({count, width}), types_BL({count, width});
     Array<float> ages_BL({count, width});
-    std::fill_n(products_BL.mutable_data(), products_BL.size(), -1);
-    std::fill_n(types_BL.mutable_data(), types_BL.size(), 0);
-    std::fill_n(ages_BL.mutable_data(), ages_BL.size(), 0.0f);
+    std::int64_t *product = products_BL.mutable_data(), *type = types_BL.mutable_data();
+    float* age = ages_BL.mutable_data();
+    std::fill_n(product, products_BL.size(), -1);
+    std::fill_n(type, types_BL.size(), 0);
+    std::fill_n(age, ages_BL.size(), 0.0f);
     std::size_t place = 0;
     for (py::ssize_t b = 0; b < count; ++b) {
         py::ssize_t out = b * width;
         for (; place < ends_B[b]; ++place, ++out) {
             const Event& event = *told[place];
             const double days = static_cast<double>(std::max<std::int64_t>(moments_B[b] - event.at, 0)) / DAY;
-            products_BL.mutable_data()[out] = event.product;
-            types_BL.mutable_data()[out] = event.type;
-            ages_BL.mutable_data()[out] = std::log2(1.0f + static_cast<float>(days));
+            product[out] = event.product;
+            type[out] = event.type;
+            age[out] = std::log2(1.0f + static_cast<float>(days));
         }
     }
     return py::make_tuple(products_BL, types_BL, ages_BL);
