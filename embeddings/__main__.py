@@ -17,7 +17,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     store = BundleStore(arguments.store)
     try:
-        store.current()  # before a lock is made beside nothing
+        store.held()  # before a lock is made beside nothing
         with store.lock():
             match arguments.command:
                 case "list":
@@ -27,7 +27,7 @@ def main() -> None:
                 case _:
                     pruned = store.prune(arguments.keep)
                     print("\n".join(f"pruned {version}" for version in pruned) or "nothing to prune")
-    except OpportuneError as error:
+    except (OpportuneError, OSError) as error:
         print(f"opportune-store: {error}", file=sys.stderr)
         sys.exit(REFUSED)
 

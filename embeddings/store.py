@@ -27,6 +27,12 @@ from embeddings.bundle import (
 )
 from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
 
+_LONGEST_CURRENT = 1_024
+"""Bytes that ``CURRENT`` may hold: a folder's name, which is shorter, and blanks around it."""
+
+_SHOWN = 80
+"""Letters of an unknown version that a message quotes."""
+
 
 class BundleStore:
     """A folder of published versions: any number of readers, and one writer at a time, who holds the lock."""
@@ -94,13 +100,50 @@ class BundleStore:
         return version
 
     def current(self) -> str:
-        """The version to serve; EmptyStore if nothing has been published."""
+        """Return the version to serve: the one that ``CURRENT`` names.
+
+        Raises:
+            EmptyStore: nothing has been published, or there is no ``CURRENT``.
+            CorruptBundle: ``CURRENT`` cannot be read, or does not name a version that the store holds.
+        """
+        held = self.held()
+        mend = (
+            f"the store holds {', '.join(held)}; make one of them current with: "
+            f"opportune-store rollback --store {self._root} --to VERSION"
+        )
         try:
-            return self._current.read_text().strip()
+            if not self._current.is_file():  # a folder, or a pipe on which a read would wait
+                if self._current.exists():
+                    raise CorruptBundle(self._current, f"is no file; remove it, then: {mend}")
+                raise EmptyStore(f"{self._current} is missing; {mend}")
+            with self._current.open("rb") as file:
+                text = file.read(_LONGEST_CURRENT + 1)
+        except OSError as error:
+            raise CorruptBundle(self._current, f"cannot be read: {error.strerror}") from None
+        version = text.decode(errors="replace").strip()
+        if version not in held or len(text) > _LONGEST_CURRENT:
+            shown = version if len(version) <= _SHOWN else version[:_SHOWN] + "…"
+            raise CorruptBundle(self._current, f"names {shown!r}, which is no version of this store; {mend}")
+        return version
+
+    def held(self) -> list[str]:
+        """Return the names of the versions that lie in the store, whole or damaged; at least one.
+
+        Raises:
+            EmptyStore: there is none, or no store.
+            InvalidInput: the store is no folder that can be read.
+        """
+        try:
+            held = sorted(path.name for path in (self._root / "bundles").iterdir() if path.is_dir())
         except FileNotFoundError:
+            held = []
+        except OSError as error:
+            raise InvalidInput("--store", f"cannot read {error.filename}: {error.strerror}") from None
+        if not held:
             raise EmptyStore(
                 f"{self._root} holds no published version; publish one with: opportune-train --store {self._root}"
-            ) from None
+            )
+        return held
 
     def releases(self) -> list[Made]:
         """What is published, of this format and of earlier ones, the oldest first.
@@ -118,21 +161,21 @@ class BundleStore:
     def rollback(self, to: str | None = None) -> str:
         """Point back at an earlier version: the one named, or the release before the current one.
 
-        Naming one works even while another, such as the current one, is damaged.
+        Naming one works even while another, such as the current one, or ``CURRENT`` itself is damaged.
 
         Raises:
             EmptyStore: there is no such version.
-            CorruptBundle: the version is damaged; nothing was changed.
+            CorruptBundle: the version is damaged, or ``CURRENT`` is a folder; nothing was changed.
         """
         if to is None:
             versions, current = self.versions(), self.current()
-            place = versions.index(current) if current in versions else 0
+            place = versions.index(current)
             if place == 0:
                 raise EmptyStore(f"{self._root} holds no release before {current}")
             to = versions[place - 1]
-        known = sorted(path.name for path in (self._root / "bundles").glob("*"))
-        if to not in known:
-            raise EmptyStore(f"{self._root} holds no version {to}; it holds {', '.join(known) or 'none'}")
+        held = self.held()
+        if to not in held:
+            raise EmptyStore(f"{self._root} holds no version {to}; it holds {', '.join(held)}")
         _verified(self.bundle(to), self.histories(to))
         self._point_at(to)
         return to
@@ -160,6 +203,8 @@ class BundleStore:
         return doomed
 
     def _point_at(self, version: str) -> None:
+        if self._current.is_dir():
+            raise CorruptBundle(self._current, "is a folder, which nothing here replaces; remove it")
         fresh = self._root / f"CURRENT.{uuid4().hex}"
         fresh.write_text(version + "\n")
         _fsync(fresh)

@@ -13,7 +13,7 @@ from embeddings.bundle import MANIFEST, ModelBundle, open_histories
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility
 from embeddings.encoders import RankerSession
-from embeddings.errors import CorruptBundle
+from embeddings.errors import CorruptBundle, OpportuneError
 from embeddings.facts import FactsReader
 from embeddings.features import Situation, encode
 from embeddings.history import Histories, Purchases
@@ -129,7 +129,7 @@ class BundleSlot:
 
     Attributes:
         current: the model in service.
-        refused: the published version that could not be opened and why, or None.
+        refused: the published version that could not be opened, or ``CURRENT`` where it names none, and why; or None.
         swaps: how often the model was replaced.
     """
 
@@ -152,6 +152,8 @@ class BundleSlot:
                 self.refused = None
             elif self.refused is None or version != self.refused[0]:
                 await self._swap(version, open_version)
+        except OpportuneError as error:
+            self._refuse("CURRENT", error)
         except Exception as error:  # whatever it is, the next look must come
             _log.error("cannot read the store, still serving %s: %s", self.current.version, error)
 
@@ -159,9 +161,14 @@ class BundleSlot:
         try:
             model = await asyncio.to_thread(open_version, version)
         except Exception as error:  # files that agree with their hashes can still be of any wrong shape
-            self.refused = (version, str(error))
-            _log.error("refused version %s, still serving %s: %s", version, self.current.version, error)
+            self._refuse(version, error)
             return
         self.current, self.refused = model, None
         self.swaps += 1
         _log.info("now serving %s", version)
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        refused = (name, str(error))
+        if refused != self.refused:  # once, not at every look
+            _log.error("refused %s, still serving %s: %s", name, self.current.version, error)
+        self.refused = refused

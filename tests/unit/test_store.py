@@ -203,6 +203,83 @@ def test_every_file_is_forced_to_disk_before_the_first_rename_and_current_change
     assert steps[renames[2] + 1 :] == [("fsync", ".")]
 
 
+# What names the current version
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "missing": lambda _: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "blank": lambda path: path.write_bytes(b" \n\n"),
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "no text": lambda path: path.write_bytes(b"v1\xff"),
+    "with NUL": lambda path: path.write_bytes(b"v1\0"),
+    "two versions": lambda path: path.write_text("v1\nv2\n"),
+    "300 letters": lambda path: path.write_text("v" * 300),
+    "a megabyte": lambda path: path.write_text("v" * 2**20),
+    "v1 and far behind it more": lambda path: path.write_text("v1" + " " * 5_000 + "v2"),
+    "not here": lambda path: path.write_text("v3\n"),
+    "the folder of all": lambda path: path.write_text("."),
+    "a folder above": lambda path: path.write_text(".."),
+    "a path": lambda path: path.write_text("../bundles/v1"),
+    "a folder": folder,
+    "a pipe": os.mkfifo,
+    "a link to nothing": link_to_nothing,
+    "a link to itself": link_to_itself,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_what_names_no_version_is_named_and_mended_by_a_rollback(spoil: Callable[[Path], object], desk: Desk):
+    desk.publish("v1", "v2")
+    current = desk.root / "CURRENT"
+    current.unlink()
+    spoil(current)
+    for read in (desk.store.current, desk.store.rollback, lambda: desk.store.prune(1)):
+        with pytest.raises((CorruptBundle, EmptyStore)) as refused:
+            read()
+        message = str(refused.value)
+        assert message.startswith(str(current))
+        assert "\n" not in message
+        assert (
+            f"the store holds v1, v2; make one of them current with: opportune-store rollback --store {desk.root}"
+            in (message)
+        )
+    assert desk.store.versions() == ["v1", "v2"]
+    if current.is_dir():
+        with pytest.raises(CorruptBundle, match="remove it"):
+            desk.store.rollback("v1")
+        current.rmdir()
+    assert desk.store.rollback("v1") == desk.store.current() == "v1"
+    assert not list(desk.root.glob("CURRENT.*"))
+
+
+@pytest.mark.parametrize("text", ["v1", "v1\n", " v1 \t\r\n", "\nv1" + " " * 500])
+def test_blanks_around_the_current_version_do_not_count(text: str, desk: Desk):
+    desk.publish("v1", "v2")
+    (desk.root / "CURRENT").write_text(text)
+    assert desk.store.current() == "v1"
+
+
+def test_a_store_that_is_a_file_is_refused_by_name(tmp_path: Path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(InvalidInput, match=r"store/bundles: Not a directory"):
+        BundleStore(tmp_path / "store").current()
+    with pytest.raises(InvalidInput, match="File name too long"):
+        BundleStore(tmp_path / ("s" * 300)).current()
+
+
 # Crashes
 
 

@@ -100,6 +100,29 @@ def test_an_empty_store_exits_2_and_says_how_to_fill_it(command: str, call: Call
     assert "holds no published version" in err
 
 
+@pytest.mark.parametrize("arguments", [("list",), ("rollback",), ("prune", "--keep", "1")])
+def test_a_current_that_names_no_version_exits_2_in_one_line_that_says_what_to_do(
+    store: BundleStore, tmp_path: Path, call: Call, arguments: tuple[str, ...]
+):
+    current = tmp_path / "store" / "CURRENT"
+    current.write_bytes(b"\xff\n" * 300)
+    status, out, err = call(*arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"opportune-store: {current}: ")
+    assert store.versions() == ["first", "second", "third"]
+    assert call("rollback", "--to", "second") == (0, "current is now second\n", "")
+
+
+@pytest.mark.parametrize("command", ["list", "rollback", "prune"])
+def test_a_store_that_cannot_be_locked_exits_2(store: BundleStore, tmp_path: Path, call: Call, command: str):
+    lock = tmp_path / "store" / "LOCK"
+    lock.mkdir()
+    status, out, err = call(command)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert str(lock) in err
+    assert store.current() == "third"
+
+
 def test_a_damaged_manifest_exits_2_and_is_named(store: BundleStore, call: Call):
     manifest = store.bundle("first") / "manifest.json"
     manifest.write_text("{}")
