@@ -15,13 +15,13 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test test-processors check bench clean
 
 help: ## Show this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "PORT=8000     where the demo serves on 127.0.0.1"
-	@echo "DEMO_KEEP=1   0 stops the demo's server after the three answers"
+	@echo "PORT=8000       where the demo serves on 127.0.0.1"
+	@echo "DEMO_KEEP=1     0 stops the demo's server after the three answers"
 	@echo "PYTHON=python3  the Python (3.11 or newer) that makes the virtual environment"
 
 install: $(INSTALLED) ## Make the virtual environment and install the pinned packages, if they changed
@@ -48,6 +48,13 @@ demo: $(DEMO_INSTALLED) ## Train on Complete Journey if not done yet, serve, sho
 
 test: $(INSTALLED) ## Run the whole test suite
 	$(BIN)/pytest
+
+# BLAS and torch choose their code by the processor, and round differently with each. Only torch looks whether the
+# processor has what it is told to use.
+test-processors: $(INSTALLED) ## Run the whole test suite as other processors would compute it
+	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=default $(BIN)/pytest
+	OPENBLAS_CORETYPE=Zen ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest
+	! grep -qw avx512f /proc/cpuinfo || OPENBLAS_CORETYPE=SkylakeX ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest
 
 check: $(INSTALLED) ## Lint, formatting, types, and the rules of who may import whom
 	$(BIN)/ruff check .
