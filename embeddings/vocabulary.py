@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from embeddings.arrays import Array, Arrays
 
 
+def _digest(encoded: bytes) -> bytes:
+    return hashlib.blake2b(encoded, digest_size=8).digest()
+
+
 def _hash(encoded: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
+    return int.from_bytes(_digest(encoded), "little")
 
 
 class Vocabulary:
@@ -74,6 +78,20 @@ class Vocabulary:
                 return row
             place += 1
         return None
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """The rows of some ids, -1 for one that the vocabulary does not hold; much faster than one by one."""
+        encoded = [one.encode() for one in ids]
+        wanted_I = np.frombuffer(b"".join([_digest(one) for one in encoded]), "<u8").astype(np.uint64, copy=False)
+        places_I = self._hashes.searchsorted(wanted_I)
+        rows_I = np.full(len(ids), -1, np.int64)
+        seen_I = np.flatnonzero(self._hashes.take(places_I, mode="clip") == wanted_I) if self._count else rows_I[:0]
+        rows_I[seen_I] = self._rows[places_I[seen_I]]
+        for place, row in zip(seen_I.tolist(), rows_I[seen_I].tolist(), strict=True):
+            if bytes(self._bytes[self._starts[row] : self._starts[row + 1]]) != encoded[place]:
+                found = self.row(ids[place])  # another id of the same hash lies before it
+                rows_I[place] = -1 if found is None else found
+        return rows_I
 
     def id(self, row: int) -> str:
         """The id at a row from 0 to ``len(self) - 1``."""

@@ -57,13 +57,14 @@ def test_a_row_outside_the_vocabulary_is_refused(row: int):
 
 @pytest.mark.parametrize("buckets", [1, 2])
 def test_ids_of_equal_hash_are_not_confused(buckets: int, monkeypatch: pytest.MonkeyPatch):
-    def collide(encoded: bytes) -> int:
-        return 2**64 - 1 - len(encoded) % buckets
+    def collide(encoded: bytes) -> bytes:
+        return (2**64 - 1 - len(encoded) % buckets).to_bytes(8, "little")
 
-    monkeypatch.setattr("embeddings.vocabulary._hash", collide)
+    monkeypatch.setattr("embeddings.vocabulary._digest", collide)
     ids = [f"p{number}" for number in range(120)]
     vocabulary = Vocabulary.of(ids)
     assert [vocabulary.row(one) for one in ids] == list(range(120))
+    assert vocabulary.rows(["p120", *ids, "p"]).tolist() == [-1, *range(120), -1]
     assert vocabulary.row("p120") is None
     assert vocabulary.row("p") is None
 
@@ -77,3 +78,10 @@ def test_a_vocabulary_works_from_a_memory_map(ids: list[str], tmp_path: Path):
     assert again.ids() == ids
     assert [again.row(one) for one in ids] == list(range(len(ids)))
     assert again.row("absent") is None
+
+
+@given(IDS, st.lists(st.text(max_size=6), max_size=30))
+def test_several_at_once_are_found_as_one_by_one(ids: list[str], others: list[str]):
+    vocabulary = Vocabulary.of(ids)
+    asked = [one for pair in zip(ids, others, strict=False) for one in pair]
+    assert vocabulary.rows(asked).tolist() == [ids.index(one) if one in ids else -1 for one in asked]
