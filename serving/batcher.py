@@ -1,22 +1,41 @@
 """Natural batching: whatever waits is computed together, with what arrives in one more turn of the event loop.
 
 Nobody waits for more to come. But what has arrived lies in sockets until the loop looks at them, and in a batch of its
-own it would cost half as much again.
+own it would cost half as much again. What is too much for a batch is computed by itself, in pieces, with a batch of
+whatever else waits before each: it takes longer for others, and nobody waits for all of it.
 """
 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
-from typing import Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from embeddings.errors import Overloaded
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
-_Waiting: TypeAlias = tuple[Asked, "asyncio.Future[Answered]", float]
+_Waiting: TypeAlias = tuple[Asked, "asyncio.Future[Answered]", float, int]
+
+InPieces: TypeAlias = Generator[None, None, Answered]
+"""Yields after every piece of the work, and returns the answer."""
+
+
+class Pieces(NamedTuple, Generic[Asked, Answered]):
+    """How to compute what is too much for a batch.
+
+    Attributes:
+        rows: how much one costs.
+        most: the most that a batch may cost.
+        compute: answers one that costs more, in pieces.
+    """
+
+    rows: Callable[[Asked], int]
+    most: int
+    compute: Callable[[Asked], InPieces[Answered]]
 
 
 class Batcher(Generic[Asked, Answered]):
@@ -34,6 +53,7 @@ class Batcher(Generic[Asked, Answered]):
         largest: the most to compute at once, so that one batch cannot hold the event loop for long.
         executor: the single thread that owns the device; None computes on the event loop itself.
         deadline_seconds: how long anybody may wait for their turn.
+        pieces: what is too much for a batch; None where nothing is.
     """
 
     def __init__(
@@ -42,12 +62,17 @@ class Batcher(Generic[Asked, Answered]):
         largest: int,
         executor: Executor | None = None,
         deadline_seconds: float = math.inf,
+        pieces: Pieces[Asked, Answered] | None = None,
     ) -> None:
         self._compute = compute
         self._largest = largest
         self._deadline = deadline_seconds
         self._executor = executor
+        self._pieces = pieces
         self._waiting: deque[_Waiting[Asked, Answered]] = deque()
+        self._large: deque[_Waiting[Asked, Answered]] = deque()
+        self._under_way: tuple[InPieces[Answered], asyncio.Future[Answered]] | None = None
+        self._large_next = False
         self._scheduled = False
         self.batches = 0
         self.computed = 0
@@ -56,9 +81,15 @@ class Batcher(Generic[Asked, Answered]):
         """Ask for one answer; to be called on the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answered] = loop.create_future()
-        self._waiting.append((asked, future, loop.time() + self._deadline))
+        rows = 0 if self._pieces is None else self._pieces.rows(asked)
+        waiting = self._large if self._pieces is not None and rows > self._pieces.most else self._waiting
+        waiting.append((asked, future, loop.time() + self._deadline, rows))
         self._schedule(loop)
         return future
+
+    def waiting(self) -> int:
+        """How many wait for a batch."""
+        return len(self._waiting)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:
@@ -68,55 +99,93 @@ class Batcher(Generic[Asked, Answered]):
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
-        while self._waiting and len(batch) < self._largest:
-            asked_one, future, deadline = self._waiting.popleft()
-            if future.cancelled():  # its client went away: nothing is computed for it
-                continue
-            if now > deadline:
-                future.set_exception(Overloaded(f"waited more than {self._deadline:g} s; send it again later"))
-                continue
-            batch.append((asked_one, future))
-        if not batch:
-            self._scheduled = False
-            return
-        asked = [one for one, _ in batch]
-        self.batches += 1
-        self.computed += len(batch)
-        if self._executor is None:
-            try:
-                answers = self._compute(asked)
-            except Exception as error:
-                self._fail(batch, error)
-            else:
-                self._complete(batch, answers)
-            self._next(loop)
+        self._begin_large(now)
+        batch = [] if self._under_way is not None and self._large_next else self._take(now)
+        self._large_next = bool(batch)
+        if batch:
+            self.batches += 1
+            self.computed += len(batch)
+            self._compute_then(loop, partial(self._compute, [one for one, _ in batch]), partial(self._settle, batch))
+        elif self._under_way is not None:
+            self._compute_then(loop, partial(_advance, self._under_way[0]), self._settle_piece)
         else:
-            try:
-                running = loop.run_in_executor(self._executor, self._compute, asked)
-            except RuntimeError as error:  # the executor was shut down
-                self._fail(batch, error)
-                self._next(loop)
-            else:
-                running.add_done_callback(lambda done: self._settle(loop, batch, done))
+            self._scheduled = False
+
+    def _take(self, now: float) -> "list[tuple[Asked, asyncio.Future[Answered]]]":
+        """The next batch: the first of those that wait, as many as may be computed at once."""
+        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        room = math.inf if self._pieces is None else self._pieces.most
+        while self._waiting and len(batch) < self._largest and self._waiting[0][3] <= room:
+            asked, future, deadline, rows = self._waiting.popleft()
+            if self._still_wanted(future, deadline, now):
+                batch.append((asked, future))
+                room -= rows
+        return batch
+
+    def _begin_large(self, now: float) -> None:
+        """Have a large one under way, if any waits."""
+        if self._under_way is not None and self._under_way[1].cancelled():
+            self._under_way[0].close()
+            self._under_way = None
+        while self._pieces is not None and self._large and self._under_way is None:
+            asked, future, deadline, _ = self._large.popleft()
+            if self._still_wanted(future, deadline, now):
+                self.batches += 1
+                self.computed += 1
+                self._under_way = self._pieces.compute(asked), future
+
+    def _still_wanted(self, future: "asyncio.Future[Answered]", deadline: float, now: float) -> bool:
+        if future.cancelled():  # its client went away: nothing is computed for it
+            return False
+        if now > deadline:
+            future.set_exception(Overloaded(f"waited more than {self._deadline:g} s; send it again later"))
+            return False
+        return True
+
+    def _compute_then(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], Any], settle: "Callable[[asyncio.Future[Any]], None]"
+    ) -> None:
+        """Work, here or on the executor, settle what came of it, and go on."""
+
+        def go_on(done: "asyncio.Future[Any]") -> None:
+            settle(done)
+            self._scheduled = False
+            if self._waiting or self._large or self._under_way is not None:
+                self._schedule(loop)
+
+        try:
+            if self._executor is not None:
+                loop.run_in_executor(self._executor, work).add_done_callback(go_on)
+                return
+            done = loop.create_future()
+            done.set_result(work())
+        except Exception as error:  # of the work, or as the executor was shut down
+            done = loop.create_future()
+            done.set_exception(error)
+        go_on(done)
 
     def _settle(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: "list[tuple[Asked, asyncio.Future[Answered]]]",
-        done: "asyncio.Future[Sequence[Answered]]",
+        self, batch: "list[tuple[Asked, asyncio.Future[Answered]]]", done: "asyncio.Future[Sequence[Answered]]"
     ) -> None:
-        error = RuntimeError("the executor was shut down") if done.cancelled() else done.exception()
+        error = _error_of(done)
         if error is not None:
             self._fail(batch, error)
         else:
             self._complete(batch, done.result())
-        self._next(loop)
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._scheduled = False
-        if self._waiting:
-            self._schedule(loop)
+    def _settle_piece(self, done: "asyncio.Future[list[Answered]]") -> None:
+        if self._under_way is None:
+            return
+        future, error = self._under_way[1], _error_of(done)
+        if error is None and not done.result():
+            return
+        self._under_way = None
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(done.result()[0])
 
     @classmethod
     def _complete(cls, batch: "list[tuple[Asked, asyncio.Future[Answered]]]", answers: Sequence[Answered]) -> None:
@@ -132,3 +201,16 @@ class Batcher(Generic[Asked, Answered]):
         for _, future in batch:
             if not future.done():
                 future.set_exception(error)
+
+
+def _advance(work: InPieces[Answered]) -> list[Answered]:
+    """Do one more piece; the answer once it is there."""
+    try:
+        next(work)
+    except StopIteration as done:
+        return [done.value]
+    return []
+
+
+def _error_of(done: "asyncio.Future[Any]") -> BaseException | None:
+    return RuntimeError("the executor was shut down") if done.cancelled() else done.exception()

@@ -1,11 +1,13 @@
 """The use case: one recommendation, from a decoded request to its answer."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Annotated
 
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
+from numpy.typing import NDArray
 
 from embeddings.context import Context, Identifier
 from embeddings.eligible import EligibleSet
@@ -23,6 +25,8 @@ from serving.slot import BundleSlot, Model
 from serving.strangers import Strangers
 
 _ID_BYTES, _IDS_AT_ONCE = 16, 256
+_LOOKED_UP = 1_000
+"""How many ids at a time; that takes about a millisecond."""
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -125,7 +129,8 @@ class Engine:
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
             allowed = eligibility.products(context, place, situation.moment)
-            products = _wanted(allowed, request, model, history if novel else None)
+            named = None if request.among is None else await _rows(request.among, model)
+            products = _wanted(allowed, named, history if novel else None)
         if "offer" in request.kinds:
             audiences = () if known is None else known.history.audiences
             redeemed = await model.redemptions.now()
@@ -178,12 +183,21 @@ def _ids() -> Iterator[str]:
             yield many[start : start + 2 * _ID_BYTES]
 
 
-def _wanted(eligible: EligibleSet, request: RecommendRequest, model: Model, buyer: History | None) -> EligibleSet:
-    """What the request leaves of an eligible set, without what a buyer has bought where there is one."""
-    if request.among is not None:
-        ids = model.bundle.catalog.products.ids
-        rows = [row for one in request.among if (row := ids.row(one)) is not None]
-        eligible = eligible.among(np.array(rows, np.int64))
+async def _rows(ids: Sequence[str], model: Model) -> NDArray[np.int64]:
+    """The rows of those products that the catalogue knows, looked up some at a time; others have their turn between."""
+    found: list[NDArray[np.int64]] = []
+    for start in range(0, len(ids), _LOOKED_UP):
+        if start:
+            await asyncio.sleep(0)
+        rows = model.bundle.catalog.products.ids.rows(ids[start : start + _LOOKED_UP])
+        found.append(rows[rows >= 0])
+    return np.concatenate(found)
+
+
+def _wanted(eligible: EligibleSet, named: NDArray[np.int64] | None, buyer: History | None) -> EligibleSet:
+    """What is left of an eligible set: of the products named, where they are, and not bought by a buyer."""
+    if named is not None:
+        eligible = eligible.among(named)
     if buyer is not None:
         eligible = eligible.without(buyer.purchases.rows_R)
     return eligible
@@ -191,13 +205,11 @@ def _wanted(eligible: EligibleSet, request: RecommendRequest, model: Model, buye
 
 def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
     catalog = model.bundle.catalog
-    found: set[tuple[str, int]] = set()
-    for one in ids:
-        if (row := catalog.products.ids.row(one)) is not None:
-            found.add(("product", row))
-        if (row := catalog.offers.ids.row(one)) is not None:
-            found.add(("offer", row))
-    return frozenset(found)
+    if not ids:
+        return frozenset()
+    products, offers = catalog.products.ids.rows(ids).tolist(), catalog.offers.ids.rows(ids).tolist()
+    found = [("product", row) for row in products if row >= 0]
+    return frozenset(found + [("offer", row) for row in offers if row >= 0])
 
 
 def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, explain: bool) -> list[Item]:

@@ -3,7 +3,7 @@
 Letters: B requests, K candidates of one, M of all, F facts, O offers, N products, D dimensions.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -28,6 +28,10 @@ Source = SourceName | Literal["eligible", "named", "popular"]
 _NONE, _UNLIKELY = np.zeros(0, np.int64), np.zeros(0, np.float32)
 _HELD_BACK = 1e-3
 """What remains, at most, of the score of something that is in the basket already or was dismissed."""
+
+
+_ALL, _SLICE = 2**31, 500
+"""How many candidates are ranked at a time."""
 
 
 class Ranked(NamedTuple):
@@ -60,9 +64,23 @@ def rank_personal(asks: Sequence[Ask]) -> list[list[Ranked]]:
         groups.setdefault((id(ask.model), ask.candidates), []).append(place)
     answers: list[list[Ranked]] = [[]] * len(asks)
     for places in groups.values():
-        for place, answer in zip(places, _rank([asks[place] for place in places]), strict=True):
+        for place, answer in zip(places, _finish(_rank([asks[place] for place in places], _ALL)), strict=True):
             answers[place] = answer
     return answers
+
+
+def rank_in_pieces(ask: Ask) -> Generator[None, None, list[Ranked]]:
+    """The same for one request whose candidates are many, a slice of them at a time."""
+    (answer,) = yield from _rank([ask], _SLICE)
+    return answer
+
+
+def _finish(pieces: Generator[None, None, list[list[Ranked]]]) -> list[list[Ranked]]:
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as done:
+            return done.value
 
 
 def rank_popular(
@@ -98,11 +116,11 @@ def _popular_offers(model: Model, place: Place, offers: EligibleSet) -> list[Ran
     ]
 
 
-def _rank(asks: Sequence[Ask]) -> list[list[Ranked]]:
+def _rank(asks: Sequence[Ask], at_a_time: int) -> Generator[None, None, list[list[Ranked]]]:
     retrieved = retrieve(asks)
     ranked: list[list[Ranked]] = [[] for _ in asks]
     if retrieved.products is not None:
-        ranked = _rank_products(asks, retrieved.customers_BD, retrieved.products)
+        ranked = yield from _rank_products(asks, retrieved.customers_BD, retrieved.products, at_a_time)
     for request, ask in enumerate(asks):
         if ask.offers is not None and ask.history.tells:
             ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
@@ -118,8 +136,10 @@ class _Candidates(NamedTuple):
     held_back_K: NDArray[np.bool_] | None
 
 
-def _rank_products(asks: Sequence[Ask], customers_BD: NDArray[np.float32], found: Candidates) -> list[list[Ranked]]:
-    """Candidates of all sources, ranked together in one run of the ranker."""
+def _rank_products(
+    asks: Sequence[Ask], customers_BD: NDArray[np.float32], found: Candidates, at_a_time: int
+) -> Generator[None, None, list[list[Ranked]]]:
+    """Candidates of all sources, ranked together, so many at a time."""
     model = asks[0].model
     candidates: list[_Candidates] = []
     asked_B: list[Asked] = []
@@ -139,8 +159,14 @@ def _rank_products(asks: Sequence[Ask], customers_BD: NDArray[np.float32], found
         facts_MF = np.empty((ends[-1], len(FACTS)), np.float32)
         for request, (asked, one, (begin, end)) in enumerate(zip(asked_B, candidates, spans, strict=True)):
             rows_K, inner_K = one.proposed.rows_K, found.scores_BK[request]
-            model.facts.read(asked, rows_K, customers_BD[request], inner_K, facts_MF[begin:end])
-        scores_M = model.ranker.rank(facts_MF)
+            for start in range(0, end - begin, at_a_time):
+                rows = rows_K[start : start + at_a_time]
+                facts = facts_MF[begin + start : begin + start + len(rows)]
+                model.facts.read(asked, rows, customers_BD[request], inner_K, facts)
+                yield
+        for start in range(0, len(facts_MF), at_a_time):
+            scores_M[start : start + at_a_time] = model.ranker.rank(facts_MF[start : start + at_a_time])
+            yield
     return [
         _shown(ask, one, scores_M[begin:end], None if facts_MF is None else facts_MF[begin:end], plan)
         for ask, one, (begin, end), plan in zip(asks, candidates, spans, found.plans_B, strict=True)

@@ -17,6 +17,9 @@ from embeddings.index.base import Candidates
 from embeddings.sources import RETRIEVED, times_more
 from serving.slot import Model
 
+_SOURCES = 5
+"""How many times as much all sources together propose as the towers."""
+
 
 class Offered(NamedTuple):
     """The offers that may be shown.
@@ -59,6 +62,11 @@ class Ask(NamedTuple):
     def most(self) -> int:
         """How many ranked items are enough, whatever is excluded."""
         return self.limit + len(self.excluded)
+
+    @property
+    def rows(self) -> int:
+        """About how many candidates there will be to rank."""
+        return self.products.size if self.every and self.products is not None else _SOURCES * self.candidates
 
     @property
     def candidates(self) -> int:

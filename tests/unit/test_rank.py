@@ -13,7 +13,7 @@ from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.history import EVENT, EVENT_CODES, History
 from embeddings.store import BundleStore
-from serving.rank import Ranked, rank_personal, rank_popular
+from serving.rank import Ranked, rank_in_pieces, rank_personal, rank_popular
 from serving.retrieve import Ask, Offered
 from serving.settings import Settings
 from serving.slot import Model, open_model
@@ -251,3 +251,22 @@ def test_nothing_eligible_gives_nothing(model: Model):
     assert ranked(nowhere, 10) == []
     assert rank_popular(model, model.eligibility.place("pole"), nowhere.products, None, 10, set()) == []
     assert rank_popular(model, model.eligibility.place(None), None, None, 10, set()) == []
+
+
+@pytest.mark.parametrize("kinds", ["p", "po"])
+def test_ranked_in_pieces_the_answer_is_the_same(model: Model, kinds: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.rank._SLICE", 7)
+    one = ask(model, "c017", kinds, limit=100, explain=True)._replace(every=True)
+    pieces, count = rank_in_pieces(one), 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as done:
+            found = done.value
+            break
+        count += 1
+    expected = rank_personal([one])[0]
+    assert one.products is not None
+    assert count >= one.products.size / 7
+    assert [(got.kind, got.row, got.source) for got in found] == [(it.kind, it.row, it.source) for it in expected]
+    assert [got.score for got in found] == pytest.approx([it.score for it in expected], abs=1e-6)
