@@ -72,6 +72,13 @@ def _search(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _strain(arguments: argparse.Namespace) -> int:
+    from benchmarks import strain  # noqa: PLC0415 - each suite's libraries are its own
+
+    strain.run(arguments.store, arguments.json, quick=arguments.quick)
+    return 0
+
+
 def _fit(arguments: argparse.Namespace) -> int:
     from benchmarks.fit import run as fit  # noqa: PLC0415 - each suite's libraries are its own
 
@@ -121,6 +128,11 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=["cpu", "cuda"], default="cpu", help="on cuda ways to search all rows are compared"
     )
     search.set_defaults(run=_search)
+    strain = suites.add_parser("strain", help="the service stopped for moments, overloaded, and beside slow clients")
+    strain.add_argument("--json", type=Path, default=RESULTS / "strain.json", help="where to write the result")
+    strain.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+    strain.add_argument("--quick", action="store_true", help="within two minutes; the same figures, less settled")
+    strain.set_defaults(run=_strain)
     fit = suites.add_parser("fit", help="how fast models are fitted and how soon they are good, beside implicit's ALS")
     fit.add_argument("--json", type=Path, default=RESULTS / "fit.json", help="where to write the result")
     fit.add_argument("--quick", action="store_true", help="eleven weeks of Complete Journey, and fewer epochs on files")
