@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 # FAISS, ONNX Runtime and OpenBLAS each bring threads of their own; the event loop computes small batches itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,25 +22,26 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import faiss
 import uvicorn
 import uvloop
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
 from embeddings.device import resolve_device
 from embeddings.errors import InvalidInput, OpportuneError
 from embeddings.sources import SOURCES, SourceName
 from embeddings.store import BundleStore
 from serving.app import create_app
+from serving.connections import Connection, Connections
 from serving.metrics import Metrics, count_anew, watch_loop
-from serving.settings import Settings, default_index_cache_bytes
+from serving.settings import Limits, Settings, default_index_cache_bytes
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
 from serving.state.events import EventStore
 from serving.state.postgres import database
 from serving.state.tally import Tally
-from serving.workers import Place, bind, listen, supervise
+from serving.workers import Place, bind, listen, room_for, supervise
 
 _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
 _BACKLOG = 2_048
-_DRAIN_SECONDS = 10
+_DRAIN_SECONDS = 5
 # Requests make no cycles to speak of, and what a model holds is frozen: a collection every 700 objects only delays.
 _GC_THRESHOLDS = (100_000, 20, 100)
 
@@ -94,8 +95,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         index_cache_bytes=cache_bytes // workers,
         sources=_sources(arguments.sources),
         ranked=not arguments.no_ranker,
-        in_flight=arguments.in_flight,
         deadline_seconds=arguments.deadline,
+        limits=Limits(connections=arguments.connections),
     )
 
 
@@ -127,6 +128,7 @@ class _Service(NamedTuple):
     slot: BundleSlot
     open_version: Callable[[str], Model]
     metrics: Metrics
+    connections: Connections
     config: uvicorn.Config
 
 
@@ -143,9 +145,13 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], url: str) -> None
         "serving %s on %s port %d", slot.current.version, settings.host, settings.port
     )
     metrics = Metrics()
+    app = create_app(settings, slot, events, metrics)
+    limits = replace(settings.limits, connections=room_for(settings.limits.connections))
+    connections = Connections(limits, app.admission, metrics.refused)
     config = uvicorn.Config(
-        create_app(settings, slot, events, metrics),
-        http="httptools",
+        app.answer,
+        http=cast("type[asyncio.Protocol]", partial(Connection, connections)),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -155,7 +161,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], url: str) -> None
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     config.load()
-    service = _Service(settings, sockets, store, events, slot, open_version, metrics, config)
+    service = _Service(settings, sockets, store, events, slot, open_version, metrics, connections, config)
 
     def work(place: Place) -> None:
         changes.take(place.worker)
@@ -194,12 +200,14 @@ async def _serve(service: _Service, place: Place | None) -> None:
             await stack.enter_async_context(metrics.tally.listening())
             # One that replaces another is forked from what the parent opened at first.
             await slot.look(service.store, service.open_version)
+        server = uvicorn.Server(service.config)
         watching = [
             asyncio.create_task(slot.watch(service.store, service.open_version, service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
+            asyncio.create_task(service.connections.watch(server.server_state.connections)),
         ]
         try:
-            await uvicorn.Server(service.config).serve(sockets=list(service.sockets))
+            await server.serve(sockets=list(service.sockets))
         finally:
             for task in watching:
                 task.cancel()
@@ -234,16 +242,17 @@ def _parser() -> argparse.ArgumentParser:
         "--no-ranker", action="store_true", help="order candidates by the towers alone, as if there were no ranker"
     )
     parser.add_argument(
-        "--in-flight",
+        "--connections",
         type=_positive(int),
-        default=_DEFAULTS["in_flight"],
-        help=f"requests under way at once in one worker; one more gets 503; default {_DEFAULTS['in_flight']}",
+        default=_DEFAULTS["limits"].connections,
+        help=f"connections of one worker; default {_DEFAULTS['limits'].connections}",
     )
     parser.add_argument(
         "--deadline",
         type=_positive(float),
         default=_DEFAULTS["deadline_seconds"],
-        help=f"seconds a request may wait for its turn; default {_DEFAULTS['deadline_seconds']:g}",
+        help="seconds a request may wait for its turn; one that would wait longer gets 503; "
+        f"default {_DEFAULTS['deadline_seconds']:g}",
     )
     parser.add_argument(
         "--clock",

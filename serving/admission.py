@@ -1,43 +1,101 @@
-"""Who gets in: under overload a request is refused before any work is done for it."""
+"""Who gets in: under overload a request is refused before any work is done for it.
 
-import msgspec
-from litestar.types import ASGIApp, Receive, Scope, Send
+A request is let in by how long it would wait, not by how many there are: after a pause of the process all that has come
+meanwhile shows at once, and is answered soon enough; under overload the same number would wait for ever.
+"""
 
-from embeddings.errors import Overloaded
-from serving.api.problems import PROBLEM_JSON, RETRY_AFTER_SECONDS, problem_of
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
-_GUARDED = "/v1/"
-"""Health and metrics are always answered: they are how an operator sees the overload."""
+_EACH_TURN = 16
+"""How many requests begin in one turn of the event loop."""
+_ENOUGH = 32
+"""With so many requests waiting to be computed no more of them begin."""
+_USUAL_SECONDS = 0.0005
+"""What a request is taken to cost until it has been measured."""
+_MEASURED, _WEIGHT, _MOST_CHANGE = 32, 0.5, 4.0
+"""Over how many requests a cost is measured, how much the newest measurement counts, and how far it is believed."""
+_FORGOTTEN_SECONDS = 1.0
+_LOOK_AGAIN_SECONDS = 0.001
 
 
-def admitted(app: ASGIApp, most: int) -> ASGIApp:
-    """The same application, answering 503 at once while ``most`` requests are under way.
+class _Waiting(NamedTuple):
+    """A request that waits for its turn, until a moment."""
 
-    What is refused is neither routed nor decoded: a refusal has to cost a small part of an answer, or an overloaded
-    service would spend itself on refusing.
+    begin: Callable[[], None]
+    turn_away: Callable[[], None]
+    until: float
+
+
+class Admission:
+    """Begins requests in the order in which they came, and turns away those that wait too long or would.
+
+    What a request costs is measured while others wait: it is the time from one that begins to the next. A pause of
+    the whole process falls into single measurements, which are not believed in full.
+
+    Args:
+        wait_seconds: how long a request may wait.
+        computing: how many of those that have begun wait to be computed.
     """
-    problem = problem_of(Overloaded(f"{most} requests are under way already; send it again later"))
-    body = msgspec.json.encode(problem)
-    headers = [
-        (b"content-type", PROBLEM_JSON.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(RETRY_AFTER_SECONDS).encode()),
-    ]
-    under_way = 0
 
-    async def admit(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal under_way
-        if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
-            await app(scope, receive, send)
-            return
-        if under_way >= most:
-            await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body, "more_body": False})
-            return
-        under_way += 1
-        try:
-            await app(scope, receive, send)
-        finally:
-            under_way -= 1
+    def __init__(self, wait_seconds: float, computing: Callable[[], int]) -> None:
+        self._wait_seconds = wait_seconds
+        self._computing = computing
+        self._queue: deque[_Waiting] = deque()
+        self._begun = 0
+        self._scheduled = False
+        self._each_seconds, self._known = _USUAL_SECONDS, 0.0
+        self._since, self._count = 0.0, 0
 
-    return admit
+    def enter(self, begin: Callable[[], None], turn_away: Callable[[], None]) -> None:
+        """Begin a request, now or when its turn comes, or turn it away; one of the two is called once."""
+        if not self._queue and self._begun < _EACH_TURN and self._computing() < _ENOUGH:
+            self._begun += 1
+            self._schedule()
+            begin()
+            return
+        now = time.perf_counter()
+        if not self._queue:
+            self._since, self._count = now, 0
+            if now - self._known > _FORGOTTEN_SECONDS:
+                self._each_seconds = _USUAL_SECONDS
+        if (len(self._queue) + self._computing()) * self._each_seconds > self._wait_seconds:
+            turn_away()
+            return
+        self._queue.append(_Waiting(begin, turn_away, now + self._wait_seconds))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._begun = 0
+        now = time.perf_counter()
+        while self._queue and self._begun < _EACH_TURN and self._computing() < _ENOUGH:
+            one = self._queue.popleft()
+            if now > one.until:
+                one.turn_away()
+            else:
+                self._begun += 1
+                one.begin()
+        self._count += self._begun
+        if self._queue and self._count >= _MEASURED:
+            self._measure(now)
+        if self._begun:
+            self._schedule()
+        elif self._queue:  # what has begun is being computed: on this loop, which comes back when it is, or elsewhere
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_SECONDS, self._turn)
+
+    def _measure(self, now: float) -> None:
+        measured, known = (now - self._since) / self._count, self._each_seconds
+        believed = min(max(measured, known / _MOST_CHANGE), known * _MOST_CHANGE)
+        self._each_seconds += _WEIGHT * (believed - known)
+        self._known = self._since = now
+        self._count = 0

@@ -2,6 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from operator import attrgetter
+from typing import NamedTuple
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -9,7 +11,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from serving.admission import admitted
+from serving.admission import Admission
 from serving.api import openapi
 from serving.api.events import events
 from serving.api.model import healthz, model, readyz
@@ -17,21 +19,36 @@ from serving.api.post import LARGEST_BODY
 from serving.api.problems import answer_error
 from serving.api.products import similar
 from serving.api.recommend import recommend
-from serving.batcher import Batcher
+from serving.batcher import Batcher, Pieces
 from serving.clock import Clock
 from serving.engine import Engine
 from serving.metrics import Metrics, ModelCollector, metered, metrics_page
-from serving.rank import Ranked, rank_personal
+from serving.rank import Ranked, rank_in_pieces, rank_personal
 from serving.retrieve import Ask
 from serving.settings import Settings
 from serving.slot import BundleSlot
 from serving.state.events import EventStore
 
-LARGEST_BATCH = 16
+LARGEST_BATCH, LARGEST_ROWS = 16, 2_000
+"""The most requests in one batch, and the most candidates of all of them together."""
+_PATIENCE = 10
+"""How much longer a request may wait to be computed than to begin: a large one waits for others that came before."""
 
 
-def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, metrics: Metrics) -> ASGIApp:
-    """The service as an ASGI application.
+class Application(NamedTuple):
+    """The service.
+
+    Attributes:
+        answer: as an ASGI application.
+        admission: who may ask it, beyond health and metrics.
+    """
+
+    answer: ASGIApp
+    admission: Admission
+
+
+def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, metrics: Metrics) -> Application:
+    """Put the service together.
 
     Args:
         settings: what the server was started with.
@@ -41,7 +58,9 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.
     executor = ThreadPoolExecutor(1, "device") if settings.device == "cuda" else None
-    batcher: Batcher[Ask, list[Ranked]] = Batcher(rank_personal, LARGEST_BATCH, executor, settings.deadline_seconds)
+    pieces = Pieces[Ask, list[Ranked]](attrgetter("rows"), LARGEST_ROWS, rank_in_pieces)
+    patience = _PATIENCE * settings.deadline_seconds
+    batcher: Batcher[Ask, list[Ranked]] = Batcher(rank_personal, LARGEST_BATCH, executor, patience, pieces)
     cut_off = slot.current.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
     metrics.registry.register(ModelCollector(slot, batcher))
@@ -64,4 +83,4 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
         ),
     )
     openapi.complete(app, posts)
-    return metered(admitted(app, settings.in_flight), metrics)
+    return Application(metered(app, metrics), Admission(settings.deadline_seconds, batcher.waiting))

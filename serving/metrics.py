@@ -20,6 +20,7 @@ from serving.slot import BundleSlot
 from serving.state.tally import Tally
 
 _LAG_EVERY_SECONDS = 0.02
+_GIVEN_UP = [(b"content-length", b"0"), (b"retry-after", b"1"), (b"connection", b"close")]
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -48,6 +49,10 @@ class Metrics:
         )
         self.events = Counter(
             "opportune_events", "Events received, by what became of them", ["outcome"], registry=self.registry
+        )
+
+        self.refused = Counter(
+            "opportune_refused", "Requests that were not let in, by why", ["why"], registry=self.registry
         )
 
     async def page(self) -> bytes:
@@ -128,7 +133,10 @@ async def watch_loop(metrics: Metrics) -> None:
 
 
 def metered(app: ASGIApp, metrics: Metrics) -> ASGIApp:
-    """The same application with every HTTP request counted and timed, under its route and not its path."""
+    """The same application with every HTTP request counted and timed, under its route and not its path.
+
+    One that is given up, as the service leaves and has waited for it, is answered 503.
+    """
     children: dict[tuple[str, int], Histogram] = {}  # finding one by its labels costs more than counting
 
     async def measure(scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,6 +154,11 @@ def metered(app: ASGIApp, metrics: Metrics) -> ASGIApp:
 
         try:
             await app(scope, receive, note_status)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            await note_status({"type": "http.response.start", "status": 503, "headers": _GIVEN_UP})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             route = scope.get("path_template") or "unmatched"
             child = children.get((route, status))

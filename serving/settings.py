@@ -16,6 +16,30 @@ def default_index_cache_bytes() -> int:
     return free_memory() // 4
 
 
+class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the clients of one worker may cost before they have asked anything, and how long they may take.
+
+    Attributes:
+        connections: how many there may be; beyond it, the one that has waited longest for its client gives way.
+        head_seconds, body_seconds: within which the head of a request, and then its body, has to arrive.
+        answer_seconds: within which an answer has to be given and taken.
+        idle_seconds: how long a connection may ask nothing.
+        leave_seconds: within which a body has to arrive once the service was told to stop.
+        bodies_bytes: how much all bodies that have not arrived whole may take; beyond it the first is cut off.
+        head_bytes, head_lines: how large the head of a request may be, and how many header lines it may have.
+    """
+
+    connections: int = 1_000
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+    answer_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    leave_seconds: float = 3.0
+    bodies_bytes: int = 2**26
+    head_bytes: int = 2**15
+    head_lines: int = 100
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One server's settings.
 
@@ -30,8 +54,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         index_cache_bytes: memory for the indexes of eligible sets, all searches of one worker together.
         live_histories: how many customers' histories stay in one worker's memory.
         swap_poll_seconds: how often the store is looked at for a newly published version.
-        in_flight: how many requests of one worker may be under way at once; one more is refused at once with 503.
-        deadline_seconds: how long a request may wait for its batch before it is refused with 503.
+        deadline_seconds: how long a request may wait for its turn; one that would wait longer is refused with 503.
+        limits: what clients may cost before they have asked anything.
     """
 
     store: Path
@@ -46,5 +70,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     index_cache_bytes: int = field(default_factory=default_index_cache_bytes)
     live_histories: int = 30_000
     swap_poll_seconds: float = 0.5
-    in_flight: int = 32
-    deadline_seconds: float = 1.0
+    deadline_seconds: float = 0.08
+    limits: Limits = Limits()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -23,8 +24,10 @@ _log = logging.getLogger("opportune.serve")
 _TOLD = {signal.SIGTERM, signal.SIGINT}
 _LONGEST_FOLDER = 90
 """Letters; the name of a socket may have 107."""
-_KILL_AFTER_SECONDS = 5.0
+_KILL_AFTER_SECONDS = 3.0
 """How much longer than they promise workers may take to leave."""
+_OTHER_DESCRIPTORS = 128
+"""For PostgreSQL's connections and for the files of models, while one takes over from another."""
 # A worker that dies within so many seconds of its start is replaced after a pause, twice as long each time in a row.
 _STEADY_SECONDS, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 0.1, 30.0
 
@@ -96,6 +99,17 @@ def _not_free(host: str, port: int, sockets: Sequence[socket.socket], error: Exc
     for one in sockets:
         one.close()
     return InvalidInput("--host, --port", f"expected an address that is free, but {host}:{port} is not: {error}")
+
+
+def room_for(connections: int) -> int:
+    """How many connections this process may hold of so many, its limit of open files raised for them if it can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(soft - _OTHER_DESCRIPTORS, soft // 2)
+    return connections
 
 
 def supervise(

@@ -24,8 +24,13 @@ class BodyDecoder(Generic[Decoded]):
 
     @staticmethod
     def check_type(scope: Scope) -> None:
-        """Raise UnsupportedMediaType if a request's body is not declared as JSON."""
-        declared = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        """Raise UnsupportedMediaType if a request's body is not declared as JSON, or is declared as compressed."""
+        declared = b""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                declared = value
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                raise UnsupportedMediaType(f"expected no Content-Encoding, got {value.decode('latin-1')}")
         if declared != JSON and declared.partition(b";")[0].strip().lower() != JSON:
             raise UnsupportedMediaType(
                 f"expected Content-Type {JSON.decode()}, got {declared.decode('latin-1') or 'none'}"

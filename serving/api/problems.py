@@ -81,6 +81,11 @@ def problem_of(error: errors.OpportuneError) -> Problem:
     return Problem(_urn(name), _title(name), status, detail)
 
 
+def problem_of_status(status: HTTPStatus, detail: str) -> Problem:
+    """The problem details of what HTTP itself has a word for."""
+    return Problem(_urn(status.phrase.replace(" ", "")), status.phrase, status, detail or status.phrase)
+
+
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
     headers: dict[str, str] = {}
@@ -88,8 +93,7 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         problem = problem_of(error)
     elif isinstance(error, HTTPException):
         headers |= error.headers or {}  # such as Allow
-        phrase = HTTPStatus(error.status_code).phrase
-        problem = Problem(_urn(phrase.replace(" ", "")), phrase, error.status_code, error.detail or phrase)
+        problem = problem_of_status(HTTPStatus(error.status_code), error.detail)
     else:
         problem = Problem(
             _urn("InternalError"),

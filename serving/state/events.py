@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from embeddings.context import Identifier, Moment
-from embeddings.errors import EventStoreUnavailable
+from embeddings.errors import EventStoreUnavailable, Overloaded
 from serving.state.changes import Changes
 
 EventType = Literal["impression", "click", "view", "add_to_cart", "purchase", "redemption", "dismissal"]
@@ -38,6 +38,8 @@ CREATE INDEX IF NOT EXISTS redemptions_by_offer ON events (offer_id) WHERE type 
 
 _LARGEST_GROUP = 5_000
 """Events in one statement, unless a single request holds more."""
+_MOST_WAITING = 2 * _LARGEST_GROUP
+"""Events that may wait for those before them to be stored: so many that more would wait for several commits."""
 
 # Two servers that start at once must not both create the table: the lock's number is any constant of ours.
 _LOCK = 7_250_001
@@ -116,6 +118,7 @@ class EventStore:
         self._url = url
         self._pool = cast("asyncpg.Pool", None)
         self._waiting: deque[_Waiting] = deque()
+        self._events_waiting = 0
         self._writer: asyncio.Task[None] | None = None
         self.changes = changes
         self.writing: Counter[str] = Counter()
@@ -145,8 +148,12 @@ class EventStore:
         """Store events durably; returns those that were new, each id once.
 
         Raises:
+            Overloaded: too many wait already.
             EventStoreUnavailable: nothing is known to be stored; sending them again is harmless.
         """
+        if self._events_waiting + len(events) > _MOST_WAITING:
+            raise Overloaded(f"{self._events_waiting} events wait to be stored; send these again later")
+        self._events_waiting += len(events)
         future: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, future))
         if self._writer is None:
@@ -171,6 +178,7 @@ class EventStore:
                 while self._waiting and events + len(self._waiting[0][0]) <= _LARGEST_GROUP:
                     events += len(self._waiting[0][0])
                     group.append(self._waiting.popleft())
+                self._events_waiting -= events
                 try:
                     await self._insert(group)
                 except Exception:  # whatever it is, every request must be answered

@@ -1,5 +1,6 @@
 """What a recommend call answers, and what bad input gets: over HTTP, as ``docs/http-api.md`` promises."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -387,6 +388,12 @@ def test_events_that_are_no_json_in_utf8_are_a_bad_request(reader: Server, body:
 def test_a_body_not_declared_as_json_is_refused(reader: Server, path: str, content_type: str | None):
     headers = {} if content_type is None else {"content-type": content_type}
     refused(reader.client.post(path, content=b'{"context": {"channel": "web"}}', headers=headers), 415)
+
+
+@pytest.mark.parametrize("path", ["/v1/recommend", "/v1/events"])
+def test_a_compressed_body_is_refused(reader: Server, path: str):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    refused(reader.client.post(path, content=gzip.compress(BODY), headers=headers), 415)
 
 
 LARGEST = 2**20

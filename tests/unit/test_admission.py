@@ -1,90 +1,127 @@
+"""Admission on a loop of its own, in front of something that computes what has begun."""
+
 import asyncio
-from typing import Any
+import time
 
-import msgspec
-import pytest
+from serving.admission import Admission
 
-from serving.admission import admitted
-
-
-class Asgi:
-    """An application that answers when told to, and what it and its callers saw."""
-
-    def __init__(self) -> None:
-        self.reached = 0
-        self.released = asyncio.Event()
-
-    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
-        self.reached += 1
-        await self.released.wait()
-        if scope["path"] == "/v1/broken":
-            raise RuntimeError
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+PATIENCE_SECONDS = 30
 
 
-async def call(app: Any, path: str = "/v1/recommend") -> list[dict[str, Any]]:
-    sent: list[dict[str, Any]] = []
+class Computer:
+    """Computes for ``seconds`` at a time, on the loop, what has begun; in the order in which it begins."""
 
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
+    def __init__(self, seconds: float, batch: int = 16) -> None:
+        self.seconds, self.batch = seconds, batch
+        self.waiting: list[int] = []
+        self.done: list[int] = []
+        self.turned_away: list[int] = []
+        self.most = 0
 
-    await app({"type": "http", "path": path}, None, send)
-    return sent
+    def ask(self, admission: Admission, number: int) -> bool:
+        """Whether a number was not turned away at once; it is done some time, or turned away later."""
+        before = len(self.turned_away)
+        admission.enter(lambda: self.waiting.append(number), lambda: self.turned_away.append(number))
+        return len(self.turned_away) == before
+
+    def computing(self) -> int:
+        return len(self.waiting)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.most = max(self.most, len(self.waiting))
+            batch, self.waiting = self.waiting[: self.batch], self.waiting[self.batch :]
+            end = time.perf_counter() + self.seconds * len(batch)
+            while time.perf_counter() < end:
+                pass
+            self.done += batch
 
 
-async def turn() -> None:
-    """Let every task run as far as it can."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+async def settled(computer: Computer, count: int) -> None:
+    """Let what was let in be computed."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(computer.done) < count:  # noqa: ASYNC110 - there is nothing that could tell
+            await asyncio.sleep(0.001)
 
 
-def test_one_more_than_may_be_under_way_is_refused_without_being_looked_at():
+def test_all_that_comes_at_once_after_a_pause_is_let_in_and_begins_in_order():
     async def scenario() -> None:
-        inner = Asgi()
-        app = admitted(inner, 2)
-        inside = [asyncio.create_task(call(app)) for _ in range(2)]
-        await turn()
-        start, body = await call(app)
-        assert inner.reached == 2
-        assert start["status"] == 503
-        assert dict(start["headers"])[b"retry-after"] == b"1"
-        assert dict(start["headers"])[b"content-type"] == b"application/problem+json"
-        assert int(dict(start["headers"])[b"content-length"]) == len(body["body"])
-        assert msgspec.json.decode(body["body"])["type"] == "urn:opportune:problem:overloaded"
-        inner.released.set()
-        assert [sent[0]["status"] for sent in await asyncio.gather(*inside)] == [200, 200]
-        assert (await call(app))[0]["status"] == 200
+        computer = Computer(0.0)
+        admission = Admission(0.1, computer.computing)
+        working = asyncio.create_task(computer.run())
+        for number in range(150):
+            assert computer.ask(admission, number)
+        await settled(computer, 150)
+        assert computer.done == list(range(150))
+        assert computer.most < 64
+        working.cancel()
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-def test_health_and_metrics_are_always_answered(path: str):
+def test_one_more_than_can_have_their_turn_in_time_is_refused_and_never_begins():
     async def scenario() -> None:
-        inner = Asgi()
-        app = admitted(inner, 1)
-        inside = asyncio.create_task(call(app))
-        await turn()
-        watched = asyncio.create_task(call(app, path))
-        await turn()
-        inner.released.set()
-        assert (await watched)[0]["status"] == 200
-        await inside
+        computer = Computer(0.0)
+        admission = Admission(0.1, computer.computing)
+        let_in = [number for number in range(1_000) if computer.ask(admission, number)]
+        assert 150 < len(let_in) < 300
+        assert let_in == list(range(len(let_in)))
+        working = asyncio.create_task(computer.run())
+        await settled(computer, len(let_in))
+        assert computer.done == let_in
+        assert computer.ask(admission, 0), "there is room again"
+        working.cancel()
 
     asyncio.run(scenario())
 
 
-def test_a_request_that_fails_or_is_cancelled_makes_room():
+def test_the_more_a_request_costs_the_fewer_wait():
     async def scenario() -> None:
-        inner = Asgi()
-        app = admitted(inner, 1)
-        gone = asyncio.create_task(call(app))
-        await turn()
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        inner.released.set()
-        with pytest.raises(RuntimeError):
-            await call(app, "/v1/broken")
-        assert (await call(app))[0]["status"] == 200
+        computer = Computer(0.002)
+        admission = Admission(0.1, computer.computing)
+        working = asyncio.create_task(computer.run())
+        asked = 0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(computer.done) < 400:
+                asked += computer.ask(admission, asked)
+                await asyncio.sleep(0)
+        queued = asked - len(computer.done) - len(computer.waiting) - len(computer.turned_away)
+        assert queued < 100, "at 2 ms each 50 may wait for 0.1 s; 200 if they cost what is usual"
+        working.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_has_waited_too_long_is_turned_away_when_the_turn_comes():
+    async def scenario() -> None:
+        computer = Computer(0.0)
+        admission = Admission(0.01, computer.computing)
+        asked = [number for number in range(36) if computer.ask(admission, number)]
+        assert len(asked) > 20
+        time.sleep(0.02)  # noqa: ASYNC251 - as a process that is stopped
+        working = asyncio.create_task(computer.run())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(computer.done) + len(computer.turned_away) < 36:  # noqa: ASYNC110 - nothing could tell
+                await asyncio.sleep(0)
+        assert computer.done == list(range(16))
+        working.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_nothing_begins_while_enough_waits_to_be_computed():
+    async def scenario() -> None:
+        computer = Computer(0.0)
+        admission = Admission(10.0, computer.computing)
+        for number in range(500):
+            assert computer.ask(admission, number)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len(computer.waiting) < 64
+        working = asyncio.create_task(computer.run())
+        await settled(computer, 500)
+        assert computer.done == list(range(500))
+        working.cancel()
 
     asyncio.run(scenario())
