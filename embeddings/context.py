@@ -5,8 +5,16 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-# Any text but with the character NUL, which PostgreSQL cannot hold.
-Identifier = Annotated[str, Meta(min_length=1, max_length=200, pattern="^[^\\x00]*$")]
+LONGEST_ID = 256
+"""Characters that an id may have, in the tables as over HTTP."""
+
+EXPECTED_ID = f"at most {LONGEST_ID} characters, none of them a control character"
+
+CONTROL_CHARACTERS = "\\x00-\\x1f\\x7f-\\x9f"
+"""What no id may hold, for a class of a regular expression: PostgreSQL cannot store NUL, others break lines of logs."""
+
+# Not `$` alone: in Python it also stands before a line feed at the end.
+Identifier = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID, pattern=f"^[^{CONTROL_CHARACTERS}]*$(?!\\n)")]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 

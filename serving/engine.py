@@ -46,7 +46,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     context: Context
     customer_id: Identifier | None = None
-    attributes: Annotated[dict[Identifier, Identifier], Meta(max_length=100)] = {}
+    attributes: Annotated[dict[str, Annotated[str, Meta(min_length=1)]], Meta(max_length=100)] = {}
     placement: Identifier | None = None
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10

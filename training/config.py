@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from embeddings.catalog import ChannelRule
+from embeddings.context import Identifier
 from embeddings.errors import InvalidInput
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -82,7 +83,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One training run's settings, but for its data, its cut-off and its device."""
 
-    channels: Annotated[dict[str, ChannelRule], Meta(min_length=1, max_length=100)]
+    channels: Annotated[dict[Identifier, ChannelRule], Meta(min_length=1, max_length=100)]
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3

@@ -64,6 +64,8 @@ def read_query(query: MultiDict[str], kind: type[Decoded]) -> Decoded:
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInput:
     expected, _, path = str(error).partition(" - at `$")
+    if "matching regex" in expected:  # only ids have a pattern
+        expected = "Expected `str` without control characters"
     field = path.rstrip("`").lstrip(".")
     named = _NAMED.search(expected)
     if named is not None:

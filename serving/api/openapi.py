@@ -1,6 +1,6 @@
 """The OpenAPI description: Litestar's, completed with what it cannot see because input is decoded strictly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import getdoc
 from typing import Any
 
@@ -16,11 +16,10 @@ from litestar.openapi.spec import (
     RequestBody,
 )
 
+from embeddings.context import Identifier
 from serving.api.post import Post
 from serving.api.problems import PROBLEM_JSON, Problem
-from serving.api.products import SimilarQuery
-
-_QUERIES: Mapping[str, type[msgspec.Struct]] = {"/v1/products/{product_id}/similar": SimilarQuery}
+from serving.api.products import SIMILAR, SimilarQuery
 
 
 def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
@@ -32,9 +31,13 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
     paths = app.openapi_schema.paths = app.openapi_schema.paths or {}
     for post in posts:
         paths[post.path] = PathItem(post=_operation(post))
-    for path, query in _QUERIES.items():
-        if (operation := paths[path].get) is not None:
-            operation.parameters = [*(operation.parameters or []), *_parameters(query)]
+    # To the framework this route takes a whole rest of a path.
+    similar = paths[SIMILAR] = paths.pop("/v1/products/{rest}")
+    if similar.get is not None:
+        similar.get.operation_id = "similar"
+        schema: Any = msgspec.json.schema(Identifier)
+        product = Parameter(name="product_id", param_in="path", schema=schema, required=True)
+        similar.get.parameters = [product, *_parameters(SimilarQuery)]
     for path, item in paths.items():
         for operation in (item.get, item.post):
             if operation is not None and path.startswith("/v1/"):

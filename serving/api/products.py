@@ -1,10 +1,14 @@
 """``GET /v1/products/{id}/similar``."""
 
+import re
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from litestar import Request, get
 from litestar.datastructures import State
+from litestar.exceptions import NotFoundException
+from litestar.types import HTTPScope
 from msgspec import Meta, Struct
 
 from embeddings.context import Context, Identifier
@@ -13,6 +17,9 @@ from serving.api.decode import read_query
 from serving.api.problems import UnknownResource
 from serving.clock import Clock
 from serving.slot import BundleSlot
+
+SIMILAR = "/v1/products/{product_id}/similar"
+_SIMILAR = re.compile(rb"/v1/products/(?P<product_id>.*)/similar/?", re.DOTALL)
 
 
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,12 +45,15 @@ class SimilarResponse(Struct, frozen=True):
     items: list[SimilarProduct]
 
 
-@get("/v1/products/{product_id:str}/similar", summary="Products similar to a product")
-async def similar(product_id: str, request: Request[Any, Any, Any], state: State) -> SimilarResponse:
+# The framework matches decoded paths, at each slash: to it an id with a slash is several parts. So it takes whatever
+# lies below, and the id is read off the path as it was sent.
+@get("/v1/products/{rest:path}", summary="Products similar to a product")
+async def similar(request: Request[Any, Any, Any], state: State) -> SimilarResponse:
     """At most ``limit`` products nearest to a product, itself left out, eligible in the context given.
 
     Query parameters: ``limit`` (1 to 100, default 10), ``channel`` and ``location``.
     """
+    product_id = _product_id(request.scope)
     query = read_query(request.query_params, SimilarQuery)
     slot: BundleSlot = state.slot
     clock: Clock = state.clock
@@ -72,3 +82,15 @@ async def similar(product_id: str, request: Request[Any, Any, Any], state: State
         )
     ]
     return SimilarResponse(model.version, items)
+
+
+def _product_id(scope: HTTPScope) -> str:
+    """The product that a path names."""
+    path = _SIMILAR.fullmatch(scope["raw_path"])
+    scope["path_template"] = SIMILAR if path else ""  # under which metrics count the request
+    if path is None:
+        raise NotFoundException
+    try:
+        return unquote_to_bytes(path["product_id"]).decode()
+    except UnicodeDecodeError:
+        raise UnknownResource("expected a product's id in UTF-8, percent-encoded") from None

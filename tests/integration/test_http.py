@@ -474,7 +474,7 @@ GOOD = event(customer(1), "p000", datetime(2025, 6, 2, tzinfo=UTC))
         ({"quantity": "1"}, "events[1].quantity"),
         ({"value": -1}, "events[1].value"),
         ({"event_id": ""}, "events[1].event_id"),
-        ({"event_id": "x" * 201}, "events[1].event_id"),
+        ({"event_id": "x" * 257}, "events[1].event_id"),
         ({"event_id": "x\0"}, "events[1].event_id"),
         ({"recommendation_id": "\0"}, "events[1].recommendation_id"),
         ({"customer_id": None}, "events[1].customer_id"),

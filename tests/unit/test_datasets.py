@@ -250,6 +250,34 @@ def test_one_broken_rule_is_one_sentence(tmp_path: Path, rule: str) -> None:
     assert len(found) == (2 if rule == "unique" else 1), found
 
 
+IDS = [
+    (table.name, column.name)
+    for table in TABLES
+    for column in table.columns
+    if column.dtype in ("text", "list") and not column.one_of
+]
+
+
+@pytest.mark.parametrize("bad", ["x" * 257, "x\0", "x\n", "\x1b[2J", "x\x85"], ids=ascii)
+@pytest.mark.parametrize(("table", "column"), IDS)
+def test_an_id_that_no_route_takes_is_refused_by_row(tmp_path: Path, table: str, column: str, bad: str) -> None:
+    frames = {name: pl.read_csv(text.encode(), infer_schema=False) for name, text in VALID.items()}
+    frames[table] = frames[table].with_columns(
+        pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(bad)).otherwise(pl.col(column)).alias(column)
+    )
+    for name, frame in frames.items():
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    found = problems(tmp_path)
+    assert any(sentence.startswith(f"{table}.parquet, row 1, column {column}: '") for sentence in found), found
+    assert all(sentence.isprintable() for sentence in found)
+
+
+def test_a_stranger_that_is_no_id_either_is_reported_once(tmp_path: Path) -> None:
+    given = VALID | {"events": VALID["events"].replace(",p1,,l1", f",{'p' * 300},,l1")}
+    (sentence,) = problems(write(tmp_path, given))
+    assert "expected a product_id that products.csv holds" in sentence
+
+
 def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
     pl.DataFrame(
         {

@@ -53,6 +53,17 @@ def test_a_wrong_line_is_named(tmp_path: Path, kind: Kind, text: str, line: int)
     assert refused.value.field == f"{path}:{line}"
 
 
+@pytest.mark.parametrize("kind", ["interactions", "sequences"])
+@pytest.mark.parametrize("bad", ["x" * 257, "x\0", "\x1b[2J", "x\x7f"], ids=["long", "NUL", "escape", "delete"])
+@pytest.mark.parametrize("line", ["{} p", "b {}", "b p {}"])
+def test_an_id_that_no_route_takes_is_named_by_its_line(tmp_path: Path, kind: Kind, bad: str, line: str) -> None:
+    path = written(tmp_path, "a p\n" + line.format(bad) + "\n")
+    with pytest.raises(InvalidInput, match="expected ids of at most 256 characters") as refused:
+        read(path, kind)
+    assert refused.value.field == f"{path}:2"
+    assert str(refused.value).isprintable()
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="absent"):
         read(tmp_path / "absent", "interactions")

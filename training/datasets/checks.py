@@ -1,16 +1,19 @@
 """Checks the given tables against every declared rule and says all that is wrong, in sentences."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from itertools import chain
 
 import polars as pl
 
+from embeddings.context import CONTROL_CHARACTERS
 from embeddings.errors import InvalidTables
 from embeddings.tables import TABLES
 from training.datasets.frames import Dataset, GivenTable, cast_column
 from training.datasets.rules import EXPECTED_TYPE, Keys, Rule, memberships_of, rules_of, usable_values
 
+_CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
 SHOWN_ROWS = 20
 SHOWN_CHARACTERS = 80
 
@@ -85,8 +88,8 @@ def _column_problems(given: GivenTable) -> Iterator[str]:
 
 def _row_problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collection[str]) -> Iterator[str]:
     values = usable_values(given)
-    rules = list(rules_of(given, values))
     memberships = list(memberships_of(given.table, values, keys, channels))
+    rules = list(rules_of(given, values, memberships))
     found = given.frame.select(
         pl.len().alias("rows"),
         *(rule.broken.sum().alias(f"rule {i}") for i, rule in enumerate(rules)),
@@ -128,6 +131,7 @@ def _quoted(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     text = "|".join("" if entry is None else str(entry) for entry in value) if isinstance(value, list) else str(value)
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     if len(text) > SHOWN_CHARACTERS:
         text = text[:SHOWN_CHARACTERS] + "…"
     return f"'{text}'" if isinstance(value, str | list) else text

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from embeddings.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
 from embeddings.tables import Column, Table
 from training.datasets.frames import GivenTable, cast_column, given_value
 
@@ -84,13 +85,19 @@ def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
     }
 
 
-def rules_of(given: GivenTable, values: Mapping[str, pl.Expr]) -> Iterator[Rule]:
-    """Every declared rule on the usable columns, memberships excepted."""
+def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Collection[Membership]) -> Iterator[Rule]:
+    """Every declared rule on the usable columns, memberships excepted.
+
+    Texts of a column with a membership need no rule of their own: those accepted are checked where they are declared.
+    """
     schema = given.frame.collect_schema()
+    members = {one.column.name for one in memberships}
     raw = {name: given_value(name, schema[name]) for name in values}
     for column in given.table.columns:
         if column.name in values:
             yield from _column_rules(column, raw[column.name], values[column.name])
+            if column.dtype in ("text", "list") and column.name not in members:
+                yield _id_rule(column, values[column.name])
     yield from _table_rules(given.table, raw, values, set(schema))
 
 
@@ -133,6 +140,17 @@ def _column_rules(column: Column, raw: pl.Expr, value: pl.Expr) -> Iterator[Rule
     if column.dtype == "list":
         empty = pl.element().is_null() | (pl.element() == "")
         yield Rule(columns, "no empty entry in the list", value.list.eval(empty).list.any(), (raw,))
+
+
+def _id_rule(column: Column, value: pl.Expr) -> Rule:
+    """Texts must be ids that every route takes: see ``embeddings.context.Identifier``."""
+    of_list = column.dtype == "list"
+    text = pl.element() if of_list else value
+    broken = (text.str.len_chars() > LONGEST_ID) | text.str.contains(f"[{CONTROL_CHARACTERS}]")
+    if of_list:
+        shown = value.list.eval(text.filter(broken))
+        return Rule((column.name,), EXPECTED_ID, value.list.eval(broken).list.any(), (shown,))
+    return Rule((column.name,), EXPECTED_ID, broken, (value,))
 
 
 def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:

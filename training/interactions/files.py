@@ -1,6 +1,7 @@
 """Files of interactions: a line is a customer and their products, separated by spaces.
 
-``customer product product ...``: ids are any text without spaces. A file of interactions says what a customer had to do
+``customer product product ...``: ids are any text without spaces, as long as the service takes it (see
+``embeddings.context.Identifier``). A file of interactions says what a customer had to do
 with, in any order, once or more often; a file of sequences says it oldest first, and every mention counts. Letters: C
 customers, N products.
 """
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from embeddings.arrays import Ragged
+from embeddings.context import EXPECTED_ID, Identifier
 from embeddings.errors import InvalidInput
 from training.interactions.config import SplitConfig
 
@@ -81,6 +84,8 @@ def read(path: Path, kind: Kind) -> Interactions:
     rows: list[NDArray[np.int32]] = []
     for number, customer, named in _lines(path):
         _refuse_twice(path, number, customer, customers)
+        for new in {customer}.union(named) - products.keys():
+            _check_id(path, number, new)
         row = np.array([products.setdefault(product, len(products)) for product in named], np.int32)
         rows.append(np.unique(row) if kind == "interactions" else row)
     return Interactions(kind, tuple(customers), tuple(products), Ragged.of(rows))
@@ -179,6 +184,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
         if not products:
             raise InvalidInput(f"{path}:{number}", f"expected: customer product product ...; got {line!r}")
         yield number, customer, products
+
+
+def _check_id(path: Path, number: int, text: str) -> None:
+    try:
+        msgspec.convert(text, Identifier)
+    except msgspec.ValidationError:
+        raise InvalidInput(f"{path}:{number}", f"expected ids of {EXPECTED_ID}; got {text[:80]!r}") from None
 
 
 def _refuse_twice(path: Path, number: int, customer: str, seen: dict[str, int]) -> None:
