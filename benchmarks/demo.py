@@ -1,16 +1,27 @@
 """Three recommend calls to a running demo service, printed with their answers.
 
-Customer 1029 and store 329 are real ids of Complete Journey: 1029 shops there more often than anywhere else.
+Customer 1029 and store 329 are real ids of Complete Journey: 1029 shops there more often than anywhere else. Products
+have no names there; department, type and size stand for them.
 """
 
 import json
 import sys
 import time
+from collections.abc import Iterable
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 READY_WITHIN_S = 60.0
 """Long enough for a first start, which also creates the embedded database."""
+
+ATTRIBUTES = ("department", "type", "size")
+"""What stands for a product's name."""
+
+LOOKED_AT, SPELLED_OUT = 20, 3
+"""How many of an offer's products are looked at for names, and how many different names are shown."""
+
+Answer = dict[str, Any]
 
 SAMPLES: tuple[tuple[str, dict[str, object]], ...] = (
     (
@@ -18,8 +29,8 @@ SAMPLES: tuple[tuple[str, dict[str, object]], ...] = (
         {"customer_id": "1029", "context": {"channel": "store", "location": "329"}, "limit": 5},
     ),
     (
-        "The same customer on the mailer channel: what is in that store's mailer now, if any.",
-        {"customer_id": "1029", "context": {"channel": "mailer", "location": "329"}, "limit": 5},
+        "The same customer: the coupons most likely to be redeemed.",
+        {"customer_id": "1029", "context": {"channel": "store", "location": "329"}, "kinds": ["offer"], "limit": 5},
     ),
     (
         "An anonymous visitor on the web: what is popular.",
@@ -37,18 +48,54 @@ def run(url: str) -> int:
     if not _wait_until_ready(url):
         sys.stderr.write(f"{url} was not ready within {READY_WITHIN_S:.0f} s\n")
         return 1
-    for title, request in SAMPLES:
-        try:
-            status, answer = _call(url, "POST", "/v1/recommend", json.dumps(request))
-        except (OSError, HTTPException) as error:
-            sys.stderr.write(f"{url} did not answer: {error!r}\n")
-            return 1
-        sys.stdout.write(f"\n{title}\nPOST {url}/v1/recommend\n{json.dumps(request)}\n{_pretty(answer)}\n")
-        sys.stdout.flush()
-        if status != 200:
-            sys.stderr.write(f"expected status 200, got {status}\n")
-            return 1
+    try:
+        for title, request in SAMPLES:
+            asked = {**request, "include": ["attributes", "products"]}
+            sys.stdout.write(f"\n{title}\nPOST {url}/v1/recommend\n{json.dumps(asked)}\n")
+            items = _recommend(url, asked)
+            names = _names(url, items)
+            for item in items:
+                reasons = " ".join(reason["text"] for reason in item["reasons"])
+                sys.stdout.write(f"{item['rank']:>3}  {item['score']:.3f}  {_line(item, names)}\n{'':12}{reasons}\n")
+            sys.stdout.flush()
+    except (OSError, HTTPException, ValueError) as error:
+        sys.stderr.write(f"{url} did not answer as expected: {error}\n")
+        return 1
     return 0
+
+
+def _recommend(url: str, request: Answer) -> list[Answer]:
+    """The items of an answer.
+
+    Raises:
+        ValueError: another answer came.
+    """
+    status, answer = _call(url, "POST", "/v1/recommend", json.dumps(request))
+    if status != 200:
+        raise ValueError(f"expected status 200, got {status}: {answer}")
+    return json.loads(answer)["items"]
+
+
+def _names(url: str, items: Iterable[Answer]) -> dict[str, str]:
+    """What stands for the names of the first products that offers cover."""
+    covered = sorted({one for item in items for one in item.get("products", [])[:LOOKED_AT]})
+    if not covered:
+        return {}
+    request = {"context": {"channel": "web"}, "among": covered, "limit": len(covered), "include": ["attributes"]}
+    return {item["id"]: _name(item["attributes"]) for item in _recommend(url, request)}
+
+
+def _line(item: Answer, names: dict[str, str]) -> str:
+    """A product by what it is, an offer by what it covers and until when."""
+    if item["kind"] == "product":
+        return f"{item['id']}  {_name(item['attributes'])}"
+    different = dict.fromkeys(names[one] for one in item["products"][:LOOKED_AT])
+    covers = f"{item['products_total']} products, such as {'; '.join(list(different)[:SPELLED_OUT])}"
+    return f"{item['id']}  {item['attributes']['kind']} until {item['attributes']['ends'][:10]} on {covers}"
+
+
+def _name(attributes: dict[str, str]) -> str:
+    return ", ".join(attributes[name] for name in ATTRIBUTES if name in attributes) or "without attributes"
 
 
 def _wait_until_ready(url: str) -> bool:
@@ -73,11 +120,3 @@ def _call(url: str, method: str, path: str, body: str | None = None) -> tuple[in
         return response.status, response.read().decode()
     finally:
         connection.close()
-
-
-def _pretty(answer: str) -> str:
-    """The answer indented, or as it came when it is not JSON."""
-    try:
-        return json.dumps(json.loads(answer), indent=2, ensure_ascii=False)
-    except ValueError:
-        return answer

@@ -43,12 +43,12 @@ class Products(NamedTuple):
     Attributes:
         popularity_N: float32, decayed count of purchases at all locations, as of the data cut-off.
         trained_N: bool, whether the product was seen in training: its id vector means something.
-        price_N: float32, NaN where unknown.
+        price_N: float64, as the table says; NaN where unknown.
     """
 
     ids: Vocabulary
     attributes: Attributes
-    price_N: NDArray[np.float32]
+    price_N: NDArray[np.float64]
     popularity_N: NDArray[np.float32]
     trained_N: NDArray[np.bool_]
 

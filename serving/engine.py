@@ -18,6 +18,7 @@ from embeddings.index.base import Plan
 from embeddings.offers import OFFER_FACTS
 from serving.batcher import Batcher
 from serving.clock import Clock
+from serving.details import NO_DETAILS, Include, details_of
 from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask, Offered
@@ -42,6 +43,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         novel: whether only products are wanted that this customer has never bought.
         among: ids of the products that are wanted, and no others; unknown ones are of no effect.
         explain: whether each item shows what lies behind its score.
+        include: what each item shows of what the catalogue holds; nothing but its id unless asked for.
     """
 
     context: Context
@@ -54,6 +56,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     novel: bool = False
     among: Annotated[tuple[Identifier, ...], Meta(min_length=1, max_length=10_000)] | None = None
     explain: bool = False
+    include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
 
 
 class Explanation(Struct, frozen=True):
@@ -69,7 +72,7 @@ class Explanation(Struct, frozen=True):
 
 
 class Item(Struct, frozen=True):
-    """One recommended product or offer."""
+    """One recommended product or offer; see ``Details`` for what ``include`` adds."""
 
     id: str
     kind: Kind
@@ -78,6 +81,10 @@ class Item(Struct, frozen=True):
     source: Source
     reasons: list[Reason]
     explanation: Explanation | UnsetType = UNSET
+    attributes: dict[str, str] | UnsetType = UNSET
+    price: float | UnsetType = UNSET
+    products: list[str] | UnsetType = UNSET
+    products_total: int | UnsetType = UNSET
 
 
 class Recommendation(Struct, frozen=True):
@@ -164,7 +171,7 @@ class Engine:
         return Recommendation(
             recommendation_id=next(self._ids),
             model_version=model.version,
-            items=_items(ranked, reasons(ranked, model, history, place), model, request.explain),
+            items=_items(ranked, reasons(ranked, model, history, place), model, request),
             personalised=acted and any(one.source != "popular" for one in ranked),
             fallback=False,
             degraded=degraded or model.bundle.degraded is not None,
@@ -212,8 +219,10 @@ def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
     return frozenset(found + [("offer", row) for row in offers if row >= 0])
 
 
-def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, explain: bool) -> list[Item]:
-    catalog = model.bundle.catalog
+def _items(
+    ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, request: RecommendRequest
+) -> list[Item]:
+    catalog, include = model.bundle.catalog, request.include
     return [
         Item(
             (catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row),
@@ -222,7 +231,8 @@ def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, 
             one.score,
             one.source,
             reasons_of_one,
-            _explanation(one) if explain else UNSET,
+            _explanation(one) if request.explain else UNSET,
+            *(details_of(catalog, one.kind, one.row, include) if include else NO_DETAILS),
         )
         for rank, (one, reasons_of_one) in enumerate(zip(ranked, why, strict=True), start=1)
     ]

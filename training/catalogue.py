@@ -49,7 +49,7 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
         products=Products(
             ids=product_ids,
             attributes=attributes_of(products, PRODUCTS),
-            price_N=products["price"].fill_null(float("nan")).to_numpy().astype(np.float32),
+            price_N=products["price"].fill_null(float("nan")).to_numpy(),
             popularity_N=np.zeros(len(product_ids), np.float32),
             trained_N=np.zeros(len(product_ids), np.bool_),
         ),

@@ -1,16 +1,20 @@
 """Requests as typed values: strict, unknown fields refused, every error naming its field."""
 
 import re
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Generic, TypeVar, get_origin
 
 import msgspec
 from litestar.datastructures import MultiDict
 from litestar.types import Scope
+from msgspec import Struct
+from msgspec.structs import fields
 
 from embeddings.errors import InvalidInput
 from serving.api.problems import MalformedBody, UnsupportedMediaType
 
 Decoded = TypeVar("Decoded")
+Query = TypeVar("Query", bound=Struct)
 
 JSON = b"application/json"
 _NAMED = re.compile(r"(?:unknown|missing required) field `(?P<name>[^`]*)`")
@@ -51,15 +55,24 @@ class BodyDecoder(Generic[Decoded]):
             raise MalformedBody(f"expected JSON in UTF-8: {error}") from None
 
 
-def read_query(query: MultiDict[str], kind: type[Decoded]) -> Decoded:
-    """A query string as a typed value; InvalidInput names the parameter that is wrong, unknown or repeated."""
+def read_query(query: MultiDict[str], kind: type[Query]) -> Query:
+    """A query string as a typed value; InvalidInput names the parameter that is wrong, unknown or repeated.
+
+    Several values of one parameter are separated by commas.
+    """
     for name in query:
         if len(query.getall(name)) > 1:
             raise InvalidInput(name, "expected it once")
     try:
-        return msgspec.convert(dict(query), kind, strict=False)
+        given = {name: value.split(",") if name in _lists(kind) else value for name, value in query.items()}
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
+
+
+@cache
+def _lists(kind: type[Struct]) -> frozenset[str]:
+    return frozenset(field.name for field in fields(kind) if get_origin(field.type) is tuple)
 
 
 def _invalid(error: msgspec.ValidationError) -> InvalidInput:

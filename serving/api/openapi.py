@@ -61,7 +61,14 @@ def _json(kind: type[msgspec.Struct]) -> dict[str, OpenAPIMediaType]:
 def _parameters(query: type[msgspec.Struct]) -> list[Parameter | Reference]:
     schema: dict[str, Any] = msgspec.json.schema_components([query])[1][query.__name__]
     return [
-        Parameter(name=name, param_in="query", schema=one, required=name in schema.get("required", ()))
+        # A list is one parameter with commas, not one parameter a value.
+        Parameter(
+            name=name,
+            param_in="query",
+            schema=one,
+            required=name in schema.get("required", ()),
+            explode=False if one.get("type") == "array" else None,
+        )
         for name, one in schema["properties"].items()
     ]
 

@@ -9,13 +9,14 @@ from litestar import Request, get
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from litestar.types import HTTPScope
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from embeddings.context import Context, Identifier
 from embeddings.errors import InvalidInput
 from serving.api.decode import read_query
 from serving.api.problems import UnknownResource
 from serving.clock import Clock
+from serving.details import Include, details_of
 from serving.slot import BundleSlot
 
 SIMILAR = "/v1/products/{product_id}/similar"
@@ -23,11 +24,12 @@ _SIMILAR = re.compile(rb"/v1/products/(?P<product_id>.*)/similar/?", re.DOTALL)
 
 
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many similar products, and where they must be eligible; anywhere, if no channel is named."""
+    """How many similar products, where they must be eligible (anywhere, if no channel is named), and what to show."""
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     channel: Identifier | None = None
     location: Identifier | None = None
+    include: tuple[Include, ...] = ()
 
 
 class SimilarProduct(Struct, frozen=True):
@@ -36,6 +38,8 @@ class SimilarProduct(Struct, frozen=True):
     id: str
     rank: int
     score: float
+    attributes: dict[str, str] | UnsetType = UNSET
+    price: float | UnsetType = UNSET
 
 
 class SimilarResponse(Struct, frozen=True):
@@ -51,7 +55,7 @@ class SimilarResponse(Struct, frozen=True):
 async def similar(request: Request[Any, Any, Any], state: State) -> SimilarResponse:
     """At most ``limit`` products nearest to a product, itself left out, eligible in the context given.
 
-    Query parameters: ``limit`` (1 to 100, default 10), ``channel`` and ``location``.
+    Query parameters: ``limit`` (1 to 100, default 10), ``channel`` and ``location``, ``include`` (separated by commas).
     """
     product_id = _product_id(request.scope)
     query = read_query(request.query_params, SimilarQuery)
@@ -71,7 +75,12 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
         raise InvalidInput("channel", "expected a channel together with a location: it says what is shown there")
     found = bundle.similar.search(np.array(bundle.units_ND[row : row + 1]), query.limit + 1, [eligible])
     items = [
-        SimilarProduct(bundle.catalog.products.ids.id(other), rank, score)
+        SimilarProduct(
+            bundle.catalog.products.ids.id(other),
+            rank,
+            score,
+            *details_of(bundle.catalog, "product", other, query.include)[:2],
+        )
         for rank, (other, score) in enumerate(
             [
                 (other, score)

@@ -201,6 +201,7 @@ def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, A
         "novel",
         "among",
         "explain",
+        "include",
     }
     assert recommend["required"] == ["context"]
     assert not recommend["additionalProperties"]
@@ -217,6 +218,7 @@ def test_it_describes_the_query_of_similar(described: dict[str, Any]):
         ("limit", "query"): False,
         ("channel", "query"): False,
         ("location", "query"): False,
+        ("include", "query"): False,
     }
     (limit,) = [one["schema"] for one in parameters if one["name"] == "limit"]
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 10)

@@ -75,7 +75,7 @@ def catalog() -> Catalog:
                 (("a", "b"), ("x", "y", "z")),
                 np.stack([np.arange(N) % 3, np.arange(N) % 4], axis=1).astype(np.int32),
             ),
-            price_N=np.ones(N, np.float32),
+            price_N=np.ones(N),
             popularity_N=np.linspace(10, 1, N).astype(np.float32),
             trained_N=np.ones(N, np.bool_),
         ),

@@ -30,7 +30,7 @@ def products(categories: int) -> Products:
             (tuple(f"c$_{number}$" for number in range(categories)), tuple(f"$d_{number}^$" for number in range(11))),
             np.stack([codes, codes % 12], axis=1).astype(np.int32),
         ),
-        price_N=np.ones(COUNT, np.float32),
+        price_N=np.ones(COUNT),
         popularity_N=np.arange(COUNT, dtype=np.float32),
         trained_N=np.ones(COUNT, np.bool_),
     )

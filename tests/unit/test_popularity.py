@@ -26,7 +26,7 @@ def small_catalog() -> Catalog:
         products=Products(
             ids=Vocabulary.of(["p0", "p1", "p2", "p3"]),
             attributes=Attributes((), (), np.zeros((4, 0), np.int32)),
-            price_N=np.ones(4, np.float32),
+            price_N=np.ones(4),
             popularity_N=np.array([10, 20, 30, 40], np.float32),
             trained_N=np.ones(4, np.bool_),
         ),

@@ -172,7 +172,7 @@ def _catalog(interactions: Interactions) -> Catalog:
         products=Products(
             ids=Vocabulary.of(interactions.products),
             attributes=Attributes((), (), np.zeros((products, 0), np.int32)),
-            price_N=np.full(products, np.nan, np.float32),
+            price_N=np.full(products, np.nan),
             popularity_N=interactions.product_counts().astype(np.float32),
             trained_N=np.ones(products, np.bool_),
         ),
