@@ -15,7 +15,7 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-processors check bench clean
+.PHONY: help install demo test test-processors test-kill check bench clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ test-processors: $(INSTALLED) ## Run the whole test suite as other processors wo
 	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=default $(BIN)/pytest
 	OPENBLAS_CORETYPE=Zen ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest
 	! grep -qw avx512f /proc/cpuinfo || OPENBLAS_CORETYPE=SkylakeX ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest
+
+test-kill: $(INSTALLED) ## Kill service and PostgreSQL again and again under load, for some minutes
+	$(BIN)/pytest -s -m kill tests/integration/test_kills.py
 
 check: $(INSTALLED) ## Lint, formatting, types, and the rules of who may import whom
 	$(BIN)/ruff check .

@@ -11,8 +11,9 @@ import fcntl
 import os
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE
 from uuid import uuid4
 
 from embeddings.bundle import (
@@ -66,7 +67,7 @@ class BundleStore:
             shutil.rmtree(self._root / "staging")
         staged = self._root / "staging" / uuid4().hex
         (staged / BUNDLE).mkdir(parents=True)
-        (staged / HISTORIES).mkdir()
+        (staged / HISTORIES).mkdir(mode=0o700)
         return staged
 
     def publish(self, staged: Path) -> str:
@@ -80,6 +81,7 @@ class BundleStore:
                 was published before.
         """
         version = _verified(staged / BUNDLE, staged / HISTORIES)
+        close_to_others(staged / HISTORIES)
         for path in sorted(staged.rglob("*"), reverse=True):
             _fsync(path)
         kept = False
@@ -93,6 +95,7 @@ class BundleStore:
                 continue
             source.rename(target)
             _fsync(target.parent)
+        close_to_others(self._root / "histories")
         if kept:  # what was staged has been verified; what lay here may have been damaged since
             _verified(self.bundle(version), self.histories(version))
         shutil.rmtree(staged)
@@ -220,6 +223,19 @@ def _verified(bundle: Path, histories: Path) -> str:
     verify(bundle, manifest)
     verify(histories, past)
     return manifest.version
+
+
+def close_to_others(folder: Path) -> None:
+    """Have a folder with personal data read by its owner alone, whatever the umask; somebody else's stays as it is.
+
+    Raises:
+        OSError: the file system cannot be written.
+    """
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # pruned meanwhile
+            found, wanted = path.stat(), 0o700 if path.is_dir() else 0o600
+            if found.st_uid == os.geteuid() and S_IMODE(found.st_mode) != wanted:
+                path.chmod(wanted)
 
 
 def _fsync(path: Path) -> None:

@@ -27,15 +27,17 @@ from msgspec.structs import fields, replace
 from embeddings.device import resolve_device
 from embeddings.errors import InvalidInput, OpportuneError
 from embeddings.sources import SOURCES, SourceName
-from embeddings.store import BundleStore
+from embeddings.store import BundleStore, close_to_others
 from serving.app import create_app
 from serving.connections import Connection, Connections
 from serving.metrics import Metrics, count_anew, watch_loop
-from serving.settings import Limits, Settings, default_index_cache_bytes
+from serving.settings import DATABASE_VARIABLE, Limits, Settings, database_url, default_index_cache_bytes
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
+from serving.state.embedded import Home
 from serving.state.events import EventStore
-from serving.state.postgres import database
+from serving.state.keeper import kept
+from serving.state.postgres import Database, database
 from serving.state.tally import Tally
 from serving.workers import Place, bind, listen, room_for, supervise
 
@@ -60,12 +62,21 @@ def main() -> None:
     try:
         settings = _settings(arguments)
         BundleStore(settings.store).current()  # before a PostgreSQL is set up beside nothing
+        _close_histories(settings.store / "histories")
         sockets = bind(settings.host, settings.port)
-        with database(settings.database, settings.store) as url:
-            _run(settings, sockets, url)
+        with database(settings.database, settings.store) as found:
+            _run(settings, sockets, found)
     except OpportuneError as error:
         print(f"opportune-serve: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _close_histories(folder: Path) -> None:
+    """Close to others what an earlier version published open to all."""
+    try:
+        close_to_others(folder)
+    except OSError as error:
+        logging.getLogger("opportune.serve").warning("%s stays readable by others: %s", folder, error)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -88,7 +99,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         store=arguments.store,
         host=arguments.host,
         port=arguments.port,
-        database=arguments.database,
+        database=database_url(arguments.database, os.environ),
         device=device,
         clock=arguments.clock,
         workers=workers,
@@ -124,6 +135,7 @@ class _Service(NamedTuple):
     settings: Settings
     sockets: Sequence[socket.socket]
     store: BundleStore
+    home: Home | None
     events: EventStore
     slot: BundleSlot
     open_version: Callable[[str], Model]
@@ -132,12 +144,12 @@ class _Service(NamedTuple):
     config: uvicorn.Config
 
 
-def _run(settings: Settings, sockets: Sequence[socket.socket], url: str) -> None:
+def _run(settings: Settings, sockets: Sequence[socket.socket], database: Database) -> None:
     """Open the model and answer with it, in this process or in as many forks of it as there are to be workers."""
     store, changes = BundleStore(settings.store), Changes(settings.workers)
-    events = EventStore(url, changes)
+    events = EventStore(database.url, changes)
     # On asyncio's own loop: uvloop's keeps threads that look up names.
-    asyncio.run(_try(events))
+    asyncio.run(events.prepare())
     open_version = partial(open_model, settings, events=events)
     slot = BundleSlot(open_version(store.current()))
     listen(sockets, settings.host, settings.port, _BACKLOG)
@@ -161,7 +173,9 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], url: str) -> None
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     config.load()
-    service = _Service(settings, sockets, store, events, slot, open_version, metrics, connections, config)
+    service = _Service(
+        settings, sockets, store, database.home, events, slot, open_version, metrics, connections, config
+    )
 
     def work(place: Place) -> None:
         changes.take(place.worker)
@@ -178,12 +192,6 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], url: str) -> None
         supervise(settings.workers, sockets, _DRAIN_SECONDS, work)
 
 
-async def _try(events: EventStore) -> None:
-    """EventStoreUnavailable if there is no event store to start with."""
-    async with events.connected():
-        pass
-
-
 async def _serve(service: _Service, place: Place | None) -> None:
     """Serve until told to stop; requests under way are answered first.
 
@@ -193,6 +201,8 @@ async def _serve(service: _Service, place: Place | None) -> None:
     """
     slot, metrics = service.slot, service.metrics
     async with AsyncExitStack() as stack:
+        if service.home is not None:
+            stack.enter_context(kept(service.home))
         await stack.enter_async_context(service.events.connected())
         if place is not None:
             place.leave_with_parent()
@@ -219,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default=_DEFAULTS["host"])
     parser.add_argument("--port", type=int, default=_DEFAULTS["port"])
     parser.add_argument(
-        "--database", help="a PostgreSQL URL for events; default: an embedded PostgreSQL under the store"
+        "--database",
+        help="a PostgreSQL URL for events, without a password, which everybody could read in the list of processes; "
+        f"default: what {DATABASE_VARIABLE} says, with or without one, or an embedded PostgreSQL under the store",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(

@@ -125,7 +125,7 @@ def supervise(
 
     Raises:
         InvalidInput: this process has several threads, of which a fork would keep one and whatever locks others held;
-            or the folder for temporary files has too long a path.
+            or there is no folder for temporary files, or its path is too long.
     """
     threads = psutil.Process().num_threads()
     if threads != 1:
@@ -134,11 +134,15 @@ def supervise(
             f"expected 1 in a process of {threads} threads, which cannot be forked safely; leave OMP_NUM_THREADS, "
             "OPENBLAS_NUM_THREADS and ORT_DISABLE_TELEMETRY unset, or set them to 1",
         )
+    try:
+        shared = tempfile.TemporaryDirectory(prefix="opportune-")
+    except OSError as error:
+        raise InvalidInput("TMPDIR", f"expected a folder that can be written, for workers: {error}") from error
     # Blocked, signals wait for sigtimedwait: nothing can come between looking and waiting.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_TOLD, signal.SIGCHLD})
     lifeline = os.pipe()
     running: dict[int, _Worker] = {}
-    with tempfile.TemporaryDirectory(prefix="opportune-") as folder:
+    with shared as folder:
         if len(folder) > _LONGEST_FOLDER:
             raise InvalidInput("TMPDIR", f"expected a shorter path for the sockets of workers, got {folder}")
         _keep(

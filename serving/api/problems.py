@@ -101,8 +101,9 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "The service failed; its log says why.",
         )
-    # Under overload a line for every refusal would be one more load; the metrics count them.
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.Overloaded):
+    # A line for every refusal would be one more load: metrics count them, and the event store tells its own state.
+    refused = isinstance(error, errors.Overloaded | errors.EventStoreUnavailable)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not refused:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)

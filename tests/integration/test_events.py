@@ -213,7 +213,8 @@ def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(postgres:
             assert sum(map(len, stored)) == 1_000
 
     async def connect() -> None:
-        store = EventStore(postgres.database(), Changes(1))
+        store = EventStore(await asyncio.to_thread(postgres.database), Changes(1))
+        await store.prepare()
         async with store.connected():
             await send(store)
 
@@ -280,7 +281,7 @@ def test_a_refused_request_does_not_move_the_replay_on(replaying: Server):
 def own_postgres(anybodys: Path) -> Generator[Postgres]:
     postgres = Postgres(anybodys / "brittle")
     yield postgres
-    postgres.close()
+    postgres.stop()
 
 
 @pytest.fixture

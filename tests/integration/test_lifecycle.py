@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.index.base import Plan
-from tests.integration.server import PATIENCE_SECONDS, Server, event, eventually, ids, postgres_runs
+from tests.integration.server import PATIENCE_SECONDS, Server, event, eventually, ids, postgres_of
 from tests.world import UNTIL
 
 SOON = UNTIL + timedelta(hours=1)
@@ -29,13 +29,13 @@ def test_events_survive_a_kill_and_the_embedded_postgres_ends_with_the_last_serv
         for number in range(20):
             answer = server.recommend(f"survivor-{number}", at=SOON + timedelta(hours=1), limit=100)
             assert [item["id"] for item in answer["items"] if item["source"] == "buy_again"] == ["p050"]
-        assert postgres_runs(own_store)
+        assert postgres_of(own_store)
         second = Server(own_store)
         assert server.send(signal.SIGTERM) == 0, server.log
-        assert postgres_runs(own_store), "somebody still needs it"
+        assert postgres_of(own_store), "somebody still needs it"
         assert second.report(event("survivor-0", "p050", SOON))["accepted"] == 1
         assert second.send(signal.SIGTERM) == 0, server.log
-        assert not postgres_runs(own_store)
+        assert not postgres_of(own_store)
     finally:
         server.stop()
 

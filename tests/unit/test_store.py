@@ -105,6 +105,20 @@ def test_what_is_published_is_current_and_whole(desk: Desk):
     assert not staged.exists()
 
 
+def test_histories_are_closed_to_others_whatever_the_umask_and_whenever_they_were_published(desk: Desk):
+    before = os.umask(0)
+    try:
+        desk.publish("v1")
+        histories = desk.store.histories("v1").parent
+        for path in (histories, *histories.rglob("*")):
+            path.chmod(0o777)
+        desk.publish("v2")
+    finally:
+        os.umask(before)
+    modes = {path.is_dir(): path.stat().st_mode & 0o777 for path in (histories, *histories.rglob("*"))}
+    assert modes == {True: 0o700, False: 0o600}
+
+
 def test_a_later_release_becomes_current_beside_the_earlier_one(desk: Desk):
     desk.publish("v1", "v2")
     assert desk.store.current() == "v2"

