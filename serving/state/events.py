@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -155,7 +157,13 @@ class EventStore:
                 "expected a URL such as postgresql://USER@HOST:5432/NAME; in a password / @ : are %2F %40 %3A",
             ) from None
         except (*_FAILURES, asyncpg.PostgresError) as error:
-            raise EventStoreUnavailable(f"PostgreSQL does not answer: {_said(error)}") from error
+            host = urlsplit(self._url).hostname
+            place = "" if host is None else f" (host {host})"
+            raise EventStoreUnavailable(f"PostgreSQL does not answer: {_said(error)}{place}") from error
+        except (KeyError, RuntimeError) as error:  # asyncpg looks for the user's name, and for passwords in the home
+            raise EventStoreUnavailable(
+                f"user id {os.geteuid()} has no name or no home; give the URL a user, and set HOME"
+            ) from error
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[None]:
