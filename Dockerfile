@@ -20,8 +20,8 @@ RUN apt-get update \
 # DL3006: the stage chosen here is one of the two tagged ones above.
 # hadolint ignore=DL3006
 FROM base-${DEVICE} AS base
-# The working directory, the home directory and the volume are one: the embedded PostgreSQL writes its state there
-# and refuses to run as root. C.UTF-8 is the locale its databases are made with.
+# The working directory, the home directory and the volume are one: the embedded PostgreSQL writes its state there. It
+# refuses to run as root, and knows who connects by the names in /etc/passwd: run with another --user, it needs one.
 ENV HOME=/var/lib/opportune \
     LANG=C.UTF-8 \
     PATH=/opt/opportune/bin:$PATH \
