@@ -34,7 +34,7 @@ def postgres(anybodys: Path) -> Generator[Postgres]:
     """One PostgreSQL for all servers that do not need to embed theirs."""
     postgres = Postgres(anybodys / "postgres")
     yield postgres
-    postgres.stop()
+    postgres.close()
 
 
 @pytest.fixture(scope="session")

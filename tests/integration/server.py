@@ -270,6 +270,10 @@ class Postgres:
     def stop(self) -> None:
         self._running.close()
 
+    def close(self) -> None:
+        """Stop for good; the folder is the caller's."""
+        self.stop()
+
 
 def execute(url: str, *statements: str) -> list[Any]:
     """Run statements on a connection of their own; returns the first column of what the last one finds."""

@@ -281,7 +281,7 @@ def test_a_refused_request_does_not_move_the_replay_on(replaying: Server):
 def own_postgres(anybodys: Path) -> Generator[Postgres]:
     postgres = Postgres(anybodys / "brittle")
     yield postgres
-    postgres.stop()
+    postgres.close()
 
 
 @pytest.fixture
