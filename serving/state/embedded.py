@@ -87,12 +87,12 @@ def prepare(state: Path) -> Home:
             f"users by name; add the user to /etc/passwd, {WITHOUT}"
         ) from None
     folder = state / "postgres"
-    if not folder.exists() or (_usable(folder) and not any(folder.iterdir())):
+    if _missing(folder):
         with locked(state / "keeper.lock") as lock:
             wait_for(lock, fcntl.LOCK_EX, _MAKING_SECONDS, state / "keeper.lock")
-            if not folder.exists() or not any(folder.iterdir()):
+            if _missing(folder):
                 _make(folder)
-    _usable(folder)
+    _check_owner(folder)
     owner = folder.stat()
     programs = _programs(owner.st_uid, owner.st_gid)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -154,8 +154,13 @@ def _running_as(uid: int, gid: int) -> dict[str, Any]:
     return same if os.geteuid() == uid else {**same, "user": uid, "group": gid, "extra_groups": []}
 
 
-def _usable(folder: Path) -> bool:
-    """True; EventStoreUnavailable if a data folder belongs to somebody as whom this process can start nothing."""
+def _missing(folder: Path) -> bool:
+    """Whether there is no data folder, or an empty one, as an earlier version left it that was killed."""
+    return not folder.exists() or (os.access(folder, os.R_OK) and not any(folder.iterdir()))
+
+
+def _check_owner(folder: Path) -> None:
+    """EventStoreUnavailable if a data folder belongs to somebody as whom this process can start nothing."""
     owner = folder.stat()
     if owner.st_uid != os.geteuid() and os.geteuid() != 0:
         raise EventStoreUnavailable(
@@ -167,7 +172,6 @@ def _usable(folder: Path) -> bool:
             f"{folder} belongs to root, as whom PostgreSQL may not run, as after a copy made by root; give it to the "
             f"user it was made by, or to any other than root, with: chown -R USER: {folder}, {WITHOUT}"
         )
-    return True
 
 
 def _make(folder: Path) -> None:

@@ -81,9 +81,10 @@ class Keeper:
             if self._process is not None:
                 seen = now
             if self._ends >= _MOST_ENDS or now - seen > _ABSENT_SECONDS:
+                mine = try_for(self._lock, fcntl.LOCK_EX)
+                why = self._last_line() if mine else f"another process holds {self._home.state / 'keeper.lock'}"
                 raise EventStoreUnavailable(
-                    f"the embedded PostgreSQL in {self._home.folder} did not start: {self._last_line()}; "
-                    f"its log is {self._home.log}"
+                    f"the embedded PostgreSQL in {self._home.folder} did not start: {why}; its log is {self._home.log}"
                 )
             if now - told > _TELL_SECONDS:
                 _log.info("waiting for PostgreSQL in %s to recover", self._home.folder)

@@ -409,6 +409,20 @@ def test_a_lock_that_is_held_ends_the_start_with_a_sentence(filled: Path, monkey
     assert answer(filled) == 42
 
 
+def test_a_keeper_that_starts_nothing_is_named(filled: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving.state.keeper, "_ABSENT_SECONDS", 0.2)
+    with locked(filled / "state" / "keeper.lock") as lock:
+        assert try_for(lock, fcntl.LOCK_EX)
+        assert "another process holds" in refused(filled)
+    assert answer(filled) == 42
+
+
+def test_a_data_folder_that_was_left_empty_is_filled(tmp_path: Path):
+    data(tmp_path).mkdir(parents=True)
+    with database(None, tmp_path) as found:
+        assert execute(found.url, "SELECT 1") == [1]
+
+
 def test_a_lock_that_is_held_does_not_keep_it_from_leaving(filled: Path):
     with database(None, filled) as found, locked(filled / "state" / "keeper.lock") as lock:
         assert found.home
@@ -462,7 +476,9 @@ def test_a_user_without_a_name_is_refused_with_what_to_do(anybodys: Path):
 @BY_ROOT
 def test_a_folder_of_another_user_is_refused_with_what_to_do(anybodys: Path):
     store = Path(tempfile.mkdtemp(dir=anybodys))
-    (store / "state" / "postgres").mkdir(parents=True)
+    data(store).mkdir(parents=True)
+    data(store).chmod(0o700)
+    (data(store) / "PG_VERSION").write_text("18\n")
     os.chown(store / "state", NOBODY, NOBODY)
     store.chmod(0o755)
     said = by(NOBODY, lambda: refused(store))
