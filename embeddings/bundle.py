@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from embeddings.arrays import load_array
 from embeddings.catalog import Catalog
+from embeddings.closing import Closing
 from embeddings.device import Device
 from embeddings.encoders import CustomerEncoder, OfferRankerSession, RankerSession
 from embeddings.errors import CorruptBundle
@@ -189,9 +190,9 @@ def open_histories(folder: Path) -> tuple[HistoriesManifest, Histories]:
     return manifest, Histories.load(folder)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelBundle:
-    """A verified release, ready to answer; immutable once opened.
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ModelBundle(Closing):
+    """A verified release, ready to answer; immutable from opening to closing.
 
     Attributes:
         ranker, offer_ranker: of products and of offers; None in a release of embeddings alone, which has no offers and
@@ -201,6 +202,8 @@ class ModelBundle:
         similar: search over product vectors of length one, so that inner product is cosine.
         units_ND: those vectors of length one, memory-mapped.
     """
+
+    _kept: ClassVar[str] = "manifest"
 
     manifest: Manifest
     catalog: Catalog
@@ -291,7 +294,7 @@ def _decoded(path: Path, text: bytes, kind: type[Decoded]) -> Decoded:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptBundle(path, f"not a readable manifest: {error}") from error
+        raise CorruptBundle(path, "not a readable manifest", str(error)) from error
 
 
 def _unsealed(path: Path, text: bytes, kind: type[AnySealed]) -> AnySealed:

@@ -36,7 +36,7 @@ def open_session(path: Path, device: Device) -> Any:
     try:
         session = ort.InferenceSession(path, options, providers=[_PROVIDERS[device]])
     except Exception as error:  # ONNX Runtime raises plain classes of its own for every kind of bad file
-        raise CorruptBundle(path, f"not a readable ONNX model: {error}") from error
+        raise CorruptBundle(path, "not a readable ONNX model", str(error)) from error
     if _PROVIDERS[device] not in session.get_providers():
         raise DeviceUnavailable(f"ONNX Runtime cannot run {path.name} on {device}: it offers {session.get_providers()}")
     return session

@@ -5,6 +5,7 @@ OpportuneError
 │   └── UnknownReference    the value is well-formed but names nothing in the catalogue
 ├── InvalidTables           the input tables break the data contract; carries every problem found
 ├── CorruptBundle           a file of a published version is missing, truncated or altered
+├── ReleaseClosed           a release was asked for something after it had been closed
 ├── EmptyStore              nothing has been published, or not the version asked for
 ├── RefusedByGate           a trained model is worse than the baseline it has to beat
 ├── DeviceUnavailable       a device was asked for by name and is not there
@@ -52,12 +53,21 @@ class InvalidTables(OpportuneError):
 
 
 class CorruptBundle(OpportuneError):
-    """A published file is missing, truncated, altered or of another format version."""
+    """A published file is missing, truncated, altered or of another format version.
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
+    Attributes:
+        path: the file.
+        problem: what is wrong with it, in words that may be told to anybody: no path, no text of another library.
+    """
+
+    def __init__(self, path: Path, problem: str, detail: str = "") -> None:
+        super().__init__(f"{path}: {problem}" + (f": {detail}" if detail else ""))
         self.path = path
         self.problem = problem
+
+
+class ReleaseClosed(OpportuneError):
+    """A release was asked for something after it had been closed; a fault of this program."""
 
 
 class EmptyStore(OpportuneError):

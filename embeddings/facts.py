@@ -6,13 +6,13 @@ share it to the bit. Letters: K candidates of one request, F facts, N products, 
 
 import math
 from bisect import bisect_right
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.catalog import Catalog
+from embeddings.catalog import Catalog, Promotions
 from embeddings.features import WEEKDAYS, hour_of, weekday_of
 from embeddings.profile import DAY, GROUP, OWN, Hour
 from embeddings.sources import RETRIEVED, Asked
@@ -78,9 +78,9 @@ class FactsReader:
         """Read from these; all three of one moment."""
         locations, promotions = catalog.locations, catalog.promotions
         assortment = locations.assortment
-        self._promotions = promotions
         self._bounds: list[int] = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G])).tolist()
-        self._promoted = lru_cache(_PROMOTED_KEPT)(self._find_promoted)
+        # Not of a method of its own: that would hold the reader, which so would never be freed by its last user.
+        self._promoted = lru_cache(_PROMOTED_KEPT)(partial(_promoted, promotions, self._bounds))
         ends = np.concatenate([np.zeros(1), np.cumsum(locations.popularity, dtype=np.float64)])
         self._sold_M: list[float] = (ends[assortment.offsets[1:]] - ends[assortment.offsets[:-1]]).tolist()
         self._kernel = kernel.Facts(
@@ -153,13 +153,13 @@ class FactsReader:
             math.cos(turn),
         ]
 
-    def _find_promoted(self, location: int, span: int) -> NDArray[np.int32]:
-        """What a location promotes on any channel within one of the spans between the plan's bounds, ascending."""
-        promotions = self._promotions
-        if not 0 < span < len(self._bounds):
-            return _NOTHING
-        begin = self._bounds[span - 1]
-        active_G = (promotions.locations_G == location) & (promotions.starts_G <= begin)
-        active_G &= begin < promotions.ends_G
-        parts = [promotions.products[group] for group in np.flatnonzero(active_G).tolist()]
-        return np.unique(np.concatenate(parts)) if parts else _NOTHING
+
+def _promoted(promotions: Promotions, bounds: list[int], location: int, span: int) -> NDArray[np.int32]:
+    """Return what a location promotes on any channel within one of the spans between the plan's bounds, ascending."""
+    if not 0 < span < len(bounds):
+        return _NOTHING
+    begin = bounds[span - 1]
+    active_G = (promotions.locations_G == location) & (promotions.starts_G <= begin)
+    active_G &= begin < promotions.ends_G
+    parts = [promotions.products[group] for group in np.flatnonzero(active_G).tolist()]
+    return np.unique(np.concatenate(parts)) if parts else _NOTHING

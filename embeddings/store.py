@@ -14,6 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
+from typing import TypeAlias
 from uuid import uuid4
 
 from embeddings.bundle import (
@@ -33,6 +34,9 @@ _LONGEST_CURRENT = 1_024
 
 _SHOWN = 80
 """Letters of an unknown version that a message quotes."""
+
+Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
+"""Name, inode, size and time of change of files: equal as long as none of them has been touched."""
 
 
 class BundleStore:
@@ -148,6 +152,12 @@ class BundleStore:
             )
         return held
 
+    def stamp(self, version: str) -> Stamp:
+        """Return what tells whether a version's files, or ``CURRENT``, have changed since."""
+        folders = (self.bundle(version), self.histories(version))
+        paths = [path for folder in folders for path in sorted(folder.rglob("*"))]
+        return tuple(_stamp(path) for path in [self._current, *paths])
+
     def releases(self) -> list[Made]:
         """What is published, of this format and of earlier ones, the oldest first.
 
@@ -236,6 +246,15 @@ def close_to_others(folder: Path) -> None:
             found, wanted = path.stat(), 0o700 if path.is_dir() else 0o600
             if found.st_uid == os.geteuid() and S_IMODE(found.st_mode) != wanted:
                 path.chmod(wanted)
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:  # deleted since it was listed
+        return str(path), 0, 0, 0
+    # The time of the last change of anything, owner and mode too: they may be what had to be mended.
+    return str(path), found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def _fsync(path: Path) -> None:

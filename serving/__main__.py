@@ -25,7 +25,7 @@ import uvloop
 from msgspec.structs import fields, replace
 
 from embeddings.device import resolve_device
-from embeddings.errors import InvalidInput, OpportuneError
+from embeddings.errors import EmptyStore, InvalidInput, OpportuneError
 from embeddings.sources import SOURCES, SourceName
 from embeddings.store import BundleStore, close_to_others
 from serving.app import create_app
@@ -208,8 +208,7 @@ async def _serve(service: _Service, place: Place | None) -> None:
             place.leave_with_parent()
             metrics.tally = Tally(place.folder, place.worker, place.workers, metrics.registry)
             await stack.enter_async_context(metrics.tally.listening())
-            # One that replaces another is forked from what the parent opened at first.
-            await slot.look(service.store, service.open_version)
+            await _join(slot, place, service)
         server = uvicorn.Server(service.config)
         watching = [
             asyncio.create_task(slot.watch(service.store, service.open_version, service.settings.swap_poll_seconds)),
@@ -221,6 +220,24 @@ async def _serve(service: _Service, place: Place | None) -> None:
         finally:
             for task in watching:
                 task.cancel()
+
+
+async def _join(slot: BundleSlot, place: Place, service: _Service) -> None:
+    """Have a worker, forked from what the parent opened at first, serve what the others serve before it answers.
+
+    Raises:
+        EmptyStore: neither that nor the current version can be opened, and others serve; the supervisor starts another
+            worker after a pause. One that is alone serves what it has.
+    """
+    slot.on_swap = place.say_serving
+    version = place.said_serving()
+    if version is None:
+        return
+    if await slot.join(version, service.store, service.open_version):
+        return
+    if not place.alone:
+        raise EmptyStore(f"version {version}, which other workers serve, cannot be opened any more")
+    place.say_serving(slot.current.version)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,13 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from serving.admission import Admission
 from serving.api import openapi
@@ -83,4 +83,15 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
         ),
     )
     openapi.complete(app, posts)
-    return Application(metered(app, metrics), Admission(settings.deadline_seconds, batcher.waiting))
+    return Application(headed(metered(app, metrics)), Admission(settings.deadline_seconds, batcher.waiting))
+
+
+def headed(app: ASGIApp) -> ASGIApp:
+    """Return the same application with HEAD answered as GET is; the server leaves out the body."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = cast("Scope", {**scope, "method": "GET"})
+        await app(scope, receive, send)
+
+    return answer

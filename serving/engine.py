@@ -121,7 +121,10 @@ class Engine:
             InvalidInput: the context names a channel or location that the catalogue does not know, or an attribute is
                 given that no customer has.
         """
-        model = self._slot.current
+        with self._slot.pinned() as model:
+            return await self._recommend(request, model)
+
+    async def _recommend(self, request: RecommendRequest, model: Model) -> Recommendation:
         context, eligibility = request.context, model.eligibility
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
         situation = Situation(channel, place.nearest, self._clock.moment(context.at))

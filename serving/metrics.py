@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from litestar import Response, get
 from litestar.datastructures import State
@@ -24,16 +26,25 @@ _GIVEN_UP = [(b"content-length", b"0"), (b"retry-after", b"1"), (b"connection", 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
+class Refusing(NamedTuple):
+    """That the event store takes no events: since when, and how many it has not taken."""
+
+    since: datetime
+    events: int
+
+
 class Metrics:
     """Everything that this process counts, in a registry of its own.
 
     Attributes:
+        refusing: None as long as the event store takes what it is given.
         tally: adds what the other workers count; None where there are none.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.tally: Tally | None = None
+        self.refusing: Refusing | None = None
         self.requests = Histogram(
             "opportune_request_seconds",
             "Time to answer, by route and status",
@@ -54,6 +65,12 @@ class Metrics:
         self.refused = Counter(
             "opportune_refused", "Requests that were not let in, by why", ["why"], registry=self.registry
         )
+
+    def refuse_events(self, count: int) -> None:
+        """Count events that the event store did not take."""
+        self.events.labels("refused").inc(count)
+        since, before = self.refusing or (datetime.now(UTC).replace(microsecond=0), 0)
+        self.refusing = Refusing(since, before + count)
 
     async def page(self) -> bytes:
         """Everything that is counted, by all workers together, in Prometheus' text format."""
@@ -77,6 +94,11 @@ class ModelCollector(Collector):
             "opportune_model_refused",
             "Whether the published version could not be opened, so that an older one serves",
             value=self._slot.refused is not None,
+        )
+        yield GaugeMetricFamily(
+            "opportune_store_unreadable",
+            "Whether the store cannot be read, so that no new version is found",
+            value=self._slot.unreadable is not None,
         )
         yield CounterMetricFamily("opportune_batches", "Batches computed", value=self._batcher.batches)
         yield CounterMetricFamily(

@@ -1,26 +1,29 @@
 """The one mutable cell of the service: which model answers now."""
 
 import asyncio
-import gc
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from embeddings.bundle import MANIFEST, ModelBundle, open_histories
+from embeddings.closing import Closing
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility
 from embeddings.encoders import RankerSession
-from embeddings.errors import CorruptBundle, OpportuneError
+from embeddings.errors import CorruptBundle
 from embeddings.facts import FactsReader
 from embeddings.features import Situation, encode
 from embeddings.history import Histories, Purchases
 from embeddings.offers import OffersReader
 from embeddings.profile import Profile, profile_of
 from embeddings.sources import ALL, RETRIEVED, Source, SourceName
-from embeddings.store import BundleStore
+from embeddings.store import BundleStore, Stamp
 from serving.popular import PopularRankings
 from serving.settings import Settings
 from serving.state.events import EventStore
@@ -33,14 +36,16 @@ _WARMED = 0.5
 _log = logging.getLogger("opportune.serve")
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Model(Closing):
     """A bundle with all that speaks in its rows; requests pin one and keep it to their end.
 
     Attributes:
         sources: those that are switched on, the most telling first.
         ranker: orders candidates; None if the towers do.
     """
+
+    _kept: ClassVar[str] = "bundle"
 
     bundle: ModelBundle
     eligibility: Eligibility
@@ -65,9 +70,17 @@ class Model:
             found = self.profiles[bought] = profile_of(bought, self.bundle.statistics)
         return found
 
+    def close(self) -> None:
+        """Let go of everything but the version's name; to close again does nothing."""
+        self.bundle.close()
+        # In full: the dataclass with slots is another class than the one whose methods say super().
+        Closing.close(self)
+
 
 def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     """Open, verify and warm up one version; slow, so not on the event loop.
+
+    A version that fails half-way is closed.
 
     Raises:
         CorruptBundle: naming the file that is missing, truncated or altered.
@@ -75,6 +88,15 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     """
     store = BundleStore(settings.store)
     bundle = ModelBundle.open(store.bundle(version), settings.device, settings.index_cache_bytes)
+    try:
+        return _model(settings, version, events, store, bundle)
+    except BaseException:
+        bundle.close()
+        raise
+
+
+def _model(settings: Settings, version: str, events: EventStore, store: BundleStore, bundle: ModelBundle) -> Model:
+    """Return a bundle with all that speaks in its rows, verified and warmed up."""
     manifest, histories = open_histories(store.histories(version))
     for folder, found in (
         (store.bundle(version), bundle.manifest.version),
@@ -89,9 +111,6 @@ def open_model(settings: Settings, version: str, events: EventStore) -> Model:
     bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])
     eligibility = Eligibility(bundle.catalog)
     _warm(bundle, eligibility, histories)
-    # What a bundle holds lives as long as it does. Kept out of the collector's sight, it cannot slow a request.
-    gc.collect()
-    gc.freeze()
     names = ("towers",) if bundle.ranker is None else settings.sources
     return Model(
         bundle,
@@ -124,19 +143,52 @@ def _warm(bundle: ModelBundle, eligibility: Eligibility, histories: Histories) -
         bundle.products.warm(eligibility.products(context, eligibility.place(context.location), moment))
 
 
+class Refused(NamedTuple):
+    """A published version that could not be opened.
+
+    Attributes:
+        reason: why, in words that may be told to anybody.
+        stamp: of its files when it was tried.
+    """
+
+    version: str
+    reason: str
+    stamp: Stamp
+
+
 class BundleSlot:
-    """Holds the model that answers, and replaces it when another version is published.
+    """Holds the model that answers, replaces it when another version is published, and closes what was replaced.
 
     Attributes:
         current: the model in service.
-        refused: the published version that could not be opened, or ``CURRENT`` where it names none, and why; or None.
+        refused: the published version that could not be opened, or None.
+        unreadable: why the store cannot be read, in words for the log; None while it can.
         swaps: how often the model was replaced.
+        on_swap: told every version that is taken.
     """
 
     def __init__(self, model: Model) -> None:
         self.current = model
-        self.refused: tuple[str, str] | None = None
+        self.refused: Refused | None = None
+        self.unreadable: str | None = None
         self.swaps = 0
+        self.on_swap: Callable[[str], None] = _nobody_asks
+        self._pins: Counter[Model] = Counter()
+        self._seen: Stamp | None = None
+
+    @contextmanager
+    def pinned(self) -> Generator[Model]:
+        """Give the model in service to a request that waits on its way, and keep it open until that has ended."""
+        model = self.current
+        self._pins[model] += 1
+        try:
+            yield model
+        finally:
+            self._pins[model] -= 1
+            if not self._pins[model]:
+                del self._pins[model]
+                if model is not self.current:
+                    model.close()
 
     async def watch(self, store: BundleStore, open_version: Callable[[str], Model], poll_seconds: float) -> None:
         """Look for another current version, forever; one that cannot be opened leaves the old one in service."""
@@ -145,30 +197,63 @@ class BundleSlot:
             await self.look(store, open_version)
 
     async def look(self, store: BundleStore, open_version: Callable[[str], Model]) -> None:
-        """Take the current version if it is another one and can be opened."""
+        """Take the current version if it is another one and can be opened.
+
+        One that was refused is tried again once its files, or ``CURRENT``, have changed and then stood still from one
+        look to the next.
+        """
         try:
             version = await asyncio.to_thread(store.current)
-            if version == self.current.version:
-                self.refused = None
-            elif self.refused is None or version != self.refused[0]:
-                await self._swap(version, open_version)
-        except OpportuneError as error:
-            self._refuse("CURRENT", error)
+            stamp = await asyncio.to_thread(store.stamp, version) if version != self.current.version else ()
         except Exception as error:  # whatever it is, the next look must come
-            _log.error("cannot read the store, still serving %s: %s", self.current.version, error)
+            self._note_unreadable(str(error))
+            return
+        self._note_unreadable(None)
+        stands, self._seen = stamp == self._seen, stamp
+        if version == self.current.version:
+            self.refused = None
+        elif self.refused is None or version != self.refused.version or (stands and stamp != self.refused.stamp):
+            await self._swap(version, stamp, open_version)
 
-    async def _swap(self, version: str, open_version: Callable[[str], Model]) -> None:
+    async def join(self, version: str, store: BundleStore, open_version: Callable[[str], Model]) -> bool:
+        """Take the version that other workers serve, or else the current one; False if neither can be opened."""
+        if version == self.current.version:
+            return True
+        await self._swap(version, (), open_version)
+        if self.refused is not None:
+            await self.look(store, open_version)
+        return self.refused is None and self.unreadable is None
+
+    async def _swap(self, version: str, stamp: Stamp, open_version: Callable[[str], Model]) -> None:
         try:
             model = await asyncio.to_thread(open_version, version)
         except Exception as error:  # files that agree with their hashes can still be of any wrong shape
-            self._refuse(version, error)
+            self.refused = Refused(version, _told(error), stamp)
+            _log.error("refused version %s, still serving %s: %s", version, self.current.version, error)
             return
-        self.current, self.refused = model, None
+        replaced, self.current, self.refused = self.current, model, None
         self.swaps += 1
+        if replaced not in self._pins:
+            replaced.close()
         _log.info("now serving %s", version)
+        self.on_swap(version)
 
-    def _refuse(self, name: str, error: Exception) -> None:
-        refused = (name, str(error))
-        if refused != self.refused:  # once, not at every look
-            _log.error("refused %s, still serving %s: %s", name, self.current.version, error)
-        self.refused = refused
+    def _note_unreadable(self, problem: str | None) -> None:
+        """Log once that the store cannot be read, or can be again."""
+        if problem != self.unreadable:
+            if problem is None:
+                _log.info("the store can be read again")
+            else:
+                _log.error("cannot read the store, still serving %s: %s", self.current.version, problem)
+        self.unreadable = problem
+
+
+def _told(error: Exception) -> str:
+    """Return why a version was refused, without what only the log should say: paths, and words of other libraries."""
+    if isinstance(error, CorruptBundle):
+        return f"{error.path.name}: {error.problem}"
+    return "it could not be opened; the log says why"
+
+
+def _nobody_asks(_version: str) -> None:
+    """Tell nobody: there is one worker."""

@@ -2,19 +2,21 @@
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from weakref import WeakKeyDictionary
 
 from serving.rank import Ranked
 from serving.retrieve import Ask
+from serving.slot import Model
 
 _HOUR = 3_600
 _KEPT = 4_096
 
 
 class Strangers:
-    """Remembers answers. Not safe for several threads: it belongs to the event loop."""
+    """Remembers answers as long as their model is there. Not safe for several threads: it belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._remembered: OrderedDict[Hashable, list[Ranked]] = OrderedDict()
+        self._remembered: WeakKeyDictionary[Model, OrderedDict[Hashable, list[Ranked]]] = WeakKeyDictionary()
 
     async def of(self, ask: Ask, rank: Callable[[Ask], Awaitable[list[Ranked]]]) -> list[Ranked]:
         """The answer as of the beginning of the hour; what may be shown is that of the very moment.
@@ -28,12 +30,13 @@ class Strangers:
         offers = None if ask.offers is None else ask.offers.eligible
         sets = tuple(None if one is None else one.fingerprint for one in (ask.products, offers, ask.allowed))
         how = (ask.situation, ask.place, ask.limit, ask.excluded, ask.explain, ask.novel, ask.every)
-        key = (ask.model.version, sets, how)
-        found = self._remembered.get(key)
+        key = (sets, how)
+        remembered = self._remembered.setdefault(ask.model, OrderedDict())
+        found = remembered.get(key)
         if found is None:
-            found = self._remembered[key] = await rank(ask)
-            if len(self._remembered) > _KEPT:
-                self._remembered.popitem(last=False)
+            found = remembered[key] = await rank(ask)
+            if len(remembered) > _KEPT:
+                remembered.popitem(last=False)
         else:
-            self._remembered.move_to_end(key)
+            remembered.move_to_end(key)
         return found

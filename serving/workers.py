@@ -40,12 +40,34 @@ class Place(NamedTuple):
         workers: how many there are.
         folder: of this server alone, for what workers show each other.
         lifeline: a descriptor to read from, which ends when the parent does.
+        alone: whether no other worker ran when this one was started.
     """
 
     worker: int
     workers: int
     folder: Path
     lifeline: int
+    alone: bool
+
+    @property
+    def _serving(self) -> Path:
+        return self.folder / "serving"
+
+    def say_serving(self, version: str) -> None:
+        """Leave word of the version that this worker has taken, for one that replaces another."""
+        fresh = self.folder / f"serving.{self.worker}"
+        try:
+            fresh.write_text(version)
+            fresh.rename(self._serving)
+        except OSError as error:
+            _log.error("cannot leave word of version %s for other workers: %s", version, error)
+
+    def said_serving(self) -> str | None:
+        """Return the version that a worker has taken last; None if none has taken another than the first."""
+        try:
+            return self._serving.read_text()
+        except FileNotFoundError:
+            return None
 
     def leave_with_parent(self) -> None:
         """Have the running event loop end this process as SIGTERM would, once the parent is gone."""
@@ -148,7 +170,9 @@ def supervise(
         _keep(
             running,
             {number: _Worker(number, 0.0, 0.0) for number in range(workers)},
-            lambda number: _fork(Place(number, workers, Path(folder), lifeline[0]), lifeline[1], work),
+            lambda number: _fork(
+                Place(number, workers, Path(folder), lifeline[0], alone=not running), lifeline[1], work
+            ),
         )
         for one in sockets:
             one.close()

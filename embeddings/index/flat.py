@@ -126,7 +126,7 @@ def read_mapped(path: Path, kinds: tuple[str, ...], shape: tuple[int, ...]) -> A
     try:
         index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
-        raise CorruptBundle(path, f"not a readable FAISS index: {error}") from error
+        raise CorruptBundle(path, "not a readable FAISS index", str(error)) from error
     kind, found = type(index).__name__, (index.ntotal, index.d)
     if kind not in kinds or index.metric_type != faiss.METRIC_INNER_PRODUCT or found != shape:
         raise CorruptBundle(path, f"expected {' or '.join(kinds)} of {shape}, found {kind} of {found}")

@@ -146,7 +146,7 @@ class BoundedIvf:
         try:
             radii_H = np.load(radii_file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise CorruptBundle(radii_file, f"not a readable array: {error}") from error
+            raise CorruptBundle(radii_file, "not a readable array", str(error)) from error
         if radii_H.shape != (index.nlist,) or radii_H.dtype != np.float32 or not bool((radii_H >= 0).all()):
             found = f"{radii_H.dtype} {radii_H.shape}"
             raise CorruptBundle(radii_file, f"expected {index.nlist} float32 radii, none negative, found {found}")

@@ -9,6 +9,7 @@ outside them could still belong among the best k.
 Shapes: B queries, G queries of one set, N rows of a set, D dimensions, K results per query, P rows proposed per query.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ from embeddings.index.flat import HostCopies
 from embeddings.index.ivf import BoundedIvf
 from embeddings.index.plan import MEASURED, Costs, Regrets, plan, plan_whole
 from embeddings.index.score import best, refuse_overflow, rounding_bounds
+
+_log = logging.getLogger("opportune.serve")
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
 # Proposals beyond k. The rounding bound spans less than the gap between two neighbours in score, so a handful
@@ -159,6 +162,7 @@ class PlannedIndex(CandidateIndex):
         self.cache.clear()  # of copies in the memory of the device
         self._open_on_host()
         self.degraded = str(error)
+        _log.error("the device failed, the CPU searches from now on: %s", error)
 
     def _search(self, queries_BD: F32, k: int, sets: Sequence[_Places]) -> Candidates:
         catalogue = len(self._vectors_ND)

@@ -1,5 +1,6 @@
 """``POST /v1/events``: what customers did."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -41,6 +42,18 @@ _NEEDS_PRODUCT = frozenset({"view", "add_to_cart", "purchase"})
 def events(slot: BundleSlot, store: EventStore, clock: Clock, metrics: Metrics) -> Post[EventsRequest, EventsResponse]:
     """The route."""
 
+    async def taken(valid: Sequence[Event]) -> Sequence[Event]:
+        """Store events, and note whether the store took them; returns the new ones."""
+        if not valid:
+            return []
+        try:
+            new = await store.add(valid)
+        except Exception:
+            metrics.refuse_events(len(valid))
+            raise
+        metrics.refusing = None
+        return new
+
     async def answer(request: EventsRequest) -> EventsResponse:
         """Accepted events are durable, and visible in the very next recommendation for their customer.
 
@@ -56,7 +69,7 @@ def events(slot: BundleSlot, store: EventStore, clock: Clock, metrics: Metrics) 
                 rejected.append(Rejected(index, problem_of(error)))
             else:
                 valid.append(event)
-        new = await store.add(valid) if valid else []
+        new = await taken(valid)
         # The model may have been swapped while the store was writing: histories of the one that answers now matter.
         live = slot.current.live
         live.apply(new)

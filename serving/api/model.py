@@ -1,14 +1,21 @@
 """``GET /v1/model``, ``/healthz`` and ``/readyz``: what serves, and whether it can."""
 
+import asyncio
 from datetime import datetime
+from typing import Any, Literal
 
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.datastructures import State
 from msgspec import Struct
 
 from embeddings.errors import EventStoreUnavailable
+from serving.api.decode import read_query
+from serving.metrics import Metrics
 from serving.slot import BundleSlot
 from serving.state.events import EventStore
+
+_PATIENCE_SECONDS = 0.5
+"""How long the event store may take to answer: who asks for readiness commonly waits for a second."""
 
 
 class ModelResponse(Struct, frozen=True):
@@ -27,19 +34,40 @@ class ModelResponse(Struct, frozen=True):
     metrics: dict[str, dict[str, float]]
 
 
-class Readiness(Struct, frozen=True):
-    """Whether requests can be answered, and what is amiss.
+class ReadyQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What counts as ready: with ``strict`` only a service without any fault."""
+
+    strict: bool | Literal[""] = False
+
+
+class RefusedEvents(Struct, frozen=True):
+    """Events that the event store would not take from the worker that answers, as long as it takes none.
 
     Attributes:
+        count: how many since then; one that was sent again counts again.
+    """
+
+    since: datetime
+    count: int
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    """Whether requests can be answered, and what is amiss: what is not as its default says is a fault.
+
+    Attributes:
+        ready: whether recommendations can be given; with ``strict``, whether nothing is amiss besides.
         refused_version: a published version that could not be opened, and why; the old one is still in service.
+        unreadable_store: why no new version can be found; the old one is still in service.
         degraded: why the CPU searches in place of the device that was asked for, or null.
     """
 
     ready: bool
     model_version: str
-    event_store: str
-    refused_version: str | None
-    degraded: str | None
+    event_store: Literal["answers", "does not answer"] = "answers"
+    refused_events: RefusedEvents | None = None
+    refused_version: str | None = None
+    unreadable_store: str | None = None
+    degraded: str | None = None
 
 
 @get("/v1/model", summary="The model in service")
@@ -65,17 +93,32 @@ async def healthz() -> dict[str, str]:
 
 
 @get("/readyz", summary="Whether requests can be answered")
-async def readyz(state: State) -> Response[Readiness]:
-    """200 when a model is loaded and the event store answers, else 503."""
+async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Readiness]:
+    """200 as long as recommendations can be given, with what is amiss; with ``strict``, 503 if anything is."""
+    strict = read_query(request.query_params, ReadyQuery).strict is not False
     slot: BundleSlot = state.slot
-    events: EventStore = state.events
-    trouble: str | None = None
+    metrics: Metrics = state.metrics
+    faults: dict[str, Any] = {}
+    if not await _answers(state.events):
+        faults["event_store"] = "does not answer"
+    if metrics.refusing is not None:
+        faults["refused_events"] = RefusedEvents(*metrics.refusing)
+    if slot.refused is not None:
+        faults["refused_version"] = f"{slot.refused.version}: {slot.refused.reason}"
+    if slot.unreadable is not None:
+        faults["unreadable_store"] = "CURRENT cannot be read, or names no version of the store; the log says more"
+    if slot.current.bundle.degraded is not None:
+        faults["degraded"] = "the device failed: the CPU searches in its place; the log says more"
+    ready = not (strict and faults)
+    readiness = Readiness(ready=ready, model_version=slot.current.version, **faults)
+    return Response(readiness, status_code=200 if ready else 503)
+
+
+async def _answers(events: EventStore) -> bool:
+    """Whether the event store answers soon: who asks for readiness does not wait for long."""
     try:
-        await events.ping()
-    except EventStoreUnavailable as error:
-        trouble = str(error)
-    refused = None if slot.refused is None else f"{slot.refused[0]}: {slot.refused[1]}"
-    readiness = Readiness(
-        trouble is None, slot.current.version, trouble or "answers", refused, slot.current.bundle.degraded
-    )
-    return Response(readiness, status_code=200 if trouble is None else 503)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await events.ping()
+    except (EventStoreUnavailable, TimeoutError):
+        return False
+    return True

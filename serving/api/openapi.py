@@ -17,6 +17,7 @@ from litestar.openapi.spec import (
 )
 
 from embeddings.context import Identifier
+from serving.api.model import ReadyQuery
 from serving.api.post import Post
 from serving.api.problems import PROBLEM_JSON, Problem
 from serving.api.products import SIMILAR, SimilarQuery
@@ -38,6 +39,8 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
         schema: Any = msgspec.json.schema(Identifier)
         product = Parameter(name="product_id", param_in="path", schema=schema, required=True)
         similar.get.parameters = [product, *_parameters(SimilarQuery)]
+    if (ready := paths["/readyz"].get) is not None:
+        ready.parameters = [*_parameters(ReadyQuery)]
     for path, item in paths.items():
         for operation in (item.get, item.post):
             if operation is not None and path.startswith("/v1/"):

@@ -53,6 +53,7 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     errors.UnknownReference: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidTables: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.CorruptBundle: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ReleaseClosed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.EmptyStore: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RefusedByGate: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.DeviceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -66,19 +67,25 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
 """Every error of the tree, and HTTP's word for it; a test proves that none is missing."""
 
 
+_FAILED = "The service failed; its log says why."
+
+
 def problem_of(error: errors.OpportuneError) -> Problem:
     """The problem details of one error."""
     status = STATUSES[type(error)]
     name = type(error).__name__
     if isinstance(error, errors.InvalidInput):
         return Problem(_urn(name), _title(name), status, f"{error.field}: {error.expected}", error.field)
-    # What went wrong inside the service is for its log: a file name helps nobody outside.
-    detail = (
-        str(error)
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.SERVICE_UNAVAILABLE
-        else ("The service failed; its log says why.")
-    )
-    return Problem(_urn(name), _title(name), status, detail)
+    return Problem(_urn(name), _title(name), status, _detail(error, status))
+
+
+def _detail(error: errors.OpportuneError, status: HTTPStatus) -> str:
+    """Return what a caller is told: of what went wrong inside, neither paths nor the database's words."""
+    if isinstance(error, errors.EventStoreUnavailable):
+        return "The event store does not answer; send it again later."
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.Overloaded):
+        return str(error)
+    return _FAILED
 
 
 def problem_of_status(status: HTTPStatus, detail: str) -> Problem:
@@ -93,13 +100,14 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         problem = problem_of(error)
     elif isinstance(error, HTTPException):
         headers |= error.headers or {}  # such as Allow
-        problem = problem_of_status(HTTPStatus(error.status_code), error.detail)
+        inside = error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        problem = problem_of_status(HTTPStatus(error.status_code), _FAILED if inside else error.detail)
     else:
         problem = Problem(
             _urn("InternalError"),
             "Internal error",
             HTTPStatus.INTERNAL_SERVER_ERROR,
-            "The service failed; its log says why.",
+            _FAILED,
         )
     # A line for every refusal would be one more load: metrics count them, and the event store tells its own state.
     refused = isinstance(error, errors.Overloaded | errors.EventStoreUnavailable)

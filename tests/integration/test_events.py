@@ -292,14 +292,18 @@ def dependent(own_store: Path, own_postgres: Postgres) -> Generator[Server]:
 
 
 def test_without_its_event_store_the_service_answers_from_the_snapshot_and_recovers(
-    dependent: Server, own_postgres: Postgres
+    dependent: Server, own_postgres: Postgres, own_store: Path
 ):
     before = dependent.recommend("c001", "store", "north")
     assert not before["degraded"]
     own_postgres.stop()
 
     ready = dependent.client.get("/readyz")
-    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert (ready.status_code, ready.json()["ready"]) == (200, True), "recommendations can be given"
+    assert ready.json()["event_store"] == "does not answer"
+    strict = dependent.client.get("/readyz?strict")
+    assert (strict.status_code, strict.json()["ready"]) == (503, False)
+    assert not strict.headers.get("content-type", "").startswith("application/problem")
     assert dependent.client.get("/healthz").status_code == 200
     fresh = dependent.recommend("c017", "store", store(17))
     assert (fresh["degraded"], fresh["personalised"]) == (True, True)
@@ -313,9 +317,16 @@ def test_without_its_event_store_the_service_answers_from_the_snapshot_and_recov
     assert refused.headers["content-type"] == "application/problem+json"
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json()["type"] == "urn:opportune:problem:event-store-unavailable"
+    for told in (refused.text, dependent.client.get("/readyz").text):
+        assert not any(inside in told for inside in ("postgres", "PostgreSQL", "onnect", "/tmp", own_store.name))
+    assert dependent.client.get("/readyz").json()["refused_events"]["count"] == 1
+    assert dependent.metric("opportune_events_total", outcome="refused") == 1
 
     own_postgres.start()
-    eventually(lambda: dependent.client.get("/readyz").status_code == 200, "the event store to be back")
+    eventually(lambda: dependent.client.get("/readyz").json()["event_store"] == "answers", "the event store to be back")
     assert not dependent.recommend("c017", "store", store(17))["degraded"]
+    assert dependent.client.get("/readyz?strict").status_code == 503, "nothing has been stored since the refusal"
     assert dependent.report(unlucky)["accepted"] == 1
+    assert dependent.client.get("/readyz").json()["refused_events"] is None
+    assert dependent.client.get("/readyz?strict").status_code == 200
     assert times_bought(dependent, "c017", "p111") == "Bought once before."

@@ -98,9 +98,41 @@ def test_health_and_readiness(reader: Server):
         "ready": True,
         "model_version": reader.client.get("/v1/model").json()["version"],
         "event_store": "answers",
+        "refused_events": None,
         "refused_version": None,
+        "unreadable_store": None,
         "degraded": None,
     }
+    for strictly in ("strict", "strict=", "strict=true", "strict=1", "strict=false"):
+        assert reader.client.get(f"/readyz?{strictly}").json() == ready.json()
+
+
+@pytest.mark.parametrize("query", ["strictly", "strict=perhaps", "strict&strict", "strict&loud=1"])
+def test_readiness_refuses_a_query_that_it_does_not_know(reader: Server, query: str):
+    answer = reader.client.get(f"/readyz?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["field"] in {"strictly", "strict", "loud"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz?strict", "/metrics", "/v1/model", "/openapi.json"])
+def test_head_answers_as_get_does_without_the_body(reader: Server, path: str):
+    head, get = reader.client.head(path), reader.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    with socket.create_connection(("127.0.0.1", reader.port), PATIENCE_SECONDS) as connection:
+        for last in (False, True):  # two on one connection: what follows the headers is the next answer
+            close = "Connection: close\r\n" if last else ""
+            connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: test\r\n{close}\r\n".encode())
+        received = b"".join(iter(lambda: connection.recv(2**16), b""))
+    first, second, rest = received.split(b"\r\n\r\n")
+    assert rest == b""
+    for one in (first, second):
+        assert one.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_head_of_a_route_that_takes_a_body_is_not_allowed(reader: Server):
+    answer = reader.client.head("/v1/recommend")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 def test_metrics_can_be_read_and_count_by_route_and_status(reader: Server):

@@ -150,6 +150,9 @@ def test_a_damaged_release_is_refused_by_name_and_a_good_one_taken_after(
     assert (readiness(steadfast)["ready"], readiness(steadfast)["model_version"]) == (True, old)
     assert steadfast.metric("opportune_model_refused") == 1
     assert steadfast.recommend("c017")["model_version"] == old
+    assert "/" not in refused.removeprefix(f"{bad}: "), "where the store lies is nobody's business"
+    strict = steadfast.client.get("/readyz?strict")
+    assert (strict.status_code, strict.json()["ready"]) == (503, False)
 
     shutil.rmtree(steadfast.store / "bundles" / bad)
     good = f"good-{damage.__name__}"
@@ -163,13 +166,62 @@ def test_a_damaged_release_is_refused_by_name_and_a_good_one_taken_after(
 
 def test_pointing_back_takes_the_old_release_again_and_forgets_the_refusal(steadfast: Server):
     current = readiness(steadfast)["model_version"]
-    point_at(steadfast.store, "never-published")
-    assert "never-published" in eventually(lambda: readiness(steadfast)["refused_version"], "the refusal")
+    alter(lay_beside(steadfast.store, "spoilt"))
+    point_at(steadfast.store, "spoilt")
+    assert "spoilt" in eventually(lambda: readiness(steadfast)["refused_version"], "the refusal")
     point_at(steadfast.store, current)
     eventually(lambda: readiness(steadfast)["refused_version"] is None, "the refusal to be forgotten")
     first = min(path.name for path in (steadfast.store / "bundles").iterdir() if path.name[0].isdigit())
     BundleStore(steadfast.store).rollback(first)
     eventually(lambda: serves(steadfast, first), "the first release")
+
+
+def test_a_refused_release_is_taken_once_its_file_is_mended(steadfast: Server):
+    bundle = lay_beside(steadfast.store, "mended")
+    sound = (bundle / "customer.onnx").read_bytes()
+    alter(bundle)
+    point_at(steadfast.store, "mended")
+    eventually(lambda: readiness(steadfast)["refused_version"], "the refusal")
+    (bundle / "customer.onnx").write_bytes(sound)
+    eventually(lambda: serves(steadfast, "mended"), "the mended release")
+
+
+def never_published(current: Path) -> None:
+    current.write_text("never-published")
+
+
+def make_folder(current: Path) -> None:
+    current.unlink()
+    current.mkdir()
+
+
+@pytest.mark.parametrize("damage", [never_published, make_folder, Path.unlink])
+def test_a_store_that_cannot_be_read_is_told_while_the_old_release_serves(
+    steadfast: Server, damage: Callable[[Path], None]
+):
+    old, current = readiness(steadfast)["model_version"], steadfast.store / "CURRENT"
+    damage(current)
+    told = eventually(lambda: readiness(steadfast)["unreadable_store"], "the fault")
+    assert str(steadfast.store) not in told
+    assert steadfast.metric("opportune_store_unreadable") == 1
+    assert (readiness(steadfast)["ready"], steadfast.client.get("/readyz?strict").status_code) == (True, 503)
+    assert steadfast.recommend("c017")["model_version"] == old
+    if current.is_dir():
+        current.rmdir()
+    point_at(steadfast.store, old)
+    eventually(lambda: readiness(steadfast)["unreadable_store"] is None, "the store to be read again")
+    assert steadfast.metric("opportune_store_unreadable") == 0
+    assert steadfast.client.get("/readyz?strict").status_code == 200
+
+
+class Named:
+    """As much of a model as the slot looks at."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+    def close(self) -> None:
+        pass
 
 
 def test_whatever_opening_a_release_raises_the_next_one_is_taken():
@@ -189,13 +241,12 @@ def test_whatever_opening_a_release_raises_the_next_one_is_taken():
         opened.append(version)
         if version == "broken":
             raise RuntimeError("no such dimension")
-        return cast("Model", SimpleNamespace(version=version))
+        return cast("Model", Named(version))
 
     async def watch() -> None:
-        slot = BundleSlot(cast("Model", SimpleNamespace(version="first")))
-        watching = asyncio.create_task(
-            slot.watch(cast("BundleStore", SimpleNamespace(current=current)), open_version, 0)
-        )
+        slot = BundleSlot(cast("Model", Named("first")))
+        store = cast("BundleStore", SimpleNamespace(current=current, stamp=str))
+        watching = asyncio.create_task(slot.watch(store, open_version, 0))
         async with asyncio.timeout(30):
             while slot.current.version != "good":
                 assert not watching.done()

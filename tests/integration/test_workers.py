@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -34,6 +35,8 @@ from tests.integration.server import (
     copy_store,
     event,
     eventually,
+    lay_beside,
+    point_at,
     release,
     serve,
 )
@@ -318,6 +321,56 @@ def test_a_replaced_worker_begins_with_the_release_that_the_others_have_taken(br
     doomed.kill()
     another = eventually(lambda: heir(brittle, doomed, steady), "another worker")
     assert json.loads(Line(brittle, another).get("/v1/model"))["version"] == "second"
+
+
+def refuse_the_newest(store: Path) -> None:
+    """Publish a release that no worker can open."""
+    bundle = lay_beside(store, "spoilt")
+    (bundle / "customer.onnx").write_bytes(b"no model")
+    point_at(store, "spoilt")
+
+
+def spoil_current(store: Path) -> None:
+    (store / "CURRENT").write_bytes(b"\xff\x00")
+
+
+@pytest.mark.parametrize("spoil", [refuse_the_newest, spoil_current])
+def test_a_worker_that_replaces_another_serves_what_the_others_serve(brittle: Server, spoil: Callable[[Path], None]):
+    release(brittle.store, "second", 0.125)
+    eventually(lambda: brittle.metric("opportune_model", version="second") == 2, "both workers to swap")
+    spoil(brittle.store)
+    amiss = "opportune_model_refused" if spoil is refuse_the_newest else "opportune_store_unreadable"
+    eventually(lambda: brittle.metric(amiss) == 2, "both workers to notice")
+    doomed, steady = workers(brittle)
+    doomed.kill()
+
+    def replaced() -> psutil.Process | None:
+        assert brittle.recommend("c017")["model_version"] == "second"
+        return heir(brittle, doomed, steady)
+
+    another = eventually(replaced, "another worker")
+    line = Line(brittle, another)
+    assert json.loads(line.get("/v1/model"))["version"] == "second"
+    assert line.recommend("c017")["model_version"] == "second"
+    eventually(lambda: brittle.metric(amiss) == 2, "the new worker to notice too")
+
+
+def test_a_worker_that_cannot_serve_what_the_others_serve_serves_nothing_unless_it_is_alone(brittle: Server):
+    first = brittle.recommend("c017")["model_version"]
+    release(brittle.store, "second", 0.125)
+    eventually(lambda: brittle.metric("opportune_model", version="second") == 2, "both workers to swap")
+    shutil.rmtree(brittle.store / "bundles" / "second")
+    doomed, steady = workers(brittle)
+    doomed.kill()
+
+    def given_up() -> bool:
+        assert brittle.recommend("c017")["model_version"] == "second"
+        return brittle.log.count("cannot be opened any more") > 1
+
+    eventually(given_up, "new workers to give up")
+    steady.kill()
+    eventually(lambda: brittle.recommend("c017")["model_version"] == first, "a worker that is alone")
+    eventually(lambda: brittle.metric("opportune_model", version=first) == 2, "another one beside it")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

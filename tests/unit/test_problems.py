@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 from litestar import Request, Response
-from litestar.exceptions import MethodNotAllowedException, NotFoundException
+from litestar.exceptions import InternalServerException, MethodNotAllowedException, NotFoundException
 
 from embeddings.errors import (
     CorruptBundle,
@@ -14,6 +14,7 @@ from embeddings.errors import (
     InvalidInput,
     InvalidTables,
     OpportuneError,
+    Overloaded,
     UnknownReference,
 )
 from serving.api.problems import STATUSES, Problem, answer_error, problem_of
@@ -75,9 +76,30 @@ def test_what_went_wrong_inside_is_for_the_log_alone(error: Exception, caplog: p
     assert "secret" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(kind(*ARGUMENTS.get(kind, ("secret",))) for kind in STATUSES if kind is not Overloaded),
+        InternalServerException("secret"),
+        OSError(24, "secret", "/secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_answer_tells_of_the_machine_or_of_the_database(error: Exception):
+    response, problem = answer(error)
+    if problem.status >= 500:
+        assert b"secret" not in response.content
+        assert problem.detail
+
+
 def test_the_event_store_being_away_is_told_to_the_caller():
-    _, problem = answer(EventStoreUnavailable("PostgreSQL did not answer"))
-    assert problem.detail == "PostgreSQL did not answer"
+    _, problem = answer(EventStoreUnavailable("connection to 10.0.0.7 refused"))
+    assert "event store" in problem.detail
+    assert "10.0.0.7" not in problem.detail
+
+
+def test_what_overloads_is_told_to_the_caller():
+    assert problem_of(Overloaded("32 requests are under way")).detail == "32 requests are under way"
 
 
 def test_the_frameworks_own_errors_become_problems_and_keep_their_headers():

@@ -1,7 +1,7 @@
 """Answers to nobody: worked out once for the same question within an hour, and for every other one anew."""
 
 import asyncio
-from types import SimpleNamespace
+import gc
 from typing import Any, cast
 
 import numpy as np
@@ -24,12 +24,16 @@ def rows(*some: int) -> EligibleSet:
     return EligibleSet.of(np.array(some, np.int32), FOREVER)
 
 
-def model(version: str) -> Model:
-    return cast("Model", SimpleNamespace(version=version))
+class Named:
+    """As much of a model as is looked at: that it is itself, and there."""
+
+
+def model() -> Model:
+    return cast("Model", Named())
 
 
 NOBODY = History(np.zeros(0, EVENT), np.zeros(0, np.int32), ())
-ASK = Ask(model("v1"), NOBODY, Situation(0, 3, NOW + 60), rows(1, 2), None, 10, frozenset(), Place((3,)))
+ASK = Ask(model(), NOBODY, Situation(0, 3, NOW + 60), rows(1, 2), None, 10, frozenset(), Place((3,)))
 
 
 class Worker:
@@ -72,7 +76,7 @@ def test_the_same_question_within_an_hour_is_worked_out_once_as_of_its_beginning
         {"explain": True},
         {"novel": True},
         {"every": True},
-        {"model": model("v2")},
+        {"model": model()},
     ],
     ids="-".join,
 )
@@ -87,3 +91,28 @@ def test_only_so_many_are_remembered_the_latest_used(monkeypatch: pytest.MonkeyP
     one, two, three = (ASK._replace(limit=limit) for limit in (1, 2, 3))
     _, worker = answers(one, two, one, three, one, two)
     assert [asked.limit for asked in worker.asked] == [1, 2, 3, 2]
+
+
+def test_what_is_remembered_of_a_model_goes_with_it_even_if_it_is_answered_late() -> None:
+    async def run() -> None:
+        strangers, worker = Strangers(), Worker()
+        old, new = ASK._replace(model=model()), ASK._replace(model=model())
+        held = asyncio.Event()
+
+        async def late(ask: Ask) -> list[Ranked]:
+            await held.wait()
+            return await worker(ask)
+
+        waiting = asyncio.create_task(strangers.of(old, late))
+        await asyncio.sleep(0)
+        first = await strangers.of(new, worker)
+        held.set()
+        assert await waiting is not first
+        assert await strangers.of(new, worker) is first
+        kept = strangers._remembered  # pyright: ignore[reportPrivateUsage]
+        assert len(kept) == 2
+        del old, waiting
+        gc.collect()
+        assert len(kept) == 1
+
+    asyncio.run(run())
