@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -129,7 +129,7 @@ async def call(app: ASGIApp, path: str, body: object) -> dict[str, Any]:
     return {"status": sent[0]["status"], **msgspec.json.decode(sent[1]["body"])}
 
 
-REQUESTS: Sequence[dict[str, Any]] = [
+REQUESTS: list[dict[str, Any]] = [
     {"customer_id": "c017", "context": {"channel": "store", "location": "north"}, "kinds": ["product", "offer"]},
     {"customer_id": "c010", "context": {"channel": "mailer", "location": "south"}, "novel": True, "explain": True},
     {"customer_id": "c011", "context": {"channel": "web"}, "among": ["p001", "p050"], "exclude": ["p050"]},

@@ -111,6 +111,7 @@ def test_what_is_remembered_of_a_model_goes_with_it_even_if_it_is_answered_late(
         assert await strangers.of(new, worker) is first
         kept = strangers._remembered  # pyright: ignore[reportPrivateUsage]
         assert len(kept) == 2
+        worker.asked.clear()
         del old, waiting
         gc.collect()
         assert len(kept) == 1
