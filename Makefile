@@ -15,7 +15,7 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-processors test-kill check bench clean
+.PHONY: help install demo test test-slow test-processors test-kill check bench clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ demo: $(DEMO_INSTALLED) ## Train on Complete Journey if not done yet, serve, sho
 
 test: $(INSTALLED) ## Run the whole test suite
 	$(BIN)/pytest
+
+test-slow: $(INSTALLED) ## Run the tests that take minutes each
+	$(BIN)/pytest -m slow
 
 # BLAS and torch choose their code by the processor, and round differently with each. Only torch looks whether the
 # processor has what it is told to use.

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from embeddings.bundle import FORMAT_VERSION
-from embeddings.errors import OpportuneError
+from embeddings.errors import OpportuneError, refused_by_system
 from embeddings.store import BundleStore
 
-REFUSED = 2
+REFUSED, INTERRUPTED = 2, 130
 
 
 def main() -> None:
@@ -18,18 +18,26 @@ def main() -> None:
     store = BundleStore(arguments.store)
     try:
         store.held()  # before a lock is made beside nothing
+        if arguments.command == "list":  # reads alone, also while a run publishes or where nothing can be written
+            _list(store)
+            return
         with store.lock():
-            match arguments.command:
-                case "list":
-                    _list(store)
-                case "rollback":
-                    print(f"current is now {store.rollback(arguments.to)}")
-                case _:
-                    pruned = store.prune(arguments.keep)
-                    print("\n".join(f"pruned {version}" for version in pruned) or "nothing to prune")
-    except (OpportuneError, OSError) as error:
-        print(f"opportune-store: {error}", file=sys.stderr)
-        sys.exit(REFUSED)
+            if arguments.command == "rollback":
+                print(f"current is now {store.rollback(arguments.to)}")
+            else:
+                pruned = store.prune(arguments.keep)
+                print("\n".join(f"pruned {version}" for version in pruned) or "nothing to prune")
+    except OpportuneError as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(refused_by_system(error, arguments.store))
+    except KeyboardInterrupt:  # a kill at any point leaves the store whole
+        sys.exit(INTERRUPTED)
+
+
+def _refuse(why: str) -> None:
+    print(f"opportune-store: {why}", file=sys.stderr)
+    sys.exit(REFUSED)
 
 
 def _list(store: BundleStore) -> None:

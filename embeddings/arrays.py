@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -16,7 +17,15 @@ def save_arrays(folder: Path, arrays: Arrays) -> None:
     """Write each array to ``folder/NAME.npy``, creating the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        save_array(folder / f"{name}.npy", array)
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write one array as a ``.npy`` file."""
+    with path.open("wb") as file:
+        # NumPy writes to a file that it knows by itself, and then does not say why the system refused.
+        unknown: Any = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(unknown, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def load_arrays(folder: Path) -> dict[str, Array]:

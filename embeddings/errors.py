@@ -14,6 +14,7 @@ OpportuneError
 └── Overloaded              more is asked than can be answered in time; refused at once
 """
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,3 +93,16 @@ class EventStoreUnavailable(OpportuneError):
 
 class Overloaded(OpportuneError):
     """More is asked than can be answered in time: this request is refused at once and may be sent again."""
+
+
+def refused_by_system(error: OSError, store: Path) -> str:
+    """Say what the operating system refused a command, and where.
+
+    Args:
+        error: as it was raised; errors of writing name no file.
+        store: what the command was working on.
+    """
+    where = error.filename or store
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on {where}: free some, then give the same command again"
+    return f"{where}: {error.strerror or error}"

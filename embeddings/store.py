@@ -5,11 +5,14 @@ STORE/histories/VERSION/   the customers' pasts that belong to them: personal da
 STORE/LOCK                 held by the one writer
 STORE/CURRENT              the name of the version to serve
 STORE/staging/             what is being written; of no meaning to readers
+STORE/runs/                checkpoints of training runs, and the lock that the one training run holds
 """
 
 import fcntl
+import math
 import os
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +32,9 @@ from embeddings.bundle import (
 )
 from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
 
+_ABANDONED_SECONDS = 7 * 86_400
+"""A checkpoint that nobody has written for so long is deleted: the run that left it has not been given again."""
+
 _LONGEST_CURRENT = 1_024
 """Bytes that ``CURRENT`` may hold: a folder's name, which is shorter, and blanks around it."""
 
@@ -45,6 +51,7 @@ class BundleStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._current = root / "CURRENT"
+        self._staging, self._runs = root / "staging", root / "runs"
 
     def bundle(self, version: str) -> Path:
         """Where a version's bundle lies."""
@@ -56,20 +63,48 @@ class BundleStore:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Be the one who stages, publishes, rolls back or prunes; waits for whoever is at it now."""
+        """Be the one who stages, publishes, rolls back or prunes; waits for whoever is at it now.
+
+        What is staged and not published, now or by an earlier writer that was killed, is deleted: it holds personal
+        data, and nobody will publish it.
+        """
         self._root.mkdir(parents=True, exist_ok=True)
         with (self._root / "LOCK").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a crash
-            yield
+            if self._staging.exists():
+                shutil.rmtree(self._staging)
+            try:
+                yield
+            finally:
+                shutil.rmtree(self._staging, ignore_errors=True)
+
+    @contextmanager
+    def training(self) -> Generator[Path]:
+        """Be the one run that trains into this store; yields the folder for its checkpoints.
+
+        They stay if it fails, for the same run to go on from. If it succeeds it has published, and every checkpoint is
+        deleted.
+
+        Raises:
+            InvalidInput: another run trains into this store now, or the store is no folder.
+        """
+        if self._root.exists() and not self._root.is_dir():
+            raise InvalidInput("--store", f"expected a folder; {self._root} is a file")
+        self._runs.mkdir(parents=True, exist_ok=True)
+        with self._only_run() as only:
+            if not only:
+                raise InvalidInput(
+                    "--store", f"another run trains into {self._root} now; wait until it ends, or use another store"
+                )
+            with self.lock():  # deletes what a run that was killed had staged
+                pass
+            self._delete_checkpoints(time.time() - _ABANDONED_SECONDS)
+            yield self._runs
+            self._delete_checkpoints(math.inf)
 
     def stage(self) -> Path:
-        """A new folder in which to write ``bundle/`` and ``histories/`` before publishing them.
-
-        What an earlier writer left unpublished is deleted: it holds personal data, and nobody will publish it.
-        """
-        if (self._root / "staging").exists():
-            shutil.rmtree(self._root / "staging")
-        staged = self._root / "staging" / uuid4().hex
+        """Make a folder in which to write ``bundle/`` and ``histories/`` before publishing them."""
+        staged = self._staging / uuid4().hex
         (staged / BUNDLE).mkdir(parents=True)
         (staged / HISTORIES).mkdir(mode=0o700)
         return staged
@@ -164,7 +199,13 @@ class BundleStore:
         Raises:
             CorruptBundle: a manifest is unreadable.
         """
-        found = [read_made(path) for path in (self._root / "bundles").glob("*") if path.is_dir()]
+        found: list[Made] = []
+        for path in (self._root / "bundles").glob("*"):
+            try:
+                found.append(read_made(path))
+            except CorruptBundle:
+                if path.is_dir():  # else it is none, or was pruned meanwhile
+                    raise
         return sorted(found, key=lambda one: (one.created_at, one.version))
 
     def versions(self) -> list[str]:
@@ -197,7 +238,7 @@ class BundleStore:
         """Delete all but the newest ``keep`` versions and the current one; returns the deleted.
 
         Each is moved aside before it is deleted, so that a crash leaves no half of a release. Histories that a
-        crash has parted from their bundle are deleted too.
+        crash has parted from their bundle are deleted too, and checkpoints of abandoned runs while no run is under way.
 
         Raises:
             InvalidInput: ``keep`` is below 1.
@@ -213,12 +254,34 @@ class BundleStore:
                 if path.exists():
                     path.rename(aside / f"{path.parent.name}-{version}")
         shutil.rmtree(aside)
+        if self._runs.is_dir():
+            with self._only_run() as only:
+                if only:
+                    self._delete_checkpoints(time.time() - _ABANDONED_SECONDS)
         return doomed
+
+    @contextmanager
+    def _only_run(self) -> Generator[bool]:
+        """Hold the lock of the one training run; yields whether it was free, without waiting."""
+        with (self._runs / "LOCK").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def _delete_checkpoints(self, before: float) -> None:
+        """Delete those last written before a moment, in seconds since 1970; the caller holds the lock of the run."""
+        for folder in [path for path in self._runs.iterdir() if path.is_dir()]:
+            if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < before:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _point_at(self, version: str) -> None:
         if self._current.is_dir():
             raise CorruptBundle(self._current, "is a folder, which nothing here replaces; remove it")
-        fresh = self._root / f"CURRENT.{uuid4().hex}"
+        self._staging.mkdir(exist_ok=True)
+        fresh = self._staging / f"CURRENT.{uuid4().hex}"
         fresh.write_text(version + "\n")
         _fsync(fresh)
         fresh.rename(self._current)

@@ -46,6 +46,11 @@ def carries(location: str, product_id: str) -> bool:
     return int(product_id[1:]) // TASTES % 2 == STORES.index(location)
 
 
+def visit(customer: int, until: datetime = UNTIL) -> datetime:
+    """When a customer shops for the first time after the cut-off, a whole number of weeks after every time before."""
+    return until + timedelta(days=customer % 7, hours=8 + customer % 12, seconds=customer)
+
+
 def write_world(folder: Path, until: datetime = UNTIL) -> Path:
     """Write the six tables as Parquet and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +145,7 @@ def _events(until: datetime) -> pl.DataFrame:
     rows: list[tuple[str, str, datetime, str, str, str, float, float]] = []
     for customer in range(CUSTOMERS):
         for week in range(-WEEKS, 2):
-            at = until + timedelta(weeks=week, days=customer % 7, hours=8 + customer % 12, seconds=customer)
+            at = visit(customer, until) + timedelta(weeks=week)
             others = [f"p{number:03d}" for number in random.choice(_range(customer), 2, replace=False)]
             rows += [
                 (f"c{customer:03d}", "purchase", at, product, store(customer), "store", 1.0, 2.5)

@@ -3,39 +3,99 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from rich.logging import RichHandler
-
-from embeddings.errors import DeviceUnavailable, InvalidInput, InvalidTables, OpportuneError, RefusedByGate
+from embeddings.errors import (
+    DeviceUnavailable,
+    InvalidInput,
+    InvalidTables,
+    OpportuneError,
+    RefusedByGate,
+    refused_by_system,
+)
 
 PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
+SIGNALLED = 128
+"""To this the number of the signal is added, as shells do."""
+
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 def main() -> None:
     """Run the command line and exit: 0 published, 1 failed, 2 bad input, 3 refused by the gate."""
-    arguments = _parser().parse_args()
+    with stopped_by_signals():
+        arguments = _parser().parse_args()
+        code, said = _outcome(arguments)
+        print(said if code == PUBLISHED else f"opportune-train: {said}", file=sys.stderr if code else sys.stdout)
+    sys.exit(code)
+
+
+@contextmanager
+def stopped_by_signals() -> Generator[None]:
+    """Print one line and exit at SIGINT or SIGTERM, whatever the main thread is doing.
+
+    A handler in Python would wait for native code to return, minutes for a large fit. A thread does not. It unwinds
+    nothing: a store is made for a kill at any point. A signal that the caller ignores stays ignored.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def stop() -> None:
+        if number := os.read(reading, 1):
+            if os.isatty(sys.__stdout__.fileno()) if sys.__stdout__ else False:
+                os.write(1, _SHOW_CURSOR)
+            name = signal.Signals(number[0]).name
+            os.write(2, f"opportune-train: stopped by {name}; give the same command again to go on\n".encode())
+            os._exit(SIGNALLED + number[0])
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    thread = Thread(target=stop, daemon=True)
+    thread.start()
+    outer = signal.set_wakeup_fd(writing)
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, _leave_to_thread)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(outer)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _leave_to_thread(*_: object) -> None:
+    """Do nothing: the system has told the thread already."""
+
+
+def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
+    """The exit code, and what to say."""
+    from rich.logging import RichHandler  # noqa: PLC0415 - once signals are minded
+
     # implicit and FAISS bring thread pools of their own; OpenBLAS' would only contend with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Libraries speak up only where something is wrong.
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, omit_repeated_times=False)])
     logging.getLogger("opportune").setLevel(logging.INFO)
     try:
-        version = _run(arguments)
+        return PUBLISHED, f"published {_run(arguments)} in {arguments.store}"
     except (InvalidInput, InvalidTables, DeviceUnavailable) as error:
-        print(f"opportune-train: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT, str(error)
+    except OSError as error:
+        return BAD_INPUT, refused_by_system(error, arguments.store)
     except RefusedByGate as error:
-        print(f"opportune-train: refused by the gate: {error}", file=sys.stderr)
-        sys.exit(REFUSED)
+        return REFUSED, f"refused by the gate: {error}"
     except OpportuneError as error:
-        print(f"opportune-train: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    print(f"published {version} in {arguments.store}")
-    sys.exit(PUBLISHED)
+        return FAILED, str(error)
 
 
 def _run(arguments: argparse.Namespace) -> str:
@@ -94,9 +154,9 @@ def _parser() -> argparse.ArgumentParser:
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"expected a moment such as 2017-12-04T04:01:20Z; got {text!r}") from None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

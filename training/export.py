@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from embeddings.arrays import save_array
 from embeddings.bundle import (
     BUNDLE,
     CATALOG,
@@ -170,8 +171,8 @@ def of_length_one(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
 def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArray[np.float32]) -> None:
     """Write product vectors, the same of length one, and the indexes over them."""
     (bundle / PRODUCT_VECTORS).parent.mkdir()
-    np.save(bundle / PRODUCT_VECTORS, vectors_ND)
-    np.save(bundle / UNIT_VECTORS, units_ND)
+    save_array(bundle / PRODUCT_VECTORS, vectors_ND)
+    save_array(bundle / UNIT_VECTORS, units_ND)
     write_flat_index(vectors_ND, bundle / FLAT_INDEX)
     if len(vectors_ND) >= WORTH_ROWS:
         write_ivf(vectors_ND, bundle / IVF_INDEX)

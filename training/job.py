@@ -1,7 +1,6 @@
 """One training run, from tables to a published release; it reads from top to bottom."""
 
 import logging
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
 from training.loop import torch_device
+from training.publish import publish
 from training.questions import ask
 from training.stages import Stages
 from training.statistics import Nearby, count
@@ -74,42 +74,33 @@ def run(
         len(histories.events) - len(past.events),
     )
 
-    stages = Stages(master, recipe, chosen, store / "runs")
-    ranker = stages.ranker(past, window)
-    als, fitted = stages.towers(past, window, inside)
-    # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
-    offers = stages.offers(histories, moment, fitted, ranker)
-    metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
-    for method, values in metrics.items():
-        _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    if gated:
-        gate(metrics)
-
-    catalog = observe(master, histories.events, moment, recipe.assortment)
-    # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
-    catalog = catalog._replace(
-        products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),
-        promotions=still_promoted(catalog.promotions, moment),
-    )
-    statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
-    curves = {name: curve.points for name, curve in stages.curves.items()}
     bundles = BundleStore(store)
-    with bundles.lock():
-        staged = bundles.stage()
-        manifest = export(
-            staged,
-            Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics, curves),
-            recipe,
-            until=until,
-            data=dataset.name,
-            notes=dataset.notes,
+    with bundles.training() as runs:
+        stages = Stages(master, recipe, chosen, runs)
+        ranker = stages.ranker(past, window)
+        als, fitted = stages.towers(past, window, inside)
+        # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
+        offers = stages.offers(histories, moment, fitted, ranker)
+        metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
+        for method, values in metrics.items():
+            _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        if gated:
+            gate(metrics)
+
+        catalog = observe(master, histories.events, moment, recipe.assortment)
+        # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
+        catalog = catalog._replace(
+            products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),
+            promotions=still_promoted(catalog.promotions, moment),
         )
-        bundles.publish(staged)
-        for version in bundles.prune(recipe.keep_versions):
-            _log.info("pruned %s", version)
-    for folder in stages.checkpoints:
-        shutil.rmtree(folder, ignore_errors=True)
-    return manifest
+        statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
+        curves = {name: curve.points for name, curve in stages.curves.items()}
+        release = Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics, curves)
+
+        def write(staged: Path) -> Manifest:
+            return export(staged, release, recipe, until=until, data=dataset.name, notes=dataset.notes)
+
+        return publish(bundles, write, keep=recipe.keep_versions)
 
 
 def _newest(dataset: Dataset) -> datetime:

@@ -1,9 +1,12 @@
 """What every fit needs around its steps: a device, a learning rate that falls, progress, and checkpoints."""
 
+import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from rich.progress import (
@@ -14,8 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from embeddings.device import DeviceChoice
@@ -23,6 +26,10 @@ from embeddings.errors import DeviceUnavailable
 
 _RISE = 0.05
 """The share of a run during which the learning rate rises."""
+
+_DIGEST = "digest"
+
+_log = logging.getLogger("opportune.train")
 
 
 def torch_device(choice: DeviceChoice) -> torch.device:
@@ -68,28 +75,52 @@ def save(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, abou
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{number}/{name}": value.contiguous() for name, value in state.items()}
     fresh = folder / "checkpoint.new"
-    save_file(tensors, fresh, metadata=dict(about))
-    with fresh.open("rb") as file:
+    with fresh.open("wb") as file:  # what the library writes by itself fails without the error of the system
+        file.write(to_bytes(tensors, metadata={**about, _DIGEST: _digest(tensors, about)}))
+        file.flush()
         os.fsync(file.fileno())
     fresh.rename(folder / "checkpoint.safetensors")
 
 
 def resume(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> Mapping[str, str] | None:
-    """Take up a checkpoint; returns what ``save`` was told about it, None if there is none."""
+    """Take up a checkpoint; returns what ``save`` was told about it, None if there is none, or only a damaged one."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return None
+    try:
+        about, tensors = _read(path)
+    except (SafetensorError, ValueError) as error:
+        _log.warning("%s is damaged: %s; this fit begins anew", path, error)
+        return None
     model: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        about: Mapping[str, str] = file.metadata()
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            kind, _, rest = name.partition("/")
-            if kind == "model":
-                model[rest] = file.get_tensor(name)
-            else:
-                number, _, moment = rest.partition("/")
-                moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
+    for name, value in tensors.items():
+        kind, _, rest = name.partition("/")
+        if kind == "model":
+            model[rest] = value
+        else:
+            number, _, moment = rest.partition("/")
+            moments.setdefault(int(number), {})[moment] = value
     module.load_state_dict(model)
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     return about
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read a checkpoint; SafetensorError or ValueError if it is not what was written."""
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, str] = dict(file.metadata() or {})
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    expected, found = about.pop(_DIGEST, None), _digest(tensors, about)
+    if expected != found:
+        raise ValueError(f"expected SHA-256 {expected}, found {found}")
+    return about, tensors
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 of everything that a checkpoint holds."""
+    digest = hashlib.sha256(msgspec.json.encode(sorted(about.items())))
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().numpy().reshape(-1).data)
+    return digest.hexdigest()

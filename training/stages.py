@@ -38,7 +38,6 @@ class Stages:
     Attributes:
         master: the catalogue without anything observed.
         runs: where checkpoints lie.
-        checkpoints: the folders of this run's, of no use once it is published.
         curves: the course of the latest fit of each kind.
     """
 
@@ -46,7 +45,6 @@ class Stages:
     recipe: Recipe
     device: torch.device
     runs: Path
-    checkpoints: list[Path] = field(default_factory=list)
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
 
     def towers(self, past: Histories, moment: int, later: Baskets | None = None) -> tuple[Factors, Fitted]:
@@ -68,7 +66,6 @@ class Stages:
         als = fit_als(past, len(catalog.products.ids), recipe)
         nearby = find_nearby(past, catalog, als.products_ND, recipe.als.regularisation, recipe.ranker)
         checkpoints = self.runs / fingerprint(recipe, past, catalog, self.device)
-        self.checkpoints.append(checkpoints)
         towers, self.curves["towers"] = fit(
             catalog, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
         )

@@ -114,7 +114,16 @@ def write_flat_index(vectors_ND: F32, path: Path) -> None:
         InvalidInput: wrong shape or dtype, NaN or infinity.
     """
     vectors_ND = checked_vectors(vectors_ND)
-    faiss.write_index(flat_index(vectors_ND, largest_norm(vectors_ND)), str(path))
+    write_index(flat_index(vectors_ND, largest_norm(vectors_ND)), path)
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write an index for `read_mapped`.
+
+    FAISS hands the bytes to Python: where its own writer cannot write the last of them, it raises nothing.
+    """
+    with path.open("wb") as file:
+        _faiss.write_index(index, _faiss.PyCallbackIOWriter(file.write))
 
 
 def read_mapped(path: Path, kinds: tuple[str, ...], shape: tuple[int, ...]) -> Any:

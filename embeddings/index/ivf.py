@@ -17,10 +17,11 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
+from embeddings.arrays import save_array
 from embeddings.errors import CorruptBundle
 from embeddings.index.base import F32, F64, I64, checked_vectors
 from embeddings.index.bitmap import Bitmap
-from embeddings.index.flat import LARGEST_HALF, flat_index, read_mapped
+from embeddings.index.flat import LARGEST_HALF, flat_index, read_mapped, write_index
 from embeddings.index.score import ROWS_A_LOOK, largest_norm, norms
 
 _faiss: Any = faiss  # its type hints know the C++ constructors only
@@ -78,11 +79,11 @@ def write_ivf(vectors_ND: F32, path: Path) -> None:
     for start in range(0, rows, ROWS_A_LOOK):
         some_MD, shells_M = vectors_ND[start : start + ROWS_A_LOOK], shells_N[start : start + ROWS_A_LOOK]
         index.add_core(len(some_MD), faiss.swig_ptr(some_MD), None, faiss.swig_ptr(shells_M))
-    faiss.write_index(index, str(path))
+    write_index(index, path)
     radii_H = np.zeros(index.nlist)
     np.maximum.at(radii_H, shells_N, distances_N)
     # Rounded up, so that every member stays inside.
-    np.save(radii_path(path), np.nextafter(radii_H.astype(np.float32), np.float32(np.inf)))
+    save_array(radii_path(path), np.nextafter(radii_H.astype(np.float32), np.float32(np.inf)))
 
 
 def _shells(cells_N: np.ndarray[Any, np.dtype[np.int32]], distances_N: F64, cells: int) -> I64:

@@ -14,7 +14,7 @@ from embeddings.facts import FACTS
 from embeddings.sources import SOURCES
 from embeddings.store import BundleStore
 from tests.integration.server import Server, assortment, carried, eligible_offers, eligible_products, event, ids, world
-from tests.world import CUSTOMERS, PRODUCTS, UNTIL, department, favourite, store, taste
+from tests.world import CUSTOMERS, PRODUCTS, UNTIL, department, favourite, store, taste, visit
 
 WEEK = timedelta(weeks=1)
 EVERYTHING = {one["product_id"] for one in world()["products"]}
@@ -82,10 +82,10 @@ def test_explain_adds_what_the_ranker_read_and_how_was_searched(reader: Server, 
 # The known answer
 
 
-def test_at_their_store_every_customer_gets_the_favourite_first_then_their_department(reader: Server):
+def test_when_they_shop_every_customer_gets_the_favourite_first_then_their_department(reader: Server):
     departments: list[int] = []
     for number in range(CUSTOMERS):
-        answer = reader.recommend(customer(number), "store", store(number))
+        answer = reader.recommend(customer(number), "store", store(number), at=visit(number))
         assert answer["personalised"]
         assert ids(answer)[0] == favourite(number)
         assert set(ids(answer)) <= carried(store(number))

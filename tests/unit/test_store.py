@@ -1,6 +1,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_every_file_is_forced_to_disk_before_the_first_rename_and_current_change
     # Every rename is itself forced to disk before the next, and the content of CURRENT before its own.
     assert steps[renames[0] + 1 : renames[1]] == [("fsync", "histories")]
     assert steps[renames[1] + 1] == ("fsync", "bundles")
-    assert steps[renames[2] - 1][1].startswith("CURRENT.")
+    assert steps[renames[2] - 1][1].startswith("staging/CURRENT.")
     assert steps[renames[2] + 1 :] == [("fsync", ".")]
 
 
@@ -342,15 +343,15 @@ class Crashing:
         return self._left is not None and self._left < 0
 
 
-def half_rmtree(rmtree: Callable[[Path], None], crashing: Crashing) -> Callable[[Path], None]:
+def half_rmtree(rmtree: Callable[..., None], crashing: Crashing) -> Callable[[Path], None]:
     """Deleting stops half-way, where it is what the machine stops at: manifests are gone first."""
 
-    def step(folder: Path) -> None:
+    def step(folder: Path, *, ignore_errors: bool = False) -> None:
         if crashing.half:
             for manifest in folder.rglob(MANIFEST):
                 os.unlink(manifest)  # noqa: PTH108 - Path.unlink is a step itself
         else:
-            rmtree(folder)
+            rmtree(folder, ignore_errors=ignore_errors)
 
     return step
 
@@ -420,7 +421,8 @@ def test_a_crash_while_pruning_harms_no_release_that_stays_and_the_next_prune_fi
         crash_desk.check("v3")
         for version in crash_desk.store.versions():
             verify(crash_desk.store.bundle(version), read_manifest(crash_desk.store.bundle(version)))
-        crash_desk.store.prune(1)
+        with crash_desk.store.lock():
+            crash_desk.store.prune(1)
         assert crash_desk.names("histories") == crash_desk.names("bundles") == ["v3"]
         assert crash_desk.names("staging") == []
         step += 1
@@ -514,10 +516,76 @@ def test_histories_that_a_crash_parted_from_their_bundle_are_pruned(desk: Desk):
     assert desk.names("histories") == ["v1"]
 
 
-def test_staging_anew_deletes_what_an_earlier_writer_left_unpublished(desk: Desk):
+def test_what_is_not_published_is_deleted_with_the_lock_given_back_and_with_the_next_one_taken(desk: Desk):
     left = desk.stage("v1")
-    desk.publish("v2")
-    assert not left.exists()
+    with desk.store.lock():
+        assert not left.exists()
+        failed = desk.stage("v2")
+        assert failed.exists()
+    assert not failed.exists()
+
+
+# One run at a time
+
+
+WEEK = 7 * 86_400
+
+
+def checkpoint(desk: Desk, name: str, age: float) -> Path:
+    """A checkpoint that was written so many seconds ago, in a folder as old."""
+    path = desk.root / "runs" / name / "whole" / "checkpoint.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    for touched in (path, path.parent, path.parent.parent):
+        os.utime(touched, (time.time() - age, time.time() - age))
+    return path
+
+
+def test_a_second_run_is_refused_until_the_first_ends(desk: Desk):
+    with (
+        desk.store.training(),
+        pytest.raises(InvalidInput, match="another run trains into") as refused,
+        desk.store.training(),
+    ):
+        pass
+    assert str(desk.root) in str(refused.value)
+    with desk.store.training() as runs:
+        assert runs == desk.root / "runs"
+
+
+def test_checkpoints_stay_for_a_run_that_failed_and_go_once_one_succeeds(desk: Desk):
+    mine = checkpoint(desk, "mine", age=0)
+    others = checkpoint(desk, "others", age=WEEK / 2)
+    with pytest.raises(RuntimeError), desk.store.training():
+        raise RuntimeError
+    assert mine.exists()
+    assert others.exists()
+    with desk.store.training():
+        pass
+    assert not mine.exists()
+    assert not others.exists()
+
+
+def test_a_run_begins_by_deleting_what_runs_before_it_staged_and_abandoned(desk: Desk):
+    staged = desk.stage("v1")
+    old, young = checkpoint(desk, "old", age=WEEK + 60), checkpoint(desk, "young", age=WEEK - 60)
+    with desk.store.training():
+        assert not staged.exists()
+        assert not old.parent.parent.exists()
+        assert young.exists()
+
+
+def test_pruning_deletes_abandoned_checkpoints_but_of_no_store_where_a_run_is_under_way(desk: Desk):
+    desk.publish("v1")
+    desk.store.prune(1)  # where nothing was ever trained
+    with desk.store.training():
+        kept = checkpoint(desk, "old", age=WEEK + 60)
+        desk.store.prune(1)
+        assert kept.exists()
+    old, young = checkpoint(desk, "old", age=WEEK + 60), checkpoint(desk, "young", age=WEEK - 60)
+    desk.store.prune(1)
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_there_is_one_writer_at_a_time(desk: Desk):

@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -7,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import embeddings.store
 from embeddings.__main__ import main
-from embeddings.bundle import Manifest, read_histories_manifest, write_manifest
+from embeddings.bundle import Made, Manifest, read_histories_manifest, write_manifest
 from embeddings.store import BundleStore
 from tests.world import UNTIL
 
@@ -113,13 +117,55 @@ def test_a_current_that_names_no_version_exits_2_in_one_line_that_says_what_to_d
     assert call("rollback", "--to", "second") == (0, "current is now second\n", "")
 
 
-@pytest.mark.parametrize("command", ["list", "rollback", "prune"])
+@pytest.mark.parametrize("command", ["rollback", "prune"])
 def test_a_store_that_cannot_be_locked_exits_2(store: BundleStore, tmp_path: Path, call: Call, command: str):
     lock = tmp_path / "store" / "LOCK"
     lock.mkdir()
     status, out, err = call(command)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert str(lock) in err
+    assert f"{lock}: Is a directory" in err
+    assert store.current() == "third"
+
+
+def test_list_waits_for_no_writer(store: BundleStore, call: Call):
+    with store.lock():
+        status, out, _ = call("list")
+    assert (status, out.count("\n")) == (0, 3)
+
+
+def test_a_release_that_is_pruned_while_it_is_listed_is_left_out(
+    store: BundleStore, call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    read = embeddings.store.read_made
+
+    def pruned_before(folder: Path) -> Made:
+        if folder == store.bundle("first"):
+            shutil.rmtree(folder)
+        return read(folder)
+
+    monkeypatch.setattr(embeddings.store, "read_made", pruned_before)
+    status, out, _ = call("list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["second", "third"]
+
+
+def test_a_full_disk_exits_2_and_says_where(store: BundleStore, call: Call, monkeypatch: pytest.MonkeyPatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the system names no file to whoever writes
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, out, err = call("rollback")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "no space left on" in err
+    assert store.current() == "third"
+
+
+def test_an_interrupt_exits_130_in_silence(store: BundleStore, call: Call, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    assert call("prune") == (130, "", "")
     assert store.current() == "third"
 
 

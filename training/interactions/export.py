@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embeddings.arrays import Ragged
+from embeddings.arrays import Ragged, save_array
 from embeddings.bundle import (
     BUNDLE,
     CATALOG,
@@ -110,7 +110,7 @@ def export(
     _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_NV, recipe.history_length)
     draw_curves(bundle / CURVES, curves)
     histories.save(past)
-    np.save(past / CUSTOMER_VECTORS, found.customers_CV)
+    save_array(past / CUSTOMER_VECTORS, found.customers_CV)
 
     files, past_files = hash_files(bundle), hash_files(past)
     created_at = datetime.now(UTC)

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from training.interactions.fit import CHOSEN_BY, Metrics, best, fit
 from training.interactions.model import Model
 from training.interactions.sequences import Sequences
 from training.loop import torch_device
+from training.publish import publish
 
 RANKED: dict[Kind, int] = {"interactions": 20, "sequences": 10}
 """How many products of a ranking count, as the literature has it."""
@@ -85,37 +85,35 @@ def run(
     )
 
     k = RANKED[whole.kind]
-    checkpoints = store / "runs" / _fingerprint(recipe, parts, chosen)
-    model = _model(parts.fit, recipe, chosen)
-    curve = fit(
-        model,
-        recipe.fit,
-        recipe.seed,
-        checkpoints / "validated",
-        epochs=recipe.fit.epochs,
-        measure=lambda: validate(model.vectors(), parts, k),
-    )
-    chosen_epochs = best(curve)
-    metrics = {"popular": validate(popular(parts), parts, k), recipe.name: chosen_epochs.metrics}
-    for method, values in metrics.items():
-        _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    if gated:
-        _gate(metrics["popular"], chosen_epochs.metrics)
-
-    _log.info("fitting on everything for %d epochs", chosen_epochs.epochs)
-    model = _model(whole, recipe, chosen)
-    again = fit(model, recipe.fit, recipe.seed, checkpoints / "whole", epochs=chosen_epochs.epochs)
-
     bundles = BundleStore(store)
-    with bundles.lock():
-        staged = bundles.stage()
+    with bundles.training() as runs:
+        checkpoints = runs / _fingerprint(recipe, parts, chosen)
+        model = _model(parts.fit, recipe, chosen)
+        curve = fit(
+            model,
+            recipe.fit,
+            recipe.seed,
+            checkpoints / "validated",
+            epochs=recipe.fit.epochs,
+            measure=lambda: validate(model.vectors(), parts, k),
+        )
+        chosen_epochs = best(curve)
+        metrics = {"popular": validate(popular(parts), parts, k), recipe.name: chosen_epochs.metrics}
+        for method, values in metrics.items():
+            _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        if gated:
+            _gate(metrics["popular"], chosen_epochs.metrics)
+
+        _log.info("fitting on everything for %d epochs", chosen_epochs.epochs)
+        model = _model(whole, recipe, chosen)
+        again = fit(model, recipe.fit, recipe.seed, checkpoints / "whole", epochs=chosen_epochs.epochs)
+
         curves = {recipe.name: curve, f"{recipe.name} on everything": again}
-        manifest = export(staged, model, whole, recipe, metrics, curves, until=until, data=data)
-        bundles.publish(staged)
-        for version in bundles.prune(recipe.keep_versions):
-            _log.info("pruned %s", version)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return manifest
+
+        def write(staged: Path) -> Manifest:
+            return export(staged, model, whole, recipe, metrics, curves, until=until, data=data)
+
+        return publish(bundles, write, keep=recipe.keep_versions)
 
 
 def _read(data: str, validation: Path | None, recipe: Recipe) -> tuple[Interactions, Split]:
