@@ -10,6 +10,7 @@
     statistics/          what past purchases say about each product
     ranker.onnx          what `inputs` makes of a candidate's facts -> probability
     offers.onnx          facts of an offer -> log-odds
+    redemption.onnx      facts of a visit -> probability that any eligible offer is redeemed in it
     pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
 
 It holds no personal data. Histories lie apart, in a folder with a manifest of its own.
@@ -30,19 +31,19 @@ from embeddings.arrays import load_array
 from embeddings.catalog import Catalog
 from embeddings.closing import Closing
 from embeddings.device import Device
-from embeddings.encoders import CustomerEncoder, OfferRankerSession, RankerSession
+from embeddings.encoders import CustomerEncoder, OfferRankerSession, RankerSession, RedemptionSession
 from embeddings.errors import CorruptBundle
 from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
 from embeddings.statistics import Statistics
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalog"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
 FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
 CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
-RANKER, OFFER_RANKER = "ranker.onnx", "offers.onnx"
+RANKER, OFFER_RANKER, REDEMPTION = "ranker.onnx", "offers.onnx", "redemption.onnx"
 STATISTICS = "statistics"
 CURVES, PRODUCT_MAP = "pictures/curves.png", "pictures/products.png"
 
@@ -197,6 +198,7 @@ class ModelBundle(Closing):
     Attributes:
         ranker, offer_ranker: of products and of offers; None in a release of embeddings alone, which has no offers and
             whose towers order what they retrieve.
+        redemption: how likely any offer is redeemed; None in a release of embeddings alone.
         vectors_ND: product vectors, memory-mapped.
         products: search over product vectors by inner product with a customer vector.
         similar: search over product vectors of length one, so that inner product is cosine.
@@ -211,6 +213,7 @@ class ModelBundle(Closing):
     customer_encoder: CustomerEncoder
     ranker: RankerSession | None
     offer_ranker: OfferRankerSession | None
+    redemption: RedemptionSession | None
     vectors_ND: NDArray[np.float32]
     units_ND: NDArray[np.float32]
     products: PlannedIndex
@@ -251,6 +254,7 @@ class ModelBundle(Closing):
             customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
             ranker=RankerSession(folder / RANKER, device) if ranked else None,
             offer_ranker=OfferRankerSession(folder / OFFER_RANKER, device) if ranked else None,
+            redemption=RedemptionSession(folder / REDEMPTION, device) if ranked else None,
             vectors_ND=vectors_ND,
             units_ND=units_ND,
             products=PlannedIndex(

@@ -80,6 +80,7 @@ class Offers(NamedTuple):
         kinds_O: the kind's place in ``tables.OFFER_KINDS``.
         starts_O, ends_O: int64, seconds since 1970 UTC; valid while ``starts <= moment < ends``.
         audiences_O: code of the audience, -1 for everybody.
+        uses_O: int32, how many times one customer may redeem it.
     """
 
     ids: Vocabulary
@@ -87,6 +88,7 @@ class Offers(NamedTuple):
     starts_O: NDArray[np.int64]
     ends_O: NDArray[np.int64]
     audiences_O: NDArray[np.int32]
+    uses_O: NDArray[np.int32]
     products: Ragged
     channels: Ragged
     locations: Ragged
@@ -160,6 +162,7 @@ class Catalog(NamedTuple):
             starts=offers.starts_O,
             ends=offers.ends_O,
             audiences=offers.audiences_O,
+            uses=offers.uses_O,
             products=offers.products,
             channels=offers.channels,
             locations=offers.locations,
@@ -206,6 +209,7 @@ class Catalog(NamedTuple):
                 starts_O=offers["starts"],
                 ends_O=offers["ends"],
                 audiences_O=offers["audiences"],
+                uses_O=offers["uses"],
                 products=_ragged(offers, "products"),
                 channels=_ragged(offers, "channels"),
                 locations=_ragged(offers, "locations"),

@@ -16,6 +16,7 @@ from embeddings.catalog import Catalog, ChannelRule
 from embeddings.context import Context, GeoPoint
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
+from embeddings.history import History
 
 REMEMBERED_BYTES = 64 * 2**20
 """How much memory the rows of remembered sets may take, 4 bytes each; what tells their members takes at most twice that
@@ -54,6 +55,7 @@ class Eligibility:
         self._bytes = 0
         self._places: dict[str, Place] = {}  # of the locations asked about so far: looking an id up costs more
         offers, promotions = catalog.offers, catalog.promotions
+        self._restricted_O = (np.diff(offers.channels.offsets) > 0) | (np.diff(offers.locations.offsets) > 0)
         self._offer_bounds = np.unique(np.concatenate([offers.starts_O, offers.ends_O]))
         self._promotion_bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
 
@@ -108,11 +110,18 @@ class Eligibility:
                 key = (rule, place.rows, channel, _span(self._promotion_bounds, moment))
         return self._recall(key) or self._remember(key, self._find_products(rule, channel, place, moment))
 
-    def offers(self, context: Context, place: Place, audiences: tuple[int, ...], moment: int) -> EligibleSet:
-        """The offer rows a context allows to a member of some audiences at a moment."""
-        channel = self.channel(context.channel)
+    def offers(self, context: Context, place: Place, history: History, moment: int) -> EligibleSet:
+        """The offer rows a context allows at a moment to a customer with this past.
+
+        An offer that the customer has redeemed as often as one customer may is not among them.
+        """
+        channel, audiences = self.channel(context.channel), history.audiences
         key = ("offers", place.rows, channel, audiences, _span(self._offer_bounds, moment))
-        return self._recall(key) or self._remember(key, self._find_offers(channel, place, audiences, moment))
+        allowed = self._recall(key) or self._remember(key, self._find_offers(channel, place, audiences, moment))
+        if not len(history.redemptions):
+            return allowed
+        rows, times = np.unique(history.redemptions["offer"], return_counts=True)
+        return allowed.without(rows[times >= self._catalog.offers.uses_O[rows]])
 
     def _find_products(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
         catalog = self._catalog
@@ -136,12 +145,10 @@ class Eligibility:
         offers = self._catalog.offers
         allowed_O = (offers.starts_O <= moment) & (moment < offers.ends_O)
         allowed_O &= (offers.audiences_O < 0) | np.isin(offers.audiences_O, audiences)
-        rows = [
-            row
-            for row in np.flatnonzero(allowed_O).tolist()
-            if _admits(offers.channels[row], (channel,)) and _admits(offers.locations[row], place.rows)
-        ]
-        return EligibleSet.of(np.array(rows, dtype=np.int32), _next(self._offer_bounds, moment))
+        for row in np.flatnonzero(allowed_O & self._restricted_O).tolist():
+            admitted = _admits(offers.channels[row], (channel,)) and _admits(offers.locations[row], place.rows)
+            allowed_O[row] = admitted
+        return EligibleSet.of(np.flatnonzero(allowed_O).astype(np.int32), _next(self._offer_bounds, moment))
 
     def _recall(self, key: _Key) -> EligibleSet | None:
         found = self._remembered.get(key)

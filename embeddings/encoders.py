@@ -1,6 +1,6 @@
 """ONNX Runtime sessions around the encoders of a bundle.
 
-Letters: B customers, L events, D dimensions, A attributes, K products.
+Letters: B customers, L events, D dimensions, A attributes, K products, V visits.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from embeddings.device import Device
 from embeddings.errors import CorruptBundle, DeviceUnavailable
 from embeddings.features import TowerInput, gather
 from embeddings.inputs import derive
+from embeddings.redemption import VISIT_FACTS
 
 _PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -90,6 +91,23 @@ class OfferRankerSession:
         """The log-odds (O) of each of some offers; facts in the order of ``offers.OFFER_FACTS``."""
         (logits_O,) = self._session.run(["logits"], {"facts": facts_OF})
         return logits_O
+
+
+class RedemptionSession:
+    """Facts of visits in, probabilities out that any of the eligible offers is redeemed.
+
+    Attributes:
+        base_rate: the probability of somebody without a history.
+    """
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+        self.base_rate = float(self.likely(np.zeros((1, len(VISIT_FACTS)), np.float32))[0])
+
+    def likely(self, facts_VF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability (V) of each of some visits; facts in the order of ``redemption.VISIT_FACTS``."""
+        (probabilities_V,) = self._session.run(["probabilities"], {"facts": facts_VF})
+        return probabilities_V
 
 
 class ProductEncoder:

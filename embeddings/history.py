@@ -120,8 +120,13 @@ class History:
         return Purchases(*kernel.purchases(self.events_E, PURCHASE, SLOW_DECAY))
 
     @cached_property
+    def redemptions(self) -> Events:
+        """The redemptions of known offers, oldest first."""
+        return self.events_E[(self.events_E["type"] == REDEMPTION) & (self.events_E["offer"] >= 0)]
+
+    @cached_property
     def acted(self) -> int:
-        """The moment of the newest view, click, add to cart or dismissal of a product; 0 if there is none."""
+        """The moment of the newest view, click, add to cart or dismissal; 0 if there is none."""
         return kernel.newest_of(self.events_E, _ACTED)
 
 

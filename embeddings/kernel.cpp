@@ -58,7 +58,8 @@ PYBIND11_MODULE(kernel, module) {
     module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"), py::arg("decay"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
-    module.def("products_since", &products_since, exact("events_E"), py::arg("after"), py::arg("types"));
+    module.def("products_since", &rows_since<&Event::product>, exact("events_E"), py::arg("after"), py::arg("types"));
+    module.def("offers_since", &rows_since<&Event::offer>, exact("events_E"), py::arg("after"), py::arg("types"));
     module.def("any_tells", &any_tells, exact("events_E"), py::arg("types"));
     module.def("latest", &latest, exact("events_BE"), py::arg("types"), py::arg("moments_B"), py::arg("most"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));

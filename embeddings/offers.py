@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from embeddings.arrays import Ragged
 from embeddings.catalog import Catalog
 from embeddings.facts import FACTS, FactsReader
-from embeddings.history import REDEMPTION
 from embeddings.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
 from embeddings.sources import Asked
 from embeddings.statistics import FIGURES, RHYTHMS, Statistics
@@ -161,8 +160,6 @@ class OffersReader:
         alike_O = np.bincount(alike_P, alike_scores[alike_of_P], count)[offers_O]
         sizes_O = self._sizes_O[offers_O]
         root_O = np.sqrt(sizes_O)
-        events_E = asked.history.events_E
-        redeemed = events_E["offer"][events_E["type"] == REDEMPTION]
         return np.stack(
             [
                 summed(np.ones(len(covered_K))),
@@ -179,7 +176,7 @@ class OffersReader:
                 here_O / root_O,
                 np.maximum(asked.moment - offers.starts_O[offers_O], 0) / DAY,
                 np.maximum(offers.ends_O[offers_O] - asked.moment, 0) / DAY,
-                np.isin(offers_O, redeemed),
+                np.isin(offers_O, asked.history.redemptions["offer"]),
                 redeemed_O[offers_O],
                 self._shares_O[offers_O],
                 self._shares_O[offers_O] / root_O,
@@ -194,8 +191,8 @@ class OffersReader:
 
     def _pairs(self, rows_K: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Some products and the offers that cover them: offers (P), and the place (P) of the product of each."""
-        parts = [self._covering[row] for row in rows_K[self._covers[rows_K] > 0].tolist()]
-        return (
-            np.concatenate(parts) if parts else np.zeros(0, np.int32),
-            np.repeat(np.arange(len(rows_K)), self._covers[rows_K]),
-        )
+        counts_K = self._covers[rows_K]
+        ends_K = np.cumsum(counts_K)
+        of_P = np.repeat(np.arange(len(rows_K)), counts_K)
+        begins_K = self._covering.offsets[rows_K] - ends_K + counts_K  # less the place of each product's first pair
+        return self._covering.values[begins_K[of_P] + np.arange(len(of_P))], of_P

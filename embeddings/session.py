@@ -24,11 +24,13 @@ class Session(NamedTuple):
 
     Attributes:
         dismissed: within ``DISMISSED_SECONDS``, whatever was bought since.
+        dismissed_offers: the same of offers, by offer row.
     """
 
     cart: NDArray[np.int64]
     looked: NDArray[np.int64]
     dismissed: NDArray[np.int64]
+    dismissed_offers: NDArray[np.int64]
 
 
 def session_of(history: History, moment: int) -> Session | None:
@@ -36,8 +38,10 @@ def session_of(history: History, moment: int) -> Session | None:
     if history.acted < moment - DISMISSED_SECONDS:  # mostly: nothing but purchases
         return None
     begin = max(moment - SESSION_SECONDS, history.purchases.newest)
+    dismissed_after = moment - DISMISSED_SECONDS - 1
     return Session(
         cart=kernel.products_since(history.events_E, begin, _CART),
         looked=kernel.products_since(history.events_E, begin, _LOOKED),
-        dismissed=kernel.products_since(history.events_E, moment - DISMISSED_SECONDS - 1, _DISMISSED),
+        dismissed=kernel.products_since(history.events_E, dismissed_after, _DISMISSED),
+        dismissed_offers=kernel.offers_since(history.events_E, dismissed_after, _DISMISSED),
     )

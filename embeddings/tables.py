@@ -20,6 +20,7 @@ class Column(Struct, frozen=True, kw_only=True):
         required: whether the column must exist and hold no nulls.
         one_of: the accepted texts, or empty for any.
         at_least, at_most, above: bounds on a number.
+        whole: whether a number must have no fraction.
         refers_to: (table, column) in which every value must occur, where that table was given.
         means: one line for the documentation.
     """
@@ -31,6 +32,7 @@ class Column(Struct, frozen=True, kw_only=True):
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
+    whole: bool = False
     refers_to: tuple[str, str] | None = None
     means: str
 
@@ -126,6 +128,15 @@ OFFERS = Table(
             means="locations it is valid at; every location if absent",
         ),
         Column(name="audience", means="the audience it is meant for; everybody if absent"),
+        Column(
+            name="uses",
+            dtype="number",
+            at_least=1,
+            at_most=100_000,
+            whole=True,
+            means="how many times one customer may redeem it: redeemed as often, it is not shown to them any more; "
+            "1 if absent",
+        ),
     ),
 )
 

@@ -16,6 +16,7 @@ from embeddings.features import Situation
 from embeddings.history import History
 from embeddings.index.base import Plan
 from embeddings.offers import OFFER_FACTS
+from embeddings.session import session_of
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.details import NO_DETAILS, Include, details_of
@@ -142,9 +143,8 @@ class Engine:
             named = None if request.among is None else await _rows(request.among, model)
             products = _wanted(allowed, named, history if novel else None)
         if "offer" in request.kinds:
-            audiences = () if known is None else known.history.audiences
             redeemed = await model.redemptions.now()
-            offers = Offered(eligibility.offers(context, place, audiences, situation.moment), redeemed.times_O)
+            offers = Offered(eligibility.offers(context, place, history, situation.moment), redeemed.times_O)
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
@@ -170,11 +170,12 @@ class Engine:
                 ranked = await self._batcher.submit(ask)
         else:
             eligible = None if offers is None else offers.eligible
-            ranked = rank_popular(model, place, products, eligible, request.limit, excluded)
+            session = session_of(history, situation.moment)
+            ranked = rank_popular(model, place, products, eligible, request.limit, excluded, session)
         return Recommendation(
             recommendation_id=next(self._ids),
             model_version=model.version,
-            items=_items(ranked, reasons(ranked, model, history, place), model, request),
+            items=_items(ranked, reasons(ranked, model, history, place, situation.moment), model, request),
             personalised=acted and any(one.source != "popular" for one in ranked),
             fallback=False,
             degraded=degraded or model.bundle.degraded is not None,

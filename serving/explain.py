@@ -1,14 +1,22 @@
-"""Why an item is shown: a stable code with a sentence."""
+"""Why an item is shown: stable codes with sentences, each of which the data bear out.
+
+Letters: K items, R products.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
+from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.history import History
+from embeddings.profile import DAY, OWN, Profile
+from embeddings.session import Session, session_of
+from embeddings.statistics import FIGURES, Statistics
 from serving.rank import Ranked
 from serving.slot import Model
 
@@ -17,8 +25,9 @@ class Reason(Struct, frozen=True):
     """Why an item is shown.
 
     Attributes:
-        code: stable, for programs: bought_before, due_now, goes_with_basket, bought_by_alike, near_taste, fits_context,
-            named, covers_bought, popular_here, popular, valid_until.
+        code: stable, for programs: bought_before, due_now, goes_with_basket, goes_with_viewed, viewed, bought_by_alike,
+            near_taste, fits_context, named, covers_bought, covers_popular_here, covers_popular, popular_here, popular,
+            eligible, valid_until.
         text: one English sentence, for people.
     """
 
@@ -26,49 +35,156 @@ class Reason(Struct, frozen=True):
     text: str
 
 
-_NEAR_TASTE = [Reason("near_taste", "Close to what this customer has bought and looked at lately.")]
-_FITS_CONTEXT = [Reason("fits_context", "Likely at such a place and time.")]
-_GOES_WITH_BASKET = [Reason("goes_with_basket", "Often bought together with what is in the basket now.")]
+_NEAR_TASTE = [Reason("near_taste", "Close to what this customer has bought, viewed or put into the basket.")]
+_FITS_PLACE = [Reason("fits_context", "Likely at such a place and time.")]
+_FITS_TIME = [Reason("fits_context", "Likely at such a time.")]
+_GOES_WITH_BASKET = [Reason("goes_with_basket", "Bought together with what is in the basket now.")]
+_GOES_WITH_VIEWED = [Reason("goes_with_viewed", "Bought together with what was viewed just now.")]
+_VIEWED = [Reason("viewed", "Viewed just now.")]
 _BOUGHT_BY_ALIKE = [Reason("bought_by_alike", "Bought by customers who buy much the same.")]
-_DUE_NOW = Reason("due_now", "About time again, at the usual pace.")
-_POPULAR = [Reason("popular", "Much bought lately.")]
-_POPULAR_HERE = [Reason("popular_here", "Much bought at this location lately.")]
+_NAMED = [Reason("named", "One of those asked about.")]
+_ELIGIBLE = [Reason("eligible", "Allowed here and now.")]
+
+_DUE = 2.0
+"""So many times the usual gap, or one in so many of it, may have passed where it is about time again."""
+
+_DAYS, _SINCE, _OWN_GAP = (OWN.index(name) for name in ("days", "since", "gap"))
+_MONTH, _GAP = (FIGURES.index(name) for name in ("month", "gap"))
+_KEPT = 4_096
 
 
-_NAMED = [Reason("named", "The likeliest of those asked about.")]
-_BY_SOURCE = {"named": _NAMED, "together": _GOES_WITH_BASKET, "alike": _BOUGHT_BY_ALIKE, "towers": _NEAR_TASTE}
+def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Place, moment: int) -> list[list[Reason]]:
+    """Return the reasons for each ranked item, the weightiest first.
 
-
-def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Place) -> list[list[Reason]]:
-    """The reasons for each ranked item, the weightiest first."""
+    Args:
+        ranked: what is shown.
+        model: that ranked it.
+        history: of the customer.
+        place: asked about.
+        moment: asked about, in seconds since 1970 UTC.
+    """
+    catalog, statistics = model.bundle.catalog, model.bundle.statistics
     times = history.purchases.times([one.row for one in ranked])
+    popular = iter(_popular([one.row for one in ranked if _is_popular(one)], model, place))
+    session = session_of(history, moment) if any(one.source == "together" for one in ranked) else None
     given: list[list[Reason]] = []
     for one, bought in zip(ranked, times, strict=True):
-        if one.kind == "offer" and one.source != "popular":
-            why = [_covers(one, model, history)]
+        if one.kind == "offer":
+            why = [*_of_offer(one.row, model, history, place), _valid_until(int(catalog.offers.ends_O[one.row]))]
         elif one.source == "due_now":
-            why = [_DUE_NOW, *_bought(bought)]
+            profile = model.profile(history.purchases)
+            why = [*_due(one.row, profile, statistics, moment), *_bought(bought)]
         elif one.source == "buy_again":
             why = _bought(bought)
-        elif one.source in ("popular", "trending"):
-            why = _POPULAR_HERE if place.rows else _POPULAR
-        elif one.source == "towers" and not history.tells:
-            why = _FITS_CONTEXT
+        elif one.source == "together":
+            why = _together(one.row, statistics, session)
+        elif one.source == "alike":
+            why = _BOUGHT_BY_ALIKE
+        elif one.source == "towers":
+            why = _NEAR_TASTE if history.tells else _FITS_PLACE if place.rows else _FITS_TIME
+        elif one.source == "named":
+            why = _NAMED
         else:
-            why = _BY_SOURCE[one.source]
-        if one.kind == "offer":
-            ends = datetime.fromtimestamp(int(model.bundle.catalog.offers.ends_O[one.row]), UTC)
-            why = [*why, Reason("valid_until", f"Valid until {ends:%Y-%m-%d %H:%M} UTC.")]
+            why = next(popular)
         given.append(why)
     return given
 
 
-@cache
+def _is_popular(one: Ranked) -> bool:
+    return one.kind == "product" and one.source in ("trending", "popular")
+
+
+@lru_cache(_KEPT)
 def _bought(times: int) -> list[Reason]:
-    return [Reason("bought_before", "Bought once before." if times == 1 else f"Bought {times} times before.")]
+    return [Reason("bought_before", f"Bought {_often(times)} before.")]
 
 
-def _covers(one: Ranked, model: Model, history: History) -> Reason:
-    covered = model.bundle.catalog.offers.products[one.row]
-    count = len(np.intersect1d(history.purchases.rows_R, covered))
-    return Reason("covers_bought", f"Covers {count} {'product' if count == 1 else 'products'} bought before.")
+@lru_cache(_KEPT)
+def _valid_until(ends: int) -> Reason:
+    return Reason("valid_until", f"Valid until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC.")
+
+
+def _due(row: int, profile: Profile, statistics: Statistics, moment: int) -> list[Reason]:
+    """Return a reason where about as much time has passed as usually does between two days of buying it."""
+    own_C = profile.own_RC[int(profile.rows_R.searchsorted(row))]
+    days = float(own_C[_DAYS])
+    # The profile's gap is smoothed, as if the product's usual one had been seen once more.
+    gap = (float(own_C[_OWN_GAP]) * days - float(statistics.products_NP[row, _GAP])) / max(days - 1, 1)
+    since = float(own_C[_SINCE]) + max(moment - profile.newest, 0) / DAY
+    if days < 2 or not gap / _DUE <= since <= gap * _DUE:
+        return []
+    return [Reason("due_now", f"Bought every {_days(gap, 'day')} or so, last {_days(since, 'a day')} ago.")]
+
+
+def _together(row: int, statistics: Statistics, session: Session | None) -> list[Reason]:
+    if session is not None and row in statistics.together.rows_NT[session.cart]:
+        return _GOES_WITH_BASKET
+    return _VIEWED if session is not None and row in session.looked else _GOES_WITH_VIEWED
+
+
+def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reason]]:
+    """Return the reasons for some products that everybody buys: how often it was, here if it was here at all."""
+    if not rows:
+        return []
+    catalog, statistics = model.bundle.catalog, model.bundle.statistics
+    rows_K, day = np.array(rows), model.bundle.manifest.data_cut_off.date().isoformat()
+    here_K = _sold_here(rows_K, catalog, statistics, place).tolist()
+    month_K = statistics.products_NP[rows_K, _MONTH].tolist()
+    return [
+        _sold("popular_here", "Bought {} here", round(here), day)
+        or _sold("popular", "Bought {}", round(month), day)
+        or _ELIGIBLE
+        for here, month in zip(here_K, month_K, strict=True)
+    ]
+
+
+def _of_offer(row: int, model: Model, history: History, place: Place) -> list[Reason]:
+    """Return a reason by what an offer covers; none where neither the customer nor anybody lately has bought of it."""
+    catalog, statistics = model.bundle.catalog, model.bundle.statistics
+    covered_R = catalog.offers.products[row]
+    count = _among(covered_R, history.purchases.rows_R)
+    if count:
+        return [Reason("covers_bought", f"Covers {count} {'product' if count == 1 else 'products'} bought before.")]
+    day = model.bundle.manifest.data_cut_off.date().isoformat()
+    here = float(_sold_here(covered_R, catalog, statistics, place).sum())
+    month = float(statistics.products_NP[covered_R, _MONTH].sum())
+    return _sold("covers_popular_here", "Covers products bought {} here", round(here), day) or _sold(
+        "covers_popular", "Covers products bought {}", round(month), day
+    )
+
+
+def _sold_here(
+    rows_K: NDArray[np.integer], catalog: Catalog, statistics: Statistics, place: Place
+) -> NDArray[np.float32]:
+    """Return how often some products were bought at the locations of a place in the four weeks before the cut-off."""
+    sold_K, assortment = np.zeros(len(rows_K), np.float32), catalog.locations.assortment
+    for location in place.rows or ():
+        begin, end = (int(assortment.offsets[location + step]) for step in (0, 1))
+        if begin < end:
+            carried_L = assortment.values[begin:end]
+            places_K = np.minimum(carried_L.searchsorted(rows_K), end - begin - 1)
+            sold_K += np.where(carried_L[places_K] == rows_K, statistics.local_L[begin:end][places_K], 0)
+    return sold_K
+
+
+@lru_cache(_KEPT)
+def _sold(code: str, what: str, times: int, day: str) -> list[Reason]:
+    if not times:
+        return []
+    return [Reason(code, f"{what.format(_often(times))} in the four weeks before {day}.")]
+
+
+def _among(some: NDArray[np.integer], rows_R: NDArray[np.int64]) -> int:
+    """Return how many of some rows are among others; both ascending and distinct."""
+    few, many = (some, rows_R) if len(some) < len(rows_R) else (rows_R, some)
+    if not len(few):
+        return 0
+    return int(np.count_nonzero(many[np.minimum(many.searchsorted(few), len(many) - 1)] == few))
+
+
+def _often(times: int) -> str:
+    return "once" if times == 1 else f"{times:,} times"
+
+
+def _days(days: float, one: str) -> str:
+    return one if round(days) <= 1 else f"{round(days)} days"

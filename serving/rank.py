@@ -17,6 +17,8 @@ from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS
 from embeddings.index.base import Candidates, Plan
 from embeddings.popularity import Shares, popular
+from embeddings.redemption import sum_of_odds
+from embeddings.session import Session, session_of
 from embeddings.sources import Asked, Proposed, SourceName, propose
 from serving.retrieve import Ask, Offered, retrieve, to_search
 from serving.slot import Model
@@ -26,7 +28,7 @@ Source = SourceName | Literal["eligible", "named", "popular"]
 """Offers come from what is eligible. A product that no source proposed was named by the request, or is popular."""
 
 _NONE, _UNLIKELY = np.zeros(0, np.int64), np.zeros(0, np.float32)
-_HELD_BACK = 1e-3
+_DEMOTED = 1e-3
 """What remains, at most, of the score of something that is in the basket already or was dismissed."""
 
 
@@ -39,9 +41,10 @@ class Ranked(NamedTuple):
 
     Attributes:
         row: in the catalogue's products or offers.
-        score: the ranker's probability that the customer takes it; of an offer, its share in the redemption of one of
-            those eligible; of a popular one, its share of recent purchases.
+        score: the ranker's probability that the customer takes it; of an offer, its share among those eligible times
+            the probability that any of them is redeemed; of a popular product, its share of recent purchases.
         source: what proposed it, the most telling if several did.
+        demoted: whether it lies in the basket already or was dismissed, and so comes last.
         plan: how the towers' candidates of its kind were searched; None where they were not.
         facts: what the ranker read, where an explanation was asked for.
     """
@@ -50,6 +53,7 @@ class Ranked(NamedTuple):
     row: int
     score: float
     source: Source
+    demoted: bool = False
     plan: Plan | None = None
     facts: NDArray[np.float32] | None = None
 
@@ -90,28 +94,35 @@ def rank_popular(
     offers: EligibleSet | None,
     limit: int,
     excluded: Collection[tuple[str, int]],
+    session: Session | None,
 ) -> list[Ranked]:
-    """The most popular products in a place, and the offers that cover the most popular products."""
+    """The most popular products in a place, and the offers that cover the most popular products.
+
+    What the customer has dismissed or put into the basket lately, if anything, comes last.
+    """
     ranked: list[Ranked] = []
     if products is not None:
         ranking = model.popular.of(products, place)
-        most = limit + len(excluded)
+        demoted = frozenset[int]() if session is None else frozenset(_demoted_products(session).tolist())
+        most = limit + len(excluded) + len(demoted)
         ranked += [
-            Ranked("product", row, share, "popular")
+            Ranked("product", row, share, "popular", row in demoted)
             for row, share in zip(ranking.rows_K[:most].tolist(), ranking.shares_K[:most].tolist(), strict=True)
         ]
     if offers is not None:
-        ranked += _popular_offers(model, place, offers)
+        ranked += _popular_offers(model, place, offers, session)
     return _best(ranked, limit, excluded)
 
 
-def _popular_offers(model: Model, place: Place, offers: EligibleSet) -> list[Ranked]:
+def _popular_offers(model: Model, place: Place, offers: EligibleSet, session: Session | None) -> list[Ranked]:
+    dismissed = frozenset[int]() if session is None else frozenset(session.dismissed_offers.tolist())
     catalog = model.bundle.catalog
     covered = np.unique(np.concatenate([_NONE, *(catalog.offers.products[row] for row in offers.rows_N.tolist())]))
     shares_O = _through_products(popular(catalog, covered, place), offers.rows_N, model)
     order_O = np.argsort(-shares_O, kind="stable")
+    rate = 0.0 if model.bundle.redemption is None else model.bundle.redemption.base_rate
     return [
-        Ranked("offer", row, share, "popular")
+        Ranked("offer", row, share * rate, "popular", row in dismissed)
         for row, share in zip(offers.rows_N[order_O].tolist(), shares_O[order_O].tolist(), strict=True)
     ]
 
@@ -125,7 +136,8 @@ def _rank(asks: Sequence[Ask], at_a_time: int) -> Generator[None, None, list[lis
         if ask.offers is not None and ask.history.tells:
             ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
         elif ask.offers is not None:  # the ranker of offers has learnt from customers with a history alone
-            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible)
+            session = session_of(ask.history, ask.situation.moment)
+            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible, session)
     return [_best(rows, ask.limit, ask.excluded) for rows, ask in zip(ranked, asks, strict=True)]
 
 
@@ -133,7 +145,7 @@ class _Candidates(NamedTuple):
     """The candidates of one request, before they are ranked."""
 
     proposed: Proposed
-    held_back_K: NDArray[np.bool_] | None
+    demoted_K: NDArray[np.bool_] | None
 
 
 def _rank_products(
@@ -145,9 +157,9 @@ def _rank_products(
     asked_B: list[Asked] = []
     for request, ask in enumerate(asks):
         asked = _asked(ask, found.rows_BK[request])
-        held_back = 0 if asked.session is None else len(asked.session.cart) + len(asked.session.dismissed)
-        proposed = propose(asked, list(model.sources.values()), ask.most + held_back)
-        candidates.append(_Candidates(proposed, _held_back(asked, proposed.rows_K)))
+        demoted = _NONE if asked.session is None else _demoted_products(asked.session)
+        proposed = propose(asked, list(model.sources.values()), ask.most + len(demoted))
+        candidates.append(_Candidates(proposed, np.isin(proposed.rows_K, demoted) if len(demoted) else None))
         asked_B.append(asked)
     ends = np.cumsum([len(one.proposed.rows_K) for one in candidates]).tolist()
     spans = list(pairwise([0, *ends]))
@@ -192,11 +204,9 @@ def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
     )
 
 
-def _held_back(asked: Asked, rows_K: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Which candidates lie in the basket already or were dismissed; None if there can be none."""
-    if asked.session is None:
-        return None
-    return np.isin(rows_K, np.concatenate([asked.session.cart, asked.session.dismissed]))
+def _demoted_products(session: Session) -> NDArray[np.int64]:
+    """The products that lie in the basket already or were dismissed."""
+    return np.concatenate([session.cart, session.dismissed])
 
 
 def _nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -214,10 +224,7 @@ def _shown(
     plan: Plan,
 ) -> list[Ranked]:
     """As many candidates as the request can show, the best first; ties by row."""
-    (rows_K, sources_K), held_back_K = candidates
-    if held_back_K is not None:  # they come last, however unlikely the others are: an answer is as long as it can be
-        least = float(scores_K[~held_back_K].min(initial=_HELD_BACK))
-        scores_K = np.where(held_back_K, scores_K * np.float32(least), scores_K)
+    (rows_K, sources_K), demoted_K = candidates
     names: list[Source] = [*ask.model.sources, "named" if ask.every else "popular"]
     return [
         Ranked(
@@ -225,17 +232,18 @@ def _shown(
             row,
             score,
             names[source],
+            demoted_K is not None and bool(demoted_K[place]),
             plan,
             facts_KF[place] if ask.explain and facts_KF is not None else None,
         )
-        for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, held_back_K, ask.most)
+        for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, demoted_K, ask.most)
     ]
 
 
 def _rank_offers(offers: Offered, ask: Ask, customer_D: NDArray[np.float32]) -> list[Ranked]:
-    """Every eligible offer, by how likely it is the one that is redeemed if one is."""
+    """Every eligible offer, by how likely it is redeemed in this visit."""
     bundle, reader, rows_O = ask.model.bundle, ask.model.offers, offers.eligible.rows_N
-    if bundle.ranker is None or bundle.offer_ranker is None or not len(rows_O):
+    if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
         return []
     asked = _asked(ask, _NONE)
     covered_K, facts_KF = reader.covered(asked, ask.model.facts, bundle.vectors_ND, customer_D)
@@ -243,11 +251,14 @@ def _rank_offers(offers: Offered, ask: Ask, customer_D: NDArray[np.float32]) -> 
     facts_OF = reader.read(asked, rows_O, covered_K, probabilities_K, offers.redeemed_O)
     logits_O = bundle.offer_ranker.rank(facts_OF)
     shares_O = np.exp(logits_O - logits_O.max())
-    shares_O /= shares_O.sum()
-    best = np.argsort(-shares_O, kind="stable")[: ask.most]
+    facts_F = ask.model.visits.read(asked, facts_OF, sum_of_odds(logits_O))
+    scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(facts_F[None])[0]
+    demoted_O = np.isin(rows_O, _NONE if asked.session is None else asked.session.dismissed_offers)
+    best = np.lexsort((-scores_O, demoted_O))[: ask.most]
+    columns = (column[best].tolist() for column in (rows_O, scores_O, demoted_O))
     return [
-        Ranked("offer", row, share, "eligible", facts=facts_OF[place] if ask.explain else None)
-        for place, row, share in zip(best.tolist(), rows_O[best].tolist(), shares_O[best].tolist(), strict=True)
+        Ranked("offer", row, score, "eligible", demoted, facts=facts_OF[place] if ask.explain else None)
+        for place, row, score, demoted in zip(best.tolist(), *columns, strict=True)
     ]
 
 
@@ -268,9 +279,14 @@ def _through_products(shares: Shares, offers_O: NDArray[np.integer], model: Mode
 
 
 def _best(ranked: list[Ranked], limit: int, excluded: Collection[tuple[str, int]]) -> list[Ranked]:
-    """The best of both kinds, each of which is in order; equal scores by kind and row."""
+    """The best of both kinds, each of which is in order; equal scores by kind and row, and what is demoted last."""
     if excluded:
         ranked = [one for one in ranked if (one.kind, one.row) not in excluded]
-    if ranked and ranked[0].kind != ranked[-1].kind:
-        ranked = sorted(ranked, key=lambda one: (-one.score, one.kind, one.row))
+    demoted = any(one.demoted for one in ranked)
+    if demoted:  # it comes last, however unlikely the others are: an answer is as long as it can be
+        least = min((one.score for one in ranked if not one.demoted), default=_DEMOTED)
+        factor = min(least, _DEMOTED)
+        ranked = [one._replace(score=one.score * factor) if one.demoted else one for one in ranked]
+    if demoted or (ranked and ranked[0].kind != ranked[-1].kind):
+        ranked = sorted(ranked, key=lambda one: (one.demoted, -one.score, one.kind, one.row))
     return ranked[:limit]

@@ -22,6 +22,7 @@ from embeddings.features import Situation, encode
 from embeddings.history import Histories, Purchases
 from embeddings.offers import OffersReader
 from embeddings.profile import Profile, profile_of
+from embeddings.redemption import VisitReader
 from embeddings.sources import ALL, RETRIEVED, Source, SourceName
 from embeddings.store import BundleStore, Stamp
 from serving.popular import PopularRankings
@@ -53,6 +54,7 @@ class Model(Closing):
     sources: Mapping[SourceName, Source]
     facts: FactsReader
     offers: OffersReader
+    visits: VisitReader
     ranker: RankerSession | None
     live: LiveHistories
     redemptions: LiveRedemptions
@@ -119,6 +121,7 @@ def _model(settings: Settings, version: str, events: EventStore, store: BundleSt
         {name: source for name, source in ALL.items() if name in names},
         FactsReader(bundle.catalog, bundle.statistics, bundle.vectors_ND),
         OffersReader(bundle.catalog, bundle.statistics),
+        VisitReader(bundle.catalog.offers),
         bundle.ranker if settings.ranked else None,
         live,
         LiveRedemptions(bundle.statistics.redeemed_O, manifest, bundle.catalog, events),

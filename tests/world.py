@@ -93,12 +93,12 @@ def tables(until: datetime = UNTIL) -> dict[str, pl.DataFrame]:
         ),
         "offers": pl.DataFrame(
             [
-                ("everyone", products[0::4], until - timedelta(days=9), far, None, None, None),
-                ("vips", products[1::4], until - timedelta(days=9), far, None, None, "vip"),
-                ("expired", products[2::4], until - timedelta(days=99), until - timedelta(days=1), None, None, None),
-                ("coming", products[3::4], until + timedelta(days=30), far, None, None, None),
-                ("by-email", products[3::4], until - timedelta(days=9), far, ["email"], None, None),
-                ("at-north", products[2::4], until - timedelta(days=9), far, None, ["north"], None),
+                ("everyone", products[0::4], until - timedelta(days=9), far, None, None, None, 2),
+                ("vips", products[1::4], until - timedelta(days=9), far, None, None, "vip", None),
+                ("expired", products[2::4], until - timedelta(days=99), until - timedelta(days=1), *[None] * 4),
+                ("coming", products[3::4], until + timedelta(days=30), far, *[None] * 4),
+                ("by-email", products[3::4], until - timedelta(days=9), far, ["email"], None, None, None),
+                ("at-north", products[2::4], until - timedelta(days=9), far, None, ["north"], None, 1),
             ],
             schema={
                 "offer_id": pl.String,
@@ -108,6 +108,7 @@ def tables(until: datetime = UNTIL) -> dict[str, pl.DataFrame]:
                 "channels": pl.List(pl.String),
                 "locations": pl.List(pl.String),
                 "audience": pl.String,
+                "uses": pl.Int64,
             },
             orient="row",
         ),

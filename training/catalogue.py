@@ -67,6 +67,7 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
             starts_O=seconds_of(offers["starts"]),
             ends_O=seconds_of(ends),
             audiences_O=rows_of(offers["audience"], audiences),
+            uses_O=offers["uses"].fill_null(1).to_numpy().astype(np.int32),
             products=_lists(offers["products"], products["product_id"]),
             channels=_lists(offers["channels"], channels),
             locations=_lists(offers["locations"], locations["location"]),

@@ -1,6 +1,6 @@
 """From fitted towers to the files of a release, each checked against what training computed.
 
-Letters: N products, O offers, D dimensions, L events, A attributes.
+Letters: N products, O offers, D dimensions, L events, A attributes, V visits.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ from embeddings.bundle import (
     PRODUCT_MAP,
     PRODUCT_VECTORS,
     RANKER,
+    REDEMPTION,
     STATISTICS,
     UNIT_VECTORS,
     Epochs,
@@ -43,7 +44,7 @@ from embeddings.bundle import (
     write_manifest,
 )
 from embeddings.catalog import Catalog
-from embeddings.encoders import CustomerEncoder, OfferRankerSession, ProductEncoder, RankerSession
+from embeddings.encoders import CustomerEncoder, OfferRankerSession, ProductEncoder, RankerSession, RedemptionSession
 from embeddings.errors import OpportuneError
 from embeddings.facts import FACTS
 from embeddings.features import Situation, encode, gather
@@ -52,6 +53,7 @@ from embeddings.index.flat import write_flat_index
 from embeddings.index.ivf import WORTH_ROWS, write_ivf
 from embeddings.inputs import derive
 from embeddings.offers import OFFER_FACTS
+from embeddings.redemption import VISIT_FACTS
 from embeddings.statistics import Statistics
 from training.config import Recipe
 from training.evaluate import Metrics
@@ -59,6 +61,7 @@ from training.fit import ProductFeatures, Towers, customer_tensors
 from training.offers import OfferRanker
 from training.pictures import draw_curves, draw_map
 from training.ranker import Ranker
+from training.redemption import Redemption
 
 PARITY = 1e-4
 """The largest difference between ONNX Runtime's vectors and torch's, in any component."""
@@ -83,6 +86,7 @@ class Release(NamedTuple):
     towers: Towers
     ranker: Ranker
     offers: OfferRanker
+    redemption: Redemption
     catalog: Catalog
     statistics: Statistics
     histories: Histories
@@ -111,6 +115,7 @@ def export(
     _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, histories, vectors_ND, recipe)
     export_ranker(bundle / RANKER, release.ranker)
     export_offer_ranker(bundle / OFFER_RANKER, release.offers)
+    export_redemption(bundle / REDEMPTION, release.redemption)
     release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
     catalog.save(bundle / CATALOG)
@@ -245,6 +250,15 @@ def export_offer_ranker(path: Path, ranker: OfferRanker) -> None:
     to_onnx(ranker, (facts,), ["facts"], {"facts": "O"}, path, "logits")
     with torch.inference_mode():
         check_parity(path, OfferRankerSession(path, "cpu").rank(facts_OF), ranker(facts).numpy())
+
+
+def export_redemption(path: Path, model: Redemption) -> None:
+    """Export the upper level of offers; ParityError if ONNX Runtime and torch disagree."""
+    facts_VF = _facts_of_any_size(len(VISIT_FACTS))
+    facts = torch.from_numpy(facts_VF)
+    to_onnx(model, (facts,), ["facts"], {"facts": "V"}, path, "probabilities")
+    with torch.inference_mode():
+        check_parity(path, RedemptionSession(path, "cpu").likely(facts_VF), model(facts).numpy())
 
 
 def _facts_of_any_size(width: int) -> NDArray[np.float32]:

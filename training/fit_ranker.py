@@ -98,12 +98,16 @@ def probabilities(ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.f
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def calibration_error(probabilities_M: NDArray[np.float32], taken_M: NDArray[np.float32]) -> float:
-    """Expected calibration error over ``_BINS`` bins of equal size (Naeini et al., 2015)."""
+def calibration_error(
+    probabilities_M: NDArray[np.float32], taken_M: NDArray[np.float32], weights_M: NDArray[np.float32] | None = None
+) -> float:
+    """Expected calibration error over ``_BINS`` bins of equal size (Naeini et al., 2015), by weight if given."""
     order = np.argsort(probabilities_M, kind="stable")
-    bins = [part for part in np.array_split(order, _BINS) if len(part)]
-    gaps = [abs(float(probabilities_M[part].mean() - taken_M[part].mean())) * len(part) for part in bins]
-    return sum(gaps) / max(len(order), 1)
+    gaps_M = probabilities_M.astype(np.float64) - taken_M
+    if weights_M is not None:
+        gaps_M *= weights_M
+    gaps = [abs(float(gaps_M[part].sum())) for part in np.array_split(order, _BINS)]
+    return sum(gaps) / max(len(order) if weights_M is None else float(weights_M.sum()), 1e-30)
 
 
 def _standardise(ranker: Ranker, examples: Examples) -> None:

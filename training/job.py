@@ -80,8 +80,10 @@ def run(
         ranker = stages.ranker(past, window)
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
-        offers = stages.offers(histories, moment, fitted, ranker)
+        offers = stages.offers(histories, window, moment, fitted, ranker)
         metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
+        if offers.metrics:
+            metrics = {**metrics, "offers": offers.metrics}
         for method, values in metrics.items():
             _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
         if gated:
@@ -95,7 +97,17 @@ def run(
         )
         statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
         curves = {name: curve.points for name, curve in stages.curves.items()}
-        release = Release(fitted.towers, ranker, offers, catalog, statistics, histories, metrics, curves)
+        release = Release(
+            fitted.towers,
+            ranker,
+            offers.offers,
+            offers.redemption,
+            catalog,
+            statistics,
+            histories,
+            metrics,
+            curves,
+        )
 
         def write(staged: Path) -> Manifest:
             return export(staged, release, recipe, until=until, data=dataset.name, notes=dataset.notes)

@@ -4,7 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +22,35 @@ from training.evaluate import Fitted, measure_towers
 from training.examples import Examples, as_newcomers, examples, for_new, for_novel, with_sessions
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
-from training.offers import OfferRanker, Redemption, fit_offers, offer_examples, redemptions
+from training.offers import OfferRanker, fit_offers
 from training.questions import Question, ask
 from training.ranker import Ranker
+from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
+from training.visits import VisitExample, find_visits, visit_examples
 
 _DAY = 86_400
 _WEEK = 7 * _DAY
 
+_VISITS = 2_000
+"""So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
+in it; each stands for several."""
+
 _log = logging.getLogger("opportune.train")
+
+
+class FittedOffers(NamedTuple):
+    """Both levels of offers.
+
+    Attributes:
+        offers: which of the eligible ones is redeemed.
+        redemption: whether any is.
+        metrics: of both, fitted before the validation window and measured on it.
+    """
+
+    offers: OfferRanker
+    redemption: Redemption
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +119,22 @@ class Stages:
         ranker, self.curves["ranker"] = fit_ranker(Examples.joined(parts), config, self.recipe.seed)
         return ranker
 
-    def offers(self, past: Histories, moment: int, fitted: Fitted, ranker: Ranker) -> OfferRanker:
-        """Fit a ranker of offers on every redemption before the moment, with figures a week old at most.
+    def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, ranker: Ranker) -> FittedOffers:
+        """Fit both levels of offers on visits before the moment, with figures a week old at most.
+
+        What is measured is measured on the visits in the validation window, with both levels fitted before it.
 
         Args:
             past: it ends before the moment.
+            window: where the validation window begins, in seconds since 1970 UTC.
             moment: seconds since 1970 UTC.
             fitted: towers; their figures are counted anew.
             ranker: of products.
         """
         recipe = self.recipe
-        days: list[Redemption] = []
-        moments = [at for _, at, _ in redemptions(past, 0, moment)]
-        for week in sorted({(moment - 1 - at) // _WEEK for at in moments}, reverse=True):
+        visits = find_visits(past, self.master.offers, window, _VISITS, recipe.seed)
+        found: list[VisitExample] = []
+        for week, some in groupby(visits, lambda visit: (moment - 1 - visit.at) // _WEEK):
             begin = moment - (week + 1) * _WEEK
             before = past.before(begin)
             if not len(before.events):
@@ -117,9 +142,16 @@ class Stages:
             catalog = observe(self.master, before.events, begin, recipe.assortment)
             statistics = count(before, catalog, begin, Nearby.of(fitted.statistics), recipe.ranker)
             seen = fitted._replace(catalog=catalog, statistics=statistics)
-            days += offer_examples(past, begin, begin + _WEEK, seen, ranker, recipe.towers.history_length)
-        _log.info("the ranker of offers learns from %d redemptions", len(days))
-        return fit_offers(days)
+            found += visit_examples(list(some), past, seen, ranker, recipe.towers.history_length)
+        redeeming = sum(bool(one.taken_O.any()) for one in found)
+        _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
+        earlier = [one for one in found if one.visit.at < window]
+        offers = fit_offers(earlier)
+        metrics = measure_offers(
+            [one for one in found if one.visit.at >= window], offers, fit_redemption(earlier, offers)
+        )
+        offers = fit_offers(found)
+        return FittedOffers(offers, fit_redemption(found, offers), metrics)
 
     def _window(self, past: Histories, baskets: Baskets, begin: int, fitted: Fitted, nearby: Nearby) -> Examples:
         recipe, config = self.recipe, self.recipe.ranker

@@ -67,16 +67,17 @@ std::int64_t newest_of(const Array<Event>& events_E, const std::vector<bool>& ty
     return newest;
 }
 
-// The products, ascending, of events of some types that are newer than a moment; events lie oldest first.
-Array<std::int64_t> products_since(const Array<Event>& events_E, std::int64_t after, const std::vector<bool>& types) {
-    std::vector<std::int64_t> products;
+// The products or the offers, ascending, of events of some types that are newer than a moment; events lie oldest first.
+template <std::int32_t Event::*ROW>
+Array<std::int64_t> rows_since(const Array<Event>& events_E, std::int64_t after, const std::vector<bool>& types) {
+    std::vector<std::int64_t> rows;
     for (py::ssize_t e = events_E.size(); e-- > 0 && events_E.data()[e].at > after;) {
         const Event& event = events_E.data()[e];
-        if (event.product >= 0 && event.type < types.size() && types[event.type]) products.push_back(event.product);
+        if (event.*ROW >= 0 && event.type < types.size() && types[event.type]) rows.push_back(event.*ROW);
     }
-    std::sort(products.begin(), products.end());
-    products.erase(std::unique(products.begin(), products.end()), products.end());
-    return array_of(products);
+    std::sort(rows.begin(), rows.end());
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+    return array_of(rows);
 }
 
 // Whether a type is among some, and of a product.

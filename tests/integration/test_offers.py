@@ -50,7 +50,7 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
 
     def worked_out(customer: str, channel: str, location: str) -> dict[str, NDArray[np.float32]]:
         place, history, moment = eligibility.place(location), histories.of(customer), int(LATER.timestamp())
-        allowed = eligibility.offers(Context(channel, location), place, history.audiences, moment)
+        allowed = eligibility.offers(Context(channel, location), place, history, moment)
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], bundle.manifest.history_length)
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
@@ -75,13 +75,25 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
 
 
 def test_what_a_customer_redeemed_is_redeemed_for_them_alone_in_the_very_next_answer(own: Server):
-    def redeemed(customer: str) -> float:
-        items = own.recommend(customer, at=LATER, kinds=["offer"], explain=True)["items"]
-        return next(item["explanation"]["facts"]["redeemed"] for item in items if item["id"] == "everyone")
+    def redeemed(customer: str) -> dict[str, float]:
+        items = own.recommend(customer, "email", at=LATER, kinds=["offer"], explain=True)["items"]
+        return {item["id"]: item["explanation"]["facts"]["redeemed"] for item in items}
 
-    assert (redeemed("c005"), redeemed("c006")) == (0, 0)
-    own.report(redemption("c005", "everyone"))
-    assert (redeemed("c005"), redeemed("c006")) == (1, 0)
+    untouched = {"everyone": 0, "at-north": 0, "by-email": 0}
+    assert redeemed("c005") == redeemed("c006") == untouched
+    own.report(redemption("c005", "everyone"))  # one of the two that it allows
+    assert (redeemed("c005"), redeemed("c006")) == (untouched | {"everyone": 1}, untouched)
+    own.report(redemption("c005", "everyone"), redemption("c005", "at-north"))  # the only one that this allows
+    assert (redeemed("c005"), redeemed("c006")) == ({"by-email": 0}, untouched)
+
+
+def test_a_dismissed_offer_comes_last_in_the_very_next_answer(own: Server):
+    def offers() -> list[str]:
+        return ids(own.recommend("c008", "email", at=LATER, kinds=["product", "offer"], limit=100))
+
+    first = next(one for one in offers() if one in {"everyone", "at-north", "by-email"})
+    own.report(event("c008", None, SOON, "dismissal", offer_id=first, channel="email"))
+    assert offers()[-1] == first
 
 
 def test_counts_outlive_a_release_and_a_start(own: Server):

@@ -1,7 +1,7 @@
 """Eligible sets against the tables of the small world, read row by row."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from embeddings.context import Context, GeoPoint
 from embeddings.eligibility import Eligibility, Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
+from embeddings.history import EVENT, REDEMPTION, History
 from tests.world import UNTIL, carries, tables
 from training.catalogue import master_catalog, observe
 from training.config import RECIPES, Recipe, read_recipe
@@ -25,6 +26,7 @@ from training.histories import read_histories
 
 TABLES: Mapping[str, list[dict[str, Any]]] = {name: frame.to_dicts() for name, frame in tables().items()}
 PRODUCTS = [row["product_id"] for row in TABLES["products"]]
+OFFERS = [row["offer_id"] for row in TABLES["offers"]]
 LOCATIONS = [row["location"] for row in TABLES["locations"]]
 PLANNED = [row for row in TABLES["promotions"] if row["ends"] > UNTIL]
 RULES = read_recipe(RECIPES / "default.toml").channels
@@ -122,12 +124,15 @@ def allowed_products(channel: str, locations: list[str] | None, moment: int) -> 
             }
 
 
-def allowed_offers(channel: str, locations: list[str] | None, audiences: Iterable[str], moment: int) -> set[str]:
+def allowed_offers(
+    channel: str, locations: list[str] | None, audiences: Iterable[str], moment: int, redeemed: Sequence[str] = ()
+) -> set[str]:
     return {
         row["offer_id"]
         for row in TABLES["offers"]
+        if redeemed.count(row["offer_id"]) < (row["uses"] or 1)
         if row["starts"].timestamp() <= moment < row["ends"].timestamp()
-        and (row["channels"] is None or channel in row["channels"])
+        if (row["channels"] is None or channel in row["channels"])
         and (row["locations"] is None or locations is None or set(row["locations"]) & set(locations))
         and (row["audience"] is None or row["audience"] in audiences)
     }
@@ -138,9 +143,19 @@ def products(eligibility: Eligibility, channel: str, place: str | GeoPoint | Non
 
 
 def offers(
-    eligibility: Eligibility, channel: str, place: str | GeoPoint | None, moment: int, *, vip: bool = False
+    eligibility: Eligibility,
+    channel: str,
+    place: str | GeoPoint | None,
+    moment: int,
+    *,
+    vip: bool = False,
+    redeemed: Sequence[str] = (),
 ) -> EligibleSet:
-    return eligibility.offers(Context(channel, place), eligibility.place(place), (0,) if vip else (), moment)
+    events_E = np.zeros(len(redeemed) + 1, EVENT)
+    events_E["type"], events_E["offer"] = REDEMPTION, -1  # the last one is of an offer that nobody knows any more
+    events_E["offer"][:-1] = [OFFERS.index(one) for one in redeemed]
+    history = History(events_E if redeemed else events_E[:0], np.zeros(0, np.int32), (0,) if vip else ())
+    return eligibility.offers(Context(channel, place), eligibility.place(place), history, moment)
 
 
 def names(ids: list[str], found: EligibleSet) -> set[str]:
@@ -173,6 +188,19 @@ def test_offers_are_those_the_tables_allow(
     found = offers(eligibility, channel, place, moment, vip=vip)
     audiences = ["vip"] if vip else []
     assert shown(catalog, found) == allowed_offers(channel, meant(place), audiences, moment)
+
+
+@given(channel=CHANNELS, place=PLACES, moment=MOMENTS, redeemed=st.lists(st.sampled_from(OFFERS), max_size=6))
+def test_an_offer_redeemed_as_often_as_it_may_be_is_not_among_them(
+    catalog: Catalog,
+    eligibility: Eligibility,
+    channel: str,
+    place: str | GeoPoint | None,
+    moment: int,
+    redeemed: list[str],
+):
+    found = offers(eligibility, channel, place, moment, redeemed=redeemed)
+    assert shown(catalog, found) == allowed_offers(channel, meant(place), [], moment, redeemed)
 
 
 @given(place=POINTS)

@@ -88,7 +88,15 @@ def catalog() -> Catalog:
             known_M=np.ones(LOCATIONS, np.bool_),
         ),
         offers=Offers(
-            Vocabulary.of([]), np.zeros(0, np.uint8), nothing, nothing, np.zeros(0, np.int32), none, none, none
+            Vocabulary.of([]),
+            np.zeros(0, np.uint8),
+            nothing,
+            nothing,
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            none,
+            none,
+            none,
         ),
         promotions=Promotions(
             channels_G=np.zeros(len(PROMOTED), np.int32),

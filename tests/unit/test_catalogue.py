@@ -207,6 +207,7 @@ def offers(**lists: list[list[str] | None]) -> Catalog:
             "starts": [SINCE] * count,
             "ends": [SINCE + timedelta(days=1)] * count,
             "audience": ["z", *["a"] * (count - 1)],
+            "uses": [None, *[3] * (count - 1)],
             **columns,
         },
         schema_overrides={name: pl.List(pl.String) for name in columns},
@@ -226,6 +227,7 @@ def test_offers_hold_rows_codes_and_seconds() -> None:
     found = offers(channels=[None, ["mailer"]])
     assert found.audiences == ("a", "z")
     assert found.offers.audiences_O.tolist() == [1, 0]
+    assert found.offers.uses_O.tolist() == [1, 3]
     assert [found.offers.products[row].tolist() for row in range(2)] == [[0, 1]] * 2
     assert [found.offers.channels[row].tolist() for row in range(2)] == [[], [1]]
     assert found.offers.starts_O.tolist() == [int(SINCE.timestamp())] * 2

@@ -25,9 +25,9 @@ VALID = {
     "products": "product_id,price,locations,brand\np1,1.5,l1|l2,Acme\np2,,,\n",
     "locations": "location,latitude,longitude,region\nl1,52.5,13.4,north\nl2,,,\n",
     "offers": (
-        "offer_id,kind,products,starts,ends,channels,locations,audience\n"
-        "o1,coupon,p1|p2,2025-01-01T00:00:00Z,2025-02-01T00:00:00+01:00,web,l1,gold\n"
-        "o2,,p1,2025-01-01T00:00:00Z,2025-01-01T00:00:00Z,,,\n"
+        "offer_id,kind,products,starts,ends,channels,locations,audience,uses\n"
+        "o1,coupon,p1|p2,2025-01-01T00:00:00Z,2025-02-01T00:00:00+01:00,web,l1,gold,3\n"
+        "o2,,p1,2025-01-01T00:00:00Z,2025-01-01T00:00:00Z,,,,\n"
     ),
     "promotions": ("channel,location,product_id,starts,ends\nstore,l1,p1,2025-01-01T00:00:00Z,2025-01-08T00:00:00Z\n"),
     "events": (
@@ -158,6 +158,12 @@ BROKEN = {
         "52.5",
         "91",
         "row 1, column latitude: '91', expected a number of at least -90 and of at most 90",
+    ),
+    "whole": (
+        "offers",
+        "gold,3",
+        "gold,2.5",
+        "row 1, column uses: '2.5', expected a number of at least 1 and of at most 100000 and without a fraction",
     ),
     "time": (
         "events",

@@ -14,13 +14,15 @@ from embeddings.facts import FactsReader
 from embeddings.history import REDEMPTION, Histories, History
 from embeddings.offers import OFFER_FACTS, OffersReader
 from embeddings.profile import DECAYS, NEVER_DAYS
+from embeddings.redemption import VISIT_FACTS
 from embeddings.sources import Asked
 from embeddings.statistics import FIGURES
 from embeddings.vocabulary import Vocabulary
 from tests.unit.small import DAY, NOW, RHYTHM_CODES, VECTORS, D, ask, catalog, events_of, past, statistics
 from training.export import export_offer_ranker
-from training.offers import OfferRanker, Redemption, fit_offers
+from training.offers import OfferRanker, fit_offers
 from training.statistics import redeemed_offers, times_redeemed
+from training.visits import Visit, VisitExample
 
 COVERS = [[1, 2, 3, 4], [2], [5, 6, 7, 8, 9], []]
 O = len(COVERS)  # noqa: E741 - the letter of the shapes
@@ -38,6 +40,7 @@ def with_offers() -> Catalog:
             np.full(O, NOW - BEGAN * DAY),
             np.full(O, NOW + ENDS * DAY),
             np.full(O, -1, np.int32),
+            np.ones(O, np.int32),
             Ragged.of(COVERS),
             everywhere,
             everywhere,
@@ -158,6 +161,7 @@ def test_redemptions_are_counted_by_offer_oldest_first():
 
 # What the ranker learns
 
+VISIT = Visit(0, NOW, -1, 0, frozenset(), 1.0)
 AT = {name: place for place, name in enumerate(OFFER_FACTS)}
 
 
@@ -168,18 +172,18 @@ def random_facts(count: int, seed: int = 0) -> NDArray[np.float32]:
     return facts_OF
 
 
-def days(count: int) -> list[Redemption]:
+def days(count: int) -> list[VisitExample]:
     """Lists of twelve, of which the one is redeemed whose ``left`` is nearest to ten days."""
-    found: list[Redemption] = []
+    found: list[VisitExample] = []
     for seed in range(count):
         facts_OF = random_facts(12, seed)
         taken_O = np.zeros(12, np.float32)
         taken_O[np.abs(np.log1p(facts_OF[:, AT["left"]]) - np.log(11)).argmin()] = 1
-        found.append(Redemption(facts_OF, taken_O))
+        found.append(VisitExample(VISIT, facts_OF, taken_O, np.zeros(len(VISIT_FACTS), np.float32)))
     return found
 
 
-def firsts(ranker: OfferRanker, some: list[Redemption]) -> float:
+def firsts(ranker: OfferRanker, some: list[VisitExample]) -> float:
     """How often what was redeemed comes first."""
     with torch.inference_mode():
         return float(np.mean([day.taken_O[ranker(torch.from_numpy(day.facts_OF)).argmax()] for day in some]))

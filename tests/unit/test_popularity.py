@@ -39,7 +39,15 @@ def small_catalog() -> Catalog:
             known_M=np.ones(3, np.bool_),
         ),
         offers=Offers(
-            Vocabulary.of([]), np.zeros(0, np.uint8), nothing, nothing, np.zeros(0, np.int32), none, none, none
+            Vocabulary.of([]),
+            np.zeros(0, np.uint8),
+            nothing,
+            nothing,
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            none,
+            none,
+            none,
         ),
         promotions=Promotions(np.zeros(0, np.int32), np.zeros(0, np.int32), nothing, nothing, none),
     )

@@ -12,6 +12,7 @@ from embeddings.context import Context
 from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.history import EVENT, EVENT_CODES, History
+from embeddings.session import Session
 from embeddings.store import BundleStore
 from serving.rank import Ranked, rank_in_pieces, rank_personal, rank_popular
 from serving.retrieve import Ask, Offered
@@ -49,7 +50,7 @@ def ask(
         history,
         Situation(model.eligibility.channel(channel), place.nearest, NOW),
         model.eligibility.products(context, place, NOW) if "p" in kinds else None,
-        Offered(model.eligibility.offers(context, place, history.audiences, NOW), model.bundle.statistics.redeemed_O)
+        Offered(model.eligibility.offers(context, place, history, NOW), model.bundle.statistics.redeemed_O)
         if "o" in kinds
         else None,
         limit,
@@ -150,6 +151,57 @@ def history_with(model: Model, customer: str, kind: str, row: int, ago: int = 60
     return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
 
 
+def with_offer(model: Model, customer: str, kind: str, offer: str) -> History:
+    """A customer's past and something done with an offer a minute ago."""
+    event, row = np.zeros(1, EVENT), model.bundle.catalog.offers.ids.row(offer)
+    assert row is not None
+    event["type"], event["product"], event["offer"], event["at"] = EVENT_CODES[kind], -1, row, NOW - 60
+    event["location"] = event["channel"] = -1
+    return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("customer", ["c000", "nobody"])
+@pytest.mark.parametrize("kinds", ["o", "po"])
+def test_a_dismissed_offer_comes_last_with_and_without_a_history(model: Model, customer: str, kinds: str):
+    one = ask(model, customer, kinds, "email")
+    before = ranked(one, 1_000)
+    first = next(item for item in before if item.kind == "offer")
+    held = one._replace(history=with_offer(model, customer, "dismissal", names(model, [first])[0]))
+    after = ranked(held, 1_000)
+    assert sorted((item.kind, item.row) for item in after) == sorted((item.kind, item.row) for item in before)
+    assert (after[-1].kind, after[-1].row) == ("offer", first.row)
+    assert [item.score for item in after] == sorted((item.score for item in after), reverse=True)
+    month = NOW + 31 * 86_400
+    later = held._replace(situation=held.situation._replace(moment=month))
+    assert ranked(later, 1_000)[-1].row != first.row
+
+
+def test_without_ranker_and_history_what_was_dismissed_comes_last_too(model: Model):
+    one = ask(model, "nobody", "po", "email")
+    assert one.products is not None
+    assert one.offers is not None
+    row = int(one.offers.eligible.rows_N[0])
+    nothing = np.zeros(0, np.int64)
+    session = Session(nothing, nothing, np.array([3]), np.array([row]))
+    found = rank_popular(model, one.place, one.products, one.offers.eligible, 1_000, set(), session)
+    assert {(item.kind, item.row) for item in found[-2:]} == {("product", 3), ("offer", row)}
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert len(found) == one.products.size + one.offers.eligible.size
+
+
+def test_offers_share_the_probability_that_any_is_redeemed(model: Model):
+    one = ask(model, "c000", "o", "email", explain=True)
+    found = ranked(one, 100)
+    bundle = model.bundle
+    assert bundle.offer_ranker is not None
+    assert bundle.redemption is not None
+    logits_O = bundle.offer_ranker.rank(np.array([item.facts for item in found]))
+    total = sum(item.score for item in found)
+    shares_O = np.exp(logits_O) / np.exp(logits_O).sum()
+    assert [item.score / total for item in found] == pytest.approx(shares_O.tolist(), rel=1e-4)
+    assert 0 < total < 0.5, "the world knows no redemptions: an only offer is no certainty"
+
+
 @pytest.mark.parametrize("kind", ["add_to_cart", "dismissal"])
 def test_what_is_in_the_basket_or_was_dismissed_comes_last(model: Model, kind: str):
     one = ask(model, "c017", "p")
@@ -213,9 +265,11 @@ def test_offers_on_what_a_customer_buys_come_first(model: Model):
 
 def test_popular_offers_are_those_on_popular_products(model: Model):
     one = ask(model, "nobody", "o", "email")
-    found = rank_popular(model, model.eligibility.place("north"), None, one.offers and one.offers.eligible, 10, set())
+    assert one.offers is not None
+    assert model.bundle.redemption is not None
+    found = rank_popular(model, model.eligibility.place("north"), None, one.offers.eligible, 10, set(), None)
     assert sorted(names(model, found)) == ["at-north", "by-email", "everyone"]
-    assert sum(item.score for item in found) == pytest.approx(1)
+    assert sum(item.score for item in found) == pytest.approx(model.bundle.redemption.base_rate)
     assert {item.source for item in found} == {"popular"}
 
 
@@ -231,7 +285,7 @@ def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(mode
     offers = [item for item in found if item.kind == "offer"]
     place = model.eligibility.place("north")
     assert one.offers is not None
-    popular = rank_popular(model, place, None, one.offers.eligible, 30, set())
+    popular = rank_popular(model, place, None, one.offers.eligible, 30, set(), None)
     assert offers == [item for item in popular if item in offers]
 
 
@@ -249,8 +303,8 @@ def test_nothing_eligible_gives_nothing(model: Model):
         Context("mailer", "pole"), model.eligibility.place("pole"), NOW
     ))  # fmt: skip
     assert ranked(nowhere, 10) == []
-    assert rank_popular(model, model.eligibility.place("pole"), nowhere.products, None, 10, set()) == []
-    assert rank_popular(model, model.eligibility.place(None), None, None, 10, set()) == []
+    assert rank_popular(model, model.eligibility.place("pole"), nowhere.products, None, 10, set(), None) == []
+    assert rank_popular(model, model.eligibility.place(None), None, None, 10, set(), None) == []
 
 
 @pytest.mark.parametrize("kinds", ["p", "po"])

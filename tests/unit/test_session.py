@@ -1,5 +1,8 @@
+import numpy as np
+
+from embeddings.history import History
 from embeddings.session import session_of
-from tests.unit.small import DAY, NOW, past
+from tests.unit.small import DAY, NOW, events_of, past
 
 HOUR = 1 / 24
 
@@ -33,6 +36,15 @@ def test_a_dismissal_outlasts_a_purchase_but_not_a_month():
     assert session(dismissal, ("purchase", 5, 1.0, 0)) == {"dismissed": [6]}
     assert session(dismissal, moment=NOW + 9 * DAY) == {"dismissed": [6]}
     assert session(dismissal, moment=NOW + 11 * DAY) == {}
+
+
+def test_a_dismissed_offer_is_held_for_a_month_whatever_was_bought_since():
+    events_E = events_of(("dismissal", -1, 20.0, 0), ("dismissal", -1, 10.0, 0), ("purchase", 5, 1.0, 0))
+    events_E["offer"] = [3, 1, -1]
+    history = History(events_E, np.zeros(0, np.int32), ())
+    for later, expected in ((0, [1, 3]), (11, [1]), (21, [])):
+        found = session_of(history, NOW + later * DAY)
+        assert (found is None and not expected) or (found and found.dismissed_offers.tolist() == expected)
 
 
 def test_what_has_no_product_is_in_no_session():

@@ -162,6 +162,8 @@ def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
         bounds[f"of at least {column.at_least:g}"] = value >= column.at_least
     if column.at_most is not None:
         bounds[f"of at most {column.at_most:g}"] = value <= column.at_most
+    if column.whole:
+        bounds["without a fraction"] = value == value.floor()
     return bounds
 
 

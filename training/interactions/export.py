@@ -190,6 +190,7 @@ def _catalog(interactions: Interactions) -> Catalog:
             starts_O=numbers,
             ends_O=numbers,
             audiences_O=rows,
+            uses_O=rows,
             products=none,
             channels=none,
             locations=none,

@@ -1,0 +1,206 @@
+"""Visits in which an offer could be redeemed, with what went before them: what both levels of offers learn from.
+
+Letters: V visits, O offers, F facts, E events, K covered products.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalog import Offers
+from embeddings.context import Context
+from embeddings.eligibility import Eligibility, Place
+from embeddings.facts import FACTS, FactsReader
+from embeddings.features import Situation
+from embeddings.history import REDEMPTION, Histories
+from embeddings.offers import OffersReader
+from embeddings.profile import profile_of
+from embeddings.redemption import VISIT_SECONDS, VisitReader, is_of_visit
+from embeddings.sources import Asked
+from training.evaluate import Fitted
+from training.fit_ranker import probabilities
+from training.questions import Question, customer_vectors
+from training.ranker import Ranker
+from training.statistics import redeemed_offers
+
+_AT_ONCE = 256
+_NONE = np.zeros(0, np.int64)
+
+
+class Visit(NamedTuple):
+    """One visit of a customer while some offer ran for them.
+
+    Attributes:
+        customer: row of the customer.
+        at: when it began, in seconds since 1970 UTC.
+        location, channel: row and code; no location is -1.
+        redeemed: rows of the offers redeemed in it.
+        weight: how many visits it stands for.
+    """
+
+    customer: int
+    at: int
+    location: int
+    channel: int
+    redeemed: frozenset[int]
+    weight: float
+
+
+class VisitExample(NamedTuple):
+    """What was eligible in a visit, and what was redeemed of it.
+
+    Attributes:
+        facts_OF: float32, of the offers.
+        taken_O: float32, 1 for what was redeemed.
+        facts_F: float32, of the visit; its sum of odds is 0, as that is the ranker's of offers to say.
+    """
+
+    visit: Visit
+    facts_OF: NDArray[np.float32]
+    taken_O: NDArray[np.float32]
+    facts_F: NDArray[np.float32]
+
+
+def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: int) -> list[Visit]:
+    """Return visits while some offer ran for the customer, in the order of time.
+
+    Every visit in which something was redeemed; of the others before a moment at most so many, and as many of those
+    from it on, drawn at random, so that each stands for several.
+
+    Args:
+        past: histories.
+        offers: of the catalogue.
+        window: the moment, in seconds since 1970 UTC.
+        most: how many.
+        seed: of the draw.
+    """
+    kept_E = is_of_visit(past.events)
+    events = past.events[kept_E]
+    if not len(events):
+        return []
+    owners_E = np.repeat(np.arange(len(past.customers)), np.diff(past.offsets))[kept_E]
+    first_E = np.ones(len(events), np.bool_)
+    first_E[1:] = (owners_E[1:] != owners_E[:-1]) | (np.diff(events["at"]) > VISIT_SECONDS)
+    starts_V = np.flatnonzero(first_E)
+    owners_V, at_V = owners_E[starts_V], events["at"][starts_V]
+    locations_V, channels_V = (_first_known(events[name], starts_V) for name in ("location", "channel"))
+    redeemed: dict[int, set[int]] = {}
+    taken_E = (events["type"] == REDEMPTION) & (events["offer"] >= 0)
+    for visit, offer in zip((np.cumsum(first_E) - 1)[taken_E].tolist(), events["offer"][taken_E].tolist(), strict=True):
+        redeemed.setdefault(visit, set()).add(offer)
+
+    reader, offered_V = VisitReader(offers), np.zeros(len(starts_V), np.bool_)
+    bounds = owners_V.searchsorted(np.arange(len(past.customers) + 1))
+    for customer, (begin, end) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
+        offered_V[begin:end] = reader.offered(tuple(past.audiences[customer].tolist()), at_V[begin:end])
+    offered_V &= channels_V >= 0
+    weights_V = np.zeros(len(starts_V))
+    weights_V[[visit for visit in redeemed if offered_V[visit]]] = 1
+    random = np.random.default_rng(seed)
+    for part_V in (at_V < window, at_V >= window):
+        others = np.flatnonzero(offered_V & part_V & (weights_V == 0))
+        if len(others):
+            drawn = random.permutation(others)[:most]
+            weights_V[drawn] = len(others) / len(drawn)
+    chosen = np.flatnonzero(weights_V)
+    chosen = chosen[np.argsort(at_V[chosen], kind="stable")]
+    columns = (column[chosen].tolist() for column in (owners_V, at_V, locations_V, channels_V))
+    return [
+        Visit(*where, frozenset(redeemed.get(visit, ())), weight)
+        for visit, weight, *where in zip(chosen.tolist(), weights_V[chosen].tolist(), *columns, strict=True)
+    ]
+
+
+def visit_examples(
+    visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
+) -> list[VisitExample]:
+    """Return what was eligible in some visits, with only what went before each known.
+
+    Redemptions by everybody are those before that very moment: in service they are counted as they happen, too.
+
+    Args:
+        visits: in the order of time.
+        past: histories, which may go on after the visits.
+        seen: towers, and statistics counted before the visits.
+        ranker: of products.
+        length: how many events the customer tower reads.
+    """
+    found: list[VisitExample] = []
+    redeemed_E = redeemed_offers(past)
+    redeemed_O, counted = np.zeros(len(seen.catalog.offers.ids), np.float32), 0
+    offers, reader = OffersReader(seen.catalog, seen.statistics), VisitReader(seen.catalog.offers)
+    for one in _asked(visits, past, seen, ranker, length):
+        now = int(redeemed_E["at"].searchsorted(one.visit.at))
+        np.add.at(redeemed_O, redeemed_E["offer"][counted:now], 1)
+        counted = now
+        rows_O = one.asked.eligible.rows_N
+        facts_OF = offers.read(one.asked, rows_O, one.covered_K, one.probabilities_K, redeemed_O)
+        taken_O = np.isin(rows_O, list(one.visit.redeemed)).astype(np.float32)
+        found.append(VisitExample(one.visit, facts_OF, taken_O, reader.read(one.asked, facts_OF, 0.0)))
+    return found
+
+
+class _AskedVisit(NamedTuple):
+    """A visit as the readers of facts want it."""
+
+    visit: Visit
+    asked: Asked
+    covered_K: NDArray[np.int64]
+    probabilities_K: NDArray[np.float32]
+
+
+def _asked(
+    visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
+) -> Iterator[_AskedVisit]:
+    """Yield the visits of customers with a history to whom anything could be shown."""
+    catalog, statistics, towers, vectors_ND = seen
+    eligibility = Eligibility(catalog)
+    facts, offers = FactsReader(catalog, statistics, vectors_ND), OffersReader(catalog, statistics)
+    questions = [_question(one, past, eligibility, list(catalog.channels)) for one in visits]
+    pairs = [
+        (visit, question)
+        for visit, question in zip(visits, questions, strict=True)
+        if question.past.tells and question.eligible.size
+    ]
+    for start in range(0, len(pairs), _AT_ONCE):
+        some = pairs[start : start + _AT_ONCE]
+        customers_BD = customer_vectors([question for _, question in some], towers, vectors_ND, length)
+        asked_B = [
+            Asked.of(
+                profile_of(question.past.purchases, statistics),
+                question.past,
+                statistics.together,
+                question.situation.location,
+                question.situation.moment,
+                question.eligible,
+                _NONE,
+                _NONE,
+            )
+            for _, question in some
+        ]
+        covered = [
+            offers.covered(asked, facts, vectors_ND, customer_D)
+            for asked, customer_D in zip(asked_B, customers_BD, strict=True)
+        ]
+        facts_MF = np.concatenate([facts_KF for _, facts_KF in covered]).reshape(-1, len(FACTS))
+        ends = np.cumsum([len(rows_K) for rows_K, _ in covered])[:-1]
+        likely = np.split(probabilities(ranker, facts_MF), ends)
+        for (visit, _), asked, (rows_K, _), likely_K in zip(some, asked_B, covered, likely, strict=True):
+            yield _AskedVisit(visit, asked, rows_K, likely_K)
+
+
+def _question(visit: Visit, past: Histories, eligibility: Eligibility, channels: Sequence[str]) -> Question:
+    earlier = past[visit.customer].before(visit.at)
+    place = Place((visit.location,) if visit.location >= 0 else None)
+    eligible = eligibility.offers(Context(channels[visit.channel]), place, earlier, visit.at)
+    situation = Situation(visit.channel, visit.location, visit.at)
+    return Question(visit.customer, earlier, situation, place, eligible, visit.redeemed)
+
+
+def _first_known(codes_E: NDArray[np.integer], starts_V: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first code of each visit that is not -1; -1 where all are."""
+    nowhere = len(codes_E)
+    places_V = np.minimum.reduceat(np.where(codes_E >= 0, np.arange(nowhere), nowhere), starts_V)
+    return np.append(codes_E, -1)[places_V].astype(np.int64)
