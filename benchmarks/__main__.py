@@ -109,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     quality.add_argument(
         "--task",
-        help="of complete-journey some of next-basket, novel, completion, cold-start, new-products, coupons, with "
-        "commas; all by default",
+        help="of complete-journey some of next-basket, novel, completion, cold-start, new-products, coupons, mixed, "
+        "with commas; all by default",
     )
     quality.add_argument(
         "--test", type=Path, help="for interactions:FILE: what is to be foretold; of sequences it is the newest product"

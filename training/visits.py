@@ -106,10 +106,16 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
             weights_V[drawn] = len(others) / len(drawn)
     chosen = np.flatnonzero(weights_V)
     chosen = chosen[np.argsort(at_V[chosen], kind="stable")]
-    columns = (column[chosen].tolist() for column in (owners_V, at_V, locations_V, channels_V))
     return [
-        Visit(*where, frozenset(redeemed.get(visit, ())), weight)
-        for visit, weight, *where in zip(chosen.tolist(), weights_V[chosen].tolist(), *columns, strict=True)
+        Visit(
+            customer=int(owners_V[visit]),
+            at=int(at_V[visit]),
+            location=int(locations_V[visit]),
+            channel=int(channels_V[visit]),
+            redeemed=frozenset(redeemed.get(visit, ())),
+            weight=float(weights_V[visit]),
+        )
+        for visit in chosen.tolist()
     ]
 
 

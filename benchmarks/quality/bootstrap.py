@@ -3,7 +3,7 @@
 A household is drawn with all its questions, so several questions of one household do not pass for independent ones.
 Every figure of a task is computed on the same draws, which pairs what is compared.
 
-Shapes: H households, Q questions, R resamples.
+Shapes: B bins, H households, M items of all answers, Q questions, R resamples.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ F64 = NDArray[np.float64]
 
 RESAMPLES = 1_000
 _PERCENTILES = (2.5, 97.5)
+_BINS = 15
 
 
 class Figure(Struct, frozen=True):
@@ -59,6 +60,23 @@ class Resamples:
         """The ratio less one."""
         ratio = self.ratio(ours_Q, theirs_Q)
         return None if ratio is None else Figure(*(round(one - 1, 5) for one in (ratio.value, ratio.low, ratio.high)))
+
+    def calibration(self, scores_M: F64, taken_M: F64, questions_M: NDArray[np.int64]) -> Figure:
+        """Expected calibration error of scores of items, over bins of equal size.
+
+        Args:
+            scores_M: probabilities.
+            taken_M: 1 for what was taken, else 0.
+            questions_M: the number of the question that each is of.
+        """
+        bins_M = np.empty(len(scores_M), np.int64)
+        for number, part in enumerate(np.array_split(np.argsort(scores_M, kind="stable"), _BINS)):
+            bins_M[part] = number
+        household_M, count = self._household_Q[questions_M], self._drawn_RH.shape[1]
+        gaps_HB = np.bincount(household_M * _BINS + bins_M, scores_M - taken_M, count * _BINS).reshape(count, _BINS)
+        items_H = np.bincount(household_M, minlength=count)
+        errors_R = np.abs(self._drawn_RH @ gaps_HB).sum(axis=1) / np.maximum(self._drawn_RH @ items_H, 1)
+        return _figure(float(np.abs(gaps_HB.sum(axis=0)).sum() / max(len(scores_M), 1)), errors_R)
 
     def _means(self, values_Q: Sequence[float]) -> F64:
         """Of each resample, (R,)."""

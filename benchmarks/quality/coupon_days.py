@@ -25,7 +25,7 @@ class CouponDay(NamedTuple):
     """A household's last transaction of a day on which it redeemed coupons.
 
     Attributes:
-        eligible: the offers it could redeem that day, by id.
+        eligible: the offers it could redeem that day, by id: those not redeemed on an earlier one.
         redeemed: those of them that it did.
     """
 
@@ -45,9 +45,10 @@ def coupon_days(coupons: Coupons, last: pl.DataFrame, since: date) -> list[Coupo
         last: as `last_transactions` has it.
         since: the first day.
     """
+    first = first_redeemed(coupons)
     redeemed: dict[tuple[str, date], set[str]] = {}
     for one in coupons.redemptions:
-        if one.day >= since and coupons.eligible(*one):
+        if one.day >= since and coupons.eligible(*one) and one.day == first[one.household, one.offer]:
             redeemed.setdefault((one.household, one.day), set()).add(one.offer)
     places = {
         (household, day): (store, at)
@@ -59,12 +60,21 @@ def coupon_days(coupons: Coupons, last: pl.DataFrame, since: date) -> list[Coupo
             household,
             *places[household, day],
             day,
-            [offer for offer in offers if coupons.eligible(household, offer, day)],
+            [
+                offer
+                for offer in offers
+                if coupons.eligible(household, offer, day) and first.get((household, offer), day) >= day
+            ],
             frozenset(used),
         )
         for (household, day), used in redeemed.items()
     ]
     return sorted(days, key=lambda one: (one.at, one.household))
+
+
+def first_redeemed(coupons: Coupons) -> dict[tuple[str, str], date]:
+    """The day on which a household first redeemed an offer, after which it cannot any more."""
+    return {(one.household, one.offer): one.day for one in reversed(coupons.redemptions)}
 
 
 def judge_offers(rankings: Sequence[Sequence[str]], days: Sequence[CouponDay]) -> Scores:
@@ -122,13 +132,9 @@ def affinity(coupons: Coupons, days: Sequence[CouponDay], lines: pl.DataFrame, *
     return rankings
 
 
-def violations(coupons: Coupons, rankings: Sequence[Collection[str]], days: Sequence[CouponDay]) -> int:
-    """Answered offers that are not for this household, or do not run on this day."""
-    return sum(
-        not coupons.eligible(day.household, offer, day.day)
-        for ranking, day in zip(rankings, days, strict=True)
-        for offer in ranking
-    )
+def violations(rankings: Sequence[Collection[str]], days: Sequence[CouponDay]) -> int:
+    """Answered offers that are not for this household, do not run on this day or were redeemed before."""
+    return sum(len(set(ranking).difference(day.eligible)) for ranking, day in zip(rankings, days, strict=True))
 
 
 def _ranked(offers: Sequence[str], scores: Mapping[str, float]) -> list[str]:

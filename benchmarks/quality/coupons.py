@@ -40,7 +40,7 @@ def measure(service: Service, until: datetime) -> Outcome:
         facts={
             "events reported before the last question": int((history["at"] < days[-1].at).sum()),
             "eligible offers, mean": round(sum(len(day.eligible) for day in days) / len(days)),
-            "violations of audience or dates": days_of.violations(coupons, rankings["opportune"], days),
+            "violations of audience, dates or use": days_of.violations(rankings["opportune"], days),
         },
     )
 

@@ -24,6 +24,20 @@ class Comparison(NamedTuple):
     metric: str
 
 
+class Scored(NamedTuple):
+    """Items of all answers of a method, to hold their scores against what happened.
+
+    Attributes:
+        scores: probabilities.
+        taken: whether each was taken.
+        questions: the number of the question that each is of.
+    """
+
+    scores: Sequence[float]
+    taken: Sequence[bool]
+    questions: Sequence[int]
+
+
 class Outcome(NamedTuple):
     """What a task found.
 
@@ -34,6 +48,7 @@ class Outcome(NamedTuple):
         comparisons: others that the task is about.
         left_out: by method, why it was not measured.
         facts: whatever else there is to say, by name.
+        scored: by method, what its calibration error is measured on.
     """
 
     households: Sequence[str]
@@ -42,6 +57,7 @@ class Outcome(NamedTuple):
     comparisons: Sequence[Comparison]
     left_out: Mapping[str, str]
     facts: Mapping[str, int]
+    scored: Mapping[str, Scored] = {}
 
 
 class Compared(Struct, frozen=True):
@@ -94,6 +110,11 @@ def section(outcome: Outcome, version: str, until: datetime) -> Section:
         resamples=RESAMPLES,
         methods={
             method: {metric: resamples.mean(values_Q) for metric, values_Q in scores.items()}
+            | (
+                {"calibration_error": _calibration(resamples, outcome.scored[method])}
+                if method in outcome.scored
+                else {}
+            )
             for method, scores in outcome.scores.items()
         },
         compared=compared,
@@ -110,6 +131,12 @@ def judge(rankings: Sequence[Sequence[str]], truths: Sequence[Collection[str]], 
         f"ndcg@{k}": [ndcg_at(ranking, truth, k) for ranking, truth in pairs],
         f"recall@{k}": [recall_at(ranking, truth, k) for ranking, truth in pairs],
     }
+
+
+def _calibration(resamples: Resamples, scored: Scored) -> Figure:
+    return resamples.calibration(
+        np.asarray(scored.scores), np.asarray(scored.taken, np.float64), np.asarray(scored.questions, np.int64)
+    )
 
 
 def _to_best(outcome: Outcome) -> list[Comparison]:

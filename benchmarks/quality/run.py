@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.quality import cold_start, completion, coupons, new_products, next_basket, novel
+from benchmarks.quality import cold_start, completion, coupons, mixed, new_products, next_basket, novel
 from benchmarks.quality.outcome import Outcome, Section, section
 from benchmarks.quality.service import Service, fresh_service
 from benchmarks.quality.tables import markdown, print_section
@@ -40,6 +40,7 @@ TASKS: Mapping[str, Task] = {
     "cold-start": Task(".", UNTIL, cold_start.measure),
     "new-products": Task(".", UNTIL, new_products.measure),
     "coupons": Task("coupons", COUPONS_UNTIL, coupons.measure),
+    "mixed": Task("coupons", COUPONS_UNTIL, mixed.measure),
 }
 
 

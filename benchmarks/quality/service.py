@@ -31,12 +31,16 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     value: float | None = None
 
 
-class _Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True):
+    """Something recommended."""
+
     id: str
+    kind: str
+    score: float
 
 
 class _Recommendation(msgspec.Struct, frozen=True):
-    items: list[_Item]
+    items: list[Item]
 
 
 class _Received(msgspec.Struct, frozen=True):
@@ -76,10 +80,22 @@ class Service:
             kind: product or offer.
             options: further fields of the request.
         """
+        return [item.id for item in self.items(household, channel, location, at, limit, [kind], **options)]
+
+    def items(
+        self,
+        household: str | None,
+        channel: str,
+        location: str,
+        at: datetime,
+        limit: int,
+        kinds: Sequence[str],
+        **options: object,
+    ) -> list[Item]:
+        """What is recommended, the best first; the arguments are those of ``recommend``, but for several kinds."""
         context = {"channel": channel, "location": location, "at": at}
-        body = {"customer_id": household, "kinds": [kind], "context": context, "limit": limit, **options}
-        answer = msgspec.json.decode(self._post("/v1/recommend", body, 200), type=_Recommendation)
-        return [item.id for item in answer.items]
+        body = {"customer_id": household, "kinds": kinds, "context": context, "limit": limit, **options}
+        return msgspec.json.decode(self._post("/v1/recommend", body, 200), type=_Recommendation).items
 
     def report(self, events: Sequence[Event]) -> None:
         """Report events, in this order.

@@ -85,7 +85,7 @@ def test_the_last_day_of_a_campaign_belongs_to_it():
     assert [day.eligible for day in days()] == [
         ["1-food", "1-milk"],
         ["1-food", "1-milk"],
-        ["1-food", "1-milk", "2-tea"],
+        ["1-food", "2-tea"],  # milk is used up
     ]
 
 
@@ -94,23 +94,23 @@ def test_days_before_the_first_are_left_out():
 
 
 def test_offers_outside_audience_or_dates_are_violations():
-    """Two of them: tea has not begun on the 2nd, and is never for b."""
+    """Three of them: tea has not begun on the 2nd, is never for b, and a has used milk by the 20th."""
     answers = [["1-milk", "2-tea"], ["2-tea", "1-food"], ["2-tea", "1-milk"]]
-    assert violations(COUPONS, answers, days()) == 2
+    assert violations(answers, days()) == 3
 
 
 def test_the_most_redeemed_are_counted_until_the_day_before():
     assert most_redeemed(COUPONS, days()) == [
         ["1-food", "1-milk"],
         ["1-milk", "1-food"],
-        ["1-food", "1-milk", "2-tea"],
+        ["1-food", "2-tea"],
     ]
 
 
 def test_affinity_counts_earlier_lines_of_what_is_covered():
     first = days()[:1]
     assert affinity(COUPONS, first, LINES, by_size=False) == [["1-food", "1-milk"]]
-    third = days()[2:]
+    third = [days()[2]._replace(eligible=sorted(COUPONS.campaign))]
     assert affinity(COUPONS, third, LINES, by_size=False) == [["1-food", "1-milk", "2-tea"]]
     milk = LINES.filter(pl.col("product_id") == "10")
     assert affinity(COUPONS, third, milk, by_size=False) == [["1-food", "1-milk", "2-tea"]], "as much for both: by id"
@@ -147,4 +147,4 @@ def test_all_that_came_earlier_is_reported_and_nothing_else(monkeypatch: pytest.
         "household": "a", "limit": 10, "kind": "offer", "channel": "store", "location": "s1", "at": moment(3, 4)
     }  # fmt: skip
     assert outcome.scores["opportune"]["hit@1"] == [1, 0, 0]
-    assert outcome.facts["violations of audience or dates"] == 1
+    assert outcome.facts["violations of audience, dates or use"] == 2

@@ -20,7 +20,7 @@ from embeddings.store import BundleStore
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.engine import Engine, Item, Recommendation, RecommendRequest
-from serving.rank import rank_personal
+from serving.rank import Kind, rank_personal
 from serving.settings import Settings
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
@@ -32,6 +32,7 @@ NEAREST, MORE = 24, 3
 """How many products, the nearest to the customer's vector, the towers propose, and how many times as many where
 products that are new to the customer or more than twenty are asked for."""
 
+KINDS: list[tuple[Kind, ...]] = [("product",), ("offer",), ("product", "offer")]
 SESSION, MONTH = timedelta(hours=6), timedelta(days=28)
 TELLING = ("view", "click", "add_to_cart", "purchase", "redemption")
 DAY = f"{UNTIL:%Y-%m-%d}"
@@ -219,7 +220,7 @@ def requests(random: np.random.Generator, count: int) -> list[RecommendRequest]:
             RecommendRequest(
                 context=Context(str(random.choice(["web", "store", "email", "mailer"])), location, at),
                 customer_id=None if random.random() < 0.1 else f"c{int(random.integers(CUSTOMERS + 60)):03d}",
-                kinds=[("product",), ("offer",), ("product", "offer")][int(random.integers(3))],
+                kinds=KINDS[int(random.integers(3))],
                 limit=int(random.choice([3, 10, 100])),
                 novel=bool(random.random() < 0.1),
                 among=(*some, "unsold") if random.random() < 0.1 else None,
