@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from secrets import token_hex
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -105,6 +105,13 @@ class Recommendation(Struct, frozen=True):
     degraded: bool
 
 
+class _Shown(NamedTuple):
+    """What is shown, and why each of it is."""
+
+    ranked: list[Ranked]
+    why: list[list[Reason]]
+
+
 class Engine:
     """Answers recommend calls with whatever model is in the slot when they arrive."""
 
@@ -112,7 +119,7 @@ class Engine:
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
-        self._strangers = Strangers()
+        self._strangers = Strangers[_Shown]()
         self._ids = _ids()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
@@ -164,22 +171,25 @@ class Engine:
                 novel,
                 request.among is not None,
             )
-            if history is model.live.nobody:
-                ranked = await self._strangers.of(ask, self._batcher.submit)
-            else:
-                ranked = await self._batcher.submit(ask)
+            nobody = history is model.live.nobody
+            shown = await (self._strangers.of(ask, self._shown) if nobody else self._shown(ask))
         else:
             eligible = None if offers is None else offers.eligible
             session = session_of(history, situation.moment)
             ranked = rank_popular(model, place, products, eligible, request.limit, excluded, session)
+            shown = _Shown(ranked, reasons(ranked, model, history, place, situation.moment))
         return Recommendation(
             recommendation_id=next(self._ids),
             model_version=model.version,
-            items=_items(ranked, reasons(ranked, model, history, place, situation.moment), model, request),
-            personalised=acted and any(one.source != "popular" for one in ranked),
+            items=_items(*shown, model, request),
+            personalised=acted and any(one.source != "popular" for one in shown.ranked),
             fallback=False,
             degraded=degraded or model.bundle.degraded is not None,
         )
+
+    async def _shown(self, ask: Ask) -> _Shown:
+        ranked = await self._batcher.submit(ask)
+        return _Shown(ranked, reasons(ranked, ask.model, ask.history, ask.place, ask.situation.moment))
 
 
 def _ids() -> Iterator[str]:

@@ -2,28 +2,30 @@
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from serving.rank import Ranked
 from serving.retrieve import Ask
 from serving.slot import Model
 
 _HOUR = 3_600
 _KEPT = 4_096
 
+Answered = TypeVar("Answered")
 
-class Strangers:
+
+class Strangers(Generic[Answered]):
     """Remembers answers as long as their model is there. Not safe for several threads: it belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._remembered: WeakKeyDictionary[Model, OrderedDict[Hashable, list[Ranked]]] = WeakKeyDictionary()
+        self._remembered: WeakKeyDictionary[Model, OrderedDict[Hashable, Answered]] = WeakKeyDictionary()
 
-    async def of(self, ask: Ask, rank: Callable[[Ask], Awaitable[list[Ranked]]]) -> list[Ranked]:
+    async def of(self, ask: Ask, answer: Callable[[Ask], Awaitable[Answered]]) -> Answered:
         """The answer as of the beginning of the hour; what may be shown is that of the very moment.
 
         Args:
             ask: of somebody without a history or attributes.
-            rank: works an answer out.
+            answer: works an answer out.
         """
         at_hour = ask.situation.moment // _HOUR * _HOUR
         ask = ask._replace(situation=ask.situation._replace(moment=at_hour))
@@ -34,7 +36,7 @@ class Strangers:
         remembered = self._remembered.setdefault(ask.model, OrderedDict())
         found = remembered.get(key)
         if found is None:
-            found = remembered[key] = await rank(ask)
+            found = remembered[key] = await answer(ask)
             if len(remembered) > _KEPT:
                 remembered.popitem(last=False)
         else:

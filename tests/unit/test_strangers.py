@@ -49,7 +49,7 @@ class Worker:
 
 def answers(*asks: Ask) -> tuple[list[list[Ranked]], Worker]:
     async def run() -> tuple[list[list[Ranked]], Worker]:
-        strangers, worker = Strangers(), Worker()
+        strangers, worker = Strangers[list[Ranked]](), Worker()
         return [await strangers.of(one, worker) for one in asks], worker
 
     return asyncio.run(run())
