@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.history import History
-from embeddings.profile import DAY, OWN, Profile
+from embeddings.profile import DAY, OWN
 from embeddings.session import Session, session_of
 from embeddings.statistics import FIGURES, Statistics
 from serving.rank import Ranked
@@ -45,6 +45,9 @@ _BOUGHT_BY_ALIKE = [Reason("bought_by_alike", "Bought by customers who buy much 
 _NAMED = [Reason("named", "One of those asked about.")]
 _ELIGIBLE = [Reason("eligible", "Allowed here and now.")]
 
+_EVERYBODY = ("trending", "popular")
+"""The sources that know nothing of the customer."""
+
 _DUE = 2.0
 """So many times the usual gap, or one in so many of it, may have passed where it is about time again."""
 
@@ -63,21 +66,23 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Pla
         place: asked about.
         moment: asked about, in seconds since 1970 UTC.
     """
-    catalog, statistics = model.bundle.catalog, model.bundle.statistics
     times = history.purchases.times([one.row for one in ranked])
-    popular = iter(_popular([one.row for one in ranked if _is_popular(one)], model, place))
-    session = session_of(history, moment) if any(one.source == "together" for one in ranked) else None
+    due = iter(_due([one.row for one in ranked if one.source == "due_now"], model, history, moment))
+    popular = iter(
+        _popular([one.row for one in ranked if one.source in _EVERYBODY and one.kind == "product"], model, place)
+    )
+    session: Session | None = None
     given: list[list[Reason]] = []
     for one, bought in zip(ranked, times, strict=True):
         if one.kind == "offer":
-            why = [*_of_offer(one.row, model, history, place), _valid_until(int(catalog.offers.ends_O[one.row]))]
+            why = _of_offer(one.row, model, history, place)
         elif one.source == "due_now":
-            profile = model.profile(history.purchases)
-            why = [*_due(one.row, profile, statistics, moment), *_bought(bought)]
+            why = next(due) + _bought(bought)
         elif one.source == "buy_again":
             why = _bought(bought)
         elif one.source == "together":
-            why = _together(one.row, statistics, session)
+            session = session or session_of(history, moment)
+            why = _together(one.row, model.bundle.statistics, session)
         elif one.source == "alike":
             why = _BOUGHT_BY_ALIKE
         elif one.source == "towers":
@@ -90,10 +95,6 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Pla
     return given
 
 
-def _is_popular(one: Ranked) -> bool:
-    return one.kind == "product" and one.source in ("trending", "popular")
-
-
 @lru_cache(_KEPT)
 def _bought(times: int) -> list[Reason]:
     return [Reason("bought_before", f"Bought {_often(times)} before.")]
@@ -104,15 +105,26 @@ def _valid_until(ends: int) -> Reason:
     return Reason("valid_until", f"Valid until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC.")
 
 
-def _due(row: int, profile: Profile, statistics: Statistics, moment: int) -> list[Reason]:
-    """Return a reason where about as much time has passed as usually does between two days of buying it."""
-    own_C = profile.own_RC[int(profile.rows_R.searchsorted(row))]
-    days = float(own_C[_DAYS])
-    # The profile's gap is smoothed, as if the product's usual one had been seen once more.
-    gap = (float(own_C[_OWN_GAP]) * days - float(statistics.products_NP[row, _GAP])) / max(days - 1, 1)
-    since = float(own_C[_SINCE]) + max(moment - profile.newest, 0) / DAY
-    if days < 2 or not gap / _DUE <= since <= gap * _DUE:
+def _due(rows: Sequence[int], model: Model, history: History, moment: int) -> list[list[Reason]]:
+    """Return a reason for each product of which about as much time has passed as usually does between two days."""
+    if not rows:
         return []
+    profile = model.profile(history.purchases)
+    away = max(moment - profile.newest, 0) / DAY
+    own_KC = profile.own_RC[profile.rows_R.searchsorted(rows)].tolist()
+    usual_K = model.bundle.statistics.products_NP[rows, _GAP].tolist()
+    found: list[list[Reason]] = []
+    for own_C, usual in zip(own_KC, usual_K, strict=True):
+        # The profile's gap is smoothed, as if the product's usual one had been seen once more.
+        gap = (own_C[_OWN_GAP] * own_C[_DAYS] - usual) / max(own_C[_DAYS] - 1, 1)
+        since = own_C[_SINCE] + away
+        is_due = own_C[_DAYS] > 1 and gap / _DUE <= since <= gap * _DUE
+        found.append(_rhythm(round(gap), round(since)) if is_due else [])
+    return found
+
+
+@lru_cache(_KEPT)
+def _rhythm(gap: int, since: int) -> list[Reason]:
     return [Reason("due_now", f"Bought every {_days(gap, 'day')} or so, last {_days(since, 'a day')} ago.")]
 
 
@@ -139,18 +151,18 @@ def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reaso
 
 
 def _of_offer(row: int, model: Model, history: History, place: Place) -> list[Reason]:
-    """Return a reason by what an offer covers; none where neither the customer nor anybody lately has bought of it."""
+    """Return the reasons for an offer: what it covers, if the customer or anybody lately has bought it, and its end."""
     catalog, statistics = model.bundle.catalog, model.bundle.statistics
-    covered_R = catalog.offers.products[row]
+    covered_R, until = catalog.offers.products[row], _valid_until(int(catalog.offers.ends_O[row]))
     count = _among(covered_R, history.purchases.rows_R)
     if count:
-        return [Reason("covers_bought", f"Covers {count} {'product' if count == 1 else 'products'} bought before.")]
+        what = "product" if count == 1 else "products"
+        return [Reason("covers_bought", f"Covers {count} {what} bought before."), until]
     day = model.bundle.manifest.data_cut_off.date().isoformat()
     here = float(_sold_here(covered_R, catalog, statistics, place).sum())
     month = float(statistics.products_NP[covered_R, _MONTH].sum())
-    return _sold("covers_popular_here", "Covers products bought {} here", round(here), day) or _sold(
-        "covers_popular", "Covers products bought {}", round(month), day
-    )
+    covers = _sold("covers_popular_here", "Covers products bought {} here", round(here), day)
+    return [*(covers or _sold("covers_popular", "Covers products bought {}", round(month), day)), until]
 
 
 def _sold_here(
@@ -186,5 +198,5 @@ def _often(times: int) -> str:
     return "once" if times == 1 else f"{times:,} times"
 
 
-def _days(days: float, one: str) -> str:
-    return one if round(days) <= 1 else f"{round(days)} days"
+def _days(days: int, one: str) -> str:
+    return one if days <= 1 else f"{days} days"
