@@ -37,6 +37,7 @@ def shop() -> Catalog:
             starts_O=np.array([JUNE, JUNE]),
             ends_O=np.array([JULY, JULY]),
             audiences_O=np.array([0, -1], np.int32),
+            uses_O=np.ones(2, np.int32),
             products=Ragged.of([[3, 5, 249], range(many)]),
             channels=Ragged.of([[], []]),
             locations=Ragged.of([[], []]),
