@@ -33,6 +33,7 @@ from training.fit import Towers, customer_tensors, fit_als
 from training.histories import read_histories
 from training.offers import OfferRanker
 from training.ranker import Ranker
+from training.redemption import Redemption
 from training.statistics import count, find_nearby
 
 LENGTH, D = 8, 8
@@ -110,7 +111,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     towers = randomised(Towers(catalog, histories, RECIPE))
     return export_to(
         tmp_path_factory.mktemp("staged"),
-        Release(towers, randomised_ranker(), OfferRanker().eval(), catalog, statistics, histories, METRICS, CURVES),
+        Release(
+            towers,
+            randomised_ranker(),
+            OfferRanker().eval(),
+            Redemption(0.1).eval(),
+            catalog,
+            statistics,
+            histories,
+            METRICS,
+            CURVES,
+        ),
     )
 
 
