@@ -32,9 +32,6 @@ class Details(NamedTuple):
     products_total: int | UnsetType = UNSET
 
 
-NO_DETAILS = Details()
-
-
 def details_of(catalog: Catalog, kind: Kind, row: int, include: Collection[Include]) -> Details:
     """Return what the catalogue holds of a product or an offer."""
     return _of_product(catalog.products, row, include) if kind == "product" else _of_offer(catalog, row, include)

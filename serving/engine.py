@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from embeddings.context import Context, Identifier
@@ -19,7 +20,7 @@ from embeddings.offers import OFFER_FACTS
 from embeddings.session import session_of
 from serving.batcher import Batcher
 from serving.clock import Clock
-from serving.details import NO_DETAILS, Include, details_of
+from serving.details import Include, details_of
 from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask, Offered
@@ -237,7 +238,7 @@ def _items(
     ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, request: RecommendRequest
 ) -> list[Item]:
     catalog, include = model.bundle.catalog, request.include
-    return [
+    items = [
         Item(
             (catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row),
             one.kind,
@@ -246,9 +247,14 @@ def _items(
             one.source,
             reasons_of_one,
             _explanation(one) if request.explain else UNSET,
-            *(details_of(catalog, one.kind, one.row, include) if include else NO_DETAILS),
         )
         for rank, (one, reasons_of_one) in enumerate(zip(ranked, why, strict=True), start=1)
+    ]
+    if not include:
+        return items
+    return [
+        replace(item, **details_of(catalog, one.kind, one.row, include)._asdict())
+        for item, one in zip(items, ranked, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from embeddings.arrays import Ragged
 from embeddings.catalog import Attributes, Catalog, Offers
 from embeddings.vocabulary import Vocabulary
-from serving.details import MOST_PRODUCTS, NO_DETAILS, Details, Include, details_of
+from serving.details import MOST_PRODUCTS, Details, Include, details_of
 from serving.rank import Kind
 from tests.unit.small import N, catalog
 
@@ -73,4 +73,4 @@ def test_only_what_was_asked_for_is_told(shop: Catalog, kind: Kind, include: tup
 
 
 def test_nothing_is_told_unless_asked_for():
-    assert details_of(catalog(), "product", N - 1, ()) == NO_DETAILS
+    assert details_of(catalog(), "product", N - 1, ()) == Details()
