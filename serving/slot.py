@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,6 +36,8 @@ _WARMED = 0.5
 """How much of the cache is filled at start; the rest is for what requests bring."""
 
 _log = logging.getLogger("opportune.serve")
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -177,6 +180,8 @@ class BundleSlot:
         self.swaps = 0
         self.on_swap: Callable[[str], None] = _nobody_asks
         self._pins: Counter[Model] = Counter()
+        # One thread for every version: with each further one the allocator sets aside an address space of its own.
+        self._thread = ThreadPoolExecutor(1, "releases")
         self._seen: Stamp | None = None
 
     @contextmanager
@@ -206,8 +211,8 @@ class BundleSlot:
         look to the next.
         """
         try:
-            version = await asyncio.to_thread(store.current)
-            stamp = await asyncio.to_thread(store.stamp, version) if version != self.current.version else ()
+            version = await self._aside(store.current)
+            stamp = await self._aside(store.stamp, version) if version != self.current.version else ()
         except Exception as error:  # whatever it is, the next look must come
             self._note_unreadable(str(error))
             return
@@ -229,7 +234,7 @@ class BundleSlot:
 
     async def _swap(self, version: str, stamp: Stamp, open_version: Callable[[str], Model]) -> None:
         try:
-            model = await asyncio.to_thread(open_version, version)
+            model = await self._aside(open_version, version)
         except Exception as error:  # files that agree with their hashes can still be of any wrong shape
             self.refused = Refused(version, _told(error), stamp)
             _log.error("refused version %s, still serving %s: %s", version, self.current.version, error)
@@ -240,6 +245,10 @@ class BundleSlot:
             replaced.close()
         _log.info("now serving %s", version)
         self.on_swap(version)
+
+    def _aside(self, work: Callable[..., Done], *arguments: str) -> "asyncio.Future[Done]":
+        """Do what is slow in a thread, while the event loop goes on."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _note_unreadable(self, problem: str | None) -> None:
         """Log once that the store cannot be read, or can be again."""
