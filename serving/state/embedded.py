@@ -24,6 +24,8 @@ from embeddings.errors import EventStoreUnavailable
 PORT = 5432
 """Part of the socket's name; PostgreSQL listens on no network."""
 SUPERUSER = "postgres"
+OWN_FOLDER = "/proc/self/cwd"
+"""The data folder by the name that PostgreSQL has for it: its working folder, whatever lies above it."""
 WITHOUT = "or give the service another PostgreSQL with OPPORTUNE_DATABASE"
 _OWNER = "opportune"
 """Whom a data folder belongs to that root makes."""
@@ -186,7 +188,7 @@ def _make(folder: Path) -> None:
         told = subprocess.run(  # noqa: S603 - our own command
             [
                 programs / "initdb",
-                *("-D", "/proc/self/cwd", "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8", "--locale=C"),
+                *("-D", OWN_FOLDER, "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8", "--locale=C"),
             ],
             **_running_as(uid, gid),
             cwd=fresh,

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from embeddings.errors import EventStoreUnavailable
-from serving.state.embedded import PORT, Home, as_owner, try_for
-from serving.state.postmaster import accepts, clear, ended, listens_elsewhere, running
+from serving.state.embedded import OWN_FOLDER, PORT, Home, as_owner, try_for
+from serving.state.postmaster import accepts, clear, ended, is_of_an_earlier_version, running
 
 _log = logging.getLogger("opportune.serve")
 
@@ -124,8 +124,8 @@ class Keeper:
             if time.monotonic() >= self._due and try_for(self._lock, fcntl.LOCK_EX):
                 self._launch()
         elif not self.ready:
-            if listens_elsewhere(self._home):
-                self.stop()  # started by an earlier version, where others may connect
+            if is_of_an_earlier_version(self._home):
+                self.stop()  # where others may connect; the next look starts it anew
                 return
             self.ready = accepts(self._home)
             if self.ready and self._ends:
@@ -164,7 +164,7 @@ class Keeper:
         options = [word for name, value in _OPTIONS.items() for word in ("-c", f"{name}={value}")]
         try:
             child = subprocess.Popen(  # noqa: S603 - our own command
-                [self._home.programs / "postgres", "-D", "/proc/self/cwd", *options],
+                [self._home.programs / "postgres", "-D", OWN_FOLDER, *options],
                 **as_owner(self._home),
                 stdout=self._log,
                 stderr=self._log,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from embeddings.errors import EventStoreUnavailable
-from serving.state.embedded import PORT, SUPERUSER, Home
+from serving.state.embedded import OWN_FOLDER, PORT, SUPERUSER, Home
 
 _SOCKET = f".s.PGSQL.{PORT}"
 _PID_FILE = "postmaster.pid"
@@ -76,9 +76,9 @@ def accepts(home: Home) -> bool:
         return False
 
 
-def listens_elsewhere(home: Home) -> bool:
-    """Whether the pid file names another folder for the socket."""
-    return _line(home, 4) not in ("", ".", str(home.folder.resolve()))
+def is_of_an_earlier_version(home: Home) -> bool:
+    """Whether PostgreSQL knows its data folder by a path, which it may no longer reach, or listens elsewhere."""
+    return _line(home, 1) not in ("", OWN_FOLDER)
 
 
 def _line(home: Home, number: int) -> str:
