@@ -26,6 +26,7 @@ _SET_ROWS = (1_000, 10_000, 100_000)
 _TAKEN_ROWS = (1_000, 5_000, 20_000, 50_000)
 _SHARES = (0.001, 0.01, 0.1, 0.5)
 _LARGE_SHARES = (0.1, 0.3, 0.5, 0.9)
+_SET_OF_PARTS, _MASKED_SHARES, _SCORED_SHARES = 10_000, (0.2, 0.5, 0.9), (0.05, 0.1, 0.2)
 _IVF_ROWS = (50_000, 100_000, 200_000, 400_000)
 
 
@@ -57,6 +58,8 @@ class Measured(Struct, frozen=True):
     sifted_ns: float
     taken_ns: float
     gather_us: float
+    score_ns: float
+    mask_us: float
     ivf_points: list[IvfPoint]
 
 
@@ -65,8 +68,8 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
 
     Args:
         real: what generated catalogues resemble, on some of which the bounded IVF is tried, as on this one. How far
-            rows are read under a filter is measured here: generated ones lie in clearer clusters. So is the taking of
-            sets out of the copy of all rows.
+            rows are read under a filter is measured here: generated ones lie in clearer clusters. So are the taking of
+            sets out of the copy of all rows and the search of a part of a set.
         large: a generated one of a million rows or so.
         effort: of each point.
     """
@@ -81,6 +84,11 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
     passed_us, selected_ns = line(selected, _rented_us(large, selected, effort, cache_bytes=0))
     many = [round(share * len(real.vectors_ND)) for share in _LARGE_SHARES]
     filtered_us = _rented_us(real, many, effort, cache_bytes=DEFAULT_CACHE_BYTES)
+    filtered_ns = _filtered_ns(len(real.vectors_ND), many, filtered_us)
+    scored = [round(share * _SET_OF_PARTS) for share in _SCORED_SHARES]
+    _, score_ns = line(scored, _part_us(real, scored, effort, masked=False))
+    masked = [round(share * _SET_OF_PARTS) for share in _MASKED_SHARES]
+    mask_us = _mask_us(filtered_ns, masked, _part_us(real, masked, effort, masked=True))
     points = [
         _ivf_point(f"{one:,} generated", *_drawn(real.vectors_ND, one), effort)
         for one in track(_IVF_ROWS, "bounded IVF", transient=True)
@@ -91,11 +99,13 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
         scan_ns=round(scan_ns, 2),
         passed_ns=round(passed_us * 1_000 / rows, 2),
         selected_ns=round(selected_ns, 2),
-        filtered_ns=round(_filtered_ns(len(real.vectors_ND), many, filtered_us), 2),
+        filtered_ns=round(filtered_ns, 2),
         gather_ns=round(gather_ns, 2),
         sifted_ns=round(sifted_us * 1_000 / len(real.vectors_ND), 2),
         taken_ns=round(taken_ns, 2),
         gather_us=round(gather_us, 1),
+        score_ns=round(score_ns, 2),
+        mask_us=round(mask_us, 1),
         ivf_points=[*points, _ivf_point(real.name, real.vectors_ND, real.queries_QD, effort)],
     )
 
@@ -145,6 +155,25 @@ def _rented_us(catalogue: Catalogue, selected: Sequence[int], effort: Repetition
     sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in selected]
     renting = replace(catalogue, index=index)
     return [_alone(on_batches(renting, 1, one), effort) for one in sets]
+
+
+def _part_us(catalogue: Catalogue, rows: Sequence[int], effort: Repetitions, *, masked: bool) -> list[float]:
+    """Searches of parts of one set, by their size: under a mask from the set's copy, or every row scored."""
+    costs = replace(MEASURED, score_ns=float(_NEVER) if masked else 0.0)
+    parts_of = replace(catalogue, index=PlannedIndex(catalogue.vectors_ND, "cpu", costs=costs))
+    random = np.random.default_rng(0)
+    whole = random_set(len(catalogue.vectors_ND), _SET_OF_PARTS, random)
+    parts_of.index.warm(whole)
+    parts = [whole.among(random.choice(whole.rows_N, some, replace=False)) for some in rows]
+    return [_alone(on_batches(parts_of, 1, one), effort) for one in parts]
+
+
+def _mask_us(filtered_ns: float, parts: Sequence[int], microseconds: Sequence[float]) -> float:
+    """Microseconds that a scan under a mask takes besides what its rows do."""
+    return median(
+        us - _SET_OF_PARTS * filtered_ns * math.sqrt(_SET_OF_PARTS / some) / 1_000
+        for us, some in zip(microseconds, parts, strict=True)
+    )
 
 
 def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:

@@ -121,7 +121,7 @@ class Eligibility:
         if not len(history.redemptions):
             return allowed
         rows, times = np.unique(history.redemptions["offer"], return_counts=True)
-        return allowed.without(rows[times >= self._catalog.offers.uses_O[rows]])
+        return EligibleSet.derived(allowed, rows[times >= self._catalog.offers.uses_O[rows]])
 
     def _find_products(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
         catalog = self._catalog

@@ -4,7 +4,7 @@ Shapes: N rows of the set, R rows asked about.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import blake2b
@@ -34,13 +34,14 @@ class EligibleSet:
         size: N.
         past: one past the last row at least, 0 where there is none.
         valid_until: the next moment at which the set may change, with its time zone.
-        lasting: whether others may ask for the same rows, so that what is made for them is worth keeping.
+        parent: the set that this is a part of, which one request wants for itself; None for a set that others may ask
+            for too. What is made for such a set is worth keeping, and serves its parts; nothing is kept for a part.
     """
 
     size: int
     past: int
     valid_until: datetime
-    lasting: bool
+    parent: "EligibleSet | None"
     _rows: Callable[[], RowArray]
     _members: Callable[[], kernel.Members]
 
@@ -69,26 +70,35 @@ class EligibleSet:
             raise InvalidInput("eligible.valid_until", "expected a time with its time zone")
         view_N = _read_only(rows_N)
         past = int(view_N[-1]) + 1 if view_N.size else 0
-        return cls(len(view_N), past, valid_until, True, lambda: view_N, lambda: kernel.Members(view_N))
+        return cls(len(view_N), past, valid_until, None, lambda: view_N, lambda: kernel.Members(view_N))
 
-    def among(self, rows_R: RowArray) -> Self:
-        """The part of the set that some rows, in any order, make up."""
+    @classmethod
+    def derived(cls, parent: "EligibleSet", removed_R: RowArray) -> "EligibleSet":
+        """Return what is left of a set without some rows: a part of it, or the set itself where it holds none of them.
+
+        Args:
+            parent: a set, or a part of one, whose part this becomes then.
+            removed_R: in any order; rows that the set does not hold are of no effect.
+        """
+        members = parent.members.without(_wide(removed_R))
+        if members.size == parent.size:
+            return parent
+
+        def rows() -> RowArray:
+            return _read_only(parent.rows_N[members.contains(_wide(parent.rows_N))])
+
+        return cls(members.size, parent.past, parent.valid_until, parent.shared, rows, lambda: members)
+
+    def among(self, rows_R: RowArray) -> "EligibleSet":
+        """Return the part of the set that some rows, in any order, make up; the set itself where that is all of it."""
         rows: npt.NDArray[np.int64] = np.unique(rows_R).astype(np.int64)
-        return self.of(rows[self.contains(rows)], self.valid_until)
+        part = self.of(rows[self.contains(rows)], self.valid_until)
+        return self if part.size == self.size else replace(part, parent=self.shared)
 
-    def without(self, rows_R: RowArray) -> Self:
-        """The set but for some rows, in any order: a set for one customer, whose rows are listed when asked for."""
-        gone_R: npt.NDArray[np.int64] = np.unique(rows_R[self.contains(rows_R)]).astype(np.int64)
-
-        def rest() -> RowArray:
-            # The set is large and the rows are few: they are looked up in the set, not the set in them.
-            kept_N = np.ones(self.size, np.bool_)
-            kept_N[self.rows_N.searchsorted(gone_R.astype(self.rows_N.dtype))] = False
-            return _read_only(self.rows_N[kept_N])
-
-        return type(self)(
-            self.size - len(gone_R), self.past, self.valid_until, False, rest, lambda: self.members.without(gone_R)
-        )
+    @property
+    def shared(self) -> "EligibleSet":
+        """The set that others may ask for too: the parent, or the set itself where it has none."""
+        return self if self.parent is None else self.parent
 
     @cached_property
     def rows_N(self) -> RowArray:
@@ -107,13 +117,18 @@ class EligibleSet:
 
     def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
         """Which of some rows belong to the set; (R,)."""
-        return self.members.contains(rows_R.astype(np.int64, copy=False))
+        return self.members.contains(_wide(rows_R))
 
 
 def _read_only(rows_N: RowArray) -> RowArray:
     view_N = rows_N.view()
     view_N.flags.writeable = False
     return view_N
+
+
+def _wide(rows_R: RowArray) -> npt.NDArray[np.int64]:
+    """Return rows as the kernel reads them."""
+    return np.ascontiguousarray(rows_R, np.int64)
 
 
 def _fingerprint(rows_N: RowArray) -> bytes:

@@ -29,6 +29,7 @@ PYBIND11_MODULE(kernel, module) {
         .def(py::init(&Members::of<std::int32_t>), exact("rows_N"))
         .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
         .def("contains", &Members::contains, exact("rows_R"))
+        .def_property_readonly("size", &Members::size)
         .def("without", &Members::without, exact("rows_R"));
     py::class_<Copy>(module, "Copy")
         .def(py::init(&Copy::of<std::int32_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))

@@ -18,6 +18,7 @@ from embeddings.history import History
 from embeddings.index.base import Plan
 from embeddings.offers import OFFER_FACTS
 from embeddings.session import session_of
+from embeddings.sources import MORE, RETRIEVED
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.details import Include, details_of
@@ -30,6 +31,9 @@ from serving.strangers import Strangers
 _ID_BYTES, _IDS_AT_ONCE = 16, 256
 _LOOKED_UP = 1_000
 """How many ids at a time; that takes about a millisecond."""
+_HIDDEN = RETRIEVED * MORE
+"""How many excluded items are ranked and then left out, so that what would come next takes their places. Where more are
+excluded, ranking them would cost more than the answer: candidates are sought among the other products."""
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,18 +148,22 @@ class Engine:
 
         # To somebody who has bought nothing everything is new: the question is the same without it.
         novel = request.novel and len(history.purchases.rows_R) > 0
-        products = allowed = offers = None
+        products = offers = None
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
-            allowed = eligibility.products(context, place, situation.moment)
+            products = eligibility.products(context, place, situation.moment)
             named = None if request.among is None else await _rows(request.among, model)
-            products = _wanted(allowed, named, history if novel else None)
+            products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:
             redeemed = await model.redemptions.now()
             offers = Offered(eligibility.offers(context, place, history, situation.moment), redeemed.times_O)
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)
+        if len(excluded) > _HIDDEN and products is not None:
+            gone = [row for kind, row in excluded if kind == "product"]
+            products = EligibleSet.derived(products, np.array(gone, np.int64))
+            excluded = frozenset(one for one in excluded if one[0] == "offer")
         acted = history.tells
         if acted or model.ranker is not None:
             ask = Ask(
@@ -168,7 +176,6 @@ class Engine:
                 excluded,
                 place,
                 request.explain,
-                None if products is allowed else allowed,
                 novel,
                 request.among is not None,
             )
@@ -221,7 +228,7 @@ def _wanted(eligible: EligibleSet, named: NDArray[np.int64] | None, buyer: Histo
     if named is not None:
         eligible = eligible.among(named)
     if buyer is not None:
-        eligible = eligible.without(buyer.purchases.rows_R)
+        eligible = EligibleSet.derived(eligible, buyer.purchases.rows_R)
     return eligible
 
 

@@ -33,16 +33,31 @@ class PopularRankings:
         self._catalog = catalog
         self._remembered: OrderedDict[tuple[bytes, Place], PopularRanking] = OrderedDict()
 
-    def of(self, eligible: EligibleSet, place: Place) -> PopularRanking:
-        """The ranking of an eligible set in a place."""
+    def of(self, eligible: EligibleSet, place: Place, least: int = 0) -> PopularRanking:
+        """Return the ranking of an eligible set in a place.
+
+        Of a part of a set it is what the set's own ranking holds of it. Where that is fewer than ``least``, as of rows
+        that hardly anybody buys, the part is ranked by itself. Nothing is remembered of a part.
+        """
+        whole = self._of_shared(eligible.shared, place)
+        if eligible.parent is None:
+            return whole
+        inside_K = eligible.contains(whole.rows_K)
+        if np.count_nonzero(inside_K) < min(least, eligible.size):
+            return self._ranked(eligible, place)
+        return PopularRanking(whole.rows_K[inside_K], whole.shares_K[inside_K])
+
+    def _of_shared(self, eligible: EligibleSet, place: Place) -> PopularRanking:
         key = (eligible.fingerprint, place)
         found = self._remembered.get(key)
         if found is None:
-            best = most_popular(popular(self._catalog, eligible.rows_N, place), LONGEST)
-            found = PopularRanking(best.rows_R, best.shares_R)
-            self._remembered[key] = found
+            found = self._remembered[key] = self._ranked(eligible, place)
             if len(self._remembered) > _KEPT:
                 self._remembered.popitem(last=False)
         else:
             self._remembered.move_to_end(key)
         return found
+
+    def _ranked(self, eligible: EligibleSet, place: Place) -> PopularRanking:
+        best = most_popular(popular(self._catalog, eligible.rows_N, place), LONGEST)
+        return PopularRanking(best.rows_R, best.shares_R)

@@ -102,9 +102,9 @@ def rank_popular(
     """
     ranked: list[Ranked] = []
     if products is not None:
-        ranking = model.popular.of(products, place)
         demoted = frozenset[int]() if session is None else frozenset(_demoted_products(session).tolist())
         most = limit + len(excluded) + len(demoted)
+        ranking = model.popular.of(products, place, most)
         ranked += [
             Ranked("product", row, share, "popular", row in demoted)
             for row, share in zip(ranking.rows_K[:most].tolist(), ranking.shares_K[:most].tolist(), strict=True)
@@ -187,8 +187,6 @@ def _rank_products(
 
 def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
     model, situation, eligible = ask.model, ask.situation, to_search(ask.products)
-    # Ranked once for what the context allows, not for every part of it that somebody asks for.
-    popular_K = model.popular.of(eligible if ask.allowed is None else ask.allowed, ask.place).rows_K
     return Asked.of(
         model.profile(ask.history.purchases),
         ask.history,
@@ -197,7 +195,7 @@ def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
         situation.moment,
         eligible,
         retrieved_K,
-        popular_K if ask.allowed is None else popular_K[eligible.contains(popular_K)],
+        model.popular.of(eligible, ask.place).rows_K,
         novel=ask.novel,
         wanted=ask.most,
         every=ask.every,

@@ -40,7 +40,6 @@ class Ask(NamedTuple):
         limit: how many items to show.
         excluded: kinds and rows that are not to be shown.
         explain: whether what the ranker read is to be shown.
-        allowed: the products that the context allows, where the request asks for a part of them; None where for all.
         novel: whether only products that the customer has never bought are wanted.
         every: whether the whole set is to be ranked, as the request names its products.
     """
@@ -54,7 +53,6 @@ class Ask(NamedTuple):
     excluded: frozenset[tuple[str, int]]
     place: Place
     explain: bool = False
-    allowed: EligibleSet | None = None
     novel: bool = False
     every: bool = False
 
@@ -72,6 +70,11 @@ class Ask(NamedTuple):
     def candidates(self) -> int:
         """How many to retrieve of each kind."""
         return max(RETRIEVED * times_more(self.most, novel=self.novel), self.most)
+
+    @property
+    def own(self) -> bool:
+        """Whether something is asked for that hardly anybody else will ask for: nothing is remembered of that."""
+        return bool(self.excluded) or self.every or (self.products is not None and self.products.parent is not None)
 
 
 class Retrieved(NamedTuple):

@@ -23,16 +23,19 @@ class Strangers(Generic[Answered]):
     async def of(self, ask: Ask, answer: Callable[[Ask], Awaitable[Answered]]) -> Answered:
         """The answer as of the beginning of the hour; what may be shown is that of the very moment.
 
+        It is remembered unless the request asks for something of its own.
+
         Args:
             ask: of somebody without a history or attributes.
             answer: works an answer out.
         """
         at_hour = ask.situation.moment // _HOUR * _HOUR
         ask = ask._replace(situation=ask.situation._replace(moment=at_hour))
+        if ask.own:
+            return await answer(ask)
         offers = None if ask.offers is None else ask.offers.eligible
-        sets = tuple(None if one is None else one.fingerprint for one in (ask.products, offers, ask.allowed))
-        how = (ask.situation, ask.place, ask.limit, ask.excluded, ask.explain, ask.novel, ask.every)
-        key = (sets, how)
+        sets = tuple(None if one is None else one.fingerprint for one in (ask.products, offers))
+        key = (sets, ask.situation, ask.place, ask.limit, ask.explain, ask.novel)
         remembered = self._remembered.setdefault(ask.model, OrderedDict())
         found = remembered.get(key)
         if found is None:

@@ -154,7 +154,7 @@ def for_novel(questions: Sequence[Question], catalog: Catalog, baskets: Mapping[
     everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
     return [
         one._replace(
-            eligible=everything.without(one.past.purchases.rows_R),
+            eligible=EligibleSet.derived(everything, one.past.purchases.rows_R),
             bought=baskets[one.customer].difference(one.past.purchases.rows_R.tolist()),
             allowed=everything,
             novel=True,

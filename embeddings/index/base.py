@@ -21,13 +21,13 @@ I64 = npt.NDArray[np.int64]
 PAD_ROW = -1
 PAD_SCORE = -np.inf
 
-Plan: TypeAlias = Literal["exact", "flat", "gathered", "filtered", "bitmap", "ivf", "all"]
+Plan: TypeAlias = Literal["exact", "flat", "gathered", "masked", "filtered", "bitmap", "ivf", "all"]
 """How a query was answered.
 
 ``exact``: by the oracle. ``flat``: a scan of the whole catalogue, without a filter. ``gathered``: a scan of the set's
-own copy. ``filtered``: a scan of the copy of the whole catalogue that passes over what is not in the set. ``bitmap``:
-the same by FAISS, with a bitmap of the set. ``ivf``: a scan of the cells that may hold one of the best. ``all``: every
-row of the set was scored, there being few.
+own copy. ``masked``: a scan of the copy of the set that this one is a part of, which passes over the other rows.
+``filtered``: the same of the copy of the whole catalogue. ``bitmap``: the same by FAISS, with a bitmap of the set.
+``ivf``: a scan of the cells that may hold one of the best. ``all``: every row of the set was scored, there being few.
 """
 
 
@@ -135,7 +135,7 @@ def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet 
         return [(eligible_B[0], [0])]
     groups: dict[bytes | int | None, tuple[EligibleSet | None, list[int]]] = {}
     for place, eligible in enumerate(eligible_B):
-        key = None if eligible is None else eligible.fingerprint if eligible.lasting else id(eligible)
+        key = None if eligible is None else eligible.fingerprint if eligible.parent is None else id(eligible)
         group = groups.get(key)
         if group is None:
             groups[key] = (eligible, [place])

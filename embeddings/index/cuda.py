@@ -54,6 +54,9 @@ class DeviceCopies:
     axes_DD = None
     """Sets' own copies are not turned."""
 
+    most = CUDA_MAX_K
+    """How many rows can be proposed."""
+
     def __init__(self, vectors_ND: F32) -> None:
         """Copy these vectors to the GPU.
 

@@ -6,6 +6,7 @@ cannot hold the numbers they are of full precision. A set's own copy is `kernel.
 Shapes: B queries, N rows, D dimensions, P rows proposed per query.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class HostCopies:
 
     halved = False
     """Queries are not rounded."""
+
+    most = sys.maxsize
+    """Any number of rows can be proposed."""
 
     def __init__(self, vectors_ND: F32, stored: Path | None) -> None:
         """Copy these vectors, or map the copies that `write_flat_index` wrote of them.

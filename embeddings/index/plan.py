@@ -33,6 +33,8 @@ class Costs:
         sifted_ns: of a catalogue row, where a set's copy is made out of the copy of all rows.
         taken_ns: of a row taken from there.
         gather_us: of making any copy, besides its rows.
+        score_ns: of a row scored from its vector.
+        mask_us: of scanning a copy for a part of its set, besides its rows.
     """
 
     scan_ns: float
@@ -43,6 +45,8 @@ class Costs:
     sifted_ns: float
     taken_ns: float
     gather_us: float
+    score_ns: float
+    mask_us: float
 
     def rent(self, eligible_rows: int, catalogue_rows: int, *, filtered: bool) -> tuple[Plan, float]:
         """How a set without a copy of its own is searched, and what a query then takes beyond one, in microseconds.
@@ -58,6 +62,19 @@ class Costs:
         if filtered and filtered_ns < bitmap_ns:
             return "filtered", (filtered_ns - own_ns) / 1_000
         return "bitmap", (bitmap_ns - own_ns) / 1_000
+
+    def scoring_us(self, rows: int) -> float:
+        """What scoring rows from their vectors takes, in microseconds."""
+        return rows * self.score_ns / 1_000
+
+    def masked_us(self, part_rows: int, rows: int) -> float:
+        """What a query of a part takes that is answered from the copy of the set it belongs to.
+
+        Args:
+            part_rows: how many rows the part holds, one at least.
+            rows: how many the set holds.
+        """
+        return self.mask_us + rows * self.filtered_ns * math.sqrt(rows / part_rows) / 1_000
 
     def gathering_us(self, eligible_rows: int) -> float:
         """What copying a set out of the catalogue takes, in microseconds."""
@@ -77,6 +94,8 @@ MEASURED = Costs(
     sifted_ns=2.0,
     taken_ns=40.0,
     gather_us=0.0,
+    score_ns=100.0,
+    mask_us=30.0,
 )
 """What they take, in the middle of several runs, on the machine of benchmarks/results/search.json, key "costs"."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from embeddings import kernel
 from embeddings.device import Device
@@ -24,6 +25,7 @@ from embeddings.index.base import (
     F32,
     F64,
     I64,
+    PAD_ROW,
     CandidateIndex,
     Candidates,
     Plan,
@@ -59,11 +61,17 @@ _Places: TypeAlias = tuple[EligibleSet | None, list[int]]
 
 
 class _Group(NamedTuple):
-    """Queries of one set that FAISS answers: how, from what, and which of the batch they are."""
+    """Queries of one set that FAISS answers: how, from what, and which of the batch they are.
+
+    Attributes:
+        size: how many rows may be proposed: those of the set, or of the one that it is a part of.
+        dropped: how many of these are not of the set.
+    """
 
     plan: Plan
     eligible: EligibleSet | None
     size: int
+    dropped: int
     held: Gathered | Bitmap | None
     places: list[int]
 
@@ -173,17 +181,22 @@ class PlannedIndex(CandidateIndex):
             if eligible is not None:
                 check_rows(eligible, catalogue)
             size = catalogue if eligible is None else eligible.size
-            if size <= max(2 * k, k + MARGIN):  # a scan would leave out too few
+            # A scan would leave out too few.
+            if size <= max(2 * k, k + MARGIN) or (eligible is not None and self._few(eligible)):
                 scanned.append((self._every_row(eligible), None, places))
                 continue
-            plan, held = self._planned(eligible, size, len(places))
+            shared = None if eligible is None else eligible.shared
+            whole = catalogue if shared is None else shared.size
+            plan, held = self._planned(shared, whole, len(places))
+            if size < whole and plan == "gathered":
+                plan = "filtered" if whole == catalogue else "masked"
             for place in places:
                 plans[place] = plan
             if isinstance(held, kernel.Copy):
-                selected = eligible.members if plan == "filtered" and eligible is not None else None
+                selected = eligible.members if eligible is not None and plan in {"filtered", "masked"} else None
                 scanned.append((held, selected, places))
             else:
-                proposed.append(_Group(plan, eligible, size, held, places))
+                proposed.append(_Group(plan, eligible, whole, whole - size, held, places))
         rows_BK, scores_BK = kernel.nearest(queries_BD, self._copies.axes_DD, self._vectors_ND, scanned, k)
         if proposed:
             places = [place for group in proposed for place in group.places]
@@ -191,13 +204,11 @@ class PlannedIndex(CandidateIndex):
         return Candidates(rows_BK, scores_BK, tuple(plans))
 
     def _planned(self, eligible: EligibleSet | None, size: int, queries: int) -> tuple[Plan, _Held | None]:
-        """How so many queries of a set are answered, and from what; adds to regrets."""
+        """How so many queries of a set, or of its parts, are answered, and from what; adds to regrets."""
         catalogue, filtered, bitmaps = len(self._vectors_ND), self._whole_fits, isinstance(self._copies, HostCopies)
         if eligible is None or size == catalogue:
             chosen = plan_whole(fits=filtered, bitmaps=bitmaps, ivf=self._ivf is not None)
             return chosen, self._whole() if chosen == "gathered" else None
-        if not eligible.lasting and self._costs.rent(size, catalogue, filtered=filtered)[0] == "filtered":
-            return "filtered", self._whole()
         held = self.cache.find(eligible.fingerprint)
         if held is not None and not isinstance(held, Bitmap):
             return "gathered", held
@@ -221,6 +232,12 @@ class PlannedIndex(CandidateIndex):
             held = Bitmap(eligible, catalogue)
             self.cache.keep(eligible.fingerprint, held)
         return chosen, held
+
+    def _few(self, part: EligibleSet) -> bool:
+        """Whether every row of a part is scored sooner than a copy of the set that it belongs to is scanned for it."""
+        return part.parent is not None and self._costs.scoring_us(part.size) < self._costs.masked_us(
+            part.size, part.parent.size
+        )
 
     def _whole(self) -> _Held:
         """The copy of all rows."""
@@ -259,42 +276,58 @@ class PlannedIndex(CandidateIndex):
 
     def _settled(self, queries_BD: F32, k: int, groups: Sequence[_Group]) -> tuple[I64, F32]:
         """The best k, and their scores, for queries in the order of their groups: each larger than what is proposed."""
-        copies, proposals = self._copies, k + MARGIN
+        copies = self._copies
         bounds_B = rounding_bounds(queries_BD, copies.longest, copies.astray, halved=copies.halved)
-        most = copies.most_proposals(k, proposals)
-        rows_BP, left_out_B = np.empty((len(queries_BD), most), np.int64), np.empty(len(queries_BD))
-        group_B = [group for group in groups for _ in group.places]
+        first = [self._first(group, k) for group in groups]
+        rows_BP, left_out_B = np.full((len(queries_BD), max(first)), PAD_ROW), np.empty(len(queries_BD))
+        group_B = [(group, proposals) for group, proposals in zip(groups, first, strict=True) for _ in group.places]
         start = 0
-        for group in groups:
+        for group, proposals in zip(groups, first, strict=True):
             these = slice(start, start := start + len(group.places))
-            scores_GP, rows_BP[these] = self._propose(group, queries_BD[these], bounds_B[these], most)
-            left_out_B[these] = scores_GP[:, -1]
+            rows_BP[these, :proposals], left_out_B[these] = self._propose(
+                group, queries_BD[these], bounds_B[these], proposals
+            )
         rows_BK, scores_BK = best(queries_BD, self._vectors_ND, rows_BP, k)
         # A row that was not proposed scored no more than the last proposal, in FAISS' arithmetic.
         for b in np.flatnonzero(scores_BK[:, -1] <= left_out_B + bounds_B).tolist():
             one = slice(b, b + 1)
-            rows_BK[one], scores_BK[one] = self._widened(group_B[b], queries_BD[one], bounds_B[one], k, proposals)
+            rows_BK[one], scores_BK[one] = self._widened(*group_B[b], queries_BD[one], bounds_B[one], k)
         return rows_BK, scores_BK
 
-    def _propose(self, group: _Group, queries_GD: F32, bounds_G: F64, proposals: int) -> tuple[F32, RowArray]:
-        """FAISS' own scores, descending, and catalogue rows, both (G, P); P is below what the set holds."""
-        copies, held = self._copies, group.held
+    def _first(self, group: _Group, k: int) -> int:
+        """How many rows are proposed at first; of what is dropped any may be among them."""
+        least = self._copies.most_proposals(k, k + MARGIN)
+        return max(least, min(k + MARGIN + group.dropped, self._copies.most)) if group.dropped else least
+
+    def _propose(
+        self, group: _Group, queries_GD: F32, bounds_G: F64, proposals: int
+    ) -> tuple[I64, npt.NDArray[np.float32]]:
+        """Catalogue rows (G, P), -1 for what is not of the set, and FAISS' own score of the last one (G,).
+
+        P is below what may be proposed.
+        """
+        copies, held, eligible = self._copies, group.held, group.eligible
         if isinstance(held, Gathered):
             scores_GP, places_GP = copies.propose(held.index, queries_GD, proposals)
-            return scores_GP, held.rows_N[places_GP]
-        if group.plan == "ivf" and self._ivf is not None:
-            return self._ivf.propose(queries_GD, proposals, bounds_G, group.size, held)
-        return copies.propose(copies.whole, queries_GD, proposals, None if held is None else held.flat())
+            rows_GP = held.rows_N[places_GP].astype(np.int64, copy=False)
+        elif group.plan == "ivf" and self._ivf is not None:
+            scores_GP, rows_GP = self._ivf.propose(queries_GD, proposals, bounds_G, group.size, held)
+        else:
+            parameters = None if held is None else held.flat()
+            scores_GP, rows_GP = copies.propose(copies.whole, queries_GD, proposals, parameters)
+        if group.dropped and eligible is not None:
+            rows_GP = np.where(eligible.contains(rows_GP.ravel()).reshape(rows_GP.shape), rows_GP, PAD_ROW)
+        return rows_GP, scores_GP[:, -1]
 
-    def _widened(self, group: _Group, query_1D: F32, bound_1: F64, k: int, proposals: int) -> tuple[I64, F32]:
+    def _widened(self, group: _Group, proposals: int, query_1D: F32, bound_1: F64, k: int) -> tuple[I64, F32]:
         """Twice as many proposals, again and again, until the best are settled; all rows settle them."""
         while True:
             proposals = min(2 * proposals, group.size)
-            if proposals == group.size:
+            if proposals == group.size or (group.dropped and proposals > self._copies.most):
                 every: list[_Scanned] = [(self._every_row(group.eligible), None, [0])]
                 return kernel.nearest(query_1D, None, self._vectors_ND, every, k)
             proposals = self._copies.most_proposals(k, proposals)
-            scores_1P, rows_1P = self._propose(group, query_1D, bound_1, proposals)
-            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P.astype(np.int64, copy=False), k)
-            if scores_1K[0, -1] > scores_1P[0, -1] + bound_1[0]:
+            rows_1P, left_out_1 = self._propose(group, query_1D, bound_1, proposals)
+            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P, k)
+            if scores_1K[0, -1] > left_out_1[0] + bound_1[0]:
                 return rows_1K, scores_1K

@@ -11,6 +11,9 @@ class Members {
   public:
     template <class T>
     static Members of(const Array<T>& rows_N) {
+        for (py::ssize_t n = 0; n < rows_N.size(); ++n)
+            check(rows_N.data()[n] >= 0 && (n == 0 || rows_N.data()[n - 1] < rows_N.data()[n]),
+                  "expected rows, ascending and not negative");
         Members made;
         made.size_ = rows_N.size();
         made.past_ = made.size_ ? static_cast<std::int64_t>(rows_N.data()[made.size_ - 1]) + 1 : 0;
@@ -25,24 +28,30 @@ class Members {
         return made;
     }
 
-    // The same but for some members.
+    // The same without some rows, in any order; those that are no members are of no effect.
     Members without(const Array<std::int64_t>& rows_R) const {
         Members made = *this;
-        const std::int64_t* gone = rows_R.data();
-        for (py::ssize_t r = 0; r < rows_R.size(); ++r)
-            check(has(gone[r]) && (r == 0 || gone[r - 1] < gone[r]), "expected members, ascending");
-        made.size_ -= rows_R.size();
+        const std::int64_t *gone = rows_R.data(), *end = gone + rows_R.size();
         if (rows_.empty()) {
             if (bits_.empty()) made.bits_.assign(past_ / 64 + 1, ~std::uint64_t{0});
-            for (py::ssize_t r = 0; r < rows_R.size(); ++r)
-                made.bits_[gone[r] / 64] &= ~(std::uint64_t{1} << (gone[r] % 64));
+            for (; gone < end; ++gone) {
+                if (!made.has(*gone)) continue;
+                made.bits_[*gone / 64] &= ~(std::uint64_t{1} << (*gone % 64));
+                --made.size_;
+            }
         } else {
-            std::erase_if(made.rows_,
-                          [&](std::int64_t row) { return std::binary_search(gone, gone + rows_R.size(), row); });
+            std::vector<std::int64_t> ascending(gone, end);
+            std::sort(ascending.begin(), ascending.end());
+            std::erase_if(made.rows_, [&](std::int64_t row) {
+                return std::binary_search(ascending.begin(), ascending.end(), row);
+            });
+            made.size_ = static_cast<std::int64_t>(made.rows_.size());
             if (made.rows_.empty()) made.past_ = 0;
         }
         return made;
     }
+
+    std::int64_t size() const { return size_; }
 
     bool has(std::int64_t row) const {
         if (row < 0 || row >= past_) return false;

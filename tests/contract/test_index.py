@@ -31,11 +31,14 @@ F32 = npt.NDArray[np.float32]
 MakeIndex = Callable[[F32], CandidateIndex]
 
 TINY_CACHE = 4_000
-GATHERED_ALWAYS = replace(MEASURED, gather_us=-1.0, gather_ns=0.0, sifted_ns=0.0, taken_ns=0.0)
-GATHERED_NEVER = replace(MEASURED, gather_us=1e12, filtered_ns=1e9)
-FILTERED_ALWAYS = replace(MEASURED, gather_us=1e12, filtered_ns=0.0)
+SCORED_NEVER = replace(MEASURED, score_ns=1e18)
+SCORED_ALWAYS = replace(MEASURED, score_ns=0.0)
+GATHERED_ALWAYS = replace(SCORED_NEVER, gather_us=-1.0, gather_ns=0.0, sifted_ns=0.0, taken_ns=0.0)
+GATHERED_NEVER = replace(SCORED_NEVER, gather_us=1e12, filtered_ns=1e9)
+FILTERED_ALWAYS = replace(SCORED_NEVER, gather_us=1e12, filtered_ns=0.0)
 HOW: dict[str, dict[str, Any]] = {
     "planned": {},
+    "planned-scored": {"costs": SCORED_ALWAYS},
     "planned-gathered": {"costs": GATHERED_ALWAYS},
     "planned-filtered": {"costs": FILTERED_ALWAYS},
     "planned-bitmap": {"costs": GATHERED_NEVER},
@@ -91,13 +94,14 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
     path = folder / "products.ivf.faiss"
     if len(vectors_ND) and vectors_ND.ndim == 2:
         write_ivf(vectors_ND, path)
-    return PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=path if len(vectors_ND) else None)
+    return PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=path if len(vectors_ND) else None, costs=SCORED_NEVER)
 
 
 @pytest.fixture(
     params=[
         "exact",
         "planned",
+        "planned-scored",
         "planned-gathered",
         "planned-filtered",
         "planned-bitmap",
@@ -321,6 +325,7 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
     whole, part, most = {
         "exact": ("exact", "exact", "exact"),
         "planned": ("gathered", "gathered", "filtered"),
+        "planned-scored": ("gathered", "gathered", "filtered"),
         "planned-gathered": ("gathered", "gathered", "gathered"),
         "planned-filtered": ("gathered", "filtered", "filtered"),
         "planned-bitmap": ("gathered", "bitmap", "bitmap"),
@@ -331,6 +336,125 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
     every_row = "exact" if whole == "exact" else "all"
     plans_B = (whole, every_row, part, most, part, whole)
     assert index.search(queries_BD, 3, eligible_B).plans_B == plans_B
+
+
+# Parts of sets, which one request wants for itself
+
+
+def remaining(parent: EligibleSet | None, removed: npt.ArrayLike, count: int) -> EligibleSet:
+    """The rest of a set without some rows, as a set of its own: what the oracle is asked."""
+    rows_N = np.arange(count) if parent is None else parent.rows_N
+    return rows_of(np.setdiff1d(rows_N, np.asarray(removed, np.int64)))
+
+
+REMOVED = (
+    "nothing",
+    "what is not in the set",
+    "one row",
+    "some rows, one of them twice",
+    "the best",
+    "nine in ten",
+    "all but seven",
+    "everything",
+)
+
+
+def removed_of(parent: EligibleSet, removed: str, vectors_ND: F32, queries_BD: F32) -> npt.NDArray[np.int64]:
+    rows_N = parent.rows_N.astype(np.int64)
+    return {
+        "nothing": rows_N[:0],
+        "what is not in the set": np.setdiff1d(np.arange(-9, 6_000), rows_N),
+        "one row": rows_N[:1],
+        "some rows, one of them twice": np.concatenate([rows_N[::7], rows_N[:1]]),
+        "the best": rows_N[np.argsort(-(vectors_ND[rows_N] @ queries_BD.T), axis=0)[:30].ravel()],
+        "nine in ten": rows_N[rows_N % 10 > 0],
+        "all but seven": rows_N[7:],
+        "everything": rows_N,
+    }[removed]
+
+
+@pytest.mark.parametrize("removed", REMOVED)
+@pytest.mark.parametrize("step", [1, 2, 40])
+def test_what_is_left_of_a_set_equals_the_oracle(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, step: int, removed: str
+):
+    """Of a set that nobody has asked for, and of one that has been asked for often."""
+    index, oracle, parent = make_index(vectors_ND), ExactIndex(vectors_ND), rows_of(range(0, 5_000, step))
+    gone_R = removed_of(parent, removed, vectors_ND, queries_BD)
+    part, alone = EligibleSet.derived(parent, gone_R), remaining(parent, gone_R, 5_000)
+    for _ in range(2):
+        for k in (1, 10, 300):
+            assert_bitwise(search(index, queries_BD, k, part), search(oracle, queries_BD, k, alone))
+            assert_bitwise(search(index, queries_BD, k, parent), search(oracle, queries_BD, k, parent))
+
+
+@pytest.mark.parametrize("some", [0, 5, 300, 2_000, 5_000])
+@pytest.mark.parametrize("step", [1, 3])
+def test_the_rows_named_of_a_set_equal_the_oracle(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, step: int, some: int
+):
+    index, parent = make_index(vectors_ND), rows_of(range(0, 5_000, step))
+    named = np.random.default_rng(some).permutation(6_000)[:some]
+    for part, rows in (
+        (parent.among(named), np.intersect1d(named, parent.rows_N)),
+        (
+            EligibleSet.derived(parent.among(named), np.arange(900)),
+            np.intersect1d(named, parent.rows_N[parent.rows_N >= 900]),
+        ),
+    ):
+        expected = search(ExactIndex(vectors_ND), queries_BD, 20, rows_of(rows))
+        assert_bitwise(search(index, queries_BD, 20, part), expected)
+
+
+def test_a_part_of_a_set_that_was_driven_out_of_the_cache_equals_the_oracle(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32
+):
+    index, random = make_index(vectors_ND), np.random.default_rng(0)
+    for turn in range(12):
+        parent = rows_of(np.arange(turn % 3, 5_000, 80))
+        gone_R = random.choice(parent.rows_N, 9)
+        found = search(index, queries_BD, 5, EligibleSet.derived(parent, gone_R))
+        expected = search(ExactIndex(vectors_ND), queries_BD, 5, remaining(parent, gone_R, 5_000))
+        assert_bitwise(found, expected)
+
+
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_ties_of_a_part_go_to_the_smaller_row(make_index: MakeIndex, k: int):
+    """Of 1,500 copies of one vector every other is gone: the smallest rows of the rest win."""
+    rng = np.random.default_rng(3)
+    vectors_ND = integers(rng, 2_000, 8, 4)
+    same_R = rng.choice(2_000, 1_500, replace=False)
+    vectors_ND[same_R] = vectors_ND[same_R[0]]
+    queries_BD = np.vstack([vectors_ND[same_R[:1]], -vectors_ND[same_R[:1]], np.zeros((1, 8), np.float32)])
+    for parent in (rows_of(range(2_000)), rows_of(range(0, 2_000, 3))):
+        gone_R = np.sort(same_R)[::2]
+        found = search(make_index(vectors_ND), queries_BD, k, EligibleSet.derived(parent, gone_R))
+        rows = remaining(parent, gone_R, 2_000).rows_N.tolist()
+        assert_same(found, by_hand(vectors_ND, queries_BD, k, rows))
+
+
+def test_sets_and_parts_of_them_in_one_batch(make_index: MakeIndex, vectors_ND: F32):
+    rng = np.random.default_rng(1)
+    index = make_index(vectors_ND)
+    whole, half = rows_of(range(5_000)), rows_of(range(0, 5_000, 2))
+    for _ in range(4):
+        sets: list[tuple[EligibleSet | None, EligibleSet | None]] = [(None, None), (half, half)]
+        for parent in (whole, half, half):
+            gone_R = rng.choice(5_000, rng.integers(0, 400))
+            sets.append((EligibleSet.derived(parent, gone_R), remaining(parent, gone_R, 5_000)))
+            sets.append((parent.among(gone_R), rows_of(np.intersect1d(gone_R, parent.rows_N))))
+        pairs = [sets[place] for place in rng.integers(0, len(sets), 20)]
+        queries_BD = rng.standard_normal((20, 24)).astype(np.float32)
+        found = index.search(queries_BD, 10, [part for part, _ in pairs])
+        assert_bitwise(found, ExactIndex(vectors_ND).search(queries_BD, 10, [alone for _, alone in pairs]))
+
+
+@pytest.mark.parametrize("rows", [[4_999, 5_000], list(range(1, 5_001))])
+def test_a_part_of_a_set_of_another_catalogue_is_refused(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, rows: list[int]
+):
+    with pytest.raises(InvalidInput, match=r"eligible.rows"):
+        search(make_index(vectors_ND), queries_BD, 3, EligibleSet.derived(rows_of(rows), np.array([4_999])))
 
 
 @pytest.mark.parametrize("sets", [0, 8, 10])
@@ -404,3 +528,23 @@ def test_any_search_is_exact(make_index: MakeIndex, case: tuple[F32, F32, int, l
         assert len(returned) == len(set(returned)) == min(k, len(rows))
         assert set(returned) <= set(rows)
         assert (np.diff(found.scores_BK[b, : len(returned)]) <= 0).all()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=_searches(), data=st.data())
+def test_any_search_of_a_part_is_exact(
+    make_index: MakeIndex, case: tuple[F32, F32, int, list[int], bool], data: st.DataObject
+):
+    vectors_ND, queries_BD, k, rows, _ = case
+    count = len(vectors_ND)
+    named = data.draw(st.none() | st.lists(st.integers(-3, count + 3), max_size=count))
+    gone = data.draw(st.lists(st.integers(-3, count + 3), max_size=count))
+    parent = rows_of(rows)
+    part = EligibleSet.derived(
+        parent if named is None else parent.among(np.array(named, np.int64)), np.array(gone, np.int64)
+    )
+    alone = rows_of(sorted({row for row in rows if (named is None or row in named) and row not in gone}))
+    index = make_index(vectors_ND)
+    if data.draw(st.booleans()):
+        search(index, queries_BD, k, parent)
+    assert_bitwise(search(index, queries_BD, k, part), search(ExactIndex(vectors_ND), queries_BD, k, alone))

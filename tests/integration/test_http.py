@@ -217,6 +217,16 @@ def test_excluded_items_are_replaced_by_the_next(reader: Server, who: str):
     assert ids(reader.recommend(who, limit=10, exclude=[*whole[:10], "unheard-of"])) == whole[10:]
 
 
+@pytest.mark.parametrize("who", [customer(17), "nobody-yet", None])
+@pytest.mark.parametrize("kinds", [["product"], ["product", "offer"]])
+def test_of_many_excluded_none_is_shown_and_all_others_are(reader: Server, who: str | None, kinds: list[str]):
+    whole = ids(reader.recommend(who, limit=100, kinds=kinds))
+    left = ids(reader.recommend(who, limit=100, kinds=kinds, exclude=whole[:90]))
+    assert not set(whole[:90]) & set(left)
+    assert set(whole[90:]) <= set(left)
+    assert {*whole[:90], *left} >= EVERYTHING
+
+
 @pytest.mark.parametrize("who", [customer(17), "nobody-yet"])
 def test_everything_can_be_excluded(reader: Server, who: str):
     assert ids(reader.recommend(who, exclude=sorted(EVERYTHING))) == []

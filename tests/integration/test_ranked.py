@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from embeddings.bundle import Manifest, ModelBundle, open_histories
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility
+from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS, FactsReader
 from embeddings.features import Situation, encode
 from embeddings.history import Histories
@@ -50,7 +51,7 @@ class Offline(NamedTuple):
         moment, place = int(at.timestamp()), eligibility.place(location)
         allowed = eligibility.products(Context(channel, location), place, moment)
         if novel:
-            allowed = allowed.without(history.purchases.rows_R)
+            allowed = EligibleSet.derived(allowed, history.purchases.rows_R)
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], self.bundle.manifest.history_length)
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)

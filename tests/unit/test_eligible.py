@@ -66,15 +66,32 @@ def test_an_empty_set_is_a_set():
     assert len(EligibleSet.of(np.array([], dtype=np.int32), NOON).rows_N) == 0
 
 
-@given(st.sets(st.integers(0, 40)), st.lists(st.integers(0, 45)), st.sampled_from([np.int32, np.int64]))
+KINDS = st.sampled_from([np.int32, np.int64])
+
+
+@given(st.sets(st.integers(0, 40)), st.lists(st.integers(-2, 45)), KINDS)
 def test_a_set_can_be_narrowed_to_some_rows_and_to_all_but_some(rows: set[int], some: list[int], kind: type):
     whole = EligibleSet.of(np.array(sorted(rows), np.int32), NOON)
-    among, without = whole.among(np.array(some, kind)), whole.without(np.unique(np.array(some, kind)))
-    assert among.rows_N.tolist() == sorted(rows & set(some))
-    assert without.rows_N.tolist() == sorted(rows - set(some))
-    assert without.size == len(without.rows_N)
-    assert without.fingerprint == EligibleSet.of(np.array(sorted(rows - set(some)), kind), NOON).fingerprint
-    asked_N = np.arange(-1, 46)
-    assert without.contains(asked_N).tolist() == [row in rows - set(some) for row in asked_N.tolist()]
-    assert (among.lasting, without.lasting) == (True, False)
-    assert (among.valid_until, without.valid_until) == (NOON, NOON)
+    some_R = np.array(some, kind)
+    for part, expected in (
+        (whole.among(some_R), rows & set(some)),
+        (EligibleSet.derived(whole, some_R), rows - set(some)),
+        (EligibleSet.derived(whole.among(some_R), np.arange(20)), {row for row in rows & set(some) if row >= 20}),
+        (EligibleSet.derived(whole, some_R).among(np.arange(20)), {row for row in rows - set(some) if row < 20}),
+    ):
+        assert part.rows_N.tolist() == sorted(expected)
+        assert part.size == len(expected)
+        assert part.fingerprint == EligibleSet.of(np.array(sorted(expected), kind), NOON).fingerprint
+        asked_N = np.arange(-1, 46)
+        assert part.contains(asked_N).tolist() == [row in expected for row in asked_N.tolist()]
+        assert part.valid_until == NOON
+        # All of a set is the set itself; whatever a part is made of, its parent is the set that others ask for.
+        assert part.shared is whole
+        assert part.parent is (None if expected == rows else whole)
+        assert (part is whole) == (expected == rows)
+
+
+def test_rows_asked_about_need_not_be_contiguous():
+    whole = EligibleSet.of(np.arange(10), NOON)
+    assert whole.contains(np.arange(8, 12)[::2]).tolist() == [True, False]
+    assert EligibleSet.derived(whole, np.arange(20)[::2]).rows_N.tolist() == [1, 3, 5, 7, 9]

@@ -1,5 +1,6 @@
 """What is PlannedIndex' own: what it holds, renting before buying, its counters, and a failing device."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from embeddings.errors import DeviceUnavailable, InvalidInput, UnsupportedSearch
 from embeddings.index import cuda
 from embeddings.index.exact import ExactIndex
 from embeddings.index.ivf import write_ivf
-from embeddings.index.plan import MEASURED
+from embeddings.index.plan import MEASURED, Costs
 from embeddings.index.planned import PlannedIndex
 
 VECTORS_ND = np.random.default_rng(2).standard_normal((6_000, 16)).astype(np.float32)
@@ -85,14 +86,72 @@ def test_a_set_of_most_rows_is_filtered_out_of_the_copy_of_all_where_that_is_kep
     assert plan_of(PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_ALL - 1), most) == "bitmap"
 
 
-def test_a_set_for_one_customer_is_filtered_without_being_listed():
-    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(AT_ONCE, filtered_ns=0.0))
-    rest = every(2).without(np.arange(0, 600, 2))
-    assert plan_of(index, every(2)) == "gathered"
-    assert plan_of(index, rest, queries=2) == "filtered"
+# Parts of sets, which one request wants for itself
+
+PARTS: dict[str, Callable[[EligibleSet, np.random.Generator], EligibleSet]] = {
+    "without": lambda parent, random: EligibleSet.derived(parent, random.choice(len(VECTORS_ND), 300)),
+    "among": lambda parent, random: parent.among(random.choice(len(VECTORS_ND), 5_000)),
+}
+MASKED = replace(AT_ONCE, score_ns=1e18)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_answered_from_the_copy_of_its_set_without_being_listed(part: str):
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=MASKED)
+    rest = PARTS["without"](every(2), np.random.default_rng(0))
+    assert plan_of(index, rest, queries=2) == "masked"
     assert "rows_N" not in vars(rest)
+    assert (len(index.cache), index.cache.bytes) == (1, kernel.Copy.bytes_of(3_000, 16))
+    assert plan_of(index, every(2)) == "gathered"  # which the part has made
+    assert plan_of(index, PARTS[part](every(1), np.random.default_rng(0))) == "filtered"
     assert_exact(index, 5, rest)
-    assert index.cache.bytes == BYTES_OF_ALL + kernel.Copy.bytes_of(3_000, VECTORS_ND.shape[1])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_count_for_their_set(part: str):
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(BY_THE_THIRD, score_ns=1e18))
+    random = np.random.default_rng(0)
+    for plan in ("bitmap", "bitmap", "masked", "masked"):
+        assert plan_of(index, PARTS[part](every(10), random)) == plan
+    assert plan_of(index, every(10)) == "gathered"
+    assert (index.cache.hits, index.cache.misses) == (4, 1)
+    assert (len(index.cache), index.cache.bytes) == (1, BYTES_OF_600)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("costs", [MEASURED, MASKED, replace(MASKED, gather_us=1e12, filtered_ns=1e9)])
+def test_thousands_of_parts_leave_the_cache_as_it_was(part: str, costs: Costs):
+    parents, random = [every(2), every(3), every(1)], np.random.default_rng(0)
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=2 * BYTES_OF_ALL, costs=costs)
+    for parent in 20 * parents:  # until those have copies that are to have one
+        index.search(QUERIES_BD, 5, [parent] * 4)
+    held, bytes_held, misses = len(index.cache), index.cache.bytes, index.cache.misses
+    parts = [PARTS[part](parents[turn % 3], random) for turn in range(2_000)]
+    for turn, one in enumerate(parts):
+        index.search(QUERIES_BD[:1], 5, [one])
+        assert len(index._regrets) <= len(parents)  # pyright: ignore[reportPrivateUsage]
+        if turn % 500 == 0:
+            assert_exact(index, 5, one)
+    cache = index.cache
+    assert (len(cache), cache.bytes, cache.misses, cache.evicted, cache.oversize) == (held, bytes_held, misses, 0, 0)
+
+
+def test_a_part_of_few_rows_is_scored_row_by_row_and_counts_for_nothing():
+    index = PlannedIndex(VECTORS_ND, "cpu")
+    few = every(2).among(np.arange(0, 400))
+    assert plan_of(index, few) == "all"
+    assert_exact(index, 5, few)
+    assert (len(index.cache), index.cache.misses, len(index._regrets)) == (0, 0, 0)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("cache_bytes", [BYTES_OF_600, 0])
+def test_a_part_of_a_set_whose_copy_is_not_held_is_exact(cache_bytes: int):
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=cache_bytes, costs=MASKED)
+    one, other = every(10), every(10, 1)
+    for parent in (one, other, one):  # each drives out the one before
+        part = EligibleSet.derived(parent, parent.rows_N[:100])
+        assert_exact(index, 5, part)
+        assert plan_of(index, part) == ("masked" if cache_bytes else "bitmap")
 
 
 @pytest.mark.parametrize("taken_ns", [0.0, 1e9])
@@ -219,6 +278,19 @@ def test_cuda_answers_up_to_what_it_can_settle():
     assert_exact(index, 9_000, every(3))
     assert_exact(index, 10, every(3))
     assert index.searches == {"flat": 12, "all": 4, "gathered": 4}
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("removed", [10, 1_500, 2_900])
+def test_cuda_drops_what_is_not_of_a_part(removed: int):
+    """More than the device can propose is scored row by row in the end."""
+    index = PlannedIndex(VECTORS_ND, "cuda", costs=MASKED)
+    nearest_N = np.argsort(-VECTORS_ND @ QUERIES_BD[0], kind="stable")
+    for parent, plan in ((every(2), "masked"), (every(1), "flat")):
+        part = EligibleSet.derived(parent, nearest_N[:removed])
+        assert_exact(index, 10, part)
+        assert plan_of(index, part) == plan
+    assert len(index.cache) == 1
 
 
 @pytest.mark.usefixtures("device")

@@ -67,6 +67,20 @@ def test_a_ranking_is_computed_once_for_a_set_and_place(catalog: Catalog):
     assert rankings.of(these(1, 3), ANYWHERE) is not first
 
 
+def test_a_part_of_a_set_keeps_the_set_s_order_and_is_not_remembered(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
+    whole, rankings = all_of(catalog), PopularRankings(catalog)
+    ranking = rankings.of(whole, ANYWHERE)
+    for part in (EligibleSet.derived(whole, ranking.rows_K[::2]), whole.among(ranking.rows_K[1::2])):
+        found = rankings.of(part, ANYWHERE)
+        assert found.rows_K.tolist() == ranking.rows_K[1::2].tolist()
+        assert found.shares_K.tolist() == ranking.shares_K[1::2].tolist()
+    monkeypatch.setattr(popular, "LONGEST", 4)
+    rankings, last = PopularRankings(catalog), ranking.rows_K[-5:]
+    assert rankings.of(whole.among(last), ANYWHERE).rows_K.tolist() == []
+    assert rankings.of(whole.among(last), ANYWHERE, 4).rows_K.tolist() == last[:4].tolist()
+    assert len(rankings._remembered) == 1  # pyright: ignore[reportPrivateUsage]
+
+
 def test_only_so_many_are_remembered_the_latest_used(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(popular, "_KEPT", 2)
     rankings = PopularRankings(catalog)

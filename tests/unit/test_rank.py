@@ -9,6 +9,7 @@ import pytest
 
 from embeddings.bundle import Manifest
 from embeddings.context import Context
+from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.history import EVENT, EVENT_CODES, History
@@ -234,6 +235,22 @@ def test_an_excluded_item_makes_room_for_the_next(model: Model):
 def test_excluding_an_offers_row_leaves_the_product_in_that_row(model: Model):
     first = ranked(ask(model, "c017", "p"), 1)[0]
     assert ranked(ask(model, "c017", "p"), 1, {("offer", first.row)}) == [first]
+
+
+def test_thousands_of_parts_of_one_set_leave_nothing_behind(model: Model):
+    random, one = np.random.default_rng(0), ask(model, "c017", "p", channel="web", location=None)
+    assert one.products is not None
+    ranked(one, 10)
+    cache = model.bundle.products.cache
+    before = len(model.popular._remembered), len(cache), cache.bytes, cache.misses  # pyright: ignore[reportPrivateUsage]
+    for _ in range(100):
+        some_BR = random.choice(model.bundle.vectors_ND.shape[0], (20, 30))
+        parts = [EligibleSet.derived(one.products, some_R) for some_R in some_BR[:10]]
+        parts += [one.products.among(some_R) for some_R in some_BR[10:]]
+        for part, found in zip(parts, rank_personal([one._replace(products=part) for part in parts]), strict=True):
+            assert len(found) == one.limit
+            assert part.contains(np.array([item.row for item in found])).all()
+    assert (len(model.popular._remembered), len(cache), cache.bytes, cache.misses) == before  # pyright: ignore[reportPrivateUsage]
 
 
 def test_an_answer_does_not_depend_on_its_batch(model: Model):

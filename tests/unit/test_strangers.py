@@ -69,8 +69,8 @@ def test_the_same_question_within_an_hour_is_worked_out_once_as_of_its_beginning
         {"situation": Situation(1, 3, NOW)},
         {"products": rows(1, 3)},
         {"offers": Offered(rows(1, 2), np.zeros(3, np.float32)), "products": None},
-        {"allowed": rows(1, 2, 3)},
         {"limit": 11},
+        {"products": rows(1, 2, 3).among(np.array([1, 2]))},
         {"excluded": frozenset({("product", 1)})},
         {"place": Place((3, 4))},
         {"explain": True},
@@ -84,6 +84,23 @@ def test_any_other_question_is_worked_out_anew(change: dict[str, Any]) -> None:
     found, worker = answers(ASK, ASK._replace(**change), ASK)
     assert len(worker.asked) == 2
     assert found[0] is found[2] is not found[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"products": EligibleSet.derived(rows(1, 2), np.array([2]))},
+        {"products": rows(1, 2).among(np.array([2]))},
+        {"excluded": frozenset({("product", 1)})},
+        {"every": True},
+    ],
+    ids="-".join,
+)
+def test_nothing_is_remembered_of_what_one_request_asks_for_itself(change: dict[str, Any]) -> None:
+    (first, own, again, last), worker = answers(ASK, ASK._replace(**change), ASK._replace(**change), ASK)
+    assert own is not again
+    assert first is last
+    assert [one.situation.moment for one in worker.asked] == [NOW] * 3
 
 
 def test_only_so_many_are_remembered_the_latest_used(monkeypatch: pytest.MonkeyPatch) -> None:
