@@ -15,7 +15,7 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-processors test-kill check bench clean
+.PHONY: help install demo test test-slow test-processors test-kill check sanitize bench clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,17 @@ check: $(INSTALLED) ## Lint, formatting, types, and the rules of who may import 
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# Built in a folder of its own: the normal kernel stays as it is. The import mode keeps the tests from finding that first.
+sanitize: $(INSTALLED) ## Run the kernel's tests on a build that stops at bad memory accesses and undefined behaviour
+	rm -rf build/sanitize && mkdir -p build/sanitize
+	printf '[build]\nbuild_base = build/sanitize/objects\n' >build/sanitize/dist.cfg
+	CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	DIST_EXTRA_CONFIG="$(CURDIR)/build/sanitize/dist.cfg" \
+	$(BIN)/pip install --quiet --no-deps --target build/sanitize .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize \
+	$(BIN)/pytest --import-mode=append tests/property tests/contract
 
 bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/results
 	$(BIN)/opportune-bench quality --json benchmarks/results/quality.json

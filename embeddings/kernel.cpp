@@ -39,7 +39,12 @@ PYBIND11_MODULE(kernel, module) {
         .def_static("bytes_of", &Copy::bytes_of, py::arg("rows"), py::arg("dimensions"));
     module.def("longest", &longest, exact("vectors_ND"));
     module.def("nearest", &nearest, exact("queries_BD"), exact("axes_DD"), exact("vectors_ND"), py::arg("sets"),
-               py::arg("wanted"));
+               py::arg("wanted"), py::arg("isa") = py::none());
+    module.def("isas", [] {
+        std::vector<std::string> names;
+        for (const auto& [name, next] : instruction_sets()) names.push_back(name);
+        return names;
+    });
     module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("held_back_K"),
                py::arg("most"));
     module.def("log_sum_exp", &log_sum_exp, exact("values_K"));

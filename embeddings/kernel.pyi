@@ -29,7 +29,9 @@ def nearest(
     vectors_ND: _F32,
     sets: Sequence[tuple[Copy | _I32 | _I64, Members | None, Sequence[int]]],
     wanted: int,
+    isa: str | None = None,
 ) -> tuple[_I64, _F32]: ...
+def isas() -> list[str]: ...
 def leading(
     scores_K: _F32, rows_K: _I64, sources_K: _I64, held_back_K: NDArray[np.bool_] | None, most: int
 ) -> list[tuple[int, int, float, int]]: ...

@@ -47,6 +47,10 @@ Array<T> array_of(const std::vector<T>& values) {
     return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
+// Whether a moment lies so near that differences of two fit, as all dates do that have a name.
+constexpr const char* MOMENTS = "expected moments in seconds since 1970, of less than 2**52";
+bool is_moment(std::int64_t at) { return at > -(std::int64_t{1} << 52) && at < std::int64_t{1} << 52; }
+
 std::int64_t day_of(std::int64_t at) { return at >= 0 ? at / 86'400 : -((86'399 - at) / 86'400); }
 
 // Ascending keys, looked up without a branch that a processor could foretell wrongly.

@@ -30,9 +30,12 @@ class Facts {
         check(lifts_GG_.ndim() == 2 && lifts_GG_.shape(0) == lifts_GG_.shape(1), "expected lifts (G, G)");
         check(carried_L_.size() == popular_L_.size() && carried_L_.size() == month_L_.size(),
               "expected figures for each entry of the assortments");
-        check(offsets_.size() >= 1 && offsets_.data()[offsets_.size() - 1] == carried_L_.size(),
-              "expected offsets that end with the entries of the assortments");
-        check(gap_ < products_NP_.shape(1) && wide_ < rhythms_NQ_.shape(1), "expected columns of the tables");
+        check(offsets_.size() >= 1 && offsets_.data()[0] >= 0 &&
+                  std::is_sorted(offsets_.data(), offsets_.data() + offsets_.size()) &&
+                  offsets_.data()[offsets_.size() - 1] == carried_L_.size(),
+              "expected offsets that ascend to the entries of the assortments");
+        check(gap_ >= 0 && gap_ < products_NP_.shape(1) && wide_ >= 0 && wide_ < rhythms_NQ_.shape(1),
+              "expected columns of the tables");
         const std::int32_t* codes = rhythms_NQ_.data();
         for (py::ssize_t n = wide_; n < rhythms_NQ_.size(); n += rhythms_NQ_.shape(1))
             check(codes[n] >= 0 && codes[n] < lifts_GG_.shape(0), "expected lifts for every wide group");

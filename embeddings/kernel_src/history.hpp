@@ -123,6 +123,7 @@ py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<b
         py::ssize_t out = b * width;
         for (; place < ends_B[b]; ++place, ++out) {
             const Event& event = *told[place];
+            check(is_moment(event.at) && is_moment(moments_B[b]), MOMENTS);
             const double days = static_cast<double>(std::max<std::int64_t>(moments_B[b] - event.at, 0)) / DAY;
             product[out] = event.product;
             type[out] = event.type;
@@ -139,7 +140,7 @@ Array<float> gather(const Array<float>& vectors_ND, const Array<std::int64_t>& r
     Array<float> vectors_BLD({rows_BL.shape(0), rows_BL.shape(1), dimensions});
     float* out = vectors_BLD.mutable_data();
     for (py::ssize_t at = 0; at < count; ++at) {
-        if (at + AHEAD < count && rows_BL.data()[at + AHEAD] >= 0)
+        if (at + AHEAD < count && rows_BL.data()[at + AHEAD] >= 0 && rows_BL.data()[at + AHEAD] < vectors_ND.shape(0))
             prefetch(vectors_ND.data() + rows_BL.data()[at + AHEAD] * dimensions, dimensions);
         const std::int64_t row = rows_BL.data()[at];
         check(row >= -1 && row < vectors_ND.shape(0), "expected rows of the catalogue, or -1");

@@ -6,6 +6,9 @@
 
 namespace {
 
+// A table of so many groups still fits memory.
+constexpr std::int32_t MOST_GROUPS = 1 << 24;
+
 // First and last moment and distinct days of what is bought over and over, met oldest first.
 struct Span {
     std::int64_t first = 0, last = 0, day = 0, days = 0;
@@ -39,6 +42,7 @@ class ByVisit {
         : count_(count) {
         purchases_.reserve(at_E.size());
         for (std::size_t e = 0; e < at_E.size(); ++e) {
+            check(is_moment(at_E[e]), MOMENTS);
             check(visits_.empty() || at_E[e] >= visits_.back().at, "expected purchases, oldest first");
             if (visits_.empty() || at_E[e] > visits_.back().at) visits_.push_back({at_E[e], 0, 0});
             ++visits_.back().lines;
@@ -106,6 +110,7 @@ class ByVisit {
     // and of other days of the week a share. Of each product, with one more of zero; of visits; and of all purchases.
     std::tuple<Array<float>, double, double> at_hour(std::int64_t moment, double seconds, double other_days) const {
         check(seconds > 0, "expected a length of time");
+        check(is_moment(moment), MOMENTS);
         std::vector<double> sums(count_ + 1, 0.0);
         double visits = 0, lines = 0;
         const Purchase* line = purchases_.data();
@@ -198,7 +203,7 @@ class ByVisit {
                         double prior_days, const std::array<float, 4>& never) const {
         std::vector<std::int32_t> place_of;
         for (const std::int32_t code : codes_R) {
-            check(code >= 0, "expected codes of groups, or 0");
+            check(code >= 0 && code < MOST_GROUPS, "expected codes of groups, below 2**24, or 0");
             if (static_cast<std::size_t>(code) >= place_of.size()) place_of.resize(code + 1, -1);
             place_of[code] = 0;
         }

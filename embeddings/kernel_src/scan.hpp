@@ -33,6 +33,7 @@
 
 #include <bit>
 #include <cstring>
+#include <string>
 
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
@@ -342,10 +343,26 @@ __attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Co
     return block;
 }
 
-const auto next_block = __builtin_cpu_supports("avx2") ? next_avx2 : next_plain;
-#else
-const auto next_block = next_plain;
 #endif
+
+using NextBlock = py::ssize_t (*)(const Copy&, const Coded&, float, py::ssize_t, py::ssize_t, Found&);
+
+// How blocks can be looked at on this processor, by the instructions needed, the fastest first. All find the same.
+std::vector<std::pair<std::string, NextBlock>> instruction_sets() {
+    std::vector<std::pair<std::string, NextBlock>> known;
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) known.emplace_back("avx2", next_avx2);
+#endif
+    known.emplace_back("plain", next_plain);
+    return known;
+}
+
+NextBlock next_block(const std::optional<std::string>& isa) {
+    static const auto known = instruction_sets();
+    for (const auto& [name, next] : known)
+        if (!isa || *isa == name) return next;
+    throw py::value_error("expected one of the instruction sets of this processor");
+}
 
 // A row that may be among the best, and between what its score lies.
 struct Likely {
@@ -356,11 +373,12 @@ struct Likely {
 // Finds the rows of a copy, of some members alone if such are given, that may be among the best `wanted` of a query.
 class Scan {
   public:
-    Scan(const Copy& copy, const Members* members, const float* turned, py::ssize_t wanted)
+    Scan(const Copy& copy, const Members* members, const float* turned, py::ssize_t wanted, NextBlock next)
         : copy_(copy),
           members_(members),
           query_(turned, copy),
           wanted_(wanted),
+          next_(next),
           full_(std::max<std::size_t>(FULL, 2 * wanted)) {
         likely_.reserve(std::min(full_ + ROWS, copy.rows.size()));
     }
@@ -370,7 +388,7 @@ class Scan {
         Found found;
         while (block < past && !(copy_.longest[block] * query_.most < least_)) {
             const py::ssize_t end = std::min(past, block + STRETCH);
-            for (; (block = next_block(copy_, query_, least_, block, end, found)) < end; ++block) keep(block, found);
+            for (; (block = next_(copy_, query_, least_, block, end, found)) < end; ++block) keep(block, found);
         }
     }
 
@@ -414,6 +432,7 @@ class Scan {
     const Members* members_;
     Coded query_;
     py::ssize_t wanted_;
+    NextBlock next_;
     std::size_t full_;
     float least_ = -std::numeric_limits<float>::infinity();
     std::vector<Likely> likely_;
@@ -467,11 +486,11 @@ std::vector<std::int32_t> every_row(const py::object& set, py::ssize_t catalogue
 
 // The best rows of each query's own set and their scores, both (B, wanted): descending, equal scores by row; -1 and
 // -inf where the set holds no more, and for queries of no set. Copies were turned by these axes, one a column; without
-// copies there need be none.
+// copies there need be none. `isa` is for tests: copies are scanned with the best instructions there are.
 std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries_BD,
                                                      const std::optional<Array<float>>& axes_DD,
                                                      const Array<float>& vectors_ND, const std::vector<Sought>& sets,
-                                                     py::ssize_t wanted) {
+                                                     py::ssize_t wanted, const std::optional<std::string>& isa) {
     check(queries_BD.ndim() == 2 && vectors_ND.ndim() == 2 && queries_BD.shape(1) == vectors_ND.shape(1) &&
               vectors_ND.shape(0) <= INT32_MAX && wanted >= 1,
           "expected queries (B, D), vectors (N, D) of fewer than 2**31 rows, and at least one row wanted");
@@ -484,6 +503,7 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
     std::fill_n(rows_BK.mutable_data(), rows_BK.size(), -1);
     std::fill_n(scores_BK.mutable_data(), scores_BK.size(), -std::numeric_limits<float>::infinity());
 
+    const NextBlock next = next_block(isa);
     std::vector<Scan> scans;
     std::vector<std::uint64_t> scored;
     std::vector<std::int32_t> rows, rows_before;
@@ -529,7 +549,7 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
         const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
         scans.clear();
         if (copy) {
-            for (const py::ssize_t place : places) scans.emplace_back(*copy, members, turn(place), wanted);
+            for (const py::ssize_t place : places) scans.emplace_back(*copy, members, turn(place), wanted, next);
             for (py::ssize_t block = 0; block < copy->blocks; block += TOGETHER)
                 for (Scan& scan : scans) scan.look(block, std::min(block + TOGETHER, copy->blocks));
         }

@@ -55,6 +55,7 @@ std::pair<Array<std::int64_t>, Array<float>> best(const Array<float>& queries_BD
             if (rows_P[p] >= 0)
                 scored[p].first =
                     -dot(queries_BD.data() + b * dimensions, vectors_ND.data() + rows_P[p] * dimensions, dimensions);
+            check(!std::isnan(scored[p].first), "expected finite queries and vectors");
         }
         std::partial_sort(scored.begin(), scored.begin() + kept, scored.end());
         for (py::ssize_t k = 0; k < kept; ++k) {
@@ -74,8 +75,10 @@ std::vector<std::tuple<py::ssize_t, std::int64_t, float, std::int64_t>> leading(
               (!held_back_K || held_back_K->size() == scores_K.size()) && most >= 0,
           "expected a row, a source and a score for each candidate, and at least none wanted");
     std::vector<std::tuple<bool, float, py::ssize_t>> ranked(scores_K.size());
-    for (py::ssize_t k = 0; k < scores_K.size(); ++k)
+    for (py::ssize_t k = 0; k < scores_K.size(); ++k) {
+        check(!std::isnan(scores_K.data()[k]), "expected scores that are numbers");
         ranked[k] = {held_back_K && held_back_K->data()[k], -scores_K.data()[k], k};
+    }
     const auto kept = std::min(most, scores_K.size());
     std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
     std::vector<std::tuple<py::ssize_t, std::int64_t, float, std::int64_t>> found;

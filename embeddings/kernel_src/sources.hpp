@@ -19,9 +19,11 @@ class Largest {
     void offer(std::int64_t row, float weight) {  // no branch: nobody foretells what is eligible
         inside_[count_] = {-weight, row};
         count_ += eligible_.has(row);
+        odd_ |= std::isnan(weight);
     }
 
     Array<std::int64_t> found() {
+        check(!odd_, "expected weights that are numbers");  // others have no order, without which sorting reads anywhere
         inside_.resize(count_);
         if (static_cast<py::ssize_t>(inside_.size()) > most_) {
             std::nth_element(inside_.begin(), inside_.begin() + most_, inside_.end());
@@ -37,6 +39,7 @@ class Largest {
     const Members& eligible_;
     py::ssize_t most_;
     std::size_t count_ = 0;
+    bool odd_ = false;
     std::vector<std::pair<float, std::int64_t>> inside_;
 };
 
@@ -75,7 +78,10 @@ Array<std::int64_t> due(const Customer& customer, float aged, const Members& eli
 Array<std::int64_t> foremost(const Array<float>& weights_R, py::ssize_t most) {
     check(most >= 0, "expected at least none wanted");
     std::vector<std::pair<float, std::int64_t>> ranked(weights_R.size());
-    for (py::ssize_t r = 0; r < weights_R.size(); ++r) ranked[r] = {-weights_R.data()[r], r};
+    for (py::ssize_t r = 0; r < weights_R.size(); ++r) {
+        check(!std::isnan(weights_R.data()[r]), "expected weights that are numbers");
+        ranked[r] = {-weights_R.data()[r], r};
+    }
     const auto kept = std::min(most, weights_R.size());
     std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
     Array<std::int64_t> places_K(kept);

@@ -5,7 +5,7 @@ Equal to a plain loop where the arithmetic is exact, and bitwise to the oracle e
 Shapes: B queries, N rows, D dimensions, K results per query.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from embeddings import kernel
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput
 from embeddings.index.base import CandidateIndex, Candidates
@@ -89,6 +90,15 @@ def batch_of_one(found: Candidates, b: int) -> Candidates:
     return Candidates(found.rows_BK[b : b + 1], found.scores_BK[b : b + 1], found.plans_B[b : b + 1])
 
 
+class PlainIndex(PlannedIndex):
+    """Scans copies as a processor does that knows no better instructions."""
+
+    def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernel, "nearest", partial(kernel.nearest, isa="plain"))
+            return super().search(queries_BD, k, eligible_B)
+
+
 def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
     """Nothing is kept, so that every set that has to be searched is searched through the bounded IVF."""
     path = folder / "products.ivf.faiss"
@@ -102,6 +112,7 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
         "exact",
         "planned",
         "planned-scored",
+        "planned-plain",
         "planned-gathered",
         "planned-filtered",
         "planned-bitmap",
@@ -116,6 +127,8 @@ def make_index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return ExactIndex
     if request.param == "planned-ivf":
         return partial(_with_ivf, tmp_path_factory.mktemp("ivf"))
+    if request.param == "planned-plain":
+        return partial(PlainIndex, device="cpu", costs=GATHERED_ALWAYS)
     if request.param == "planned-cuda" and faiss.get_num_gpus() == 0:
         pytest.skip("FAISS sees no CUDA device: the GPU index is NOT checked on this machine")
     return partial(PlannedIndex, device="cuda" if request.param == "planned-cuda" else "cpu", **HOW[request.param])
@@ -326,6 +339,7 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
         "exact": ("exact", "exact", "exact"),
         "planned": ("gathered", "gathered", "filtered"),
         "planned-scored": ("gathered", "gathered", "filtered"),
+        "planned-plain": ("gathered", "gathered", "gathered"),
         "planned-gathered": ("gathered", "gathered", "gathered"),
         "planned-filtered": ("gathered", "filtered", "filtered"),
         "planned-bitmap": ("gathered", "bitmap", "bitmap"),

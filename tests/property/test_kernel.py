@@ -1,5 +1,6 @@
 """The compiled loops against slow NumPy and Python, and what they refuse."""
 
+import itertools
 from collections import defaultdict
 
 import numpy as np
@@ -26,6 +27,23 @@ def test_members_are_the_rows_of_the_set(members: list[int], asked: list[int]):
     asked_R = np.array([*asked, -1], np.int64)
     for rows_N in (np.array(members, np.int32), np.array(members, np.int64)):
         assert kernel.Members(rows_N).contains(asked_R).tolist() == [row in members for row in asked_R.tolist()]
+
+
+@given(SETS, st.lists(ROWS, max_size=40), st.lists(ROWS, max_size=40))
+def test_members_can_be_taken_out_in_any_order(members: list[int], gone: list[int], more: list[int]):
+    left = kernel.Members(np.array(members, np.int64))
+    for some in (gone, more):
+        left = left.without(np.array([*some, *some, -1, 2**40], np.int64))
+        members = [row for row in members if row not in some]
+        assert left.size == len(members)
+        asked_R = np.array([*members, *gone, *more, -1], np.int64)
+        assert left.contains(asked_R).tolist() == [row in members for row in asked_R.tolist()]
+
+
+@pytest.mark.parametrize("rows", [[-1], [-1, 3], [3, 2], [2, 2], [9, 1, 2], [2**62, 1]])
+def test_members_that_are_not_ascending_rows_are_refused(rows: list[int]):
+    with pytest.raises(ValueError, match="ascending and not negative"):
+        kernel.Members(np.array(rows, np.int64))
 
 
 @pytest.mark.parametrize("members", [list(range(70)), list(range(0, 700, 7)), [0, 10**6], [2**40]])
@@ -204,8 +222,9 @@ def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, in
         copy, axes_DD = _copy(vectors_ND, narrow_N)
         larger, _ = _copy(vectors_ND, np.arange(len(vectors_ND)))
         members = kernel.Members(narrow_N)
-        for held, some in ((narrow_N, None), (copy, None), (larger, members), (larger.among(members), None)):
-            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, some, places)], wanted)
+        sets = ((narrow_N, None), (copy, None), (larger, members), (larger.among(members), None))
+        for (held, some), isa in itertools.product(sets, kernel.isas()):
+            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, some, places)], wanted, isa)
             for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
                 order = np.lexsort((rows_N, -scores_N))[:wanted]
                 assert rows_K[: len(order)].tolist() == rows_N[order].tolist()
@@ -223,11 +242,21 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
     # The best of all, many times over.
     vectors_ND[random.choice(9_000, equal, replace=False)] = 3 * queries_BD[0]
     copy, axes_DD = _copy(vectors_ND, np.arange(9_000))
-    rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(copy, None, [0, 1])], 50)
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[None])
     order_BN = np.argsort(-scores_BN, axis=1, kind="stable")[:, :50]
-    assert rows_BK.tolist() == order_BN.tolist()
-    assert scores_BK.tobytes() == np.take_along_axis(scores_BN, order_BN, axis=1).tobytes()
+    for isa in kernel.isas():
+        rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(copy, None, [0, 1])], 50, isa)
+        assert rows_BK.tolist() == order_BN.tolist()
+        assert scores_BK.tobytes() == np.take_along_axis(scores_BN, order_BN, axis=1).tobytes()
+
+
+def test_every_processor_knows_the_plain_scan_and_others_are_refused():
+    """The instructions can be chosen, so that a machine with better ones tests the plain ones too."""
+    vectors_ND, rows_N = np.ones((3, 2), np.float32), np.arange(3)
+    copy, axes_DD = _copy(vectors_ND, rows_N)
+    assert kernel.isas()[-1] == "plain"
+    with pytest.raises(ValueError, match="instruction sets of this processor"):
+        kernel.nearest(vectors_ND, axes_DD, vectors_ND, [(copy, None, [0])], 1, "abacus")
 
 
 def test_every_query_is_answered_from_its_own_set():
@@ -317,6 +346,55 @@ def test_copies_and_searches_that_do_not_fit_are_refused():
         kernel.nearest(vectors_ND, None, vectors_ND, [(np.arange(6)[::2], None, [0])], 1)
 
 
+def test_what_has_no_order_is_refused():
+    """Sorting by a comparison that contradicts itself reads anywhere."""
+    odd_2, vectors_ND = np.full(2, np.nan, np.float32), np.zeros((3, 2), np.float32)
+    with pytest.raises(ValueError, match="weights that are numbers"):
+        kernel.largest((ROWS_2, odd_2), kernel.Members(ROWS_2[:0]), 1)
+    with pytest.raises(ValueError, match="weights that are numbers"):
+        kernel.foremost(odd_2, 1)
+    with pytest.raises(ValueError, match="scores that are numbers"):
+        kernel.leading(odd_2, ROWS_2, ROWS_2, None, 1)
+    with pytest.raises(ValueError, match="finite queries and vectors"):
+        kernel.best(odd_2[None], vectors_ND, np.array([[0]]), 1)
+
+
+def test_moments_whose_differences_do_not_fit_are_refused():
+    events_2 = np.zeros(2, EVENT)
+    events_2["type"], events_2["at"] = PURCHASE, (-(2**63), 2**63 - 1)
+    with pytest.raises(ValueError, match="moments in seconds"):
+        kernel.purchases(events_2, PURCHASE, 0.9)
+    with pytest.raises(ValueError, match="moments in seconds"):
+        kernel.latest([events_2], [True] * (PURCHASE + 1), [0], 1)
+    events_2["at"] = 1
+    with pytest.raises(ValueError, match="moments in seconds"):
+        kernel.purchases(events_2, PURCHASE, 0.9)[2].at_hour(2**62, 1.0, 1.0)
+
+
+def test_tables_that_do_not_fit_are_refused():
+    def made(offsets: list[int], gap: int = 0, wide: int = 0) -> kernel.Facts:
+        numbers_23, codes_21 = np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int32)
+        lifts_11, carried, figures = np.zeros((1, 1), np.float32), np.zeros(4, np.int32), np.zeros(4, np.float32)
+        offsets_L = np.array(offsets, np.int64)
+        tables = numbers_23, codes_21, lifts_11, numbers_23, numbers_23
+        return kernel.Facts(*tables, offsets_L, carried, figures, figures, gap, wide)
+
+    made([0, 3, 4])
+    for offsets in ([], [0, 3], [0, 5, 4], [-1, 4]):
+        with pytest.raises(ValueError, match="offsets that ascend"):
+            made(offsets)
+    for gap, wide in ((-1, 0), (3, 0), (0, -1), (0, 1)):
+        with pytest.raises(ValueError, match="columns of the tables"):
+            made([0, 4], gap, wide)
+    events_1 = np.zeros(1, EVENT)
+    events_1["type"] = PURCHASE
+    rows_R, _, by_visit, _ = kernel.purchases(events_1, PURCHASE, 0.9)
+    for code in (-1, 2**24, 2**31 - 1):
+        codes_11, gaps_11 = np.full((1, 1), code, np.int32), np.zeros((1, 1), np.float32)
+        with pytest.raises(ValueError, match="codes of groups"):
+            by_visit.figures(rows_R, gaps_11, 0, codes_11, (0.9, 0.9), 0.9, 1.0, 1.0, (0.0, 0.0, 0.0, 0.0), 7.0)
+
+
 def test_sizes_that_do_not_fit_are_refused():
     vectors_ND = np.zeros((3, 2), np.float32)
     with pytest.raises(ValueError, match="as many weights as rows"):
@@ -366,7 +444,7 @@ def test_a_customer_whose_figures_do_not_fit_is_refused():
     own_RC, nothing = np.zeros((3, len(OWN)), np.float32), (ROWS_2[:0], WEIGHTS_2[:0])
     group = np.zeros(1, np.int32), np.zeros((2, len(GROUP)), np.float32)
     customer = kernel.Customer(ROWS_2, own_RC, [group], nothing, WEIGHTS_2)
-    everything = kernel.Members(ROWS_2)
+    everything = kernel.Members(ROWS_2[:1])
     with pytest.raises(ValueError, match="each product bought, and one row more"):
         kernel.Customer(ROWS_2, own_RC[:2], [group], nothing, WEIGHTS_2)
     with pytest.raises(ValueError, match="each group, and one row more"):
