@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
 import torch
@@ -11,6 +12,10 @@ from embeddings.store import BundleStore
 from tests.world import UNTIL, write_world
 from training.config import RECIPES, FitConfig, RankerConfig, Recipe, TowersConfig, read_recipe
 from training.job import run
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def test_what_is_looked_at_is_a_candidate_of_the_very_next_answer(recorder: Serv
     after = items(recorder, customer, location=store(number), limit=60)
     assert after[looked]["source"] == "together"
     assert after[looked]["explanation"]["facts"]["looked"] == 1
-    assert after[looked]["reasons"][0]["code"] == "goes_with_basket"
+    assert after[looked]["reasons"][0]["code"] == "viewed"
     assert [item["score"] for item in after.values()] != [item["score"] for item in before.values()]
 
 
