@@ -21,7 +21,7 @@ from training.histories import read_histories
 from training.loop import torch_device
 from training.publish import publish
 from training.questions import ask
-from training.stages import Stages
+from training.stages import Stages, windows
 from training.statistics import Nearby, count
 
 _log = logging.getLogger("opportune.train")
@@ -67,6 +67,7 @@ def run(
         if not some:
             days = f"the last {recipe.validation_days} days until {until}"
             raise InvalidInput("--data", f"expected purchases of products {when} {days}; found none")
+    begins = windows(past, window, recipe.ranker.windows)
     _log.info(
         "%d events before %s, %d of them in the validation window",
         len(histories.events),
@@ -77,7 +78,7 @@ def run(
     bundles = BundleStore(store)
     with bundles.training() as runs:
         stages = Stages(master, recipe, chosen, runs)
-        ranker = stages.ranker(past, window)
+        ranker = stages.ranker(past, begins)
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
         offers = stages.offers(histories, window, moment, fitted, ranker)

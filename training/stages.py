@@ -95,22 +95,17 @@ class Stages:
         statistics = count(past, catalog, moment, nearby, recipe.ranker)
         return als, Fitted(catalog, statistics, towers, vectors_ND)
 
-    def ranker(self, past: Histories, moment: int) -> Ranker:
-        """Fit a ranker on windows before the moment, with towers that have seen none of them.
+    def ranker(self, past: Histories, begins: Sequence[int]) -> Ranker:
+        """Fit a ranker on windows, with towers that have seen none of them.
 
         Every window begins as a release would: with towers of the past, figures counted up to its first moment, and
         each customer's first basket in it to be foretold.
 
-        Raises:
-            InvalidInput: the histories begin too late for even one window.
+        Args:
+            past: what it may see.
+            begins: from `windows`.
         """
         config = self.recipe.ranker
-        bought = past.events["at"][past.events["product"] >= 0]
-        # Half of the time before the moment is the least that the towers may learn from.
-        earliest = (int(bought.min()) + moment) // 2
-        begins = [begin for week in range(config.windows) if (begin := moment - (week + 1) * _WEEK) >= earliest]
-        if not begins:
-            raise InvalidInput("--data", "expected purchases over at least two weeks before the validation window")
         learnt_from = begins[-1]
         _, fitted = self.towers(past.before(learnt_from), learnt_from)
         nearby = Nearby.of(fitted.statistics)
@@ -174,6 +169,21 @@ class Stages:
         day = datetime.fromtimestamp(begin, UTC).date()
         _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)
         return examples(asked, *seen, recipe.towers.history_length)
+
+
+def windows(past: Histories, moment: int, most: int) -> list[int]:
+    """Return when each window begins that a ranker learns from, the latest first, at most so many.
+
+    Raises:
+        InvalidInput: the histories begin too late for even one window before the moment.
+    """
+    bought = past.events["at"][past.events["product"] >= 0]
+    # Half of the time before the moment is the least that the towers may learn from.
+    earliest = (int(bought.min()) + moment) // 2
+    begins = [begin for week in range(most) if (begin := moment - (week + 1) * _WEEK) >= earliest]
+    if not begins:
+        raise InvalidInput("--data", "expected purchases over at least two weeks before the validation window")
+    return begins
 
 
 def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:

@@ -25,7 +25,7 @@ from training.examples import Examples, as_newcomers, examples, for_new, for_nov
 from training.fit import Towers, fit_als, product_vectors
 from training.histories import read_histories
 from training.questions import Question, ask
-from training.stages import Stages
+from training.stages import Stages, windows
 from training.statistics import count, find_nearby
 
 CPU = torch.device("cpu")
@@ -326,8 +326,10 @@ def parts_of(events: pl.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("training.stages.Examples.joined", noted)
     window = int(SINCE.timestamp())
+    past = histories.before(window)
+    begins = windows(past, window, RECIPE.ranker.windows)
     with pytest.raises(InterruptedError):
-        Stages(master, RECIPE, CPU, folder).ranker(histories.before(window), window)
+        Stages(master, RECIPE, CPU, folder).ranker(past, begins)
     return found
 
 
