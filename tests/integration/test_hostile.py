@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, event, ids
+from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, event, ids, postgres_of
 from tests.world import UNTIL
 
 LEAVES_WITHIN_SECONDS = 10
@@ -66,7 +66,8 @@ class Stoppable:
         self._folder = folder
 
     def send(self, number: signal.Signals) -> None:
-        pid = int((self._folder / "postmaster.pid").read_text().splitlines()[0])
+        pid = postgres_of(self._folder)
+        assert pid is not None
         for one in (pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))):
             os.kill(one, number)
 

@@ -94,7 +94,7 @@ def test_when_they_shop_every_customer_gets_the_favourite_first_then_their_depar
 
 
 def test_what_was_bought_every_week_says_so(reader: Server):
-    first = reader.recommend(customer(17), "store", store(17))["items"][0]
+    first = reader.recommend(customer(17), "store", store(17), at=visit(17))["items"][0]
     assert first["source"] == "due_now"
     assert [one["code"] for one in first["reasons"]] == ["due_now", "bought_before"]
     assert first["reasons"][1]["text"] == "Bought 16 times before."
@@ -251,10 +251,14 @@ def test_only_valid_offers_for_this_audience_channel_and_location(
 
 
 def test_products_and_offers_come_in_one_order(reader: Server):
-    answer = reader.recommend(customer(10), "web", limit=100, kinds=["product", "offer"])
+    named = ["p000", "p001", "p002", favourite(10)]
+    answer = reader.recommend(customer(10), "web", limit=100, kinds=["product", "offer"], among=named)
     offers = [item["id"] for item in answer["items"] if item["kind"] == "offer"]
     assert sorted(offers) == sorted(eligible_offers("web", None, UNTIL, customer(10)))
-    assert len(answer["items"]) == 100
+    assert sorted(ids(answer)) == sorted([*named, *offers])
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert 0 < scores[-1] <= scores[0] < 1
 
 
 def test_an_offer_can_be_excluded(reader: Server):

@@ -111,6 +111,7 @@ def catalog() -> Catalog:
 def events_of(*events: tuple[str, int, float, int]) -> Events:
     """Events as (type, product, days before ``NOW``, location), put in time."""
     events_E = np.zeros(len(events), EVENT)
+    events_E["offer"] = -1
     for place, (kind, product, days, location) in enumerate(events):
         events_E[place]["type"], events_E[place]["at"] = EVENT_CODES[kind], NOW - round(days * DAY)
         events_E[place]["product"], events_E[place]["location"] = product, location
