@@ -1,9 +1,10 @@
 """Where, when and on which channel a recommendation is asked for."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
 
 LONGEST_ID = 256
 """Characters that an id may have, in the tables as over HTTP."""
@@ -16,6 +17,18 @@ CONTROL_CHARACTERS = "\\x00-\\x1f\\x7f-\\x9f"
 # Not `$` alone: in Python it also stands before a line feed at the end.
 Identifier = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID, pattern=f"^[^{CONTROL_CHARACTERS}]*$(?!\\n)")]
 Moment = Annotated[datetime, Meta(tz=True)]
+
+if TYPE_CHECKING:
+    Id = str
+else:  # a struct that has one turns integers into text with `ids_as_text` after it is decoded
+    Id = Identifier | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+def ids_as_text(one: Struct, *names: str) -> None:
+    """Turn the JSON integers among some fields of a new struct into their decimal text."""
+    for name in names:
+        if type(value := getattr(one, name)) is int:
+            force_setattr(one, name, str(value))
 
 
 class GeoPoint(Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,5 +49,9 @@ class Context(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     channel: Identifier
-    location: Identifier | GeoPoint | None = None
+    location: Id | GeoPoint | None = None
     at: Moment | None = None
+
+    def __post_init__(self) -> None:
+        """Make an id that came as a JSON integer text."""
+        ids_as_text(self, "location")

@@ -4,7 +4,6 @@ A context without a location means any location: on a channel that shows what a 
 any location carries.
 """
 
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias
 
@@ -17,13 +16,10 @@ from embeddings.context import Context, GeoPoint
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
 from embeddings.history import History
+from embeddings.remembered import Remembered
 
 REMEMBERED_BYTES = 64 * 2**20
-"""How much memory the rows of remembered sets may take, 4 bytes each; what tells their members takes at most twice that
-again."""
-
-_A_SET = 512
-"""Bytes counted for a set besides its rows: many a set holds few of them."""
+"""How much memory remembered sets and the keys to them may take."""
 
 _Key: TypeAlias = tuple[object, ...]
 
@@ -51,8 +47,7 @@ class Eligibility:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._remembered: OrderedDict[_Key, EligibleSet] = OrderedDict()
-        self._bytes = 0
+        self._remembered: Remembered[EligibleSet] = Remembered(REMEMBERED_BYTES)
         self._places: dict[str, Place] = {}  # of the locations asked about so far: looking an id up costs more
         offers, promotions = catalog.offers, catalog.promotions
         self._restricted_O = (np.diff(offers.channels.offsets) > 0) | (np.diff(offers.locations.offsets) > 0)
@@ -108,7 +103,8 @@ class Eligibility:
                 key = (rule, place.rows)
             case ChannelRule.PROMOTED:
                 key = (rule, place.rows, channel, _span(self._promotion_bounds, moment))
-        return self._recall(key) or self._remember(key, self._find_products(rule, channel, place, moment))
+        found = self._remembered.find(key)
+        return found or self._remembered.keep(key, self._find_products(rule, channel, place, moment))
 
     def offers(self, context: Context, place: Place, history: History, moment: int) -> EligibleSet:
         """The offer rows a context allows at a moment to a customer with this past.
@@ -117,7 +113,9 @@ class Eligibility:
         """
         channel, audiences = self.channel(context.channel), history.audiences
         key = ("offers", place.rows, channel, audiences, _span(self._offer_bounds, moment))
-        allowed = self._recall(key) or self._remember(key, self._find_offers(channel, place, audiences, moment))
+        allowed = self._remembered.find(key)
+        if allowed is None:
+            allowed = self._remembered.keep(key, self._find_offers(channel, place, audiences, moment))
         if not len(history.redemptions):
             return allowed
         rows, times = np.unique(history.redemptions["offer"], return_counts=True)
@@ -149,20 +147,6 @@ class Eligibility:
             admitted = _admits(offers.channels[row], (channel,)) and _admits(offers.locations[row], place.rows)
             allowed_O[row] = admitted
         return EligibleSet.of(np.flatnonzero(allowed_O).astype(np.int32), _next(self._offer_bounds, moment))
-
-    def _recall(self, key: _Key) -> EligibleSet | None:
-        found = self._remembered.get(key)
-        if found is not None:
-            self._remembered.move_to_end(key)
-        return found
-
-    def _remember(self, key: _Key, found: EligibleSet) -> EligibleSet:
-        self._remembered[key] = found
-        self._bytes += found.rows_N.nbytes + _A_SET
-        while self._bytes > REMEMBERED_BYTES and len(self._remembered) > 1:
-            _, dropped = self._remembered.popitem(last=False)
-            self._bytes -= dropped.rows_N.nbytes + _A_SET
-        return found
 
 
 def _union(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:

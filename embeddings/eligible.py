@@ -24,6 +24,8 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 _ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
 _FINGERPRINT_BYTES = 16
 _INT32_MOST = 2**31 - 1
+_A_SET = 1_000
+"""Bytes that a set takes besides its rows and what tells its members."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,11 @@ class EligibleSet:
     def shared(self) -> "EligibleSet":
         """The set that others may ask for too: the parent, or the set itself where it has none."""
         return self if self.parent is None else self.parent
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it takes at most, once its rows and members have been asked for."""
+        return 3 * 4 * self.size + _A_SET
 
     @cached_property
     def rows_N(self) -> RowArray:

@@ -37,7 +37,11 @@ EVENT = np.dtype(
 Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
-PURCHASE, REDEMPTION = EVENT_CODES["purchase"], EVENT_CODES["redemption"]
+PURCHASE, REDEMPTION, RETURN = EVENT_CODES["purchase"], EVENT_CODES["redemption"], EVENT_CODES["return"]
+
+LONGEST_HISTORY = 5_000
+"""How many events of a history count in an answer, the newest. No household of the demonstration data has as many in a
+year; an id that many share, such as a guest's at a till, may have them in an hour."""
 
 SLOW_DECAY = 0.995
 """What remains after a day of the weight of a purchase that is to count for long."""
@@ -48,16 +52,20 @@ def of_types(*names: str) -> list[bool]:
     return [False, *(name in names for name in EVENT_TYPES)]
 
 
-TELLING = of_types(*(name for name in EVENT_TYPES if name not in ("impression", "dismissal")))
+_NOT_TELLING = ("impression", "dismissal", "remove_from_cart", "return")
+TELLING = of_types(*(name for name in EVENT_TYPES if name not in _NOT_TELLING))
 """What the customer tower reads: what a customer did with a product, not what they were shown. A dismissal says
-something too, but not that more of the kind is wanted."""
+something too, as does what is taken out of a basket or back, but not that more of the kind is wanted."""
+
+TOLD_APART = EVENT_CODES["dismissal"] + 1
+"""How many codes of event types the customer tower has room for, that of padding included; later types tell nothing."""
 
 _ACTED = of_types("view", "click", "add_to_cart", "dismissal")
 
 
 @dataclass(frozen=True, eq=False)
 class Purchases:
-    """What a customer bought. Histories that differ in nothing bought share it.
+    """What a customer bought and did not take back. Histories that differ in nothing bought share it.
 
     Attributes:
         rows_R: int64, the distinct products, ascending.
@@ -95,7 +103,7 @@ class History:
         if not len(events_E):
             return self
         grown = replace(self, events_E=kernel.inserted(self.events_E, events_E))
-        if not ((events_E["type"] == PURCHASE) & (events_E["product"] >= 0)).any():
+        if not (np.isin(events_E["type"], (PURCHASE, RETURN)) & (events_E["product"] >= 0)).any():
             vars(grown)["purchases"] = self.purchases  # where the cached property looks for it
         return grown
 
@@ -109,6 +117,10 @@ class History:
         """The history with only what happened before a moment, in seconds since 1970 UTC."""
         return replace(self, events_E=self.events_E[: int(self.events_E["at"].searchsorted(moment))])
 
+    def newest(self, most: int) -> "History":
+        """The history with at most so many events, the newest."""
+        return self if len(self.events_E) <= most else replace(self, events_E=self.events_E[-most:])
+
     @cached_property
     def tells(self) -> bool:
         """Whether there is anything that the customer tower reads."""
@@ -116,8 +128,8 @@ class History:
 
     @cached_property
     def purchases(self) -> Purchases:
-        """The purchases of known products."""
-        return Purchases(*kernel.purchases(self.events_E, PURCHASE, SLOW_DECAY))
+        """The purchases of known products, without those that were taken back."""
+        return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY))
 
     @cached_property
     def redemptions(self) -> Events:
@@ -162,6 +174,14 @@ class Histories:
             attributes_A=self.attributes_CA[row],
             audiences=tuple(self.audiences[row].tolist()),
         )
+
+    def purchased(self) -> NDArray[np.bool_]:
+        """Which of the events are purchases of known products that were not taken back.
+
+        A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as it
+        says. A purchase of which a part is left still counts.
+        """
+        return kernel.purchased(self.events, self.offsets)
 
     @property
     def attribute_sizes(self) -> tuple[int, ...]:

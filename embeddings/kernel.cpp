@@ -61,11 +61,13 @@ PYBIND11_MODULE(kernel, module) {
     module.def("taste", &taste, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
-    module.def("purchases", &purchases, exact("events_E"), py::arg("purchase"), py::arg("decay"));
+    module.def("purchased", &purchased, exact("events_E"), exact("offsets"));
+    module.def("purchases", &purchases, exact("events_E"), py::arg("decay"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
     module.def("products_since", &rows_since<&Event::product>, exact("events_E"), py::arg("after"), py::arg("types"));
     module.def("offers_since", &rows_since<&Event::offer>, exact("events_E"), py::arg("after"), py::arg("types"));
+    module.def("visit", &visit, exact("events_E"), py::arg("after"), py::arg("looking"));
     module.def("any_tells", &any_tells, exact("events_E"), py::arg("types"));
     module.def("latest", &latest, exact("events_BE"), py::arg("types"), py::arg("moments_B"), py::arg("most"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));

@@ -39,7 +39,6 @@ _ALIKE_FROM = 60
 _USUAL_VISIT_GAP = 7.0
 """Days between the visits of somebody with fewer than three."""
 
-_LOCATIONS_KEPT = 16
 _HOURS = 6
 """So many hours from a time of the day or more, a purchase says nothing of it."""
 
@@ -121,12 +120,12 @@ class Profile:
     _local: dict[int, Local] = field(default_factory=dict)
 
     def at(self, location: int) -> Local:
-        """What was bought at a location, given by its row; -1 for none."""
+        """What was bought at a location, given by its row; -1 for none. Only the last answer is kept."""
         found = self._local.get(location)
         if found is None:
             found = Local(*self.by_visit.at(location))
-            if len(self._local) < _LOCATIONS_KEPT:
-                self._local[location] = found
+            self._local.clear()
+            self._local[location] = found
         return found
 
     def at_hour(self, moment: int) -> Hour:

@@ -14,7 +14,7 @@ SESSION_SECONDS = 6 * 3_600
 DISMISSED_SECONDS = 30 * 86_400
 """How long a dismissal keeps what was dismissed back."""
 
-_CART, _LOOKED, _DISMISSED = of_types("add_to_cart"), of_types("view", "click"), of_types("dismissal")
+_LOOKED, _DISMISSED = of_types("view", "click"), of_types("dismissal")
 
 
 class Session(NamedTuple):
@@ -23,6 +23,8 @@ class Session(NamedTuple):
     All int64, ascending.
 
     Attributes:
+        cart: put into the basket and not taken out of it again.
+        looked: viewed or clicked.
         dismissed: within ``DISMISSED_SECONDS``, whatever was bought since.
         dismissed_offers: the same of offers, by offer row.
     """
@@ -37,11 +39,11 @@ def session_of(history: History, moment: int) -> Session | None:
     """What happened lately, as of a moment; None if nothing did."""
     if history.acted < moment - DISMISSED_SECONDS:  # mostly: nothing but purchases
         return None
-    begin = max(moment - SESSION_SECONDS, history.purchases.newest)
+    cart, looked = kernel.visit(history.events_E, moment - SESSION_SECONDS, _LOOKED)
     dismissed_after = moment - DISMISSED_SECONDS - 1
     return Session(
-        cart=kernel.products_since(history.events_E, begin, _CART),
-        looked=kernel.products_since(history.events_E, begin, _LOOKED),
+        cart=cart,
+        looked=looked,
         dismissed=kernel.products_since(history.events_E, dismissed_after, _DISMISSED),
         dismissed_offers=kernel.offers_since(history.events_E, dismissed_after, _DISMISSED),
     )

@@ -6,8 +6,21 @@ from msgspec import Struct
 
 Dtype = Literal["text", "number", "time", "list"]
 
-EVENT_TYPES = ("impression", "click", "view", "add_to_cart", "purchase", "redemption", "dismissal")
+EVENT_TYPES = (
+    "impression",
+    "click",
+    "view",
+    "add_to_cart",
+    "purchase",
+    "redemption",
+    "dismissal",
+    "remove_from_cart",
+    "return",
+)
 """Event types in the order of their codes: code 0 is padding, the first type has code 1."""
+
+LARGEST_QUANTITY, LARGEST_VALUE = 1e9, 1e12
+"""What one event may hold at most: sums over all events anybody can have stay far from the largest float32."""
 
 OFFER_KINDS = ("coupon", "promotion", "content")
 
@@ -174,8 +187,20 @@ EVENTS = Table(
         Column(name="offer_id", refers_to=("offers", "offer_id"), means="the offer it happened to"),
         Column(name="location", refers_to=("locations", "location"), means="where it happened"),
         Column(name="channel", means="the channel it came through"),
-        Column(name="quantity", dtype="number", above=0, means="pieces bought; 1 if absent"),
-        Column(name="value", dtype="number", at_least=0, means="what was paid, in the products' currency"),
+        Column(
+            name="quantity",
+            dtype="number",
+            above=0,
+            at_most=LARGEST_QUANTITY,
+            means="pieces bought, or taken back by a return; 1 if absent",
+        ),
+        Column(
+            name="value",
+            dtype="number",
+            at_least=0,
+            at_most=LARGEST_VALUE,
+            means="what was paid, in the products' currency",
+        ),
     ),
 )
 

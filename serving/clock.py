@@ -34,14 +34,13 @@ class Clock:
             self._replayed = max(self._replayed, moment)
         return moment
 
-    def happened(self, field: str, at: datetime) -> int:
-        """The moment of an event; InvalidInput if it lies ahead of the machine's time by more than a day.
+    def check(self, field: str, at: datetime) -> None:
+        """Raise InvalidInput if an event lies ahead of the machine's time by more than a day.
 
-        InvalidInput also for the first and the last year that can be written: in UTC it may not be one any more,
+        Also for the first and the last year that can be written: in UTC it may not be one any more,
         and to PostgreSQL their ends mean infinity.
         """
         if not 1 < at.year < 9999:
             raise InvalidInput(field, f"expected a moment in the years 2 to 9998, got {at.isoformat()}")
         if self._replayed is None and at.timestamp() > time.time() + AHEAD_SECONDS:
             raise InvalidInput(field, f"expected a moment not more than a day ahead of now, got {at.isoformat()}")
-        return self.moment(at)

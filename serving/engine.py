@@ -7,10 +7,10 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 from numpy.typing import NDArray
 
-from embeddings.context import Context, Identifier
+from embeddings.context import Context, Id, Identifier, ids_as_text
 from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS
 from embeddings.features import Situation
@@ -53,16 +53,24 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     context: Context
-    customer_id: Identifier | None = None
+    customer_id: Id | None = None
     attributes: Annotated[dict[str, Annotated[str, Meta(min_length=1)]], Meta(max_length=100)] = {}
     placement: Identifier | None = None
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
-    exclude: Annotated[tuple[Identifier, ...], Meta(max_length=1000)] = ()
+    exclude: Annotated[tuple[Id, ...], Meta(max_length=1000)] = ()
     novel: bool = False
-    among: Annotated[tuple[Identifier, ...], Meta(min_length=1, max_length=10_000)] | None = None
+    among: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=10_000)] | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
+
+    def __post_init__(self) -> None:
+        """Make ids that came as JSON integers text."""
+        ids_as_text(self, "customer_id")
+        if int in map(type, self.exclude):
+            force_setattr(self, "exclude", tuple(map(str, self.exclude)))
+        if self.among is not None and int in map(type, self.among):
+            force_setattr(self, "among", tuple(map(str, self.among)))
 
 
 class Explanation(Struct, frozen=True):

@@ -1,6 +1,5 @@
 """What is popular in a context, ranked once and remembered: the answer for those without a history."""
 
-from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +9,10 @@ from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.eligible import EligibleSet
 from embeddings.popularity import LONGEST, most_popular, popular
+from embeddings.remembered import Remembered
 
-_KEPT = 4_096
+REMEMBERED_BYTES = 64 * 2**20
+"""How much memory remembered rankings and the keys to them may take."""
 
 
 class PopularRanking(NamedTuple):
@@ -31,7 +32,7 @@ class PopularRankings:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._remembered: OrderedDict[tuple[bytes, Place], PopularRanking] = OrderedDict()
+        self._remembered: Remembered[PopularRanking] = Remembered(REMEMBERED_BYTES)
 
     def of(self, eligible: EligibleSet, place: Place, least: int = 0) -> PopularRanking:
         """Return the ranking of an eligible set in a place.
@@ -49,13 +50,9 @@ class PopularRankings:
 
     def _of_shared(self, eligible: EligibleSet, place: Place) -> PopularRanking:
         key = (eligible.fingerprint, place)
-        found = self._remembered.get(key)
+        found = self._remembered.find(key)
         if found is None:
-            found = self._remembered[key] = self._ranked(eligible, place)
-            if len(self._remembered) > _KEPT:
-                self._remembered.popitem(last=False)
-        else:
-            self._remembered.move_to_end(key)
+            found = self._remembered.keep(key, self._ranked(eligible, place))
         return found
 
     def _ranked(self, eligible: EligibleSet, place: Place) -> PopularRanking:

@@ -1,15 +1,16 @@
 """Answers to nobody in particular: the same for everybody who asks the same within an hour, so worked out once."""
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from embeddings.remembered import Remembered
 from serving.retrieve import Ask
 from serving.slot import Model
 
 _HOUR = 3_600
-_KEPT = 4_096
+REMEMBERED_BYTES = 32 * 2**20
+"""How much memory remembered answers and the questions to them may take."""
 
 Answered = TypeVar("Answered")
 
@@ -18,7 +19,7 @@ class Strangers(Generic[Answered]):
     """Remembers answers as long as their model is there. Not safe for several threads: it belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._remembered: WeakKeyDictionary[Model, OrderedDict[Hashable, Answered]] = WeakKeyDictionary()
+        self._remembered: WeakKeyDictionary[Model, Remembered[Answered]] = WeakKeyDictionary()
 
     async def of(self, ask: Ask, answer: Callable[[Ask], Awaitable[Answered]]) -> Answered:
         """The answer as of the beginning of the hour; what may be shown is that of the very moment.
@@ -36,12 +37,8 @@ class Strangers(Generic[Answered]):
         offers = None if ask.offers is None else ask.offers.eligible
         sets = tuple(None if one is None else one.fingerprint for one in (ask.products, offers))
         key = (sets, ask.situation, ask.place, ask.limit, ask.explain, ask.novel)
-        remembered = self._remembered.setdefault(ask.model, OrderedDict())
-        found = remembered.get(key)
-        if found is None:
-            found = remembered[key] = await answer(ask)
-            if len(remembered) > _KEPT:
-                remembered.popitem(last=False)
-        else:
-            remembered.move_to_end(key)
-        return found
+        remembered = self._remembered.get(ask.model)
+        if remembered is None:
+            remembered = self._remembered[ask.model] = Remembered(REMEMBERED_BYTES)
+        found = remembered.find(key)
+        return remembered.keep(key, await answer(ask)) if found is None else found

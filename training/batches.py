@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
 from embeddings.features import Situation, TowerInput, encode
-from embeddings.history import PURCHASE, Histories
+from embeddings.history import Histories
 from training.config import FitConfig
 
 # Random streams of one seed, kept apart by these.
@@ -43,10 +43,10 @@ class Baskets:
 
     @classmethod
     def of(cls, histories: Histories) -> "Baskets":
-        """Find every basket with at least one known product."""
+        """Find every basket with at least one known product that was not taken back."""
         events = histories.events
         owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
-        bought = np.flatnonzero((events["type"] == PURCHASE) & (events["product"] >= 0))
+        bought = np.flatnonzero(histories.purchased())
         first = np.ones(len(bought), np.bool_)
         first[1:] = (owners[bought][1:] != owners[bought][:-1]) | (
             events["at"][bought][1:] != events["at"][bought][:-1]

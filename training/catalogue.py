@@ -86,7 +86,8 @@ def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentCon
 
     Args:
         catalog: from ``master_catalog``.
-        events: events of any customers, in any order; those at or after the moment are left out.
+        events: events of any customers, in any order, without purchases that were taken back; those at or after the
+            moment are left out.
         moment: seconds since 1970 UTC.
         config: how popularity decays and what comparable means.
     """

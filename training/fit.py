@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from embeddings.bundle import FORMAT_VERSION
 from embeddings.catalog import Catalog
 from embeddings.features import TowerInput
-from embeddings.history import PURCHASE, Histories
+from embeddings.history import Histories
 from training.batches import DROPOUT, Batch, Batches
 from training.config import Recipe
 from training.curve import Curve
@@ -113,7 +113,7 @@ class Factors(NamedTuple):
 def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
     """Implicit's ALS over purchase counts."""
     owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
-    bought = (histories.events["type"] == PURCHASE) & (histories.events["product"] >= 0)
+    bought = histories.purchased()
     counts = csr_matrix(
         (np.ones(int(bought.sum()), np.float32), (owners[bought], histories.events["product"][bought])),
         shape=(len(histories.customers), products),

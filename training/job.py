@@ -90,7 +90,7 @@ def run(
         if gated:
             gate(metrics)
 
-        catalog = observe(master, histories.events, moment, recipe.assortment)
+        catalog = observe(master, histories.events[histories.purchased()], moment, recipe.assortment)
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
         catalog = catalog._replace(
             products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from embeddings.catalog import Catalog
-from embeddings.history import PURCHASE, REDEMPTION, Events, Histories
+from embeddings.history import REDEMPTION, Events, Histories
 from embeddings.statistics import RHYTHMS, Neighbours, Statistics, Tastes
 from training.config import RankerConfig
 
@@ -223,7 +223,7 @@ def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _bought(past: Histories) -> _Bought:
     events = past.events
-    bought = (events["type"] == PURCHASE) & (events["product"] >= 0)
+    bought = past.purchased()
     owners = np.repeat(np.arange(len(past.customers), dtype=np.int64), np.diff(past.offsets))
     columns = (events[name][bought].astype(np.int64) for name in ("product", "at", "location"))
     return _Bought(owners[bought], *columns)

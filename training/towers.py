@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embeddings.features import HOURS, WEEKDAYS
-from embeddings.tables import EVENT_TYPES
+from embeddings.history import TOLD_APART
 
 _AGE = 16
 """Width of the layer between an event's age and what it adds to the event: the age is one number."""
@@ -73,10 +73,10 @@ class CustomerTower(nn.Module):
         sizes = torch.tensor([channels + 1, locations + 1, WEEKDAYS + 1, HOURS + 1, *attributes])
         self.situation = nn.Embedding(int(sizes.sum()), dimensions)
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
-        self.types = nn.Embedding(len(EVENT_TYPES) + 1, dimensions)
+        self.types = nn.Embedding(TOLD_APART, dimensions)
         self.age = nn.Sequential(nn.Linear(1, _AGE), nn.GELU(), nn.Linear(_AGE, dimensions, bias=False))
         # What keeps a pad, type 0, from being attended to.
-        self.register_buffer("unseen", torch.tensor([-1e9] + [0.0] * len(EVENT_TYPES)).unsqueeze(1), persistent=False)
+        self.register_buffer("unseen", torch.tensor([-1e9] + [0.0] * (TOLD_APART - 1)).unsqueeze(1), persistent=False)
         self.ask = nn.Linear(dimensions, heads * dimensions)
         self.value = nn.Linear(heads * dimensions, dimensions)
         self.mix = nn.Sequential(

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.fit.outcome import Reached
 from embeddings.device import Device
 from embeddings.errors import DeviceUnavailable
-from embeddings.history import PURCHASE, Histories
+from embeddings.history import Histories
 from embeddings.metrics import ndcg_at
 
 FACTORS, ITERATIONS, REGULARISATION = 64, 10, 0.05
@@ -81,7 +81,7 @@ def purchases(histories: Histories, products: int, until: int) -> csr_matrix:
     """On how many lines each customer bought each product before a moment, in seconds since 1970 UTC."""
     past = histories.before(until)
     owners = np.repeat(np.arange(len(past.customers)), np.diff(past.offsets))
-    bought = (past.events["type"] == PURCHASE) & (past.events["product"] >= 0)
+    bought = past.purchased()
     columns: NDArray[np.int32] = past.events["product"][bought]
     shape = (len(past.customers), products)
     matrix = csr_matrix((np.ones(len(columns), np.float32), (owners[bought], columns)), shape=shape)

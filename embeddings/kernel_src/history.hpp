@@ -2,10 +2,53 @@
 
 #pragma once
 
+#include <unordered_map>
+
 #include "arrays.hpp"
 #include "profile.hpp"
 
 namespace {
+
+// Codes of history.EVENT_CODES.
+constexpr std::uint16_t ADD_TO_CART = 4, PURCHASE = 5, REMOVE_FROM_CART = 8, RETURN = 9;
+
+// Which purchases were taken back: a return takes the newest of the purchases of its product that are older, wholly or
+// in part. Events are met newest first.
+class TakenBack {
+  public:
+    // Whether this event is a purchase that was taken back wholly.
+    bool meets(const Event& event) {
+        if (event.type == RETURN && event.product >= 0) left_[event.product] += event.quantity;
+        if (event.type != PURCHASE || left_.empty()) return false;
+        const auto found = left_.find(event.product);
+        if (found == left_.end() || found->second <= 0) return false;
+        const bool whole = found->second >= event.quantity * (1 - ROUNDING);
+        found->second = std::max(found->second - event.quantity, 0.0);
+        return whole;
+    }
+
+  private:
+    static constexpr double ROUNDING = 1e-6;  // thirds that add up to one
+    std::unordered_map<std::int32_t, double> left_;  // how much is still to be taken, by product
+};
+
+// Of each event whether it is a purchase of a known product that was not taken back wholly. Customer c's events, oldest
+// first, lie from offsets[c] to offsets[c + 1].
+Array<bool> purchased(const Array<Event>& events_E, const Array<std::int64_t>& offsets) {
+    const std::int64_t* ends = offsets.data() + offsets.size();
+    check(offsets.size() > 0 && offsets.data()[0] == 0 && ends[-1] == events_E.size() &&
+              std::is_sorted(offsets.data(), ends),
+          "expected offsets that ascend from 0 to the number of events");
+    Array<bool> purchased_E(events_E.size());
+    for (py::ssize_t c = 0; c + 1 < offsets.size(); ++c) {
+        TakenBack taken;
+        for (std::int64_t e = offsets.data()[c + 1]; e-- > offsets.data()[c];) {
+            const Event& event = events_E.data()[e];
+            purchased_E.mutable_data()[e] = !taken.meets(event) && event.type == PURCHASE && event.product >= 0;
+        }
+    }
+    return purchased_E;
+}
 
 // Events, oldest first, with others in any order, each at its place in time: after older events of the same second.
 Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E) {
@@ -19,13 +62,20 @@ Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E)
 }
 
 // The purchases of known products: rows_R, times_R, by_visit and the newest moment, as in Purchases.
-py::tuple purchases(const Array<Event>& events_E, std::uint16_t purchase, double decay) {
+py::tuple purchases(const Array<Event>& events_E, double decay) {
+    std::vector<bool> gone;
+    if (std::any_of(events_E.data(), events_E.data() + events_E.size(),
+                    [](const Event& event) { return event.type == RETURN; })) {
+        TakenBack taken;
+        gone.resize(events_E.size());
+        for (py::ssize_t e = events_E.size(); e-- > 0;) gone[e] = taken.meets(events_E.data()[e]);
+    }
     std::vector<Keyed<std::uint32_t>> bought;
     std::vector<std::int64_t> at, rows, times;
     std::vector<std::int32_t> locations;
     for (py::ssize_t e = 0; e < events_E.size(); ++e) {
         const Event& event = events_E.data()[e];
-        if (event.type != purchase || event.product < 0) continue;
+        if (event.type != PURCHASE || event.product < 0 || (!gone.empty() && gone[e])) continue;
         bought.push_back({static_cast<std::uint32_t>(event.product), static_cast<std::uint32_t>(at.size())});
         at.push_back(event.at);
         locations.push_back(event.location);
@@ -80,6 +130,28 @@ Array<std::int64_t> rows_since(const Array<Event>& events_E, std::int64_t after,
     return array_of(rows);
 }
 
+// What happened since the last purchase and after a moment: the products, ascending, that were put into the basket and
+// not taken out of it again, and those of events of the types of looking. Events lie oldest first.
+std::pair<Array<std::int64_t>, Array<std::int64_t>> visit(const Array<Event>& events_E, std::int64_t after,
+                                                         const std::vector<bool>& looking) {
+    std::vector<std::int64_t> cart, looked;
+    std::unordered_map<std::int32_t, bool> inside;  // as the newest event of a product's says
+    for (py::ssize_t e = events_E.size(); e-- > 0 && events_E.data()[e].at > after;) {
+        const Event& event = events_E.data()[e];
+        if (event.type == PURCHASE) break;
+        if (event.product < 0) continue;
+        if (event.type == ADD_TO_CART || event.type == REMOVE_FROM_CART)
+            inside.try_emplace(event.product, event.type == ADD_TO_CART);
+        if (event.type < looking.size() && looking[event.type]) looked.push_back(event.product);
+    }
+    for (const auto& [product, is_inside] : inside)
+        if (is_inside) cart.push_back(product);
+    std::sort(cart.begin(), cart.end());
+    std::sort(looked.begin(), looked.end());
+    looked.erase(std::unique(looked.begin(), looked.end()), looked.end());
+    return {array_of(cart), array_of(looked)};
+}
+
 // Whether a type is among some, and of a product.
 bool tells(const Event& event, const std::vector<bool>& types) {
     return event.product >= 0 && event.type < types.size() && types[event.type];
@@ -88,8 +160,9 @@ bool tells(const Event& event, const std::vector<bool>& types) {
 // Whether any of the events tells.
 bool any_tells(const Array<Event>& events_E, const std::vector<bool>& types) {
     // From the newest on: those who do anything at all have mostly done something lately.
+    TakenBack taken;
     for (py::ssize_t e = events_E.size(); e-- > 0;)
-        if (tells(events_E.data()[e], types)) return true;
+        if (const Event& event = events_E.data()[e]; !taken.meets(event) && tells(event, types)) return true;
     return false;
 }
 
@@ -105,8 +178,10 @@ py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<b
     py::ssize_t width = 1;
     for (const Array<Event>& events_E : events_BE) {
         const std::size_t start = told.size(), full = start + static_cast<std::size_t>(most);
+        TakenBack taken;
         for (py::ssize_t e = events_E.size(); e-- > 0 && told.size() < full;)
-            if (tells(events_E.data()[e], types)) told.push_back(events_E.data() + e);
+            if (const Event& event = events_E.data()[e]; !taken.meets(event) && tells(event, types))
+                told.push_back(&event);
         ends_B.push_back(told.size());
         width = std::max(width, static_cast<py::ssize_t>(told.size() - start));
     }

@@ -1,13 +1,14 @@
 """Requests as typed values: strict, unknown fields refused, every error naming its field."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
-from typing import Generic, TypeVar, get_origin
+from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 
 import msgspec
 from litestar.datastructures import MultiDict
 from litestar.types import Scope
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import fields
 
 from embeddings.errors import InvalidInput
@@ -20,25 +21,23 @@ JSON = b"application/json"
 _NAMED = re.compile(r"(?:unknown|missing required) field `(?P<name>[^`]*)`")
 
 
+def check_type(scope: Scope) -> None:
+    """Raise UnsupportedMediaType if a request's body is not declared as JSON, or is declared as compressed."""
+    declared = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            declared = value
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaType(f"expected no Content-Encoding, got {value.decode('latin-1')}")
+    if declared != JSON and declared.partition(b";")[0].strip().lower() != JSON:
+        raise UnsupportedMediaType(f"expected Content-Type {JSON.decode()}, got {declared.decode('latin-1') or 'none'}")
+
+
 class BodyDecoder(Generic[Decoded]):
     """Decodes JSON bodies into one type."""
 
     def __init__(self, kind: type[Decoded]) -> None:
         self._decoder = msgspec.json.Decoder(kind, strict=True)
-
-    @staticmethod
-    def check_type(scope: Scope) -> None:
-        """Raise UnsupportedMediaType if a request's body is not declared as JSON, or is declared as compressed."""
-        declared = b""
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                declared = value
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                raise UnsupportedMediaType(f"expected no Content-Encoding, got {value.decode('latin-1')}")
-        if declared != JSON and declared.partition(b";")[0].strip().lower() != JSON:
-            raise UnsupportedMediaType(
-                f"expected Content-Type {JSON.decode()}, got {declared.decode('latin-1') or 'none'}"
-            )
 
     def decode(self, body: bytes) -> Decoded:
         """A request's body as a typed value.
@@ -53,6 +52,60 @@ class BodyDecoder(Generic[Decoded]):
             raise _invalid(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedBody(f"expected JSON in UTF-8: {error}") from None
+
+
+class Fields(NamedTuple):
+    """What of a faulty JSON object can be read, and all that is wrong with it.
+
+    Attributes:
+        values: the fields that are right, by name.
+        problems: one for each field that is wrong, unknown or missing.
+    """
+
+    values: Mapping[str, Any]
+    problems: list[InvalidInput]
+
+
+def read_fields(kind: type[Struct], given: Raw, path: str) -> Fields:
+    """Decode a JSON object field by field, to name every problem; slow, so for what a decoder has refused.
+
+    Args:
+        kind: the type that it should have.
+        given: the object.
+        path: how problems name it, such as ``events[3]``.
+    """
+    try:
+        raw = _objects().decode(given)
+    except msgspec.ValidationError as error:
+        return Fields({}, [InvalidInput(path, str(error))])
+    declared = {field.encode_name: field for field in fields(kind)}
+    values: dict[str, Any] = {}
+    problems = [
+        InvalidInput(f"{path}.{name}", f"Object contains unknown field `{name}`")
+        for name in raw
+        if name not in declared
+    ]
+    for name, field in declared.items():
+        if name in raw:
+            try:
+                values[name] = _decoder(field.type).decode(raw[name])
+            except msgspec.ValidationError as error:
+                problem = _invalid(error)
+                inner = "" if problem.field == "body" else f".{problem.field}"
+                problems.append(InvalidInput(f"{path}.{name}{inner}", problem.expected))
+        elif field.required:
+            problems.append(InvalidInput(f"{path}.{name}", f"Object missing required field `{name}`"))
+    return Fields(values, problems)
+
+
+@cache
+def _objects() -> msgspec.json.Decoder[dict[str, Raw]]:
+    return msgspec.json.Decoder(dict[str, Raw])
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, strict=True)
 
 
 def read_query(query: MultiDict[str], kind: type[Query]) -> Query:

@@ -17,11 +17,11 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
-from serving.api.decode import JSON, BodyDecoder
+from serving.api.decode import JSON, check_type
 
 LARGEST_BODY = 2**20
 
-Asked = TypeVar("Asked", bound=Struct)
+Asked = TypeVar("Asked")
 Answered = TypeVar("Answered", bound=Struct)
 
 
@@ -31,31 +31,33 @@ class Post(Generic[Asked, Answered]):
 
     Attributes:
         path: where.
-        asked, answered: what the bodies are.
+        asked, answered: what the bodies are, for the description.
+        decode: reads a body; raises what the route answers to one that is not right.
         answer: what to do; its docstring describes the route.
         status: of an answer.
         summary: the route in one line.
     """
 
     path: str
-    asked: type[Asked]
+    asked: type[Struct]
     answered: type[Answered]
+    decode: Callable[[bytes], Asked]
     answer: Callable[[Asked], Awaitable[Answered]]
     status: int
     summary: str
 
     def route(self) -> ASGIRouteHandler:
         """The route, to be registered."""
-        decoder, encoder = BodyDecoder(self.asked), msgspec.json.Encoder()
+        encoder = msgspec.json.Encoder()
 
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or scope["method"] != "POST":
                 raise MethodNotAllowedException(headers={"allow": "POST"})
-            decoder.check_type(scope)
+            check_type(scope)
             given = await _body(scope, receive)
             if given is None:
                 return
-            answer = await self.answer(decoder.decode(given))
+            answer = await self.answer(self.decode(given))
             body = encoder.encode(answer)
             headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
             await send({"type": "http.response.start", "status": self.status, "headers": headers})

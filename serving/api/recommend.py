@@ -1,5 +1,6 @@
 """``POST /v1/recommend``."""
 
+from serving.api.decode import BodyDecoder
 from serving.api.post import Post
 from serving.engine import Engine, Recommendation, RecommendRequest
 
@@ -15,6 +16,7 @@ def recommend(engine: Engine) -> Post[RecommendRequest, Recommendation]:
         "/v1/recommend",
         RecommendRequest,
         Recommendation,
+        BodyDecoder(RecommendRequest).decode,
         answer,
         200,
         "Recommend products or offers for a customer in a context",

@@ -3,66 +3,55 @@
 import asyncio
 import logging
 import os
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import asyncpg
-import msgspec
-from msgspec import Meta
 
-from embeddings.context import Identifier, Moment
 from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
+from serving.state import schema
 from serving.state.changes import Changes
+from serving.state.event import Event, Row, Stored, seconds_of
 
 _log = logging.getLogger("opportune.serve")
-
-EventType = Literal["impression", "click", "view", "add_to_cart", "purchase", "redemption", "dismissal"]
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    event_id text PRIMARY KEY,
-    received_at timestamptz NOT NULL DEFAULT now(),
-    customer_id text NOT NULL,
-    type text NOT NULL,
-    at timestamptz NOT NULL,
-    product_id text,
-    offer_id text,
-    location text,
-    channel text,
-    quantity double precision NOT NULL,
-    value double precision,
-    recommendation_id text
-);
-CREATE INDEX IF NOT EXISTS events_by_customer ON events (customer_id, at);
-CREATE INDEX IF NOT EXISTS redemptions_by_offer ON events (offer_id) WHERE type = 'redemption';
-"""
 
 _LARGEST_GROUP = 5_000
 """Events in one statement, unless a single request holds more."""
 _MOST_WAITING = 2 * _LARGEST_GROUP
 """Events that may wait for those before them to be stored: so many that more would wait for several commits."""
 
-# Two servers that start at once must not both create the table: the lock's number is any constant of ours.
-_LOCK = 7_250_001
-
 _INSERT = """
 INSERT INTO events (event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
-                    recommendation_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-                     $8::text[], $9::float8[], $10::float8[], $11::text[])
+                    recommendation_id, arrived_at, seq)
+SELECT event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value, recommendation_id,
+       arrived_at, (SELECT nextval('event_groups') << 20) + place
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::float8[], $10::float8[], $11::text[], $12::timestamptz[], $13::bigint[])
+    AS event (event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
+              recommendation_id, arrived_at, place)
 ON CONFLICT (event_id) DO NOTHING
-RETURNING event_id
+RETURNING event_id, seq
 """
 
-_SINCE = """
-SELECT event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value, recommendation_id
-FROM events
-WHERE customer_id = $1 AND (at >= $2 OR received_at > $3)
-ORDER BY at, received_at, event_id
+# Impressions change no history. A mark of 0 is before all transactions.
+_PAGE = """
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark,
+       array_agg(seq) AS seq, array_agg(arrived) AS arrived, array_agg(at) AS at, array_agg(type) AS type,
+       array_agg(product_id) AS product_id, array_agg(offer_id) AS offer_id, array_agg(location) AS location,
+       array_agg(channel) AS channel, array_agg(quantity) AS quantity, array_agg(value) AS value
+FROM (
+    SELECT seq, coalesce(floor(extract(epoch FROM arrived_at)), 0)::bigint AS arrived,
+           floor(extract(epoch FROM at))::bigint AS at, type, product_id, offer_id, location, channel, quantity, value
+    FROM events
+    WHERE customer_id = $1 AND seq > $2 AND seq < $3 AND xid >= $4::text::xid8 AND (at >= $5 OR received_at > $6)
+      AND type <> 'impression'
+    ORDER BY seq DESC
+    LIMIT $7
+) AS newest
 """
 
 _REDEEMED = """
@@ -86,28 +75,34 @@ _DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceErro
 _SILENT = "the event store does not answer; no event is known to be stored, and sending them again is harmless"
 
 
-class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Something a customer did, as the HTTP contract has it.
+class Span(NamedTuple):
+    """Which events a snapshot of histories cannot hold.
 
     Attributes:
-        event_id: chosen by the sender; a second event with the same id changes nothing.
-        recommendation_id: the recommendation that led to it, if one did.
+        cut_off: those at or after this moment,
+        snapshot: and earlier ones that arrived after the snapshot was made.
     """
 
-    event_id: Identifier
-    type: EventType
-    customer_id: Identifier
-    at: Moment
-    product_id: Identifier | None = None
-    offer_id: Identifier | None = None
-    location: Identifier | None = None
-    channel: Identifier | None = None
-    quantity: Annotated[float, Meta(gt=0)] = 1
-    value: Annotated[float, Meta(ge=0)] | None = None
-    recommendation_id: Identifier | None = None
+    cut_off: datetime
+    snapshot: datetime
 
 
-_Waiting: TypeAlias = tuple[Sequence[Event], "asyncio.Future[list[Event]]"]
+class Page(NamedTuple):
+    """Some of a customer's events.
+
+    Attributes:
+        mark: every transaction before this one had ended, so what it brought has been read or lies elsewhere.
+        rows: the newest first.
+    """
+
+    mark: int
+    rows: list[Row]
+
+
+class _Waiting(NamedTuple):
+    events: Sequence[Event]
+    now: int
+    future: "asyncio.Future[list[Stored]]"
 
 
 class EventStore:
@@ -117,7 +112,6 @@ class EventStore:
 
     Attributes:
         changes: where other workers see what was stored here, and this one theirs.
-        writing: customers whose events are being stored at this moment, so that a read may or may not see them.
         answering: whether PostgreSQL answered when it was last asked.
         refused: how many events were not stored because it did not.
 
@@ -132,12 +126,11 @@ class EventStore:
         self._events_waiting = 0
         self._writer: asyncio.Task[None] | None = None
         self.changes = changes
-        self.writing: Counter[str] = Counter()
         self.answering = True
         self.refused = 0
 
     async def prepare(self) -> None:
-        """Create the table if it is not there.
+        """Create the tables if they are not there, and complete those of an earlier version.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer at this URL.
@@ -146,9 +139,7 @@ class EventStore:
         try:
             connection = await asyncpg.connect(self._url, timeout=5, command_timeout=60)
             try:
-                async with connection.transaction():
-                    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-                    await connection.execute(_SCHEMA)
+                await schema.create(connection)
             finally:
                 connection.terminate()
         except (ValueError, OverflowError):  # whose text may hold a part of a password
@@ -176,8 +167,12 @@ class EventStore:
         finally:
             self._pool.terminate()
 
-    async def add(self, events: Sequence[Event]) -> list[Event]:
-        """Store events durably; returns those that were new, each id once.
+    async def add(self, events: Sequence[Event], now: int) -> list[Stored]:
+        """Store events durably; returns those that were new, each id once, in the order of their arrival.
+
+        Args:
+            events: in the order in which they came.
+            now: the clock, in seconds since 1970 UTC, to tell which of them lie ahead of it.
 
         Raises:
             Overloaded: too many wait already.
@@ -186,29 +181,21 @@ class EventStore:
         if self._events_waiting + len(events) > _MOST_WAITING:
             raise Overloaded(f"{self._events_waiting} events wait to be stored; send these again later")
         self._events_waiting += len(events)
-        future: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((events, future))
+        future: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(events, now, future))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
-        customers = {event.customer_id for event in events}
-        self.writing.update(customers)
-        try:
-            # A client that goes away must not take the group's other events with it.
-            return await asyncio.shield(future)
-        finally:
-            self.writing.subtract(customers)
-            for customer in customers:
-                if not self.writing[customer]:
-                    del self.writing[customer]
+        # A client that goes away must not take the group's other events with it.
+        return await asyncio.shield(future)
 
     async def _write(self) -> None:
         """Store what waits, group after group, until nothing does."""
         try:
             while self._waiting:
                 group = [self._waiting.popleft()]
-                events = len(group[0][0])
-                while self._waiting and events + len(self._waiting[0][0]) <= _LARGEST_GROUP:
-                    events += len(self._waiting[0][0])
+                events = len(group[0].events)
+                while self._waiting and events + len(self._waiting[0].events) <= _LARGEST_GROUP:
+                    events += len(self._waiting[0].events)
                     group.append(self._waiting.popleft())
                 self._events_waiting -= events
                 try:
@@ -224,45 +211,53 @@ class EventStore:
         try:
             await self._insert([one])
         except Exception as error:
-            one[1].set_exception(error)
+            one.future.set_exception(error)
 
     async def _insert(self, group: Sequence[_Waiting]) -> None:
         """Store a group in one transaction and tell each request which of its events were new."""
-        once = {event.event_id: event for events, _ in reversed(group) for event in reversed(events)}
+        once: dict[str, Stored] = {}
+        for one in group:
+            for event in one.events:
+                if event.event_id not in once:  # of several with one id the first counts
+                    arrived = one.now if seconds_of(event.at) > one.now else 0
+                    once[event.event_id] = Stored(event, len(once), arrived)
         # In one order always: two servers with the same events in different orders would wait for each other.
-        columns = zip(*(_row(once[event_id]) for event_id in sorted(once)), strict=True)
+        columns = zip(*(once[event_id].values for event_id in sorted(once)), strict=True)
         try:
             records = await self._fetch(_INSERT, *(list(column) for column in columns))
         except EventStoreUnavailable as error:
             self.refused += len(once)
-            for _, future in group:
-                future.set_exception(EventStoreUnavailable(str(error)))
+            for one in group:
+                one.future.set_exception(EventStoreUnavailable(str(error)))
             return
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
-        for customer in {event.customer_id for event in once.values()}:
+        for customer in {one.event.customer_id for one in once.values()}:
             self.changes.add(customer)
-        if any(event.type == "redemption" for event in once.values()):
+        if any(one.event.type == "redemption" for one in once.values()):
             self.changes.add_redemptions()
-        new = {record["event_id"] for record in records}
-        for events, future in group:
+        seqs: dict[str, int] = {record["event_id"]: record["seq"] for record in records}
+        for one in group:
             # Of several requests with the same event the first one brought it.
-            mine = {event.event_id for event in events} & new
-            new -= mine
-            future.set_result(sorted((once[event_id] for event_id in mine), key=lambda event: event.at))
+            mine = [event.event_id for event in one.events if event.event_id in seqs]
+            stored = [once[event_id]._replace(seq=seqs.pop(event_id)) for event_id in dict.fromkeys(mine)]
+            one.future.set_result(stored)
 
-    async def since(self, customer_id: str, cut_off: datetime, snapshot: datetime) -> Iterable[Event]:
-        """A customer's events that a snapshot of histories cannot hold, oldest first.
+    async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
+        """The newest to arrive of a customer's events that a snapshot of histories cannot hold, but for impressions.
 
         Args:
             customer_id: who.
-            cut_off: events at or after this moment are not in the snapshot,
-            snapshot: nor are earlier ones that arrived after the snapshot was made.
+            span: which events the snapshot cannot hold.
+            between: only events whose ``seq`` lies between these two.
+            mark: only those of this transaction and later ones.
+            most: so many at most.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        records = await self._fetch(_SINCE, customer_id, cut_off, snapshot)
-        return [Event(**dict(record)) for record in records]
+        (found,) = await self._fetch(_PAGE, customer_id, *between, str(mark), *span, most)
+        page_mark, *columns = found
+        return Page(int(page_mark), [] if columns[0] is None else list(map(Row, *columns)))
 
     async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
         """How often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.
@@ -309,19 +304,3 @@ def _said(error: Exception) -> str:
 
 async def _keep(_connection: object) -> None:
     """What to do with a connection that comes back to the pool: nothing, as no statement here leaves a trace on it."""
-
-
-def _row(event: Event) -> tuple[object, ...]:
-    return (
-        event.event_id,
-        event.customer_id,
-        event.type,
-        event.at,
-        event.product_id,
-        event.offer_id,
-        event.location,
-        event.channel,
-        event.quantity,
-        event.value,
-        event.recommendation_id,
-    )

@@ -1,16 +1,25 @@
 """Every customer's history as of this moment: the snapshot, and what has happened since."""
 
-from collections import Counter, OrderedDict
+import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
-
-import numpy as np
+from weakref import WeakValueDictionary
 
 from embeddings.bundle import HistoriesManifest
 from embeddings.catalog import Catalog
 from embeddings.errors import EventStoreUnavailable
-from embeddings.history import EVENT, EVENT_CODES, Events, Histories, History
-from serving.state.events import Event, EventStore
+from embeddings.history import LONGEST_HISTORY, Histories, History
+from serving.state.event import Row, Stored
+from serving.state.events import EventStore, Span
+from serving.state.recent import Recent
+
+_PAGE = 500
+"""So many events are read and worked into records at once: a ms or two, in which nobody else is answered."""
+
+_LAST_SEQ = 2**63 - 1
+_OUTDATED = -1
 
 
 class Known(NamedTuple):
@@ -24,26 +33,47 @@ class Known(NamedTuple):
     degraded: bool
 
 
-class Kept(NamedTuple):
-    """A history in memory.
+@dataclass(eq=False, slots=True)
+class _Kept:
+    """What is in memory of a customer.
 
     Attributes:
-        others: how often other workers had stored events of its customer before it was read.
+        recent: the events since the snapshot, and the history that they make.
+        mark: the store has been read up to this transaction.
+        others: how often other workers had stored events of the customer before it was read; ``_OUTDATED`` where the
+            store holds more for another reason.
+        applied: further events that this worker has stored, to be worked in when the history is asked for.
+        unread: how many of them there have been since the store was read.
     """
 
+    recent: Recent
     history: History
+    mark: int
     others: int
+    applied: list[Row] = field(default_factory=list[Row])
+    unread: int = 0
+
+
+@dataclass(eq=False)
+class _Reading:
+    """A read under way, and what happened meanwhile."""
+
+    applied: list[Row] = field(default_factory=list[Row])
+    outdated: bool = False
 
 
 class LiveHistories:
     """Histories in the rows of one catalogue, kept in memory while they are used most recently.
 
-    An accepted event is in the very next history asked for, once: events reach the store before they are applied
-    here, a history that is being read meanwhile is read again, and one that was read while events of that customer
-    were being stored, and may hold them already, is not kept.
+    An accepted event is in the very next history asked for, once: whatever way it came into memory, it is known by its
+    place in the order of arrival, and which history some events make depends on nothing but these events. So those
+    that this worker stored are applied as they come, also while the store is being read.
 
     Events that another worker accepted are never applied here. They are counted in ``store.changes`` before they are
-    acknowledged, and a history that was read at another count is read again.
+    acknowledged. A history that was read at another count is brought up to date: of the store only what later
+    transactions have brought is read, the newest first, in pages.
+
+    Of the events since the snapshot, and of both together, the newest ``LONGEST_HISTORY`` count.
 
     Attributes:
         nobody: the history of somebody anonymous.
@@ -59,92 +89,117 @@ class LiveHistories:
     ) -> None:
         self.nobody = snapshot.of(None)
         self._snapshot = snapshot
-        self._manifest = manifest
+        self._span = Span(manifest.data_cut_off, manifest.created_at)
         self._catalog = catalog
         self._store = store
         self._limit = limit
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._readers: Counter[str] = Counter()
-        self._changes: Counter[str] = Counter()  # of customers being read, to notice being overtaken
+        self._nothing = Recent.of([], catalog)
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._reading: dict[str, _Reading] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, customer_id: str) -> Known:
         """A customer's history; an empty one for a customer nobody has heard of."""
-        kept = self._kept.get(customer_id)
-        if kept is not None and kept.others == self._store.changes.by_others(customer_id):
-            self._kept.move_to_end(customer_id)
+        kept = self._current(customer_id)
+        if kept is not None:
             return Known(kept.history, degraded=False)
-        past = self._snapshot.of(customer_id)
-        self._readers[customer_id] += 1
-        try:
-            while True:
-                before, others = self._changes[customer_id], self._store.changes.by_others(customer_id)
-                since = await self._store.since(customer_id, self._manifest.data_cut_off, self._manifest.created_at)
-                if self._changes[customer_id] == before:
-                    break
-        except EventStoreUnavailable:
-            kept = self._kept.get(customer_id)  # events of other workers may be missing, yet it holds more
-            return Known(past if kept is None else kept.history, degraded=True)
-        finally:
-            self._readers[customer_id] -= 1
-            if not self._readers[customer_id]:
-                del self._readers[customer_id], self._changes[customer_id]
-        history = past.append(records(since, self._catalog))
-        if customer_id not in self._store.writing:
-            self._keep(customer_id, Kept(history, others))
-        return Known(history, degraded=False)
+        turn = self._turns.setdefault(customer_id, asyncio.Lock())
+        async with turn:  # those who ask for one history at the same time read it once
+            kept = self._current(customer_id)
+            if kept is not None:
+                return Known(kept.history, degraded=False)
+            try:
+                while (kept := await self._read(customer_id)).others == _OUTDATED:
+                    pass
+                return Known(kept.history, degraded=False)
+            except EventStoreUnavailable:
+                kept = self._kept.get(customer_id)  # events of other workers may be missing, yet it holds more
+                return Known(self._past(customer_id) if kept is None else kept.history, degraded=True)
 
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
         """A history with attributes that a request gives; InvalidInput names one that no customer has."""
         return self._snapshot.described(history, attributes)
 
-    def apply(self, events: Iterable[Event]) -> None:
+    def apply(self, stored: Iterable[Stored]) -> None:
         """Add stored events to the histories in memory; others will be read from the store when asked for."""
-        by_customer: dict[str, list[Event]] = {}
-        for event in events:
-            by_customer.setdefault(event.customer_id, []).append(event)
-        for customer_id, theirs in by_customer.items():
-            self._overtake(customer_id)
-            kept = self._kept.get(customer_id)
+        for one in stored:
+            if one.event.type == "impression":  # of no effect on a history
+                continue
+            reading = self._reading.get(one.event.customer_id)
+            if reading is not None:
+                reading.applied.append(one.row)
+            kept = self._kept.get(one.event.customer_id)
             if kept is not None:
-                grown = kept.history.append(records(theirs, self._catalog))
-                self._keep(customer_id, kept._replace(history=grown))
+                kept.applied.append(one.row)
+                kept.unread += 1
+                if len(kept.applied) >= LONGEST_HISTORY:
+                    self._work_in(one.event.customer_id, kept)
 
     def reread(self, customer_ids: Iterable[str]) -> None:
-        """Have histories read from the store when next asked for: it holds events that were not applied here."""
+        """Have histories brought up to date when next asked for: the store holds events that were not applied here."""
         for customer_id in customer_ids:
-            self._overtake(customer_id)
-            self._kept.pop(customer_id, None)
+            reading = self._reading.get(customer_id)
+            if reading is not None:
+                reading.outdated = True
+            kept = self._kept.get(customer_id)
+            if kept is not None:
+                kept.others = _OUTDATED
 
-    def _overtake(self, customer_id: str) -> None:
-        if customer_id in self._readers:
-            self._changes[customer_id] += 1
+    def _current(self, customer_id: str) -> _Kept | None:
+        """What is in memory of a customer, with all that was applied worked in; None if the store may hold more."""
+        kept = self._kept.get(customer_id)
+        if kept is None:
+            return None
+        if kept.applied:
+            self._work_in(customer_id, kept)
+        self._kept.move_to_end(customer_id)
+        # Whoever stores much is read now and then, so that there is never much to be read.
+        up_to_date = kept.others == self._store.changes.by_others(customer_id) and kept.unread < _PAGE
+        return kept if up_to_date else None
 
-    def _keep(self, customer_id: str, kept: Kept) -> None:
-        self._kept[customer_id] = kept
+    def _past(self, customer_id: str) -> History:
+        return self._snapshot.of(customer_id).newest(LONGEST_HISTORY)
+
+    def _work_in(self, customer_id: str, kept: _Kept) -> None:
+        """Make the events that were applied part of the history."""
+        recent = kept.recent.merged([Recent.of(kept.applied, self._catalog)])
+        kept.applied = []
+        kept.history = self._history(customer_id, recent, kept)
+        kept.recent = recent
+
+    def _history(self, customer_id: str, recent: Recent, kept: _Kept | None) -> History:
+        """The snapshot and what came since, made from what is in memory where that comes to the same."""
+        more = None if kept is None else recent.beyond(kept.recent)
+        if kept is not None and more is not None and len(kept.history.events_E) + len(more) <= LONGEST_HISTORY:
+            return kept.history.append(more.in_time())
+        return self._past(customer_id).append(recent.in_time()).newest(LONGEST_HISTORY)
+
+    async def _read(self, customer_id: str) -> _Kept:
+        """Bring what is in memory of a customer up to date; at most one at a time for each customer."""
+        kept = self._kept.get(customer_id)
+        held = self._nothing if kept is None else kept.recent
+        since = 0 if kept is None else kept.mark
+        others = self._store.changes.by_others(customer_id)
+        reading = self._reading[customer_id] = _Reading()
+        pages: list[Recent] = []
+        mark, before = 0, _LAST_SEQ
+        try:
+            while sum(map(len, pages)) < LONGEST_HISTORY:
+                between = held.floor, before
+                page = await self._store.page(customer_id, self._span, between, since, _PAGE)
+                if not pages:  # what commits while further pages are read is read next time
+                    mark = page.mark
+                pages.append(Recent.of(page.rows, self._catalog))
+                if len(page.rows) < _PAGE:
+                    break
+                before = page.rows[-1].seq
+        finally:
+            del self._reading[customer_id]
+        recent = held.merged([*pages, Recent.of(reading.applied, self._catalog)])
+        history = self._history(customer_id, recent, kept)
+        fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others)
+        self._kept[customer_id] = fresh
         self._kept.move_to_end(customer_id)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)
-
-
-def records(events: Iterable[Event], catalog: Catalog) -> Events:
-    """Events as records in a catalogue's rows; what the catalogue does not know becomes -1."""
-    return np.array(
-        [
-            (
-                int(event.at.timestamp()),
-                _row(catalog.products.ids.row(event.product_id) if event.product_id is not None else None),
-                _row(catalog.offers.ids.row(event.offer_id) if event.offer_id is not None else None),
-                _row(catalog.locations.ids.row(event.location) if event.location is not None else None),
-                event.quantity,
-                np.nan if event.value is None else event.value,
-                EVENT_CODES[event.type],
-                _row(catalog.channel_code(event.channel) if event.channel is not None else None),
-            )
-            for event in events
-        ],
-        dtype=EVENT,
-    )
-
-
-def _row(found: int | None) -> int:
-    return -1 if found is None else found
+        return fresh

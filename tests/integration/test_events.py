@@ -13,8 +13,9 @@ import pytest
 
 from serving.clock import AHEAD_SECONDS
 from serving.state.changes import Changes
-from serving.state.events import Event, EventStore
-from tests.integration.server import Postgres, Server, assortment, event, eventually, ids
+from serving.state.event import Event
+from serving.state.events import EventStore
+from tests.integration.server import Postgres, Server, assortment, event, eventually, ids, world
 from tests.world import UNTIL, department, favourite, store
 
 SOON = UNTIL + timedelta(hours=1)
@@ -24,8 +25,9 @@ LATER = UNTIL + timedelta(hours=2)
 def times_bought(server: Server, customer: str, product: str) -> str:
     """What the next answer says of how often a product was bought; nothing if it does not know."""
     for item in server.recommend(customer, at=LATER, limit=100)["items"]:
-        if item["id"] == product and item["reasons"][0]["code"] == "bought_before":
-            return item["reasons"][0]["text"]
+        for reason in item["reasons"]:
+            if item["id"] == product and reason["code"] == "bought_before":
+                return reason["text"]
     return ""
 
 
@@ -44,7 +46,7 @@ def test_purchases_of_a_new_product_raise_it(recorder: Server):
         ranks.append(place + 1)
         known.append(shown[place]["explanation"]["facts"]["own_times"])
         answer = recorder.report(event(customer, new, at, location="north"))
-        assert answer == {"accepted": 1, "duplicates": 0, "rejected": []}
+        assert answer == {"accepted": 1, "duplicates": 0, "unknown": 0, "rejected": []}
     assert known == list(range(9)), "each purchase shows in the very next answer"
     assert ranks[0] > len(own) == 15
     assert ranks[-1] <= 2, "only the favourite of many more weeks may still be before it"
@@ -90,10 +92,10 @@ def test_somebody_elses_events_change_nothing(recorder: Server):
 def test_a_duplicate_is_harmless_within_a_request_and_across(recorder: Server):
     customer = "repeater"
     one, other = event(customer, "p000", SOON), event(customer, "p004", SOON)
-    assert recorder.report(one, one, other) == {"accepted": 2, "duplicates": 1, "rejected": []}
-    assert recorder.report(one, other) == {"accepted": 0, "duplicates": 2, "rejected": []}
+    assert recorder.report(one, one, other) == {"accepted": 2, "duplicates": 1, "unknown": 0, "rejected": []}
+    assert recorder.report(one, other) == {"accepted": 0, "duplicates": 2, "unknown": 0, "rejected": []}
     changed = {**one, "product_id": "p008"}
-    assert recorder.report(changed) == {"accepted": 0, "duplicates": 1, "rejected": []}
+    assert recorder.report(changed) == {"accepted": 0, "duplicates": 1, "unknown": 0, "rejected": []}
     assert times_bought(recorder, customer, "p000") == "Bought once before."
     assert times_bought(recorder, customer, "p004") == "Bought once before."
     assert times_bought(recorder, customer, "p008") == ""
@@ -128,15 +130,22 @@ def test_an_event_whose_first_answer_was_lost_shows_after_its_repetition(own: Se
         await connection.close()
 
     asyncio.run(store_unnoticed())
-    assert own.report(lost) == {"accepted": 0, "duplicates": 1, "rejected": []}
+    assert own.report(lost) == {"accepted": 0, "duplicates": 1, "unknown": 0, "rejected": []}
     assert times_bought(own, "c001", "p111") == "Bought once before."
 
 
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"product_id": "p999"}, "product_id"),
         ({"product_id": None}, "product_id"),
+        ({"product_id": None, "type": "remove_from_cart"}, "product_id"),
+        ({"product_id": None, "type": "return"}, "product_id"),
+        ({"type": "stare"}, "type"),
+        ({"quantity": -1}, "quantity"),
+        ({"quantity": 1e308}, "quantity"),
+        ({"value": 1e308}, "value"),
+        ({"customer_id": 1.5}, "customer_id"),
+        ({"colour": "red"}, "colour"),
         ({"offer_id": "free-lunch"}, "offer_id"),
         ({"location": "atlantis"}, "location"),
         ({"channel": "smoke-signal"}, "channel"),
@@ -146,9 +155,7 @@ def test_an_event_whose_first_answer_was_lost_shows_after_its_repetition(own: Se
         ({"at": "0001-01-01T00:00:00Z"}, "at"),
     ],
 )
-def test_an_event_that_names_the_unknown_is_rejected_alone_by_place(
-    recorder: Server, change: dict[str, Any], field: str
-):
+def test_a_faulty_event_is_rejected_alone_by_place(recorder: Server, change: dict[str, Any], field: str):
     customer = f"mixed-{field}-{change}"[:100]
     good = [event(customer, "p000", SOON), event(customer, "p004", SOON)]
     bad = {**event(customer, "p008", SOON), **change}
@@ -159,21 +166,102 @@ def test_an_event_that_names_the_unknown_is_rejected_alone_by_place(
     assert rejected["error"]["field"] == f"events[1].{field}"
     assert rejected["error"]["status"] == 422
     assert rejected["error"]["detail"]
+    assert rejected["errors"] == [rejected["error"]]
     assert times_bought(recorder, customer, "p000") == "Bought once before."
 
 
+def test_all_that_is_wrong_with_each_of_many_events_is_said_and_the_others_are_stored(recorder: Server):
+    events = [event("bulk", f"p{number % 120:03d}", SOON) for number in range(1_000)]
+    events[500]["quantity"] = -1
+    events[700] |= {"at": "2025-06-01 10:00", "location": "atlantis", "type": "refund", "colour": "red"}
+    events[900] |= {"type": "redemption", "channel": "smoke-signal"}
+    events[999] = {}
+    answer = recorder.report(*events)
+    assert (answer["accepted"], answer["duplicates"], answer["unknown"]) == (996, 0, 0)
+    wrong = {
+        one["index"]: {error["field"].removeprefix(f"events[{one['index']}].") for error in one["errors"]}
+        for one in answer["rejected"]
+    }
+    assert wrong == {
+        500: {"quantity"},
+        700: {"at", "location", "type", "colour"},
+        900: {"offer_id", "channel"},
+        999: {"event_id", "type", "customer_id", "at"},
+    }
+    assert all(one["error"] == one["errors"][0] for one in answer["rejected"])
+
+
+@pytest.mark.parametrize("body", [{}, [], {"events": {}}, {"events": []}, {"events": [], "source": "till"}])
+def test_what_is_no_list_of_events_is_refused_as_a_whole(recorder: Server, body: object):
+    assert recorder.client.post("/v1/events", json=body).status_code == 422
+
+
 def test_a_rejected_event_may_be_sent_again_corrected(recorder: Server):
-    wrong = event("corrector", "p999", SOON)
+    wrong = event("corrector", "p000", SOON, location="atlantis")
     assert recorder.report(wrong)["accepted"] == 0
-    assert recorder.report({**wrong, "product_id": "p000"})["accepted"] == 1
+    assert recorder.report({**wrong, "location": "north"})["accepted"] == 1
 
 
-def test_a_malformed_event_refuses_its_request_and_stores_nothing(recorder: Server):
-    good = event("unlucky", "p000", SOON)
-    answer = recorder.client.post("/v1/events", json={"events": [good, {**good, "type": "stare"}]})
-    assert (answer.status_code, answer.json()["field"]) == (422, "events[1].type")
-    assert not recorder.recommend("unlucky", at=LATER)["personalised"]
-    assert recorder.report(good)["accepted"] == 1
+def test_an_event_of_an_unknown_product_is_accepted_and_counted(recorder: Server):
+    unknown, known = event("early-adopter", "p999", SOON), event("early-adopter", "p000", SOON)
+    expected = {"accepted": 2, "duplicates": 0, "unknown": 1, "rejected": []}
+    assert recorder.report(unknown, known) == expected
+    assert recorder.report(unknown) == {**expected, "accepted": 0, "duplicates": 1, "unknown": 0}
+    assert times_bought(recorder, "early-adopter", "p000") == "Bought once before."
+
+
+def test_ids_may_be_integers(recorder: Server):
+    number = random.getrandbits(60)
+    sent = {**event("", "p000", SOON), "event_id": number, "customer_id": number}
+    assert recorder.report(sent)["accepted"] == 1
+    assert recorder.report({**sent, "event_id": str(number)})["duplicates"] == 1
+    assert times_bought(recorder, str(number), "p000") == "Bought once before."
+    answer = recorder.client.post(
+        "/v1/recommend", json={"customer_id": number, "context": {"channel": "web", "at": LATER.isoformat()}}
+    )
+    assert answer.json()["personalised"]
+
+
+# What is taken out of the basket, and back
+
+
+def test_what_was_taken_out_of_the_basket_may_be_recommended_again(recorder: Server):
+    customer = "undecided"
+    recorder.report(event(customer, "p004", SOON, "view"))
+    best = ids(recorder.recommend(customer, at=LATER))[0]
+    recorder.report(event(customer, best, SOON, "add_to_cart"))
+    assert best not in ids(recorder.recommend(customer, at=LATER))
+    recorder.report(event(customer, best, SOON, "remove_from_cart"))
+    assert best in ids(recorder.recommend(customer, at=LATER))
+
+
+def test_what_was_taken_back_was_not_bought(recorder: Server):
+    customer = "returner"
+
+    def times() -> str:
+        return times_bought(recorder, customer, "p000")
+
+    recorder.report(event(customer, "p000", SOON - timedelta(days=1)), event(customer, "p000", SOON, quantity=3))
+    assert times() == "Bought 2 times before."
+    recorder.report(event(customer, "p000", LATER, "return", quantity=2))
+    assert times() == "Bought 2 times before.", "of the second purchase one is left"
+    recorder.report(event(customer, "p000", LATER, "return", quantity=1))
+    assert times() == "Bought once before."
+    recorder.report(event(customer, "p000", LATER, "return", quantity=10))
+    assert times() == ""
+    recorder.report(event(customer, "p000", LATER + timedelta(minutes=1)))
+    assert times() == "Bought once before.", "a return takes nothing of what is bought later"
+
+
+def test_a_purchase_of_before_the_cut_off_can_be_taken_back(recorder: Server):
+    customer = "c024"
+    bought = [one["product_id"] for one in world()["events"] if one["customer_id"] == customer and one["at"] < UNTIL]
+    again = favourite(24)
+    assert times_bought(recorder, customer, again) == f"Bought {bought.count(again)} times before."
+    recorder.report(event(customer, again, SOON, "return", quantity=bought.count(again) - 1))
+    assert times_bought(recorder, customer, again) == "Bought once before."
+    recorder.report(event(customer, again, SOON, "return"))
+    assert times_bought(recorder, customer, again) == ""
 
 
 def test_an_event_may_lie_ahead_by_less_than_a_day(recorder: Server):
@@ -183,6 +271,35 @@ def test_an_event_may_lie_ahead_by_less_than_a_day(recorder: Server):
     assert answer["accepted"] == 1
     assert [one["index"] for one in answer["rejected"]] == [1]
     assert answer["rejected"][0]["error"]["field"] == "events[1].at"
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [["purchase"], ["view"], ["dismissal"], ["purchase", "view", "purchase"], ["view", "dismissal", "purchase"]],
+)
+def test_an_event_ahead_of_the_clock_does_not_void_what_follows(recorder: Server, ahead: list[str]):
+    customer = f"hasty-{'-'.join(ahead)}"
+    start = datetime.now(UTC).replace(microsecond=0)
+    shown = ids(recorder.recommend(customer, at=start, limit=20))
+    for hours, kind in enumerate(ahead, 5):
+        recorder.report(event(customer, shown[hours], start + timedelta(hours=hours), kind))
+    best = ids(recorder.recommend(customer, at=start))[0]
+    recorder.report(event(customer, best, start, "add_to_cart"))
+    assert best not in ids(recorder.recommend(customer, at=None))
+
+
+def test_a_basket_that_was_bought_ahead_of_the_clock_is_no_basket(recorder: Server):
+    customer, start = "hasty-buyer", datetime.now(UTC).replace(microsecond=0)
+
+    def shown() -> list[str]:
+        """All but the last of what is eligible, where a basket lies."""
+        return ids(recorder.recommend(customer, at=None, limit=100))
+
+    best = shown()[0]
+    recorder.report(event(customer, best, start, "add_to_cart"))
+    assert best not in shown()
+    recorder.report(event(customer, best, start + timedelta(hours=20)))
+    assert best in shown()
 
 
 def test_a_thousand_events_are_taken_at_once(recorder: Server):
@@ -198,7 +315,7 @@ def test_what_becomes_of_events_is_counted(recorder: Server):
     outcomes = ("accepted", "duplicate", "rejected")
     before = counts()
     good = event("counted", "p000", SOON)
-    recorder.report(good, good, event("counted", "p999", SOON), event("counted", "p004", SOON))
+    recorder.report(good, good, event("counted", "p000", SOON, location="atlantis"), event("counted", "p004", SOON))
     assert [after - one for after, one in zip(counts(), before, strict=True)] == [2, 1, 1]
 
 
@@ -209,7 +326,7 @@ def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(postgres:
                 Event(event_id=f"{number}-{one}", type="view", customer_id="crowd", at=SOON) for one in range(1_000)
             ]
             shuffled = [random.Random(seed).sample(events, len(events)) for seed in range(8)]
-            stored = await asyncio.gather(*(store.add(some) for some in shuffled))
+            stored = await asyncio.gather(*(store.add(some, int(SOON.timestamp())) for some in shuffled))
             assert sum(map(len, stored)) == 1_000
 
     async def connect() -> None:
@@ -269,8 +386,8 @@ def test_a_replay_takes_now_from_the_newest_moment_it_has_seen(replaying: Server
 
 def test_a_refused_request_does_not_move_the_replay_on(replaying: Server):
     replaying.client.post("/v1/recommend", json={"context": {"channel": "smoke-signal", "at": "2999-01-01T00:00:00Z"}})
-    answer = replaying.report(event("time-traveller", "p999", datetime(2999, 1, 1, tzinfo=UTC)))
-    assert len(answer["rejected"]) == 1
+    wrong = event("time-traveller", "p000", datetime(2999, 1, 1, tzinfo=UTC), location="atlantis")
+    assert len(replaying.report(wrong)["rejected"]) == 1
     assert ids(replaying.recommend(None, kinds=["offer"], at=None, limit=100)), "in 2999 every offer has ended"
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import EVENT, PURCHASE
+from embeddings.history import EVENT, PURCHASE, RETURN
 from embeddings.profile import GROUP, OWN
 
 ANY = NDArray[Any]
@@ -78,7 +78,7 @@ class Odd:
         if len(events):
             events["at"] = np.sort(self._random.integers(0, 10**7, len(events)))
             events["product"] = self._random.integers(-1, max(self.rows, 1), len(events))
-            events["type"] = self._random.choice([PURCHASE, PURCHASE, 0, 5, 65_535], len(events))
+            events["type"] = self._random.choice([PURCHASE, PURCHASE, RETURN, 0, 4, 8, 65_535], len(events))
             events["location"] = self._random.integers(-1, 3, len(events))
             if self.rarely():
                 events["at"][-1] = self._random.choice(EDGES)
@@ -158,7 +158,7 @@ def facts(odd: Odd) -> None:
 
 
 def purchases(odd: Odd) -> None:
-    rows_R, _, by_visit, newest = kernel.purchases(odd.events(12), PURCHASE, odd.real())
+    rows_R, _, by_visit, newest = kernel.purchases(odd.events(12), odd.real())
     products_NP, codes_NQ = odd.floats(odd.rows, 3), odd.integers(odd.rows, 2, below=300, kind=np.int32)
     by_visit.at(odd.number(-1, 0, 1) % 2**31)
     by_visit.at_hour(odd.number(newest), odd.real() * 7_200, odd.real())
@@ -227,6 +227,8 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     "times_bought": lambda odd: kernel.times_bought(
         odd.rows_of(5), odd.rows_of(5), [odd.number(0, 3) for _ in few(odd)]
     ),
+    "purchased": lambda odd: kernel.purchased(odd.events(6), odd.made(np.array([0, odd.size(3), 6]))),
+    "visit": lambda odd: kernel.visit(odd.events(6), odd.number(0), [True for _ in few(odd)]),
     "newest_of": lambda odd: kernel.newest_of(odd.events(6), [True for _ in few(odd)]),
     "products_since": lambda odd: kernel.products_since(odd.events(6), odd.number(0), [True for _ in few(odd)]),
     "any_tells": lambda odd: kernel.any_tells(odd.events(6), [True for _ in few(odd)]),

@@ -35,7 +35,9 @@ MOMENTS = st.one_of(
     st.integers(NOW - 400 * DAY, NOW),
     st.integers(NOW - 12 * HOUR, NOW),
 )
-TYPES = st.sampled_from(["purchase"] * 4 + ["view", "click", "add_to_cart", "dismissal", "impression"])
+TYPES = st.sampled_from(
+    ["purchase"] * 4 + ["view", "click", "add_to_cart", "remove_from_cart", "dismissal", "impression"]
+)
 EVENTS = st.lists(
     st.builds(Event, MOMENTS, TYPES, st.integers(-1, N - 1), st.integers(-1, LOCATIONS - 1)), max_size=30
 ).map(lambda events: sorted(events, key=lambda event: event.at))
@@ -170,11 +172,22 @@ def test_what_was_bought_near_a_time_of_the_week_is_counted_by_how_near(events: 
 
 @given(EVENTS, st.sampled_from([NOW, NOW + HOUR, NOW + 5 * HOUR, NOW + 20 * DAY, NOW + 40 * DAY]))
 def test_a_session_is_what_was_done_since_the_last_purchase_within_six_hours(events: list[Event], moment: int):
-    begin = max(moment - 6 * HOUR, max((event.at for event in bought_of(events)), default=0))
     known = [event for event in events if event.product >= 0]
+    cart: set[int] = set()
+    looked: set[int] = set()
+    for event in events:  # in order, also within a second
+        if event.type == "purchase":
+            cart, looked = set(), set()
+        elif event.product >= 0 and event.at > moment - 6 * HOUR:
+            if event.type == "add_to_cart":
+                cart.add(event.product)
+            elif event.type == "remove_from_cart":
+                cart.discard(event.product)
+            elif event.type in ("view", "click"):
+                looked.add(event.product)
     expected = {
-        "cart": {event.product for event in known if event.type == "add_to_cart" and event.at > begin},
-        "looked": {event.product for event in known if event.type in ("view", "click") and event.at > begin},
+        "cart": cart,
+        "looked": looked,
         "dismissed": {event.product for event in known if event.type == "dismissal" and event.at >= moment - 30 * DAY},
     }
     found = session_of(past(events), moment)

@@ -163,7 +163,7 @@ BROKEN = {
         "offers",
         "gold,3",
         "gold,2.5",
-        "row 1, column uses: '2.5', expected a number of at least 1 and of at most 100000 and without a fraction",
+        "row 1, column uses: '2.5', expected a number of at least 1 and of at most 100,000 and without a fraction",
     ),
     "time": (
         "events",
@@ -335,9 +335,10 @@ def test_twenty_rows_of_each_kind_then_the_count(tmp_path: Path) -> None:
     negative = [sentence for sentence in found if "quantity" in sentence]
     assert len(nameless) == 20
     assert len(negative) == 21
-    assert negative[0] == "events.csv, row 1, column quantity: '0', expected a number above 0"
-    assert negative[19] == "events.csv, row 20, column quantity: '-19', expected a number above 0"
-    assert negative[20] == "events.csv, column quantity: 25 such rows in all, expected a number above 0"
+    expected = "a number above 0 and of at most 1,000,000,000"
+    assert negative[0] == f"events.csv, row 1, column quantity: '0', expected {expected}"
+    assert negative[19] == f"events.csv, row 20, column quantity: '-19', expected {expected}"
+    assert negative[20] == f"events.csv, column quantity: 25 such rows in all, expected {expected}"
     assert len(found) == 41
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from embeddings.errors import Overloaded
 from serving.state.changes import Changes
-from serving.state.events import Event, EventStore
+from serving.state.event import Event, Stored
+from serving.state.events import EventStore
 
 
 class Broken:
@@ -20,13 +21,13 @@ class Broken:
 
 
 def test_an_unforeseen_error_reaches_everybody_who_waits() -> None:
-    async def send() -> list[list[Event] | BaseException]:
+    async def send() -> list[list[Stored] | BaseException]:
         store = EventStore("", Changes(1))
         store._pool = cast("asyncpg.Pool", Broken())  # pyright: ignore[reportPrivateUsage]
         now = datetime(2025, 6, 1, tzinfo=UTC)
         events = [Event(event_id=str(one), type="view", customer_id="c", at=now) for one in range(3)]
         async with asyncio.timeout(10):
-            return await asyncio.gather(*(store.add([event]) for event in events), return_exceptions=True)
+            return await asyncio.gather(*(store.add([event], 0) for event in events), return_exceptions=True)
 
     for answer in asyncio.run(send()):
         with pytest.raises(ValueError, match="unforeseen"):
@@ -50,10 +51,10 @@ def test_events_do_not_wait_without_bound_for_a_slow_commit() -> None:
         store._pool = cast("asyncpg.Pool", pool)  # pyright: ignore[reportPrivateUsage]
         now = datetime(2025, 6, 1, tzinfo=UTC)
         events = [Event(event_id=str(one), type="view", customer_id="c", at=now) for one in range(1_000)]
-        waiting: list[asyncio.Task[list[Event]]] = []
+        waiting: list[asyncio.Task[list[Stored]]] = []
         async with asyncio.timeout(10):
             for _ in range(100):
-                waiting.append(asyncio.create_task(store.add(events)))
+                waiting.append(asyncio.create_task(store.add(events, 0)))
                 await asyncio.sleep(0)
             refused = [one for one in waiting if one.done()]
             assert 80 <= len(refused) <= 90
@@ -61,6 +62,6 @@ def test_events_do_not_wait_without_bound_for_a_slow_commit() -> None:
                 assert isinstance(one.exception(), Overloaded)
             pool.go_on.set()
             assert await asyncio.gather(*(one for one in waiting if one not in refused)) == [[]] * (100 - len(refused))
-            assert await store.add(events) == []
+            assert await store.add(events, 0) == []
 
     asyncio.run(send())

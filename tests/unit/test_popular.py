@@ -82,7 +82,7 @@ def test_a_part_of_a_set_keeps_the_set_s_order_and_is_not_remembered(catalog: Ca
 
 
 def test_only_so_many_are_remembered_the_latest_used(catalog: Catalog, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(popular, "_KEPT", 2)
+    monkeypatch.setattr(popular, "REMEMBERED_BYTES", 1_500)
     rankings = PopularRankings(catalog)
     first, second = rankings.of(these(1), ANYWHERE), rankings.of(these(2), ANYWHERE)
     assert rankings.of(these(1), ANYWHERE) is first

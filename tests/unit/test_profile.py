@@ -50,14 +50,15 @@ def test_several_lines_of_a_day_are_one_day_and_of_a_moment_one_visit():
     assert profile.visits == pytest.approx(2, abs=0.01)
 
 
-def test_only_so_many_locations_are_remembered_and_the_others_worked_out_anew(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(profiles, "_LOCATIONS_KEPT", 1)
+def test_the_last_location_is_remembered_and_the_others_worked_out_anew():
     profile = work_out(("purchase", 1, 3, 0), ("purchase", 2, 0, 1))
     for _ in range(2):
         assert profile.at(0).slow_R.tolist() == pytest.approx([0.995**3, 0, 0])
         assert profile.at(1).slow_R.tolist() == [0, 1, 0]
-    assert profile.at(0) is profile.at(0)
-    assert profile.at(1) is not profile.at(1)
+    first = profile.at(0)
+    assert profile.at(0) is first
+    profile.at(1)
+    assert profile.at(0) is not first
 
 
 def test_bought_without_a_location_is_bought_at_none():

@@ -49,3 +49,22 @@ def test_a_dismissed_offer_is_held_for_a_month_whatever_was_bought_since():
 
 def test_what_has_no_product_is_in_no_session():
     assert session(("add_to_cart", -1, HOUR, 0), ("dismissal", -1, HOUR, 0), ("view", 4, HOUR, 0)) == {"looked": [4]}
+
+
+def test_what_is_taken_out_of_the_basket_lies_in_it_no_more_until_it_is_put_in_again():
+    put, taken = ("add_to_cart", 1, 3 * HOUR, 0), ("remove_from_cart", 1, 2 * HOUR, 0)
+    other = ("add_to_cart", 2, 3 * HOUR, 0)
+    assert session(put, other, taken) == {"cart": [2]}
+    assert session(put, taken, ("add_to_cart", 1, HOUR, 0)) == {"cart": [1]}
+    assert session(("remove_from_cart", 1, 4 * HOUR, 0), put) == {"cart": [1]}
+
+
+def test_a_return_does_not_bring_back_the_basket_that_the_purchase_ended():
+    cart, bought = ("add_to_cart", 1, 3 * HOUR, 0), ("purchase", 1, 2 * HOUR, 0)
+    assert session(cart, bought, ("return", 1, HOUR, 0)) == {}
+
+
+def test_within_a_second_the_order_of_events_decides():
+    cart, bought = ("add_to_cart", 1, HOUR, 0), ("purchase", 2, HOUR, 0)
+    assert session(bought, cart) == {"cart": [1]}
+    assert session(cart, bought) == {}

@@ -104,7 +104,7 @@ def test_nothing_is_remembered_of_what_one_request_asks_for_itself(change: dict[
 
 
 def test_only_so_many_are_remembered_the_latest_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.strangers._KEPT", 2)
+    monkeypatch.setattr("serving.strangers.REMEMBERED_BYTES", 3_200)
     one, two, three = (ASK._replace(limit=limit) for limit in (1, 2, 3))
     _, worker = answers(one, two, one, three, one, two)
     assert [asked.limit for asked in worker.asked] == [1, 2, 3, 2]

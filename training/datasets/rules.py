@@ -157,11 +157,11 @@ def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
     """The declared bounds, in words and as expressions that are true within them."""
     bounds: dict[str, pl.Expr] = {}
     if column.above is not None:
-        bounds[f"above {column.above:g}"] = value > column.above
+        bounds[f"above {column.above:,.15g}"] = value > column.above
     if column.at_least is not None:
-        bounds[f"of at least {column.at_least:g}"] = value >= column.at_least
+        bounds[f"of at least {column.at_least:,.15g}"] = value >= column.at_least
     if column.at_most is not None:
-        bounds[f"of at most {column.at_most:g}"] = value <= column.at_most
+        bounds[f"of at most {column.at_most:,.15g}"] = value <= column.at_most
     if column.whole:
         bounds["without a fraction"] = value == value.floor()
     return bounds

@@ -1,0 +1,135 @@
+"""A customer's events since the snapshot, in the order of arrival; which history they make depends on nothing else.
+
+Letter: E events.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalog import Catalog
+from embeddings.history import EVENT, EVENT_CODES, LONGEST_HISTORY, Events
+from embeddings.vocabulary import Vocabulary
+from serving.state.event import Row
+
+_SURELY_SECONDS = 300
+"""How long an event that lies ahead of the clock has happened before its arrival, as far as its order among the
+customer's others allows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recent:
+    """Some events; at most ``LONGEST_HISTORY``, the newest to arrive.
+
+    Attributes:
+        events_E: records as their senders said, in the order of arrival.
+        seqs_E: int64, ascending: their places in the order of arrival of all events.
+        arrived_E: int64; of an event that lay ahead of the clock when it arrived that moment, else 0.
+    """
+
+    events_E: Events
+    seqs_E: NDArray[np.int64]
+    arrived_E: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], catalog: Catalog) -> Self:
+        """Events in a catalogue's rows; what the catalogue does not know becomes -1.
+
+        Args:
+            rows: distinct events in any order.
+            catalog: whose rows are spoken in.
+        """
+        ordered = sorted(rows)
+        return cls(
+            records(ordered, catalog),
+            np.array([row.seq for row in ordered], np.int64),
+            np.array([row.arrived for row in ordered], np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.seqs_E)
+
+    @property
+    def floor(self) -> int:
+        """What arrived before this place is of no effect any more; 0 while there is room."""
+        return int(self.seqs_E[0]) if len(self) == LONGEST_HISTORY else 0
+
+    def merged(self, others: Iterable["Recent"]) -> "Recent":
+        """These events and others, each once."""
+        parts = [self, *(one for one in others if len(one))]
+        if len(parts) == 1:
+            return self
+        seqs, first = np.unique(np.concatenate([one.seqs_E for one in parts]), return_index=True)
+        kept = first[-LONGEST_HISTORY:]
+        return Recent(
+            np.concatenate([one.events_E for one in parts])[kept],
+            seqs[-LONGEST_HISTORY:],
+            np.concatenate([one.arrived_E for one in parts])[kept],
+        )
+
+    def beyond(self, older: "Recent") -> "Recent | None":
+        """What these are more than older ones, if a history of those may be added to as it comes; else None.
+
+        That is so if all of it arrived later, and none lay ahead of the clock: where such an event belongs depends on
+        the others.
+        """
+        size = len(older)
+        if not np.array_equal(self.seqs_E[:size], older.seqs_E) or self.arrived_E[size:].any():
+            return None
+        return Recent(self.events_E[size:], self.seqs_E[size:], self.arrived_E[size:])
+
+    def in_time(self) -> Events:
+        """The records, oldest first; those of one second in the order of arrival.
+
+        When an event that lies ahead of the clock happened nobody knows, but after what had arrived before it and
+        before what arrives after it. So it takes the moment of the newest one that had arrived, or one some minutes
+        before its arrival: what comes later and says it is of now, by another clock, lies after it.
+        """
+        at_E = self.events_E["at"]
+        ahead_E = self.arrived_E > 0
+        events_E = self.events_E
+        if ahead_E.any():
+            least_E = np.where(ahead_E, self.arrived_E - _SURELY_SECONDS, at_E)
+            after_E = np.minimum(self.arrived_E, np.maximum.accumulate(least_E))
+            at_E = np.where(ahead_E, after_E, at_E)
+            events_E = events_E.copy()
+            events_E["at"] = at_E
+        return events_E[np.argsort(at_E, kind="stable")]
+
+
+def records(rows: Iterable[Row], catalog: Catalog) -> Events:
+    """Events as records in a catalogue's rows, in their order; what the catalogue does not know becomes -1."""
+    products, offers, locations = (_Rows(one.ids) for one in (catalog.products, catalog.offers, catalog.locations))
+    channels: dict[str | None, int] = {name: code for code, name in enumerate(catalog.channels)}
+    return np.array(
+        [
+            (
+                at,
+                products[product],
+                offers[offer],
+                locations[location],
+                quantity,
+                np.nan if value is None else value,
+                EVENT_CODES[kind],
+                channels.get(channel, -1),
+            )
+            for _, _, at, kind, product, offer, location, channel, quantity, value in rows
+        ],
+        dtype=EVENT,
+    )
+
+
+class _Rows(dict[str | None, int]):
+    """The rows of ids, each looked up once however many events name it; -1 for none and for one that is unknown."""
+
+    def __init__(self, ids: Vocabulary) -> None:
+        super().__init__({None: -1})
+        self._ids = ids
+
+    def __missing__(self, one: str | None) -> int:
+        row = None if one is None else self._ids.row(one)
+        self[one] = found = -1 if row is None else row
+        return found

@@ -1,0 +1,103 @@
+"""What returns take back, against plain stacks, one event after the other."""
+
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embeddings.arrays import Ragged
+from embeddings.features import Situation, encode
+from embeddings.history import EVENT, EVENT_CODES, Events, Histories, History
+from embeddings.vocabulary import Vocabulary
+
+
+class Happened(NamedTuple):
+    """An event without a moment; its place says when."""
+
+    kind: str
+    product: int
+    quantity: int
+
+
+HAPPENED = st.builds(
+    Happened, st.sampled_from(["purchase", "purchase", "return", "view"]), st.integers(-1, 2), st.integers(1, 4)
+)
+PASTS = st.lists(HAPPENED, max_size=14)
+
+
+def events_of(happened: list[Happened]) -> Events:
+    events_E = np.zeros(len(happened), EVENT)
+    for place, one in enumerate(happened):
+        events_E[place]["type"], events_E[place]["at"] = EVENT_CODES[one.kind], place // 2
+        events_E[place]["product"], events_E[place]["quantity"] = one.product, one.quantity
+    return events_E
+
+
+def left(happened: list[Happened]) -> list[int]:
+    """The places of the purchases of which something is left."""
+    quantities: dict[int, int] = {}
+    for place, one in enumerate(happened):
+        if one.product >= 0 and one.kind == "purchase":
+            quantities[place] = one.quantity
+        elif one.kind == "return":
+            due = one.quantity
+            for earlier in sorted(quantities, reverse=True):
+                if due and happened[earlier].product == one.product:
+                    taken = min(due, quantities[earlier])
+                    quantities[earlier] -= taken
+                    due -= taken
+    return [place for place, quantity in quantities.items() if quantity]
+
+
+def past(happened: list[Happened]) -> History:
+    return History(events_of(happened), np.zeros(0, np.int32), ())
+
+
+@given(PASTS)
+def test_what_is_left_is_what_was_bought(happened: list[Happened]):
+    bought = past(happened).purchases
+    kept = [happened[place].product for place in left(happened)]
+    assert dict(zip(bought.rows_R.tolist(), bought.times_R.tolist(), strict=True)) == {
+        product: kept.count(product) for product in kept
+    }
+
+
+@given(PASTS, PASTS)
+def test_it_is_the_same_event_by_event(before: list[Happened], then: list[Happened]):
+    """Purchases are shared between histories that differ in nothing bought: a return is no such difference."""
+    happened = before + then
+    grown, whole = past(before), past(happened)
+    assert grown.purchases.newest >= 0
+    for event in events_of(happened)[len(before) :]:
+        grown = grown.append(np.array([event], EVENT))
+        assert grown.purchases.newest >= 0
+    assert grown.purchases.rows_R.tolist() == whole.purchases.rows_R.tolist()
+    assert grown.purchases.times_R.tolist() == whole.purchases.times_R.tolist()
+
+
+@given(PASTS)
+def test_the_tower_reads_what_is_left_and_what_was_looked_at(happened: list[Happened]):
+    told = [*left(happened), *(place for place, one in enumerate(happened) if one.kind == "view" and one.product >= 0)]
+    whole = past(happened)
+    assert whole.tells == bool(told)
+    read = encode([whole], [Situation(-1, -1, 100)], 20)
+    products = [happened[place].product for place in sorted(told, reverse=True)]
+    assert read.products_BL[0, : len(told)].tolist() == products
+    assert (read.products_BL[0, len(told) :] == -1).all()
+
+
+@given(st.lists(PASTS, max_size=4))
+def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened]]):
+    histories = Histories(
+        customers=Vocabulary.of([f"c{row}" for row in range(len(pasts))]),
+        events=events_of([one for happened in pasts for one in happened]),
+        offsets=Ragged.of([range(len(happened)) for happened in pasts]).offsets,
+        attributes_CA=np.zeros((len(pasts), 0), np.int32),
+        audiences=Ragged.of([[]] * len(pasts)),
+        attribute_names=(),
+        attribute_labels=(),
+    )
+    begins = histories.offsets.tolist()
+    expected = [begin + place for begin, happened in zip(begins, pasts, strict=False) for place in left(happened)]
+    assert np.flatnonzero(histories.purchased()).tolist() == sorted(expected)
