@@ -246,6 +246,7 @@ class Connection(HttpToolsProtocol):
         if cycle.more_body:
             self._held = cycle, app
             self._shared.waiting[self] = None
+            self._shared.took(len(cycle.body))  # what came while an earlier request was answered
         else:
             self._enter(cycle, app)
 

@@ -388,6 +388,26 @@ def test_whoever_does_not_read_its_answers_is_cut_off():
     serving(scenario)
 
 
+def test_what_comes_of_a_body_behind_a_request_under_way_is_counted_once():
+    async def scenario(service: Service) -> None:
+        for asked in (1, 2, 3):
+            service.app.released.clear()
+            hanging = GET.replace(b"model", b"hang")
+            reader, writer = await service.open(hanging + post(60_000) + b"a" * 50_000)
+            await service.until(lambda asked=asked: service.app.paths.count("/v1/hang") == asked)
+            service.app.released.set()
+            await service.until(lambda: service.shared.body_bytes == 50_000)
+            writer.write(b"a" * 10_000)
+            received = b""
+            while not received.endswith(b"\r\n\r\n60000"):
+                received += await reader.read(1_000)
+            assert statuses(received) == [200, 200]
+            assert service.shared.body_bytes == 0
+            writer.close()
+
+    serving(scenario)
+
+
 def test_bodies_that_are_not_whole_take_no_more_than_they_may_together():
     async def scenario(service: Service) -> None:
         begun = [await service.open(post(60_000) + b"a" * 50_000) for _ in range(5)]
