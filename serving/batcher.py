@@ -82,10 +82,14 @@ class Batcher(Generic[Asked, Answered]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answered] = loop.create_future()
         rows = 0 if self._pieces is None else self._pieces.rows(asked)
-        waiting = self._large if self._pieces is not None and rows > self._pieces.most else self._waiting
+        waiting = self._large if self.too_much(rows) else self._waiting
         waiting.append((asked, future, loop.time() + self._deadline, rows))
         self._schedule(loop)
         return future
+
+    def too_much(self, rows: int) -> bool:
+        """Return whether what costs so much is too much for a batch."""
+        return self._pieces is not None and rows > self._pieces.most
 
     def waiting(self) -> int:
         """How many wait for a batch."""

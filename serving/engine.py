@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from embeddings.context import Context, Id, Identifier, ids_as_text
 from embeddings.eligible import EligibleSet
+from embeddings.errors import Overloaded
 from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.history import History
@@ -31,6 +32,9 @@ from serving.strangers import Strangers
 _ID_BYTES, _IDS_AT_ONCE = 16, 256
 _LOOKED_UP = 1_000
 """How many ids at a time; that takes about a millisecond."""
+_MOST_LARGE = 8
+"""How many requests with a long ``among`` may be under way: each takes the loop for 10 ms before it waits to be ranked,
+and admission does not see those that wait."""
 _HIDDEN = RETRIEVED * MORE
 """How many excluded items are ranked and then left out, so that what would come next takes their places. Where more are
 excluded, ranking them would cost more than the answer: candidates are sought among the other products."""
@@ -133,6 +137,7 @@ class Engine:
         self._batcher = batcher
         self._clock = clock
         self._strangers = Strangers[_Shown]()
+        self._large = 0
         self._ids = _ids()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
@@ -141,9 +146,19 @@ class Engine:
         Raises:
             InvalidInput: the context names a channel or location that the catalogue does not know, or an attribute is
                 given that no customer has.
+            Overloaded: as many requests that name a lot of products are under way as may be.
         """
-        with self._slot.pinned() as model:
-            return await self._recommend(request, model)
+        large = request.among is not None and self._batcher.too_much(len(request.among))
+        if large and self._large >= _MOST_LARGE:
+            raise Overloaded(
+                f"{self._large} requests that list as many ids in among are under way; send it again later"
+            )
+        self._large += large
+        try:
+            with self._slot.pinned() as model:
+                return await self._recommend(request, model)
+        finally:
+            self._large -= large
 
     async def _recommend(self, request: RecommendRequest, model: Model) -> Recommendation:
         context, eligibility = request.context, model.eligibility
