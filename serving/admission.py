@@ -39,11 +39,15 @@ class Admission:
     Args:
         wait_seconds: how long a request may wait.
         computing: how many of those that have begun wait to be computed.
+        now: a clock in seconds, which never goes back.
     """
 
-    def __init__(self, wait_seconds: float, computing: Callable[[], int]) -> None:
+    def __init__(
+        self, wait_seconds: float, computing: Callable[[], int], now: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._wait_seconds = wait_seconds
         self._computing = computing
+        self._now = now
         self._queue: deque[_Waiting] = deque()
         self._begun = 0
         self._scheduled = False
@@ -57,7 +61,7 @@ class Admission:
             self._schedule()
             begin()
             return
-        now = time.perf_counter()
+        now = self._now()
         if not self._queue:
             self._since, self._count = now, 0
             if now - self._known > _FORGOTTEN_SECONDS:
@@ -76,7 +80,7 @@ class Admission:
     def _turn(self) -> None:
         self._scheduled = False
         self._begun = 0
-        now = time.perf_counter()
+        now = self._now()
         while self._queue and self._begun < _EACH_TURN and self._computing() < _ENOUGH:
             one = self._queue.popleft()
             if now > one.until:
