@@ -18,6 +18,8 @@ Decoded = TypeVar("Decoded")
 Query = TypeVar("Query", bound=Struct)
 
 JSON = b"application/json"
+_NAMED_UNKNOWN, _LETTERS = 10, 80
+"""How many unknown fields of an object are named, and how much of a name: an answer must not outgrow its request."""
 _NAMED = re.compile(r"(?:unknown|missing required) field `(?P<name>[^`]*)`")
 
 
@@ -50,8 +52,13 @@ class BodyDecoder(Generic[Decoded]):
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             raise _invalid(error) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedBody(f"expected JSON in UTF-8: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise malformed(error) from None
+
+
+def malformed(error: Exception) -> MalformedBody:
+    """Return what is told of a body that is no JSON, or nested deeper than can be read."""
+    return MalformedBody(f"expected JSON in UTF-8: {error}")
 
 
 class Fields(NamedTuple):
@@ -59,7 +66,7 @@ class Fields(NamedTuple):
 
     Attributes:
         values: the fields that are right, by name.
-        problems: one for each field that is wrong, unknown or missing.
+        problems: one for each field that is wrong or missing; of those that are unknown, the first few by name.
     """
 
     values: Mapping[str, Any]
@@ -80,11 +87,13 @@ def read_fields(kind: type[Struct], given: Raw, path: str) -> Fields:
         return Fields({}, [InvalidInput(path, str(error))])
     declared = {field.encode_name: field for field in fields(kind)}
     values: dict[str, Any] = {}
+    unknown = [name for name in raw if name not in declared]
     problems = [
-        InvalidInput(f"{path}.{name}", f"Object contains unknown field `{name}`")
-        for name in raw
-        if name not in declared
+        InvalidInput(f"{path}.{name[:_LETTERS]}", f"Object contains unknown field `{name[:_LETTERS]}`")
+        for name in unknown[:_NAMED_UNKNOWN]
     ]
+    if len(unknown) > _NAMED_UNKNOWN:
+        problems.append(InvalidInput(path, f"Object contains {len(unknown) - _NAMED_UNKNOWN} more unknown fields"))
     for name, field in declared.items():
         if name in raw:
             try:

@@ -9,7 +9,7 @@ from msgspec import Meta, Raw, Struct
 
 from embeddings.catalog import Catalog
 from embeddings.errors import InvalidInput, UnknownReference
-from serving.api.decode import BodyDecoder, read_fields
+from serving.api.decode import BodyDecoder, malformed, read_fields
 from serving.api.post import Post
 from serving.api.problems import Problem, problem_of
 from serving.clock import Clock
@@ -89,8 +89,15 @@ class EventsDecoder:
         try:
             return self._whole.decode(body).events
         except InvalidInput:
+            return self._each(body)
+
+    def _each(self, body: bytes) -> list[Event | Faulty]:
+        try:
+            body.decode()  # what is taken apart is not looked into
             parts = self._parts.decode(body).events
             return [self._one(part, f"events[{index}]") for index, part in enumerate(parts)]
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise malformed(error) from None
 
     def _one(self, part: Raw, path: str) -> Event | Faulty:
         try:
@@ -140,7 +147,7 @@ def events(
         live.apply(new)
         # A duplicate may be the repetition of an event whose first answer was lost on the way, before it was applied.
         stored = {one.event.event_id for one in new}
-        live.reread({event.customer_id for event in valid if event.event_id not in stored})
+        live.reread({one.customer_id for one in valid if one.event_id not in stored and one.type != "impression"})
         for outcome, count in (
             ("accepted", len(new)),
             ("duplicate", len(valid) - len(new)),

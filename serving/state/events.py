@@ -39,13 +39,14 @@ RETURNING event_id, seq
 
 # Impressions change no history. A mark of 0 is before all transactions.
 _PAGE = """
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark,
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark, max(transaction) AS newest,
        array_agg(seq) AS seq, array_agg(arrived) AS arrived, array_agg(at) AS at, array_agg(type) AS type,
        array_agg(product_id) AS product_id, array_agg(offer_id) AS offer_id, array_agg(location) AS location,
        array_agg(channel) AS channel, array_agg(quantity) AS quantity, array_agg(value) AS value
 FROM (
     SELECT seq, coalesce(floor(extract(epoch FROM arrived_at)), 0)::bigint AS arrived,
-           floor(extract(epoch FROM at))::bigint AS at, type, product_id, offer_id, location, channel, quantity, value
+           floor(extract(epoch FROM at))::bigint AS at, type, product_id, offer_id, location, channel, quantity, value,
+           xid::text::bigint AS transaction
     FROM events
     WHERE customer_id = $1 AND seq > $2 AND seq < $3 AND xid >= $4::text::xid8 AND (at >= $5 OR received_at > $6)
       AND type <> 'impression'
@@ -91,7 +92,9 @@ class Page(NamedTuple):
     """Some of a customer's events.
 
     Attributes:
-        mark: every transaction before this one had ended, so what it brought has been read or lies elsewhere.
+        mark: every transaction before this one had ended, so what it brought has been read or lies elsewhere. No later
+            than the one after the newest that brought a row: a transaction that brought none may be forgotten when
+            PostgreSQL is killed, and its number given to another.
         rows: the newest first.
     """
 
@@ -231,7 +234,7 @@ class EventStore:
                 one.future.set_exception(EventStoreUnavailable(str(error)))
             return
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
-        for customer in {one.event.customer_id for one in once.values()}:
+        for customer in {one.event.customer_id for one in once.values() if one.event.type != "impression"}:
             self.changes.add(customer)
         if any(one.event.type == "redemption" for one in once.values()):
             self.changes.add_redemptions()
@@ -256,8 +259,10 @@ class EventStore:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
         (found,) = await self._fetch(_PAGE, customer_id, *between, str(mark), *span, most)
-        page_mark, *columns = found
-        return Page(int(page_mark), [] if columns[0] is None else list(map(Row, *columns)))
+        ended, newest, *columns = found
+        if newest is None:
+            return Page(mark, [])
+        return Page(min(int(ended), newest + 1), list(map(Row, *columns)))
 
     async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
         """How often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.

@@ -112,6 +112,19 @@ def test_what_commits_late_is_not_missed_by_reading_on(postgres: Postgres):
     run(postgres.database(), test)
 
 
+def test_a_mark_passes_no_transaction_that_brought_nothing_and_may_be_forgotten(postgres: Postgres):
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        await store.add([event(1)], 2**40)
+        for _ in range(5):
+            assert await store.add([event(1)], 2**40) == []
+        brought = int(await connection.fetchval("SELECT xid::text FROM events"))
+        page = await store.page("c", SPAN, ALL, 0, 10)
+        assert page.mark == brought + 1
+        assert await store.page("c", SPAN, ALL, page.mark, 10) == (page.mark, [])
+
+    run(postgres.database(), test)
+
+
 def test_a_page_holds_the_newest_between_two_places_that_the_snapshot_cannot_hold(postgres: Postgres):
     async def test(store: EventStore, _: asyncpg.Connection) -> None:
         stored = await store.add([event(number) for number in range(6)], 2**40)

@@ -199,10 +199,10 @@ def test_events_name_any_of_them_and_count_at_once(server: Server, ids: Ids):
             event(customer, None, after, "click", offer_id=offer),
             event(customer, product, after, "purchase", event_id=f"{place} {customer}"[:LONGEST_ID]),
         )
-        assert answer == {"accepted": 3, "duplicates": 0, "rejected": []}
+        assert answer == {"accepted": 3, "duplicates": 0, "unknown": 0, "rejected": []}
         later = after + timedelta(minutes=1)
         assert server.recommend(customer, among=[product], novel=True, at=later)["items"] == []
-    assert server.report(event(uuid4().hex, "never sold", after))["rejected"]
+        assert server.report(event(uuid4().hex, "never sold", after))["unknown"] == 1
 
 
 @pytest.mark.parametrize("product", ["never sold", "x" * (LONGEST_ID + 1), "\0", "\n", "a\nb", "", "A/B"], ids=ascii)

@@ -247,7 +247,7 @@ def test_among_and_novel_go_together(reader: Server):
     [
         ({"among": []}, "among"),
         ({"among": ["a"] * 10_001}, "among"),
-        ({"among": [1]}, "among[0]"),
+        ({"among": [1.5]}, "among[0]"),
         ({"novel": "yes"}, "novel"),
     ],
 )

@@ -257,3 +257,13 @@ def test_a_wrong_parameter_is_named(pairs: list[tuple[str, str]], field: str):
     with pytest.raises(InvalidInput) as caught:
         query(*pairs)
     assert caught.value.field == field
+
+
+def test_of_many_unknown_fields_a_few_are_named_and_the_others_counted():
+    fields = b", ".join(b'"x%d%s": 1' % (place, b"y" * 200) for place in range(50_000))
+    (faulty,) = read_events(b"{" + fields + b"}")
+    assert isinstance(faulty, Faulty)
+    unknown = [problem for problem in faulty.problems if "unknown" in problem.expected]
+    assert len(unknown) == 11
+    assert "49990 more" in unknown[-1].expected
+    assert all(len(problem.field) < 100 for problem in unknown)
