@@ -152,7 +152,7 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hold what a body will follow, and refuse what may not be asked."""
+        """Check the size of the head, then hold the request until its body is whole."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise ValueError
@@ -251,7 +251,7 @@ class Connection(HttpToolsProtocol):
             self._enter(cycle, app)
 
     def _ask_for_body(self, cycle: RequestResponseCycle) -> None:
-        """Have a client that asked send its body; one that says it is too large need not."""
+        """Send 100 Continue if it was asked for; pass a body declared too large to the application at once."""
         for name, value in cycle.scope["headers"]:
             if name == b"content-length" and int(value) > LARGEST_BODY:
                 self._release()

@@ -74,7 +74,7 @@ def rank_personal(asks: Sequence[Ask]) -> list[list[Ranked]]:
 
 
 def rank_in_pieces(ask: Ask) -> Generator[None, None, list[Ranked]]:
-    """The same for one request whose candidates are many, a slice of them at a time."""
+    """Rank one large request, yielding after every slice of candidates."""
     (answer,) = yield from _rank([ask], _SLICE)
     return answer
 
