@@ -39,7 +39,7 @@ from serving.state.events import EventStore
 from serving.state.keeper import kept
 from serving.state.postgres import Database, database
 from serving.state.tally import Tally
-from serving.workers import Place, bind, listen, room_for, supervise
+from serving.workers import WorkerPlace, bind, listen, room_for, supervise
 
 _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
 _BACKLOG = 2_048
@@ -177,7 +177,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
         settings, sockets, store, database.home, events, slot, open_version, metrics, connections, config
     )
 
-    def work(place: Place) -> None:
+    def work(place: WorkerPlace) -> None:
         changes.take(place.worker)
         count_anew(slot.current.bundle)
         uvloop.run(_serve(service, place))
@@ -192,7 +192,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
         supervise(settings.workers, sockets, _DRAIN_SECONDS, work)
 
 
-async def _serve(service: _Service, place: Place | None) -> None:
+async def _serve(service: _Service, place: WorkerPlace | None) -> None:
     """Serve until told to stop; requests under way are answered first.
 
     Args:
@@ -222,7 +222,7 @@ async def _serve(service: _Service, place: Place | None) -> None:
                 task.cancel()
 
 
-async def _join(slot: BundleSlot, place: Place, service: _Service) -> None:
+async def _join(slot: BundleSlot, place: WorkerPlace, service: _Service) -> None:
     """Have a worker, forked from what the parent opened at first, serve what the others serve before it answers.
 
     Raises:

@@ -32,7 +32,7 @@ _OTHER_DESCRIPTORS = 128
 _STEADY_SECONDS, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 0.1, 30.0
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """What a worker knows of where it stands.
 
     Attributes:
@@ -82,8 +82,18 @@ class Place(NamedTuple):
 
 
 class _Worker(NamedTuple):
+    """A worker that runs; it was started after a pause, and when, by the monotonic clock."""
+
     number: int
     started: float
+    pause: float
+
+
+class _Due(NamedTuple):
+    """A worker that is to be started after a pause, and when, by the monotonic clock."""
+
+    number: int
+    due: float
     pause: float
 
 
@@ -124,7 +134,7 @@ def _not_free(host: str, port: int, sockets: Sequence[socket.socket], error: Exc
 
 
 def room_for(connections: int) -> int:
-    """How many connections this process may hold of so many, its limit of open files raised for them if it can be."""
+    """Return how many of so many connections this process may hold, once its limit of open files is raised for them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -135,7 +145,7 @@ def room_for(connections: int) -> int:
 
 
 def supervise(
-    workers: int, sockets: Sequence[socket.socket], drain_seconds: float, work: Callable[[Place], None]
+    workers: int, sockets: Sequence[socket.socket], drain_seconds: float, work: Callable[[WorkerPlace], None]
 ) -> None:
     """Keep that many workers running until SIGTERM or SIGINT, then have them leave.
 
@@ -169,9 +179,9 @@ def supervise(
             raise InvalidInput("TMPDIR", f"expected a shorter path for the sockets of workers, got {folder}")
         _keep(
             running,
-            {number: _Worker(number, 0.0, 0.0) for number in range(workers)},
+            {number: _Due(number, 0.0, 0.0) for number in range(workers)},
             lambda number: _fork(
-                Place(number, workers, Path(folder), lifeline[0], alone=not running), lifeline[1], work
+                WorkerPlace(number, workers, Path(folder), lifeline[0], alone=not running), lifeline[1], work
             ),
         )
         for one in sockets:
@@ -181,25 +191,27 @@ def supervise(
         _end(running, signal.SIGKILL, _KILL_AFTER_SECONDS)
 
 
-def _keep(running: dict[int, _Worker], due: dict[int, _Worker], fork: Callable[[int], int]) -> None:
-    """Fork workers when they are due, until told to leave; ``started`` of one that is due says when that is."""
+def _keep(running: dict[int, _Worker], due: dict[int, _Due], fork: Callable[[int], int]) -> None:
+    """Fork workers when they are due, until told to leave."""
     told = None
     while told not in _TOLD:
-        for worker in [one for one in due.values() if one.started <= time.monotonic()]:
+        for number, moment, pause in list(due.values()):
+            if moment > time.monotonic():
+                continue
             try:
-                pid = fork(worker.number)
+                pid = fork(number)
             except OSError as error:
-                _log.error("cannot start worker %d: %s", worker.number, error)
-                due[worker.number] = _again(worker, 0.0)
+                _log.error("cannot start worker %d: %s", number, error)
+                due[number] = _again(number, pause, 0.0)
             else:
-                del due[worker.number]
-                running[pid] = worker._replace(started=time.monotonic())
-                _log.info("worker %d is process %d", worker.number, pid)
-        told = _signal(min((one.started for one in due.values()), default=None))
+                del due[number]
+                running[pid] = _Worker(number, time.monotonic(), pause)
+                _log.info("worker %d is process %d", number, pid)
+        told = _signal(min((one.due for one in due.values()), default=None))
         for pid, status in _ended(running):
             worker = running.pop(pid)
             _log.error("worker %d, process %d, ended with %d; another follows", worker.number, pid, status)
-            due[worker.number] = _again(worker, time.monotonic() - worker.started)
+            due[worker.number] = _again(worker.number, worker.pause, time.monotonic() - worker.started)
 
 
 def _end(running: dict[int, _Worker], number: signal.Signals, seconds: float) -> None:
@@ -214,12 +226,12 @@ def _end(running: dict[int, _Worker], number: signal.Signals, seconds: float) ->
             _log.log(logging.ERROR if status else logging.INFO, "worker %d left with %d", worker.number, status)
 
 
-def _again(worker: _Worker, lived_seconds: float) -> _Worker:
-    """The worker to be started in place of one, and when."""
+def _again(number: int, paused: float, lived_seconds: float) -> _Due:
+    """Return the worker to be started in place of one that was started after a pause and lived so long."""
     pause = 0.0
     if lived_seconds < _STEADY_SECONDS:
-        pause = min(max(2 * worker.pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-    return worker._replace(started=time.monotonic() + pause, pause=pause)
+        pause = min(max(2 * paused, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+    return _Due(number, time.monotonic() + pause, pause)
 
 
 def _signal(until: float | None) -> int | None:
@@ -237,7 +249,7 @@ def _ended(running: dict[int, _Worker]) -> list[tuple[int, int]]:
     return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in found if pid]
 
 
-def _fork(place: Place, lifelines_end: int, work: Callable[[Place], None]) -> int:
+def _fork(place: WorkerPlace, lifelines_end: int, work: Callable[[WorkerPlace], None]) -> int:
     """Start a worker; returns its process."""
     pid = os.fork()
     if pid == 0:
@@ -245,7 +257,7 @@ def _fork(place: Place, lifelines_end: int, work: Callable[[Place], None]) -> in
     return pid
 
 
-def _be(place: Place, lifelines_end: int, work: Callable[[Place], None]) -> NoReturn:
+def _be(place: WorkerPlace, lifelines_end: int, work: Callable[[WorkerPlace], None]) -> NoReturn:
     """Work, and leave without running what the parent will run when it leaves itself."""
     code: object = 1
     try:

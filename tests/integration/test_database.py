@@ -14,7 +14,7 @@ import serving.workers
 from embeddings.errors import InvalidInput, OpportuneError
 from serving.state.changes import Changes
 from serving.state.events import EventStore
-from serving.workers import Place, supervise
+from serving.workers import WorkerPlace, supervise
 from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, event, eventually, postgres_of, serve
 from tests.integration.test_embedded import BY_ROOT, by
 from tests.integration.test_workers import workers
@@ -174,7 +174,7 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told_so(monkeypatch: 
     def none(**_: object) -> None:
         raise FileNotFoundError("No usable temporary directory found")
 
-    def work(_place: Place) -> None:
+    def work(_place: WorkerPlace) -> None:
         raise AssertionError("forked")
 
     monkeypatch.setattr(serving.workers.tempfile, "TemporaryDirectory", none)

@@ -29,7 +29,7 @@ from embeddings.device import free_memory
 from embeddings.errors import InvalidInput
 from embeddings.store import BundleStore
 from serving.state.tally import Tally
-from serving.workers import Place, supervise
+from serving.workers import WorkerPlace, supervise
 from tests.integration.server import (
     PATIENCE_SECONDS,
     Postgres,
@@ -522,7 +522,7 @@ def test_a_process_of_several_threads_is_not_forked():
     done = threading.Event()
     threading.Thread(target=done.wait).start()
 
-    def work(_place: Place) -> None:
+    def work(_place: WorkerPlace) -> None:
         raise AssertionError("forked")
 
     try:
