@@ -140,7 +140,14 @@ def room_for(connections: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return max(soft - _OTHER_DESCRIPTORS, soft // 2)
+        room = min(connections, max(soft - _OTHER_DESCRIPTORS, soft // 2))
+        if room < connections:
+            _log.warning(
+                "--connections: there is room for %d, not for %d, as a process may open %d files here; "
+                "raise that limit to %d (ulimit -n)",
+                *(room, connections, soft, wanted),
+            )
+        return room
     return connections
 
 
