@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from serving.admission import Admission
 from serving.api import openapi
 from serving.api.events import events
-from serving.api.model import healthz, model, readyz
+from serving.api.model import SharedPing, healthz, model, readyz
 from serving.api.post import LARGEST_BODY
 from serving.api.problems import answer_error
 from serving.api.products import similar
@@ -67,7 +67,7 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
     posts = [recommend(Engine(slot, batcher, clock)), events(slot, events_store, clock, metrics)]
     app = Litestar(
         [*(post.route() for post in posts), similar, model, healthz, readyz, metrics_page],
-        state=State({"slot": slot, "events": events_store, "clock": clock, "metrics": metrics}),
+        state=State({"slot": slot, "ping": SharedPing(events_store), "clock": clock, "metrics": metrics}),
         exception_handlers={Exception: answer_error},
         request_max_body_size=LARGEST_BODY,
         logging_config=None,

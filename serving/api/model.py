@@ -1,6 +1,8 @@
 """``GET /v1/model``, ``/healthz`` and ``/readyz``: what serves, and whether it can."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +18,31 @@ from serving.state.events import EventStore
 
 _PATIENCE_SECONDS = 0.5
 """How long the event store may take to answer: who asks for readiness commonly waits for a second."""
+_SHARED_SECONDS = 0.25
+"""For how long an answer of the event store holds: readiness is always answered, and must not compete with events."""
+
+
+class SharedPing:
+    """Ask the event store whether it answers, once for all who want to know within a quarter of a second.
+
+    Args:
+        events: the event store.
+        now: a clock in seconds, which never goes back.
+    """
+
+    def __init__(self, events: EventStore, now: Callable[[], float] = time.monotonic) -> None:
+        self._events = events
+        self._now = now
+        self._asked: asyncio.Task[bool] | None = None
+        self._until = 0.0
+
+    async def answers(self) -> bool:
+        """Return whether the event store answers, or did a moment ago."""
+        now = self._now()
+        if self._asked is None or (self._asked.done() and now > self._until):
+            self._asked = asyncio.create_task(_answers(self._events))
+            self._until = now + _SHARED_SECONDS
+        return await asyncio.shield(self._asked)  # one who goes away takes it from nobody
 
 
 class ModelResponse(Struct, frozen=True):
@@ -99,7 +126,8 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
     slot: BundleSlot = state.slot
     metrics: Metrics = state.metrics
     faults: dict[str, Any] = {}
-    if not await _answers(state.events):
+    ping: SharedPing = state.ping
+    if not await ping.answers():
         faults["event_store"] = "does not answer"
     if metrics.refusing is not None:
         faults["refused_events"] = RefusedEvents(*metrics.refusing)

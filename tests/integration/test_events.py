@@ -415,6 +415,7 @@ def test_without_its_event_store_the_service_answers_from_the_snapshot_and_recov
     assert not before["degraded"]
     own_postgres.stop()
 
+    eventually(lambda: dependent.client.get("/readyz").json()["event_store"] != "answers", "the outage to be seen")
     ready = dependent.client.get("/readyz")
     assert (ready.status_code, ready.json()["ready"]) == (200, True), "recommendations can be given"
     assert ready.json()["event_store"] == "does not answer"
