@@ -84,6 +84,7 @@ bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/result
 	$(BIN)/opportune-bench latency --json benchmarks/results/latency.json
 	$(BIN)/opportune-bench search --json benchmarks/results/search.json
 	$(BIN)/opportune-bench fit --json benchmarks/results/fit.json
+	$(BIN)/opportune-bench strain --json benchmarks/results/strain.json
 
 clean: ## Remove the virtual environment, the demo's store and the caches
 	rm -rf .venv $(STORE) $(LOG) build dist embeddings/kernel.*.so .pytest_cache .hypothesis .ruff_cache .import_linter_cache
