@@ -46,7 +46,8 @@ class Ranked(NamedTuple):
         source: what proposed it, the most telling if several did.
         demoted: whether it lies in the basket already or was dismissed, and so comes last.
         plan: how the towers' candidates of its kind were searched; None where they were not.
-        facts: what the ranker read, where an explanation was asked for.
+        facts: what the ranker read, where an explanation was asked for; a copy, as answers are remembered, and a view
+            would keep what was read of all candidates of the batch.
     """
 
     kind: Kind
@@ -232,7 +233,7 @@ def _shown(
             names[source],
             demoted_K is not None and bool(demoted_K[place]),
             plan,
-            facts_KF[place] if ask.explain and facts_KF is not None else None,
+            facts_KF[place].copy() if ask.explain and facts_KF is not None else None,
         )
         for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, demoted_K, ask.most)
     ]
@@ -255,7 +256,7 @@ def _rank_offers(offers: Offered, ask: Ask, customer_D: NDArray[np.float32]) -> 
     best = np.lexsort((-scores_O, demoted_O))[: ask.most]
     columns = (column[best].tolist() for column in (rows_O, scores_O, demoted_O))
     return [
-        Ranked("offer", row, score, "eligible", demoted, facts=facts_OF[place] if ask.explain else None)
+        Ranked("offer", row, score, "eligible", demoted, facts=facts_OF[place].copy() if ask.explain else None)
         for place, row, score, demoted in zip(best.tolist(), *columns, strict=True)
     ]
 

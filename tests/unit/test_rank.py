@@ -92,6 +92,13 @@ def test_facts_are_shown_only_where_they_were_asked_for(model: Model):
     assert all(one.facts is None for one in ranked(ask(model, "c000", "p"), 40))
 
 
+@pytest.mark.parametrize("kind", ["product", "offer"])
+def test_an_explained_item_keeps_no_facts_of_others(model: Model, kind: str):
+    kept = [one.facts for one in ranked(ask(model, "c000", "po", explain=True), 100) if one.kind == kind]
+    assert kept
+    assert all(facts is not None and facts.base is None for facts in kept)
+
+
 def test_products_and_offers_come_in_one_order(model: Model):
     found = ranked(ask(model, "c000", "po"), 100)
     keys = [(-one.score, one.kind, one.row) for one in found]
