@@ -1,7 +1,7 @@
 """``GET /v1/products/{id}/similar``."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -16,7 +16,7 @@ from embeddings.errors import InvalidInput
 from serving.api.decode import read_query
 from serving.api.problems import UnknownResource
 from serving.clock import Clock
-from serving.details import Include, details_of
+from serving.details import details_of
 from serving.slot import BundleSlot
 
 SIMILAR = "/v1/products/{product_id}/similar"
@@ -29,7 +29,7 @@ class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     channel: Identifier | None = None
     location: Identifier | None = None
-    include: tuple[Include, ...] = ()
+    include: tuple[Literal["attributes", "price"], ...] = ()
 
 
 class SimilarProduct(Struct, frozen=True):
@@ -74,22 +74,16 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     elif query.location is not None:
         raise InvalidInput("channel", "expected a channel together with a location: it says what is shown there")
     found = bundle.similar.search(np.array(bundle.units_ND[row : row + 1]), query.limit + 1, [eligible])
-    items = [
-        SimilarProduct(
-            bundle.catalog.products.ids.id(other),
-            rank,
-            score,
-            *details_of(bundle.catalog, "product", other, query.include)[:2],
-        )
-        for rank, (other, score) in enumerate(
-            [
-                (other, score)
-                for other, score in zip(found.rows_BK[0].tolist(), found.scores_BK[0].tolist(), strict=True)
-                if other not in {row, -1}
-            ][: query.limit],
-            start=1,
-        )
+    others = [
+        (other, score)
+        for other, score in zip(found.rows_BK[0].tolist(), found.scores_BK[0].tolist(), strict=True)
+        if other not in {row, -1}
     ]
+    items: list[SimilarProduct] = []
+    for rank, (other, score) in enumerate(others[: query.limit], start=1):
+        details = details_of(bundle.catalog, "product", other, query.include)
+        id_ = bundle.catalog.products.ids.id(other)
+        items.append(SimilarProduct(id_, rank, score, details.attributes, details.price))
     return SimilarResponse(model.version, items)
 
 

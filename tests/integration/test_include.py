@@ -80,7 +80,9 @@ def test_another_part_is_refused_by_name(reader: Server, include: Any):
     assert answer.json()["field"] in {"include", "include[0]"}
 
 
-@pytest.mark.parametrize("include", ["colour", "", "price,", "price%20", "price&include=attributes"])
+@pytest.mark.parametrize(
+    "include", ["colour", "products", "price,products", "", "price,", "price%20", "price&include=attributes"]
+)
 def test_another_part_is_refused_by_name_in_a_query(reader: Server, include: str):
     answer = reader.client.get(f"/v1/products/p008/similar?include={include}")
     assert answer.status_code == 422
