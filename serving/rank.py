@@ -18,7 +18,7 @@ from embeddings.facts import FACTS
 from embeddings.index.base import Candidates, Plan
 from embeddings.popularity import Shares, popular
 from embeddings.redemption import sum_of_odds
-from embeddings.session import Session, session_of
+from embeddings.session import Session
 from embeddings.sources import Asked, Proposed, SourceName, propose
 from serving.retrieve import Ask, Offered, retrieve, to_search
 from serving.slot import Model
@@ -131,14 +131,15 @@ def _popular_offers(model: Model, place: Place, offers: EligibleSet, session: Se
 def _rank(asks: Sequence[Ask], at_a_time: int) -> Generator[None, None, list[list[Ranked]]]:
     retrieved = retrieve(asks)
     ranked: list[list[Ranked]] = [[] for _ in asks]
-    if retrieved.products is not None:
-        ranked = yield from _rank_products(asks, retrieved.customers_BD, retrieved.products, at_a_time)
-    for request, ask in enumerate(asks):
+    found = retrieved.products
+    asked_B = [_asked(ask, _NONE if found is None else found.rows_BK[request]) for request, ask in enumerate(asks)]
+    if found is not None:
+        ranked = yield from _rank_products(asks, asked_B, retrieved.customers_BD, found, at_a_time)
+    for request, (ask, asked) in enumerate(zip(asks, asked_B, strict=True)):
         if ask.offers is not None and ask.history.tells:
-            ranked[request] += _rank_offers(ask.offers, ask, retrieved.customers_BD[request])
+            ranked[request] += _rank_offers(ask.offers, ask, asked, retrieved.customers_BD[request])
         elif ask.offers is not None:  # the ranker of offers has learnt from customers with a history alone
-            session = session_of(ask.history, ask.situation.moment)
-            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible, session)
+            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible, asked.session)
     return [_best(rows, ask.limit, ask.excluded) for rows, ask in zip(ranked, asks, strict=True)]
 
 
@@ -150,18 +151,19 @@ class _Candidates(NamedTuple):
 
 
 def _rank_products(
-    asks: Sequence[Ask], customers_BD: NDArray[np.float32], found: Candidates, at_a_time: int
+    asks: Sequence[Ask],
+    asked_B: Sequence[Asked],
+    customers_BD: NDArray[np.float32],
+    found: Candidates,
+    at_a_time: int,
 ) -> Generator[None, None, list[list[Ranked]]]:
     """Candidates of all sources, ranked together, so many at a time."""
     model = asks[0].model
     candidates: list[_Candidates] = []
-    asked_B: list[Asked] = []
-    for request, ask in enumerate(asks):
-        asked = _asked(ask, found.rows_BK[request])
+    for ask, asked in zip(asks, asked_B, strict=True):
         demoted = _NONE if asked.session is None else _demoted_products(asked.session)
         proposed = propose(asked, list(model.sources.values()), ask.most + len(demoted))
         candidates.append(_Candidates(proposed, np.isin(proposed.rows_K, demoted) if len(demoted) else None))
-        asked_B.append(asked)
     ends = np.cumsum([len(one.proposed.rows_K) for one in candidates]).tolist()
     spans = list(pairwise([0, *ends]))
     scores_M, facts_MF = np.empty(ends[-1], np.float32), None
@@ -239,12 +241,11 @@ def _shown(
     ]
 
 
-def _rank_offers(offers: Offered, ask: Ask, customer_D: NDArray[np.float32]) -> list[Ranked]:
+def _rank_offers(offers: Offered, ask: Ask, asked: Asked, customer_D: NDArray[np.float32]) -> list[Ranked]:
     """Every eligible offer, by how likely it is redeemed in this visit."""
     bundle, reader, rows_O = ask.model.bundle, ask.model.offers, offers.eligible.rows_N
     if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
         return []
-    asked = _asked(ask, _NONE)
     covered_K, facts_KF = reader.covered(asked, ask.model.facts, bundle.vectors_ND, customer_D)
     probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else _UNLIKELY
     facts_OF = reader.read(asked, rows_O, covered_K, probabilities_K, offers.redeemed_O)

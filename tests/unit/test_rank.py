@@ -13,7 +13,7 @@ from embeddings.eligible import EligibleSet
 from embeddings.facts import FACTS
 from embeddings.features import Situation
 from embeddings.history import EVENT, EVENT_CODES, History
-from embeddings.session import Session
+from embeddings.session import Session, session_of
 from embeddings.store import BundleStore
 from serving.rank import Ranked, rank_in_pieces, rank_personal, rank_popular
 from serving.retrieve import Ask, Offered
@@ -97,6 +97,18 @@ def test_an_explained_item_keeps_no_facts_of_others(model: Model, kind: str):
     kept = [one.facts for one in ranked(ask(model, "c000", "po", explain=True), 100) if one.kind == kind]
     assert kept
     assert all(facts is not None and facts.base is None for facts in kept)
+
+
+def test_what_both_kinds_read_of_a_request_is_worked_out_once(model: Model, monkeypatch: pytest.MonkeyPatch):
+    moments: list[int] = []
+
+    def counted(history: History, moment: int) -> Session | None:
+        moments.append(moment)
+        return session_of(history, moment)
+
+    monkeypatch.setattr("embeddings.sources.session_of", counted)
+    rank_personal([ask(model, "c000", "po"), ask(model, "c017", "po"), ask(model, "nobody", "po")])
+    assert moments == [NOW] * 3
 
 
 def test_products_and_offers_come_in_one_order(model: Model):
