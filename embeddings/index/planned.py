@@ -2,30 +2,24 @@
 
 On the CPU the sets asked for often have copies of their own in eight bits a number, and one compiled call answers
 all queries of a batch that are about such sets, or small ones: `kernel.nearest`, exact by construction. All else goes
-through FAISS, which only proposes. Its sums run in another order than the oracle's, and its copies of the vectors are
-of half precision. So the few rows it returns are scored again by `score.best`, and proposals are widened until no row
-outside them could still belong among the best k.
+through FAISS, which only proposes: see `proposed`.
 
-Shapes: B queries, G queries of one set, N rows of a set, D dimensions, K results per query, P rows proposed per query.
+Shapes: B queries, N rows of a set, D dimensions, K results per query.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from embeddings import kernel
 from embeddings.device import Device
 from embeddings.eligible import EligibleSet, RowArray
 from embeddings.index.base import (
     F32,
-    F64,
-    I64,
-    PAD_ROW,
     CandidateIndex,
     Candidates,
     Plan,
@@ -41,14 +35,12 @@ from embeddings.index.cuda import DeviceCopies, Gathered
 from embeddings.index.flat import HostCopies
 from embeddings.index.ivf import BoundedIvf
 from embeddings.index.plan import MEASURED, Costs, Regrets, plan, plan_whole
-from embeddings.index.score import best, refuse_overflow, rounding_bounds
+from embeddings.index.proposed import MARGIN, Group, Proposer
+from embeddings.index.score import refuse_overflow
 
-_log = logging.getLogger("opportune.serve")
+_log = logging.getLogger("opportune.search")
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
-# Proposals beyond k. The rounding bound spans less than the gap between two neighbours in score, so a handful
-# settles nearly every query at once; ties and near-ties widen.
-MARGIN = 8
 
 _WHOLE = b""
 """Stands for the fingerprint of all rows, so that it need not be worked out."""
@@ -58,22 +50,6 @@ _Scanned: TypeAlias = tuple[kernel.Copy | RowArray, kernel.Members | None, list[
 """What the kernel answers: a copy or rows, which of the copy's rows are meant, None for all, and places of queries."""
 _Places: TypeAlias = tuple[EligibleSet | None, list[int]]
 """A set with the places of its queries in the batch."""
-
-
-class _Group(NamedTuple):
-    """Queries of one set that FAISS answers: how, from what, and which of the batch they are.
-
-    Attributes:
-        size: how many rows may be proposed: those of the set, or of the one that it is a part of.
-        dropped: how many of these are not of the set.
-    """
-
-    plan: Plan
-    eligible: EligibleSet | None
-    size: int
-    dropped: int
-    held: Gathered | Bitmap | None
-    places: list[int]
 
 
 class PlannedIndex(CandidateIndex):
@@ -176,7 +152,7 @@ class PlannedIndex(CandidateIndex):
         catalogue = len(self._vectors_ND)
         plans: list[Plan] = ["all"] * len(queries_BD)
         scanned: list[_Scanned] = []
-        proposed: list[_Group] = []
+        proposed: list[Group] = []
         for eligible, places in sets:
             if eligible is not None:
                 check_rows(eligible, catalogue)
@@ -196,11 +172,13 @@ class PlannedIndex(CandidateIndex):
                 selected = eligible.members if eligible is not None and plan in {"filtered", "masked"} else None
                 scanned.append((held, selected, places))
             else:
-                proposed.append(_Group(plan, eligible, whole, whole - size, held, places))
+                proposed.append(Group(plan, eligible, whole, whole - size, held, places))
         rows_BK, scores_BK = kernel.nearest(queries_BD, self._copies.axes_DD, self._vectors_ND, scanned, k)
         if proposed:
             places = [place for group in proposed for place in group.places]
-            rows_BK[places], scores_BK[places] = self._settled(queries_BD[places], k, proposed)
+            rows_BK[places], scores_BK[places] = Proposer(self._vectors_ND, self._copies, self._ivf).settle(
+                queries_BD[places], k, proposed
+            )
         return Candidates(rows_BK, scores_BK, tuple(plans))
 
     def _planned(self, eligible: EligibleSet | None, size: int, queries: int) -> tuple[Plan, _Held | None]:
@@ -273,61 +251,3 @@ class PlannedIndex(CandidateIndex):
 
     def _every_row(self, eligible: EligibleSet | None) -> RowArray:
         return np.arange(len(self._vectors_ND)) if eligible is None else eligible.rows_N
-
-    def _settled(self, queries_BD: F32, k: int, groups: Sequence[_Group]) -> tuple[I64, F32]:
-        """The best k, and their scores, for queries in the order of their groups: each larger than what is proposed."""
-        copies = self._copies
-        bounds_B = rounding_bounds(queries_BD, copies.longest, copies.astray, halved=copies.halved)
-        first = [self._first(group, k) for group in groups]
-        rows_BP, left_out_B = np.full((len(queries_BD), max(first)), PAD_ROW), np.empty(len(queries_BD))
-        group_B = [(group, proposals) for group, proposals in zip(groups, first, strict=True) for _ in group.places]
-        start = 0
-        for group, proposals in zip(groups, first, strict=True):
-            these = slice(start, start := start + len(group.places))
-            rows_BP[these, :proposals], left_out_B[these] = self._propose(
-                group, queries_BD[these], bounds_B[these], proposals
-            )
-        rows_BK, scores_BK = best(queries_BD, self._vectors_ND, rows_BP, k)
-        # A row that was not proposed scored no more than the last proposal, in FAISS' arithmetic.
-        for b in np.flatnonzero(scores_BK[:, -1] <= left_out_B + bounds_B).tolist():
-            one = slice(b, b + 1)
-            rows_BK[one], scores_BK[one] = self._widened(*group_B[b], queries_BD[one], bounds_B[one], k)
-        return rows_BK, scores_BK
-
-    def _first(self, group: _Group, k: int) -> int:
-        """How many rows are proposed at first; of what is dropped any may be among them."""
-        least = self._copies.most_proposals(k, k + MARGIN)
-        return max(least, min(k + MARGIN + group.dropped, self._copies.most)) if group.dropped else least
-
-    def _propose(
-        self, group: _Group, queries_GD: F32, bounds_G: F64, proposals: int
-    ) -> tuple[I64, npt.NDArray[np.float32]]:
-        """Catalogue rows (G, P), -1 for what is not of the set, and FAISS' own score of the last one (G,).
-
-        P is below what may be proposed.
-        """
-        copies, held, eligible = self._copies, group.held, group.eligible
-        if isinstance(held, Gathered):
-            scores_GP, places_GP = copies.propose(held.index, queries_GD, proposals)
-            rows_GP = held.rows_N[places_GP].astype(np.int64, copy=False)
-        elif group.plan == "ivf" and self._ivf is not None:
-            scores_GP, rows_GP = self._ivf.propose(queries_GD, proposals, bounds_G, group.size, held)
-        else:
-            parameters = None if held is None else held.flat()
-            scores_GP, rows_GP = copies.propose(copies.whole, queries_GD, proposals, parameters)
-        if group.dropped and eligible is not None:
-            rows_GP = np.where(eligible.contains(rows_GP.ravel()).reshape(rows_GP.shape), rows_GP, PAD_ROW)
-        return rows_GP, scores_GP[:, -1]
-
-    def _widened(self, group: _Group, proposals: int, query_1D: F32, bound_1: F64, k: int) -> tuple[I64, F32]:
-        """Twice as many proposals, again and again, until the best are settled; all rows settle them."""
-        while True:
-            proposals = min(2 * proposals, group.size)
-            if proposals == group.size or (group.dropped and proposals > self._copies.most):
-                every: list[_Scanned] = [(self._every_row(group.eligible), None, [0])]
-                return kernel.nearest(query_1D, None, self._vectors_ND, every, k)
-            proposals = self._copies.most_proposals(k, proposals)
-            rows_1P, left_out_1 = self._propose(group, query_1D, bound_1, proposals)
-            rows_1K, scores_1K = best(query_1D, self._vectors_ND, rows_1P, k)
-            if scores_1K[0, -1] > left_out_1[0] + bound_1[0]:
-                return rows_1K, scores_1K
