@@ -7,7 +7,7 @@ from embeddings.errors import ReleaseClosed
 
 
 class Closing:
-    """Lets go of what it holds when it is closed, and tells so whoever asks it for that afterwards.
+    """Drops its fields on close; reading one later raises ReleaseClosed.
 
     It is meant for frozen dataclasses with slots. Letting go is all that closing does: an array over a mapped file
     stays valid for whoever holds it still, and memory, maps and descriptors go back to the system with their last

@@ -15,7 +15,7 @@ from embeddings.device import Device
 from embeddings.errors import CorruptBundle, DeviceUnavailable
 from embeddings.features import TowerInput, gather
 from embeddings.inputs import derive
-from embeddings.redemption import VISIT_FACTS
+from embeddings.redemption import VISIT_FEATURES
 
 _PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -102,10 +102,10 @@ class RedemptionSession:
 
     def __init__(self, path: Path, device: Device) -> None:
         self._session = open_session(path, device)
-        self.base_rate = float(self.likely(np.zeros((1, len(VISIT_FACTS)), np.float32))[0])
+        self.base_rate = float(self.likely(np.zeros((1, len(VISIT_FEATURES)), np.float32))[0])
 
     def likely(self, facts_VF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The probability (V) of each of some visits; facts in the order of ``redemption.VISIT_FACTS``."""
+        """The probability (V) of each of some visits; facts in the order of ``redemption.VISIT_FEATURES``."""
         (probabilities_V,) = self._session.run(["probabilities"], {"facts": facts_VF})
         return probabilities_V
 

@@ -15,7 +15,7 @@ from embeddings.offers import OFFER_FACTS
 from embeddings.profile import DAY, NEVER_DAYS
 from embeddings.sources import Asked
 
-VISIT_FACTS = (
+VISIT_FEATURES = (
     "known",
     "odds",
     "offers",

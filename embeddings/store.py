@@ -63,10 +63,10 @@ class BundleStore:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Be the one who stages, publishes, rolls back or prunes; waits for whoever is at it now.
+        """Hold the store's writer lock, waiting for it; delete what is staged and unpublished before and after.
 
-        What is staged and not published, now or by an earlier writer that was killed, is deleted: it holds personal
-        data, and nobody will publish it.
+        That is left by an earlier writer that was killed, or by this one: it holds personal data, and nobody will
+        publish it.
         """
         self._root.mkdir(parents=True, exist_ok=True)
         with (self._root / "LOCK").open("w") as file:

@@ -53,7 +53,7 @@ from embeddings.index.flat import write_flat_index
 from embeddings.index.ivf import WORTH_ROWS, write_ivf
 from embeddings.inputs import derive
 from embeddings.offers import OFFER_FACTS
-from embeddings.redemption import VISIT_FACTS
+from embeddings.redemption import VISIT_FEATURES
 from embeddings.statistics import Statistics
 from training.config import Recipe
 from training.evaluate import Metrics
@@ -254,7 +254,7 @@ def export_offer_ranker(path: Path, ranker: OfferRanker) -> None:
 
 def export_redemption(path: Path, model: Redemption) -> None:
     """Export the upper level of offers; ParityError if ONNX Runtime and torch disagree."""
-    facts_VF = _facts_of_any_size(len(VISIT_FACTS))
+    facts_VF = _facts_of_any_size(len(VISIT_FEATURES))
     facts = torch.from_numpy(facts_VF)
     to_onnx(model, (facts,), ["facts"], {"facts": "V"}, path, "probabilities")
     with torch.inference_mode():

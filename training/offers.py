@@ -41,7 +41,7 @@ def fit_offers(visits: Sequence[VisitExample]) -> OfferRanker:
         return ranker.eval()
     taken = torch.from_numpy(np.concatenate([one.taken_O for one in redeeming]))
     owners = torch.from_numpy(np.repeat(np.arange(len(redeeming)), [len(one.taken_O) for one in redeeming]))
-    inputs = ranker.measure(np.concatenate([one.facts_OF for one in redeeming]))
+    inputs = ranker.fit_scaling(np.concatenate([one.facts_OF for one in redeeming]))
     weights = torch.nn.init.zeros_(ranker.weights.weight)
     minimise(
         lambda: listwise_softmax(inputs @ weights[0], taken, owners, len(redeeming)) + _RIDGE * weights.square().sum(),

@@ -47,8 +47,8 @@ class Piecewise(nn.Module):
         """Return the log-odds (O) of facts (O, F)."""
         return self.weights(self.inputs(facts)).squeeze(1)
 
-    def measure(self, facts_OF: NDArray[np.float32]) -> Tensor:
-        """Bend and scale by some examples; returns their inputs (O, X)."""
+    def fit_scaling(self, facts_OF: NDArray[np.float32]) -> Tensor:
+        """Set bends and scaling from examples; return their scaled inputs (O, X)."""
         facts = torch.from_numpy(facts_OF)
         self.bends.copy_(torch.from_numpy(np.quantile(np.log1p(facts_OF), _BENDS, axis=0).T))
         inputs = self.inputs(facts)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embeddings.redemption import VISIT_FACTS, sum_of_odds
+from embeddings.redemption import VISIT_FEATURES, sum_of_odds
 from training.fit_ranker import calibration_error
 from training.offers import FEWEST_VISITS, OfferRanker
 from training.piecewise import Piecewise, minimise
@@ -25,7 +25,7 @@ _FOLDS = 5
 _PRIOR_VISITS, _PRIOR_REDEEMING = 100.0, 1.0
 """What was seen before anything was: a base rate is never 0 or 1."""
 
-_KNOWN, _ODDS = VISIT_FACTS.index("known"), VISIT_FACTS.index("odds")
+_KNOWN, _ODDS = VISIT_FEATURES.index("known"), VISIT_FEATURES.index("odds")
 
 _log = logging.getLogger("opportune.train")
 
@@ -44,7 +44,7 @@ class Redemption(nn.Module):
         super().__init__()
         self.register_buffer("base", torch.logit(torch.tensor(rate)))
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
-        self.curves = Piecewise(len(VISIT_FACTS))
+        self.curves = Piecewise(len(VISIT_FEATURES))
         self.shift = nn.Parameter(self.base.clone())
 
     def forward(self, facts: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def fit_redemption(visits: Sequence[VisitExample], offers: OfferRanker) -> Redem
     model = Redemption((redeeming + _PRIOR_REDEEMING) / (float(weights_V.sum()) + _PRIOR_VISITS))
     if taken_V.sum() < FEWEST_VISITS:
         return model.eval()
-    facts_VF = visit_facts(visits, offers)
+    facts_VF = visit_features(visits, offers)
     folds_V = np.array([one.visit.customer for one in visits]) % _FOLDS
     apart_V = np.zeros(len(visits), np.float32)
     for fold in range(_FOLDS):
@@ -82,7 +82,7 @@ def fit_redemption(visits: Sequence[VisitExample], offers: OfferRanker) -> Redem
     return model.eval()
 
 
-def visit_facts(visits: Sequence[VisitExample], offers: OfferRanker) -> NDArray[np.float32]:
+def visit_features(visits: Sequence[VisitExample], offers: OfferRanker) -> NDArray[np.float32]:
     """Return the facts (V, F) of some visits, at least one, the sum of odds among them."""
     facts_VF = np.stack([one.facts_F for one in visits])
     for place, logits_O in enumerate(offer_logits(visits, offers)):
@@ -107,7 +107,7 @@ def measure_offers(visits: Sequence[VisitExample], offers: OfferRanker, model: R
     if not visits:
         return {}
     with torch.inference_mode():
-        any_V = model(torch.from_numpy(visit_facts(visits, offers))).numpy()
+        any_V = model(torch.from_numpy(visit_features(visits, offers))).numpy()
     shares = [torch.softmax(torch.from_numpy(logits_O), 0).numpy() for logits_O in offer_logits(visits, offers)]
     sizes_V = [len(shares_O) for shares_O in shares]
     taken_V = np.array([one.taken_O.any() for one in visits], np.float32)
@@ -125,7 +125,7 @@ def measure_offers(visits: Sequence[VisitExample], offers: OfferRanker, model: R
 def _fit(
     model: Redemption, facts_VF: NDArray[np.float32], taken_V: NDArray[np.float32], weights_V: NDArray[np.float32]
 ) -> None:
-    inputs = model.curves.measure(facts_VF)
+    inputs = model.curves.fit_scaling(facts_VF)
     taken, weighed = torch.from_numpy(taken_V), torch.from_numpy(weights_V / weights_V.sum())
     slopes, shift = model.curves.weights.weight, model.shift
 

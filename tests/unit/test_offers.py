@@ -14,7 +14,7 @@ from embeddings.facts import FactsReader
 from embeddings.history import REDEMPTION, Histories, History
 from embeddings.offers import OFFER_FACTS, OffersReader
 from embeddings.profile import DECAYS, NEVER_DAYS
-from embeddings.redemption import VISIT_FACTS
+from embeddings.redemption import VISIT_FEATURES
 from embeddings.sources import Asked
 from embeddings.statistics import FIGURES
 from embeddings.vocabulary import Vocabulary
@@ -179,7 +179,7 @@ def days(count: int) -> list[VisitExample]:
         facts_OF = random_facts(12, seed)
         taken_O = np.zeros(12, np.float32)
         taken_O[np.abs(np.log1p(facts_OF[:, AT["left"]]) - np.log(11)).argmin()] = 1
-        found.append(VisitExample(VISIT, facts_OF, taken_O, np.zeros(len(VISIT_FACTS), np.float32)))
+        found.append(VisitExample(VISIT, facts_OF, taken_O, np.zeros(len(VISIT_FEATURES), np.float32)))
     return found
 
 

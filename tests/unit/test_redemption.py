@@ -14,7 +14,7 @@ from embeddings.encoders import RedemptionSession
 from embeddings.history import History
 from embeddings.offers import OFFER_FACTS
 from embeddings.profile import NEVER_DAYS
-from embeddings.redemption import VISIT_FACTS, VisitReader, sum_of_odds
+from embeddings.redemption import VISIT_FEATURES, VisitReader, sum_of_odds
 from tests.unit.small import DAY, NOW, ask, events_of
 from training.export import export_redemption
 from training.offers import OfferRanker
@@ -45,7 +45,7 @@ def read(past: History, odds: float = 3.0) -> dict[str, float]:
     facts_OF[0, OFFER_FACTS.index("products")] = 0
     facts_F = VisitReader(RUNS).read(ask(past), facts_OF, odds)
     assert facts_F.dtype == np.float32
-    return dict(zip(VISIT_FACTS, facts_F.tolist(), strict=True))
+    return dict(zip(VISIT_FEATURES, facts_F.tolist(), strict=True))
 
 
 def test_visits_count_while_an_offer_ran_for_the_customer_and_once_for_all_done_in_them():
@@ -91,9 +91,9 @@ def visits(count: int, seed: int = 0) -> list[VisitExample]:
     random = np.random.default_rng(seed)
     found: list[VisitExample] = []
     for number in range(count):
-        facts_F = random.exponential(5, len(VISIT_FACTS)).astype(np.float32)
-        facts_F[VISIT_FACTS.index("known")] = 1
-        likely = 1 / (1 + np.exp(4 - np.log1p(facts_F[VISIT_FACTS.index("rate")])))
+        facts_F = random.exponential(5, len(VISIT_FEATURES)).astype(np.float32)
+        facts_F[VISIT_FEATURES.index("known")] = 1
+        likely = 1 / (1 + np.exp(4 - np.log1p(facts_F[VISIT_FEATURES.index("rate")])))
         taken_O = np.array([random.random() < likely, 0], np.float32)
         facts_OF = np.zeros((2, len(OFFER_FACTS)), np.float32)
         facts_OF[0, OFFER_FACTS.index("slow_per_root")] = 1
@@ -107,7 +107,7 @@ def probabilities(model: Redemption, facts_VF: NDArray[np.float32]) -> NDArray[n
         return model(torch.from_numpy(facts_VF)).numpy()
 
 
-NOBODY = np.zeros((1, len(VISIT_FACTS)), np.float32)
+NOBODY = np.zeros((1, len(VISIT_FEATURES)), np.float32)
 
 
 def test_it_learns_what_makes_visits_redeem_and_how_much():
@@ -118,7 +118,7 @@ def test_it_learns_what_makes_visits_redeem_and_how_much():
     assert metrics["calibration_error"] < 0.02
     facts_VF = np.stack([one.facts_F for one in later])
     found_V = probabilities(model, facts_VF)
-    order = np.argsort(facts_VF[:, VISIT_FACTS.index("rate")])
+    order = np.argsort(facts_VF[:, VISIT_FEATURES.index("rate")])
     assert found_V[order[-1000:]].mean() > 1.5 * found_V[order[:1000]].mean()
 
 
