@@ -27,7 +27,7 @@ OWN_FOLDER = "/proc/self/cwd"
 """The data folder by the name that PostgreSQL has for it: its working folder, whatever lies above it."""
 _OWNER = "opportune"
 """Whom a data folder belongs to that root makes."""
-_MAKING_SECONDS = 60.0
+_MAKING_SECONDS, _WRITING_SECONDS = 60.0, 15.0
 _HBA = f"""\
 # Written by opportune-serve. Nobody connects but the owner of this folder and root, by the map in pg_ident.conf.
 local all {SUPERUSER} peer map=opportune
@@ -99,13 +99,20 @@ def prepare(state: Path) -> Home:
 
 
 def write_access(home: Home) -> bool:
-    """Let the owner of the data folder and root connect and nobody else; returns whether that is new."""
+    """Let the owner of the data folder and root connect and nobody else; returns whether that is new.
+
+    Raises:
+        EventStoreUnavailable: another process keeps the lock of those who write this.
+    """
     names: list[str] = []
     for uid in sorted({0, home.uid}):
         with suppress(KeyError):  # who has no name cannot be let in by it
             names.append(pwd.getpwuid(uid).pw_name)
     ident = "".join(f'opportune "{name}" {SUPERUSER}\n' for name in names)
-    return _rewrite(home, "pg_hba.conf", _HBA) | _rewrite(home, "pg_ident.conf", ident)
+    path = home.state / "access.lock"  # several servers may start at the same moment
+    with locked(path) as lock:
+        wait_for(lock, fcntl.LOCK_EX, _WRITING_SECONDS, path)
+        return _rewrite(home, "pg_hba.conf", _HBA) | _rewrite(home, "pg_ident.conf", ident)
 
 
 def as_owner(home: Home) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import serving.state.keeper
 import serving.state.postgres
 from embeddings.errors import EventStoreUnavailable
 from embeddings.locks import locked, try_for
+from serving.state.embedded import prepare, write_access
 from serving.state.keeper import Keeper, kept
 from serving.state.postgres import database
 from serving.state.programs import reachable
@@ -272,6 +274,20 @@ def test_root_writes_through_no_link_of_the_databases_user(filled: Path):
         (data(filled) / name).symlink_to(victim)
     assert answer(filled) == 42
     assert victim.read_text() == "as it was"
+
+
+def test_servers_that_start_at_the_same_moment_write_who_may_connect_one_by_one(filled: Path):
+    home = prepare(filled / "state")
+    ident = data(filled) / "pg_ident.conf"
+    before = ident.read_text()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(20):
+                ident.unlink()
+                assert sum(pool.map(lambda _: write_access(home), range(8))) == 1
+                assert ident.read_text() == before
+    finally:
+        os.close(home.descriptor)
 
 
 # Programs
