@@ -284,7 +284,7 @@ def test_servers_that_start_at_the_same_moment_write_who_may_connect_one_by_one(
         with ThreadPoolExecutor(8) as pool:
             for _ in range(20):
                 ident.unlink()
-                assert sum(pool.map(lambda _: write_access(home), range(8))) == 1
+                assert sum(pool.map(write_access, [home] * 8)) == 1
                 assert ident.read_text() == before
     finally:
         os.close(home.descriptor)

@@ -117,9 +117,9 @@ def test_a_mark_passes_no_transaction_that_brought_nothing_and_may_be_forgotten(
         await store.add([event(1)], 2**40)
         for _ in range(5):
             assert await store.add([event(1)], 2**40) == []
-        brought = int(await connection.fetchval("SELECT xid::text FROM events"))
+        brought = await connection.fetchval("SELECT xid::text::bigint FROM events")
         page = await store.page("c", SPAN, ALL, 0, 10)
-        assert page.mark == brought + 1
+        assert page.mark - 1 == brought
         assert await store.page("c", SPAN, ALL, page.mark, 10) == (page.mark, [])
 
     run(postgres.database(), test)
