@@ -24,7 +24,7 @@ from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
-from serving.state.events import Event, EventStore
+from serving.state.events import EventStore, Page, Span
 from tests.integration.server import copy_store, eventually, lay_beside, point_at
 
 Opened = Callable[[str], Model]
@@ -36,9 +36,9 @@ class NoEvents(EventStore):
     def __init__(self) -> None:
         super().__init__("", Changes(1))
 
-    async def since(self, customer_id: str, cut_off: datetime, snapshot: datetime) -> list[Event]:
-        del customer_id, cut_off, snapshot
-        return []
+    async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
+        del customer_id, span, between, most
+        return Page(mark, [])
 
     async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
         del cut_off, snapshot
