@@ -142,8 +142,7 @@ def _check_owner(folder: Path) -> None:
 
 def _make(folder: Path) -> None:
     """Make a data folder, which is there wholly or not at all."""
-    for left in folder.parent.glob("initdb-*"):  # by one that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    _forget_unfinished(folder.parent)
     uid, gid = (os.geteuid(), os.getegid()) if os.geteuid() else _owner()
     programs = programs_for(uid, gid)
     fresh = Path(tempfile.mkdtemp(prefix="initdb-", dir=folder.parent))
@@ -166,10 +165,17 @@ def _make(folder: Path) -> None:
             raise EventStoreUnavailable(f"the embedded PostgreSQL could not be set up in {folder}: {said}")
         fresh.rename(folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        # Once more: an initdb whose parent was killed may have gone on writing into what was removed before.
+        _forget_unfinished(folder.parent)
     descriptor = os.open(folder.parent, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _forget_unfinished(state: Path) -> None:
+    """Remove what was not finished of data folders, by this process or by one that was killed."""
+    for left in state.glob("initdb-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _owner() -> tuple[int, int]:

@@ -24,7 +24,8 @@ from serving.rank import Kind, rank_personal
 from serving.settings import Settings
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.changes import Changes
-from serving.state.events import Event, EventStore
+from serving.state.event import Event, Stored
+from serving.state.events import EventStore, Page, Span
 from tests.world import CUSTOMERS, PRODUCTS, STORES, UNTIL, tables
 
 ANSWERS = 1_000
@@ -175,11 +176,15 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.changes = Changes(1)
-        self.writing = Counter[str]()
 
-    async def since(self, customer_id: str, cut_off: datetime, snapshot: datetime) -> list[Event]:
-        assert cut_off < snapshot
-        return sorted((one for one in self.events if one.customer_id == customer_id), key=lambda one: one.at)
+    async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
+        assert span.cut_off < span.snapshot
+        rows = [
+            Stored(one, seq, 0).row
+            for seq, one in enumerate(self.events, start=1)
+            if one.customer_id == customer_id and one.type != "impression" and between[0] < seq < between[1]
+        ]
+        return Page(mark, rows[::-1][:most])
 
     async def redeemed(self, *_: datetime) -> dict[str, int]:
         return dict(Counter(str(one.offer_id) for one in self.events if one.type == "redemption"))
