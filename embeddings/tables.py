@@ -1,12 +1,12 @@
 """The input tables: their columns, types and rules, declared once for readers, checks and documentation."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
 Dtype = Literal["text", "number", "time", "list"]
 
-EVENT_TYPES = (
+EventType = Literal[
     "impression",
     "click",
     "view",
@@ -16,7 +16,8 @@ EVENT_TYPES = (
     "dismissal",
     "remove_from_cart",
     "return",
-)
+]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 """Event types in the order of their codes: code 0 is padding, the first type has code 1."""
 
 LARGEST_QUANTITY, LARGEST_VALUE = 1e9, 1e12

@@ -1,27 +1,15 @@
 """An event: as the HTTP contract has it, as it is stored, and what a history needs of it."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from embeddings.context import Id, Identifier, Moment, ids_as_text
-from embeddings.tables import LARGEST_QUANTITY, LARGEST_VALUE
+from embeddings.tables import LARGEST_QUANTITY, LARGEST_VALUE, EventType
 
 _EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
-
-EventType = Literal[
-    "impression",
-    "click",
-    "view",
-    "add_to_cart",
-    "purchase",
-    "redemption",
-    "dismissal",
-    "remove_from_cart",
-    "return",
-]
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
