@@ -115,8 +115,6 @@ class EventStore:
 
     Attributes:
         changes: where other workers see what was stored here, and this one theirs.
-        answering: whether PostgreSQL answered when it was last asked.
-        refused: how many events were not stored because it did not.
 
     Args:
         url: of PostgreSQL.
@@ -129,8 +127,7 @@ class EventStore:
         self._events_waiting = 0
         self._writer: asyncio.Task[None] | None = None
         self.changes = changes
-        self.answering = True
-        self.refused = 0
+        self._answering = True
 
     async def prepare(self) -> None:
         """Create the tables if they are not there, and complete those of an earlier version.
@@ -229,7 +226,6 @@ class EventStore:
         try:
             records = await self._fetch(_INSERT, *(list(column) for column in columns))
         except EventStoreUnavailable as error:
-            self.refused += len(once)
             for one in group:
                 one.future.set_exception(EventStoreUnavailable(str(error)))
             return
@@ -293,13 +289,13 @@ class EventStore:
             except _DEAD:
                 records = await self._pool.fetch(query, *arguments)
         except _FAILURES as error:
-            if self.answering:
+            if self._answering:
                 _log.error("the event store is silent: %s; events are refused, answers degraded", _said(error))
-                self.answering = False
+                self._answering = False
             raise EventStoreUnavailable(_SILENT) from error
-        if not self.answering:
+        if not self._answering:
             _log.info("the event store answers again")
-            self.answering = True
+            self._answering = True
         return records
 
 
