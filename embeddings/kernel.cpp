@@ -56,6 +56,9 @@ PYBIND11_MODULE(kernel, module) {
     module.def("again", &again, py::arg("customer"), exact("here_R"), py::arg("more"), py::arg("eligible"),
                py::arg("most"));
     module.def("due", &due, py::arg("customer"), py::arg("aged"), py::arg("eligible"), py::arg("most"));
+    module.def("rhythms", &rhythms, py::arg("customer"), exact("products_NP"), py::arg("usual"), py::arg("rows"));
+    module.def("sold_at", &sold_at, exact("offsets"), exact("carried_L"), exact("sold_L"), py::arg("locations"),
+               py::arg("rows"));
     module.def("foremost", &foremost, exact("weights_R"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
     module.def("taste", &taste, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));

@@ -11,10 +11,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.catalog import Catalog
 from embeddings.eligibility import Place
 from embeddings.history import History
-from embeddings.profile import DAY, OWN
+from embeddings.profile import DAY
 from embeddings.session import Session, session_of
 from embeddings.statistics import FIGURES, Statistics
 from serving.rank import Ranked
@@ -51,7 +52,6 @@ _EVERYBODY = ("trending", "popular")
 _DUE = 2.0
 """So many times the usual gap, or one in so many of it, may have passed where it is about time again."""
 
-_DAYS, _SINCE, _OWN_GAP = (OWN.index(name) for name in ("days", "since", "gap"))
 _MONTH, _GAP = (FIGURES.index(name) for name in ("month", "gap"))
 _KEPT = 4_096
 
@@ -109,17 +109,12 @@ def _due(rows: Sequence[int], model: Model, history: History, moment: int) -> li
     """Return a reason for each product of which about as much time has passed as usually does between two days."""
     if not rows:
         return []
-    profile = model.profile(history.purchases)
+    profile, products_NP = model.profile(history.purchases), model.bundle.statistics.products_NP
     away = max(moment - profile.newest, 0) / DAY
-    own_KC = profile.own_RC[profile.rows_R.searchsorted(rows)].tolist()
-    usual_K = model.bundle.statistics.products_NP[rows, _GAP].tolist()
     found: list[list[Reason]] = []
-    for own_C, usual in zip(own_KC, usual_K, strict=True):
-        # The profile's gap is smoothed, as if the product's usual one had been seen once more.
-        gap = (own_C[_OWN_GAP] * own_C[_DAYS] - usual) / max(own_C[_DAYS] - 1, 1)
-        since = own_C[_SINCE] + away
-        is_due = own_C[_DAYS] > 1 and gap / _DUE <= since <= gap * _DUE
-        found.append(_rhythm(round(gap), round(since)) if is_due else [])
+    for gap, since in kernel.rhythms(profile.customer, products_NP, _GAP, rows):
+        is_due = gap > 0 and gap / _DUE <= since + away <= gap * _DUE
+        found.append(_rhythm(round(gap), round(since + away)) if is_due else [])
     return found
 
 
@@ -139,14 +134,14 @@ def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reaso
     if not rows:
         return []
     catalog, statistics = model.bundle.catalog, model.bundle.statistics
-    rows_K, day = np.array(rows), model.bundle.manifest.data_cut_off.date().isoformat()
-    here_K = _sold_here(rows_K, catalog, statistics, place).tolist()
-    month_K = statistics.products_NP[rows_K, _MONTH].tolist()
+    day = _day(model)
+    here = _sold_here(rows, catalog, statistics, place)
+    month = statistics.products_NP[rows, _MONTH].tolist()
     return [
-        _sold("popular_here", "Bought {} here", round(here), day)
-        or _sold("popular", "Bought {}", round(month), day)
+        _sold("popular_here", "Bought {} here", round(sold), day)
+        or _sold("popular", "Bought {}", round(anywhere), day)
         or _ELIGIBLE
-        for here, month in zip(here_K, month_K, strict=True)
+        for sold, anywhere in zip(here, month, strict=True)
     ]
 
 
@@ -158,25 +153,29 @@ def _of_offer(row: int, model: Model, history: History, place: Place) -> list[Re
     if count:
         what = "product" if count == 1 else "products"
         return [Reason("covers_bought", f"Covers {count} {what} bought before."), until]
-    day = model.bundle.manifest.data_cut_off.date().isoformat()
-    here = float(_sold_here(covered_R, catalog, statistics, place).sum())
+    day = _day(model)
+    here = sum(_sold_here(covered_R.tolist(), catalog, statistics, place))
     month = float(statistics.products_NP[covered_R, _MONTH].sum())
     covers = _sold("covers_popular_here", "Covers products bought {} here", round(here), day)
     return [*(covers or _sold("covers_popular", "Covers products bought {}", round(month), day)), until]
 
 
-def _sold_here(
-    rows_K: NDArray[np.integer], catalog: Catalog, statistics: Statistics, place: Place
-) -> NDArray[np.float32]:
+def _sold_here(rows: Sequence[int], catalog: Catalog, statistics: Statistics, place: Place) -> list[float]:
     """Return how often some products were bought at the locations of a place in the four weeks before the cut-off."""
-    sold_K, assortment = np.zeros(len(rows_K), np.float32), catalog.locations.assortment
-    for location in place.rows or ():
-        begin, end = (int(assortment.offsets[location + step]) for step in (0, 1))
-        if begin < end:
-            carried_L = assortment.values[begin:end]
-            places_K = np.minimum(carried_L.searchsorted(rows_K), end - begin - 1)
-            sold_K += np.where(carried_L[places_K] == rows_K, statistics.local_L[begin:end][places_K], 0)
-    return sold_K
+    if not place.rows:
+        return [0.0] * len(rows)
+    carried = catalog.locations.assortment
+    return kernel.sold_at(carried.offsets, carried.values, statistics.local_L, place.rows, rows)
+
+
+def _day(model: Model) -> str:
+    """Return the day of the data cut-off."""
+    return _iso_day(model.bundle.manifest.data_cut_off)
+
+
+@lru_cache(_KEPT)
+def _iso_day(moment: datetime) -> str:
+    return moment.date().isoformat()
 
 
 @lru_cache(_KEPT)

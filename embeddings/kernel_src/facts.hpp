@@ -163,4 +163,24 @@ class Facts {
     py::ssize_t gap_, wide_;
 };
 
+// How often some products were bought at some locations, all together: the sum of what `sold_L` says, which lies as the
+// locations' assortments `carried_L` do.
+std::vector<double> sold_at(const Array<std::int64_t>& offsets, const Array<std::int32_t>& carried_L,
+                            const Array<float>& sold_L, const std::vector<std::int64_t>& locations,
+                            const std::vector<std::int64_t>& rows) {
+    check(sold_L.size() == carried_L.size(), "expected a number for each product carried");
+    std::vector<double> sold(rows.size());
+    for (const std::int64_t location : locations) {
+        check(location >= 0 && location + 1 < offsets.size(), "expected rows of the locations");
+        const std::int64_t begin = offsets.data()[location], end = offsets.data()[location + 1];
+        check(0 <= begin && begin <= end && end <= carried_L.size(), "expected offsets into what is carried");
+        const Keys<std::int32_t> carried{carried_L.data() + begin, static_cast<std::size_t>(end - begin)};
+        for (std::size_t k = 0; k < rows.size(); ++k) {
+            const std::size_t place = carried.find(rows[k]);
+            if (place != carried.size) sold[k] += sold_L.data()[begin + static_cast<std::int64_t>(place)];
+        }
+    }
+    return sold;
+}
+
 }  // namespace

@@ -74,6 +74,27 @@ Array<std::int64_t> due(const Customer& customer, float aged, const Members& eli
     return best.found();
 }
 
+// Of some products the usual days between two days on which the customer bought each, and the days since the last one as
+// of the newest purchase; (0, 0) for what was not bought on several days. The gap of `own_RC` is smoothed, as if the
+// product's usual one, a column of its figures, had been seen once more.
+std::vector<std::pair<double, double>> rhythms(const Customer& customer, const Array<float>& products_NP,
+                                               py::ssize_t usual, const std::vector<std::int64_t>& rows) {
+    check(products_NP.ndim() == 2 && usual >= 0 && usual < products_NP.shape(1), "expected a column of the figures");
+    std::vector<std::pair<double, double>> found;
+    for (const std::int64_t row : rows) {
+        const std::size_t place = keys_of(customer.rows_R).find(row);
+        const float* own = customer.own_RC.data() + place * OWN;
+        if (place == static_cast<std::size_t>(customer.rows_R.size()) || own[DAYS] <= 1) {
+            found.emplace_back(0, 0);
+            continue;
+        }
+        check(row >= 0 && row < products_NP.shape(0), "expected rows of the catalogue");
+        const double seen = double{own[GAP]} * own[DAYS] - *products_NP.data(row, usual);
+        found.emplace_back(seen / (own[DAYS] - 1), own[SINCE]);
+    }
+    return found;
+}
+
 // The places of the largest weights, at most `most` of them: descending, equal weights by place.
 Array<std::int64_t> foremost(const Array<float>& weights_R, py::ssize_t most) {
     check(most >= 0, "expected at least none wanted");

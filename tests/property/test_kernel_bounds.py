@@ -208,6 +208,16 @@ CALLS: dict[str, Callable[[Odd], object]] = {
         odd.customer(), odd.floats(odd.bought + 1), odd.real(), odd.members(), odd.number(0, 2, 9)
     ),
     "due": lambda odd: kernel.due(odd.customer(), odd.real(), odd.members(), odd.number(0, 2, 9)),
+    "rhythms": lambda odd: kernel.rhythms(
+        odd.customer(), odd.floats(odd.rows, 3), odd.number(0, 2), [odd.number(0, 3) for _ in few(odd)]
+    ),
+    "sold_at": lambda odd: kernel.sold_at(
+        odd.made(np.array([0, odd.size(3), 6])),
+        odd.made(np.sort(odd.rows_of(6)).astype(np.int32)),
+        odd.floats(6),
+        [odd.number(0, 2) for _ in few(odd)],
+        [odd.number(0, 3) for _ in few(odd)],
+    ),
     "foremost": lambda odd: kernel.foremost(odd.floats(6), odd.number(0, 3, 9)),
     "merged": lambda odd: kernel.merged([odd.rows_of(4) for _ in few(odd)]),
     "taste": lambda odd: kernel.taste(
