@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+TEST_PROCESSES ?= 2
 DEMO_KEEP ?= 1
 
 BIN := .venv/bin
@@ -10,6 +11,8 @@ DEMO_INSTALLED := .venv/.installed-demo
 INSTALLED := .venv/.installed
 # What an installation is made from; the rest of the code is used where it lies.
 PACKAGING := pyproject.toml setup.py constraints.txt $(wildcard embeddings/kernel.cpp embeddings/kernel_src/*)
+# Tests of one file share what takes long to make, so a file stays in one process.
+PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 STORE := .store/demo
 LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
@@ -22,6 +25,7 @@ help: ## Show this text
 	@echo
 	@echo "PORT=8000       where the demo serves on 127.0.0.1"
 	@echo "DEMO_KEEP=1     0 stops the demo's server after the three answers"
+	@echo "TEST_PROCESSES=2  how many tests run at a time"
 	@echo "PYTHON=python3  the Python (3.11 or newer) that makes the virtual environment"
 
 install: $(INSTALLED) ## Make the virtual environment and install the pinned packages, if they changed
@@ -47,7 +51,7 @@ demo: $(DEMO_INSTALLED) ## Train on Complete Journey if not done yet, serve, sho
 	wait $$server || failed "the server stopped"
 
 test: $(INSTALLED) ## Run the whole test suite
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED) ## Run the tests that take minutes each
 	$(BIN)/pytest -m slow
@@ -55,9 +59,9 @@ test-slow: $(INSTALLED) ## Run the tests that take minutes each
 # BLAS and torch choose their code by the processor, and round differently with each. Only torch looks whether the
 # processor has what it is told to use.
 test-processors: $(INSTALLED) ## Run the whole test suite as other processors would compute it
-	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=default $(BIN)/pytest
-	OPENBLAS_CORETYPE=Zen ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest
-	! grep -qw avx512f /proc/cpuinfo || OPENBLAS_CORETYPE=SkylakeX ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest
+	OPENBLAS_CORETYPE=Haswell ATEN_CPU_CAPABILITY=default $(PYTEST)
+	OPENBLAS_CORETYPE=Zen ATEN_CPU_CAPABILITY=avx2 $(PYTEST)
+	! grep -qw avx512f /proc/cpuinfo || OPENBLAS_CORETYPE=SkylakeX ATEN_CPU_CAPABILITY=avx2 $(PYTEST)
 
 test-kill: $(INSTALLED) ## Kill service and PostgreSQL again and again under load, for some minutes
 	$(BIN)/pytest -s -m kill tests/integration/test_kills.py

@@ -1,6 +1,10 @@
 """What several suites share: the small world, trained and published once a run."""
 
+import os
 from pathlib import Path
+
+# Before torch is there: a thread of its that waits would spin, and keep those of the other tests from running.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hypothesis
 import msgspec

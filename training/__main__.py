@@ -83,6 +83,8 @@ def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
 
     # implicit and FAISS bring thread pools of their own; OpenBLAS' would only contend with them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A thread of torch's that waits for others spins: beside other load it keeps those from running that it waits for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Libraries speak up only where something is wrong.
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, omit_repeated_times=False)])
     logging.getLogger("opportune").setLevel(logging.INFO)
