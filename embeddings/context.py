@@ -1,10 +1,13 @@
 """Where, when and on which channel a recommendation is asked for."""
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
+
+from embeddings.errors import InvalidInput
 
 LONGEST_ID = 256
 """Characters that an id may have, in the tables as over HTTP."""
@@ -18,10 +21,15 @@ CONTROL_CHARACTERS = "\\x00-\\x1f\\x7f-\\x9f"
 Identifier = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID, pattern=f"^[^{CONTROL_CHARACTERS}]*$(?!\\n)")]
 Moment = Annotated[datetime, Meta(tz=True)]
 
+_CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
+
 if TYPE_CHECKING:
-    Id = str
+    Id = ListedId = str
 else:  # a struct that has one turns integers into text with `ids_as_text` after it is decoded
-    Id = Identifier | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    _Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    Id = Identifier | _Integer
+    # Of a list: a pattern costs more than all else of an id. A struct that has one calls `listed_ids`.
+    ListedId = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)] | _Integer
 
 
 def ids_as_text(one: Struct, *names: str) -> None:
@@ -29,6 +37,21 @@ def ids_as_text(one: Struct, *names: str) -> None:
     for name in names:
         if type(value := getattr(one, name)) is int:
             force_setattr(one, name, str(value))
+
+
+def listed_ids(name: str, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the ids of a list, JSON integers as text.
+
+    Raises:
+        InvalidInput: one of them holds a control character; names the field and its place.
+    """
+    if int in map(type, ids):
+        ids = tuple(map(str, ids))
+    if not "".join(ids).isprintable():  # a quick look; other characters than those of control are not printable either
+        for place, one in enumerate(ids):
+            if _CONTROL.search(one):
+                raise InvalidInput(f"{name}[{place}]", "Expected `str` without control characters")
+    return ids
 
 
 class GeoPoint(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 from numpy.typing import NDArray
 
-from embeddings.context import Context, Id, Identifier, ids_as_text
+from embeddings.context import Context, Id, Identifier, ListedId, ids_as_text, listed_ids
 from embeddings.eligible import EligibleSet
 from embeddings.errors import Overloaded
 from embeddings.facts import FACTS
@@ -30,8 +30,8 @@ from serving.slot import BundleSlot, Model
 from serving.strangers import Strangers
 
 _ID_BYTES, _IDS_AT_ONCE = 16, 256
-_LOOKED_UP = 1_000
-"""How many ids at a time; that takes about a millisecond."""
+_LOOKED_UP = 250
+"""How many ids at a time; that takes about a quarter of a millisecond."""
 _MOST_LARGE = 8
 """How many requests with a long ``among`` may be under way: each takes the loop for 10 ms before it waits to be ranked,
 and admission does not see those that wait."""
@@ -62,19 +62,19 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     placement: Identifier | None = None
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
-    exclude: Annotated[tuple[Id, ...], Meta(max_length=1000)] = ()
+    exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
     novel: bool = False
-    among: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=10_000)] | None = None
+    among: Annotated[tuple[ListedId, ...], Meta(min_length=1, max_length=10_000)] | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
 
     def __post_init__(self) -> None:
         """Make ids that came as JSON integers text."""
         ids_as_text(self, "customer_id")
-        if int in map(type, self.exclude):
-            force_setattr(self, "exclude", tuple(map(str, self.exclude)))
-        if self.among is not None and int in map(type, self.among):
-            force_setattr(self, "among", tuple(map(str, self.among)))
+        if self.exclude:
+            force_setattr(self, "exclude", listed_ids("exclude", self.exclude))
+        if self.among is not None:
+            force_setattr(self, "among", listed_ids("among", self.among))
 
 
 class Explanation(Struct, frozen=True):
