@@ -18,7 +18,7 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-processors test-kill check sanitize bench clean
+.PHONY: help install demo check-data test test-slow test-processors test-kill check sanitize bench clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,10 @@ sanitize: $(INSTALLED) ## Run the kernel's tests on a build that stops at bad me
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize \
 	$(BIN)/pytest --import-mode=append tests/property tests/contract
+
+check-data: $(DEMO_INSTALLED) ## Say what the tables in DATA=DIR hold and what they are worth, in seconds
+	@test -n "$(DATA)" || { echo "Say which folder: make check-data DATA=DIR" >&2; exit 2; }
+	@$(BIN)/opportune-train --check --data "$(DATA)"
 
 bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/results
 	$(BIN)/opportune-bench quality --json benchmarks/results/quality.json

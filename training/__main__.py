@@ -31,7 +31,7 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 def main() -> None:
     """Run the command line and exit: 0 published, 1 failed, 2 bad input, 3 refused by the gate."""
     with stopped_by_signals():
-        arguments = _parser().parse_args()
+        arguments = _arguments()
         code, said = _outcome(arguments)
         print(said if code == PUBLISHED else f"opportune-train: {said}", file=sys.stderr if code else sys.stdout)
     sys.exit(code)
@@ -89,15 +89,32 @@ def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, omit_repeated_times=False)])
     logging.getLogger("opportune").setLevel(logging.INFO)
     try:
+        if arguments.check:
+            return PUBLISHED, _check(arguments)
         return PUBLISHED, f"published {_run(arguments)} in {arguments.store}"
     except (InvalidInput, InvalidTables, DeviceUnavailable) as error:
         return BAD_INPUT, str(error)
     except OSError as error:
-        return BAD_INPUT, refused_by_system(error, arguments.store)
+        return BAD_INPUT, refused_by_system(error, arguments.store or arguments.html)
     except RefusedByGate as error:
         return REFUSED, f"refused by the gate: {error}"
     except OpportuneError as error:
         return FAILED, str(error)
+
+
+def _check(arguments: argparse.Namespace) -> str:
+    """What the tables hold that ``--data`` names, with a page of it if one was asked for."""
+    from training.config import RECIPES, read_recipe  # noqa: PLC0415
+    from training.datasets import open_dataset  # noqa: PLC0415
+    from training.datasets.report import in_html, in_text  # noqa: PLC0415
+    from training.datasets.summary import summarise  # noqa: PLC0415
+
+    recipe, now = read_recipe(arguments.recipe or RECIPES / "default.toml"), datetime.now(UTC)
+    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables)
+    summary = summarise(dataset, recipe.channels, now, arguments.until)
+    if arguments.html is not None:
+        arguments.html.write_text(in_html(dataset.name, summary))
+    return in_text(summary)
 
 
 def _run(arguments: argparse.Namespace) -> str:
@@ -123,6 +140,16 @@ def _run(arguments: argparse.Namespace) -> str:
     return manifest.version
 
 
+def _arguments() -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args()
+    if not arguments.check and arguments.store is None:
+        parser.error("expected --store DIR, or --check to look at the data alone")
+    if not arguments.check and arguments.html is not None:
+        parser.error("expected --html with --check alone")
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="opportune-train", description="Train on past events and publish a bundle.")
     parser.add_argument(
@@ -137,7 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         help="for interactions:FILE: the pairs of FILE that are held out to find the number of epochs, in lines as "
         "there; default: a random share of each customer's",
     )
-    parser.add_argument("--store", required=True, type=Path, help="the store to publish into; created if absent")
+    parser.add_argument("--store", type=Path, help="the store to publish into; created if absent")
+    parser.add_argument("--check", action="store_true", help="say what the tables hold, train nothing")
+    parser.add_argument("--html", type=Path, help="with --check: a file to write the same into, with pictures")
     parser.add_argument(
         "--until",
         type=_moment,

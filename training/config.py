@@ -1,8 +1,10 @@
 """The recipe: everything a training run may be told, frozen, with unknown keys refused."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +18,29 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 RECIPES = Path(__file__).parent / "recipes"
+
+CHANNELS = {
+    **dict.fromkeys(("web", "app", "email", "push", "sms", "call-centre"), ChannelRule.EVERYTHING),
+    "store": ChannelRule.ASSORTMENT,
+    "mailer": ChannelRule.PROMOTED,
+}
+"""The channels of a recipe that declares none."""
+
+
+class TablesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the input tables are written; see the recipe for each key."""
+
+    separator: Literal[",", ";", "\t", "|"] = ","
+    decimal: Literal[".", ","] = "."
+    time_zone: str = ""
+    unlisted_products: Literal["keep", "refuse"] = "keep"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be read."""
+        if self.separator == self.decimal:
+            raise ValueError("expected a separator other than the decimal comma")
+        if self.time_zone and self.time_zone not in available_timezones():
+            raise ValueError(f"expected a time_zone such as UTC or Europe/Berlin; got {self.time_zone!r}")
 
 
 class AssortmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,11 +108,14 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One training run's settings, but for its data, its cut-off and its device."""
 
-    channels: Annotated[dict[Identifier, ChannelRule], Meta(min_length=1, max_length=100)]
+    channels: Annotated[dict[Identifier, ChannelRule], Meta(min_length=1, max_length=100)] = msgspec.field(
+        default_factory=lambda: dict(CHANNELS)
+    )
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
     department_attribute: str = "department"
+    tables: TablesConfig = TablesConfig()
     assortment: AssortmentConfig = AssortmentConfig()
     towers: TowersConfig = TowersConfig()
     als: AlsConfig = AlsConfig()
@@ -108,3 +136,27 @@ def read_recipe(path: Path) -> Recipe:
         raise InvalidInput("--recipe", f"expected a readable file; {error}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidInput(str(path), str(error)) from error
+
+
+def check_attributes(recipe: Recipe, names: Collection[str]) -> None:
+    """Refuse a recipe that names an attribute which no product has; the defaults may be absent.
+
+    Args:
+        recipe: the settings.
+        names: the attributes that products have.
+
+    Raises:
+        InvalidInput: naming the key.
+    """
+    default = Recipe()
+    for key, named, usual in (
+        ("department_attribute", recipe.department_attribute, default.department_attribute),
+        ("ranker.type_attribute", recipe.ranker.type_attribute, default.ranker.type_attribute),
+        ("ranker.category_attribute", recipe.ranker.category_attribute, default.ranker.category_attribute),
+        ("ranker.maker_attribute", recipe.ranker.maker_attribute, default.ranker.maker_attribute),
+    ):
+        if named and named != usual and named not in names:
+            known = (
+                f'one of {", ".join(names)}, or "" for none' if names else '"" for none: products have no attributes'
+            )
+            raise InvalidInput(f"--recipe, {key}", f"expected {known}; got {named!r}")

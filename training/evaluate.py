@@ -16,8 +16,9 @@ from embeddings.history import History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
 from embeddings.popularity import most_popular, popular
+from embeddings.sources import ALL
 from embeddings.statistics import Statistics
-from training.examples import examples
+from training.examples import asks, examples
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, probabilities
 from training.questions import Question, customer_vectors
@@ -47,7 +48,8 @@ class Fitted(NamedTuple):
 def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
     """Answer every question by every method and measure the answers, by method, then by metric.
 
-    ``served`` is what the service would answer, with the expected calibration error of its scores.
+    ``served`` is what the service would answer, with the expected calibration error of its scores; ``source NAME`` what
+    one source of candidates contributes.
 
     Args:
         questions: from ``questions.ask``.
@@ -78,7 +80,28 @@ def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als:
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(questions, fitted.towers, fitted.vectors_ND, length)
+    metrics |= _measure_sources(questions, fitted, length)
     return metrics | {"served": _measure(served, questions) | {"calibration_error": error}}
+
+
+def _measure_sources(questions: Sequence[Question], fitted: Fitted, length: int) -> dict[str, dict[str, float]]:
+    """What part of the baskets each source of candidates proposes, and how many products it proposes for that."""
+    hits = dict.fromkeys(ALL, 0.0)
+    proposed = dict.fromkeys(ALL, 0)
+    for one in asks(questions, *fitted, length):
+        bought = list(one.question.bought)
+        for name, source in ALL.items():
+            rows = source.propose(one.asked)
+            hits[name] += float(np.isin(bought, rows).mean())
+            proposed[name] += len(rows)
+    count = len(questions)
+    return {
+        f"source {name}": {
+            "recall": round(hits[name] / count, 4),
+            "candidates": round(proposed[name] / count, 1),
+        }
+        for name in ALL
+    }
 
 
 def measure_towers(

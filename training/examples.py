@@ -3,7 +3,7 @@
 Letters: Q questions, M candidates of all questions, F facts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -89,13 +89,54 @@ def examples(
         vectors_ND: the towers' product vectors.
         length: how many events the customer tower reads.
     """
-    index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     reader = FactsReader(catalog, statistics, vectors_ND)
+    facts: list[NDArray[np.float32]] = [np.empty((0, len(FACTS)), np.float32)]
+    taken: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
+    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    for one in asks(questions, catalog, statistics, towers, vectors_ND, length):
+        own = propose(one.asked, list(ALL.values())).rows_K
+        if one.asked.session is not None:
+            own = own[~np.isin(own, one.asked.session.cart)]
+        facts_KF = np.empty((len(own), len(FACTS)), np.float32)
+        reader.read(one.asked, own, one.customer_D, one.inner_K, facts_KF)
+        facts.append(facts_KF)
+        rows.append(own)
+        taken.append(np.isin(own, list(one.question.bought)).astype(np.float32))
+    sizes = np.array([len(one) for one in rows[1:]], np.int64)
+    return Examples(
+        np.concatenate(facts),
+        np.concatenate(taken),
+        np.concatenate(rows),
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
+    )
+
+
+class Ask(NamedTuple):
+    """A question as the sources of candidates are asked it.
+
+    Attributes:
+        customer_D: the customer's vector.
+        inner_K: inner products with it of what the towers retrieved.
+    """
+
+    question: Question
+    asked: Asked
+    customer_D: NDArray[np.float32]
+    inner_K: NDArray[np.float32]
+
+
+def asks(
+    questions: Sequence[Question],
+    catalog: Catalog,
+    statistics: Statistics,
+    towers: Towers,
+    vectors_ND: NDArray[np.float32],
+    length: int,
+) -> Iterator[Ask]:
+    """Yield the questions as the service would ask the sources; the arguments are those of ``examples``."""
+    index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     rankings: dict[tuple[bytes, Place], NDArray[np.int64]] = {}
     profiled = cache(partial(profile_of, statistics=statistics))  # most customers are asked twice
-    facts: list[NDArray[np.float32]] = []
-    taken: list[NDArray[np.float32]] = []
-    rows: list[NDArray[np.int64]] = []
     for start in range(0, len(questions), _AT_ONCE):
         some = questions[start : start + _AT_ONCE]
         customers_BD = customer_vectors(some, towers, vectors_ND, length)
@@ -115,22 +156,7 @@ def examples(
                 novel=question.novel,
                 every=question.every,
             )
-            proposed = propose(asked, list(ALL.values()))
-            own = proposed.rows_K
-            if asked.session is not None:
-                own = own[~np.isin(own, asked.session.cart)]
-            facts_KF = np.empty((len(own), len(FACTS)), np.float32)
-            reader.read(asked, own, customer_D, inner_K, facts_KF)
-            facts.append(facts_KF)
-            rows.append(own)
-            taken.append(np.isin(own, list(question.bought)).astype(np.float32))
-    sizes = [len(one) for one in rows]
-    return Examples(
-        np.concatenate(facts),
-        np.concatenate(taken),
-        np.concatenate(rows),
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
-    )
+            yield Ask(question, asked, customer_D, inner_K)
 
 
 def with_sessions(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:

@@ -134,11 +134,17 @@ def _measure(ranker: Ranker, kept_back: Batch) -> dict[str, float]:
 
 
 def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
-    """Platt scaling (1999): the slope and shift of the log-odds that fit lists which were not learnt from."""
-    if not len(kept_back.taken):
+    """Platt scaling (1999): the slope and shift of the log-odds that fit lists which were not learnt from.
+
+    Few lists may fit no slope, as nothing in them was taken or all that was has the larger logits: then none is found.
+    """
+    taken = kept_back.taken > 0
+    if not taken.any() or taken.all():
         return
     with torch.no_grad():
         logits = ranker.logits(kept_back.inputs)
+    if float(logits[taken].min()) > float(logits[~taken].max()):  # the steeper the better, without an end
+        return
     scale = torch.tensor([1.0, 0.0], requires_grad=True)
     optimiser = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
 

@@ -1,19 +1,25 @@
 """One training run, from tables to a published release; it reads from top to bottom."""
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
-import polars as pl
+import numpy as np
 
 from embeddings.bundle import Manifest
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput
 from embeddings.store import BundleStore
+from embeddings.tables import PRODUCTS
 from training.batches import Baskets
 from training.catalogue import master_catalog, observe, still_promoted
-from training.config import Recipe
+from training.config import Recipe, check_attributes
 from training.datasets import Dataset, as_of, open_dataset
+from training.datasets.frames import attribute_names
+from training.datasets.report import in_lines
+from training.datasets.summary import summarise
 from training.evaluate import evaluate
 from training.export import Release, export
 from training.gate import gate
@@ -21,8 +27,10 @@ from training.histories import read_histories
 from training.loop import torch_device
 from training.publish import publish
 from training.questions import ask
-from training.stages import Stages, windows
+from training.stages import Stages, fit_to_span, windows
 from training.statistics import Nearby, count
+
+_LEAST_BUYERS = 5
 
 _log = logging.getLogger("opportune.train")
 
@@ -46,14 +54,8 @@ def run(
         RefusedByGate: the model is worse than popularity; nothing was published.
     """
     chosen = torch_device(device)
-    now = datetime.now(UTC)
-    dataset = open_dataset(data, channels=recipe.channels, now=now)
-    # In whole seconds, as every moment in a bundle.
-    until = (until or min(now, _newest(dataset) + timedelta(seconds=1))).replace(microsecond=0)
-    dataset = as_of(dataset, until)
-    for note in dataset.notes:
-        _log.info("%s", note)
-
+    given = _read(data, recipe, until)
+    dataset, recipe, until = given.dataset, given.recipe, given.until
     since = until - timedelta(days=recipe.validation_days)
     learnt_from = since - timedelta(weeks=recipe.ranker.windows)
     master = master_catalog(dataset, recipe, learnt_from)
@@ -63,10 +65,7 @@ def run(
     moment = int(until.timestamp())
     baskets = Baskets.of(histories)
     inside = baskets.between(window, moment)
-    for some, when in ((len(baskets) - len(inside), "before"), (len(inside), "in")):
-        if not some:
-            days = f"the last {recipe.validation_days} days until {until}"
-            raise InvalidInput("--data", f"expected purchases of products {when} {days}; found none")
+    _check_baskets(baskets, window, recipe.validation_days, until)
     begins = windows(past, window, recipe.ranker.windows)
     _log.info(
         "%d events before %s, %d of them in the validation window",
@@ -111,10 +110,73 @@ def run(
         )
 
         def write(staged: Path) -> Manifest:
-            return export(staged, release, recipe, until=until, data=dataset.name, notes=dataset.notes)
+            return export(staged, release, recipe, until=until, data=dataset.name, notes=given.notes)
 
         return publish(bundles, write, keep=recipe.keep_versions)
 
 
-def _newest(dataset: Dataset) -> datetime:
-    return dataset.events.select(pl.col("at").max()).collect().item()
+class _Given(NamedTuple):
+    """What a run learns from.
+
+    Attributes:
+        dataset: without what came at or after the cut-off.
+        recipe: its windows fitted to the span of the data.
+        until: the data cut-off, in whole seconds, as every moment in a bundle.
+        notes: a sentence for each thing about the data that their owner should know.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    until: datetime
+    notes: tuple[str, ...]
+
+
+def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
+    """Open and check the data, and say what they are worth.
+
+    Raises:
+        InvalidInput, InvalidTables: they cannot be used.
+    """
+    now = datetime.now(UTC)
+    dataset = open_dataset(data, channels=recipe.channels, now=now, tables=recipe.tables)
+    check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
+    summary = summarise(dataset, recipe.channels, now, until)
+    if summary.first is None or summary.last is None:
+        when = "" if until is None else f" before {until}"
+        raise InvalidInput("--data", f"expected events{when}; found none that counts{_listed(summary.left_out)}")
+    until = (until or summary.last + timedelta(seconds=1)).replace(microsecond=0)
+    recipe = fit_to_span(recipe, max((until - summary.first).days, 0))
+    notes = (*dataset.notes, *in_lines(summary))
+    for note in notes:
+        _log.info("%s", note)
+    return _Given(as_of(dataset, until), recipe, until, notes)
+
+
+def _check_baskets(baskets: Baskets, window: int, days: int, until: datetime) -> None:
+    """Refuse purchases that are too few to learn from, or to judge by.
+
+    Args:
+        baskets: all of them.
+        window: where the validation window begins, in seconds since 1970 UTC.
+        days: how long it is.
+        until: where it ends.
+
+    Raises:
+        InvalidInput: saying how many there are of how many.
+    """
+    earlier = baskets.moments_S < window
+    for some, when in ((earlier, "before"), (~earlier, "in")):
+        if not some.any():
+            window_said = f"the last {days} days until {until}"
+            raise InvalidInput("--data", f"expected purchases of products {when} {window_said}; found none")
+    buyers = len(np.unique(baskets.customers_S[earlier]))
+    if buyers < _LEAST_BUYERS:
+        raise InvalidInput(
+            "--data",
+            f"expected at least {_LEAST_BUYERS} customers who bought something before the last {days} days until "
+            f"{until}; found {buyers}. Figures mean something from some hundred on",
+        )
+
+
+def _listed(left_out: Mapping[str, int]) -> str:
+    return "".join(f"; {count:,} lie {why}" for why, count in left_out.items())

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from embeddings.catalog import Catalog
 from embeddings.errors import InvalidInput
@@ -31,6 +32,9 @@ from training.visits import VisitExample, find_visits, visit_examples
 
 _DAY = 86_400
 _WEEK = 7 * _DAY
+
+_LEAST_DAYS, _PARTS = 4, 3
+"""Over how many days purchases must reach, and into how many parts they are cut, one of which is held out."""
 
 _VISITS = 2_000
 """So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
@@ -111,7 +115,15 @@ class Stages:
         nearby = Nearby.of(fitted.statistics)
         baskets = Baskets.of(past)
         parts = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
-        ranker, self.curves["ranker"] = fit_ranker(Examples.joined(parts), config, self.recipe.seed)
+        found = Examples.joined(parts)
+        if not found.taken_M.any():
+            begun = datetime.fromtimestamp(learnt_from, UTC).date()
+            raise InvalidInput(
+                "--data",
+                f"expected purchases after {begun} of something that could be foretold; found none: more customers, or "
+                "more purchases of each, are needed",
+            )
+        ranker, self.curves["ranker"] = fit_ranker(found, config, self.recipe.seed)
         return ranker
 
     def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, ranker: Ranker) -> FittedOffers:
@@ -171,8 +183,26 @@ class Stages:
         return examples(asked, *seen, recipe.towers.history_length)
 
 
+def fit_to_span(recipe: Recipe, days: int) -> Recipe:
+    """Return a recipe whose windows suit data of so many days: none longer than a third of them.
+
+    Raises:
+        InvalidInput: too few days for any.
+    """
+    if days < _LEAST_DAYS:
+        raise InvalidInput("--data", f"expected purchases over at least {_LEAST_DAYS} days; they span {days}")
+    most = days // _PARTS or 1
+    return replace(
+        recipe,
+        validation_days=min(recipe.validation_days, most),
+        ranker=replace(recipe.ranker, window_days=min(recipe.ranker.window_days, most)),
+    )
+
+
 def windows(past: Histories, moment: int, most: int) -> list[int]:
     """Return when each window begins that a ranker learns from, the latest first, at most so many.
+
+    One begins every week, or every day where there would be none otherwise.
 
     Raises:
         InvalidInput: the histories begin too late for even one window before the moment.
@@ -180,10 +210,11 @@ def windows(past: Histories, moment: int, most: int) -> list[int]:
     bought = past.events["at"][past.events["product"] >= 0]
     # Half of the time before the moment is the least that the towers may learn from.
     earliest = (int(bought.min()) + moment) // 2
-    begins = [begin for week in range(most) if (begin := moment - (week + 1) * _WEEK) >= earliest]
-    if not begins:
-        raise InvalidInput("--data", "expected purchases over at least two weeks before the validation window")
-    return begins
+    for step in (_WEEK, _DAY):
+        begins = [begin for place in range(most) if (begin := moment - (place + 1) * step) >= earliest]
+        if begins:
+            return begins
+    raise InvalidInput("--data", "expected purchases on at least two days before the validation window")
 
 
 def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:

@@ -79,11 +79,22 @@ def find_nearby(
     )
     gram_DD = products_ND.T @ products_ND + regularisation * np.eye(products_ND.shape[1], dtype=np.float32)
     return Nearby(
-        _neighbours(_bm25(customers, K1=1.2, B=0.75).tocsr()),
+        _neighbours(_weighed(customers)),
         _neighbours(baskets),
         Tastes(products_ND, gram_DD.astype(np.float32)),
         _lifts(baskets, _rhythms(catalog, config)[:, RHYTHMS.index("category")]),
     )
+
+
+def _weighed(customers: csr_matrix) -> csr_matrix:
+    """Weigh who buys what by BM25; what nearly all customers buy says nothing of any of them and is left out.
+
+    Its weight would be zero or less, and the cosine of it no number.
+    """
+    weighed: csr_matrix = _bm25(customers, K1=1.2, B=0.75).tocsr()
+    weighed.data = np.maximum(weighed.data, 0)
+    weighed.eliminate_zeros()
+    return weighed
 
 
 def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:

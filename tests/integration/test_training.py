@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,17 +18,22 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors import safe_open
 
 from embeddings.bundle import Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.catalog import Catalog
+from embeddings.errors import InvalidInput
 from embeddings.history import Histories
 from embeddings.store import BundleStore
 from tests.world import CUSTOMERS, STORES, UNTIL, carries, tables, write_world
 from training import __main__ as command
 from training import fit as fitting
+from training.config import Recipe
 from training.fit import Towers
+from training.job import run
+from training.ranker import Ranker
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -190,23 +196,18 @@ def test_cuda_asked_for_and_absent_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("days", "missing"), [(-365, "before the last 14 days"), (100, "in the last 14 days"), (-111, "before the last 14")]
+    ("days", "missing"),
+    [
+        (-365, "expected events before 2024-06-01 00:00:00+00:00; found none that counts"),
+        (100, "expected purchases of products in the last 14 days"),
+        (-111, "expected purchases over at least 4 days"),
+    ],
 )
 def test_without_purchases_to_learn_from_or_to_validate_on_there_is_no_release(
     train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], days: int, missing: str
 ) -> None:
     until = (UNTIL + timedelta(days=days)).isoformat()
-    report = refusal(train, capsys, world, tmp_path / "store", "--until", until)
-    assert "expected purchases of products" in report
-    assert missing in report
-
-
-def test_without_weeks_for_the_ranker_to_learn_from_there_is_no_release(
-    train: Train, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    until = (UNTIL + timedelta(days=-88)).isoformat()  # ten days after the first purchase the window begins
-    report = refusal(train, capsys, world, tmp_path / "store", "--until", until)
-    assert "expected purchases over at least two weeks before the validation window" in report
+    assert missing in refusal(train, capsys, world, tmp_path / "store", "--until", until)
 
 
 def write_hit_world(folder: Path) -> Path:
@@ -221,29 +222,122 @@ def write_hit_world(folder: Path) -> Path:
     schema = {"customer_id": pl.String, "type": pl.String, "at": pl.Datetime("us", "UTC"), "product_id": pl.String}
     folder.mkdir()
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(folder / "events.parquet")
+    write_products(folder, [*(f"p{one}" for one in range(300)), "the-hit"])
     return folder
+
+
+def write_products(folder: Path, ids: list[str]) -> None:
+    """Products with the attributes that the recipe names."""
+    attributes = {name: [f"{name} {len(one) % 3}" for one in ids] for name in ("brand", "department")}
+    pl.DataFrame({"product_id": ids, **attributes}).write_parquet(folder / "products.parquet")
 
 
 def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
-    # Towers that tell no product from another: every tie goes to the first row, and the hit is in the last.
+    # A ranker that tells no product from another: every tie goes to the first row, and the hit is in the last.
 
-    def alike(_towers: Towers, catalog: Catalog, _device: torch.device) -> NDArray[np.float32]:
-        return np.zeros((len(catalog.products.ids), 16), np.float32)
+    def alike(_ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.zeros(len(facts_MF), np.float32)
 
-    monkeypatch.setattr("training.stages.product_vectors", alike)
+    monkeypatch.setattr("training.evaluate.probabilities", alike)
     assert train(data, store) == 3
     report = capsys.readouterr().err
-    assert "refused by the gate: towers reached ndcg@10 0.0" in report
+    assert "refused by the gate: what would be served reached ndcg@10 0.0" in report
     assert "--no-gate" in report
     assert not list(store.rglob("manifest.json"))
     assert not (store / "CURRENT").exists()
     assert train(data, store, "--no-gate") == 0
     manifest = released(store).manifest
     assert f"published {manifest.version}" in capsys.readouterr().out
-    assert manifest.metrics["towers"]["ndcg@10"] < manifest.metrics["popular"]["ndcg@10"]
+    assert manifest.metrics["served"]["ndcg@10"] < manifest.metrics["popular"]["ndcg@10"]
+
+
+def test_towers_that_learnt_nothing_pass_where_what_is_served_is_good(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
+
+    def alike(_towers: Towers, catalog: Catalog, _device: torch.device) -> NDArray[np.float32]:
+        return np.zeros((len(catalog.products.ids), 16), np.float32)
+
+    monkeypatch.setattr("training.stages.product_vectors", alike)
+    assert train(data, store) == 0
+    metrics = released(store).manifest.metrics
+    assert metrics["towers"]["ndcg@10"] < metrics["popular"]["ndcg@10"] <= metrics["served"]["ndcg@10"]
+
+
+# Data of all sizes.
+
+
+def write_shop(folder: Path, customers: int, days: float, **changed: pl.Expr) -> Path:
+    """A shop where each customer bought six times within some days, half of the time one of five favourites."""
+    random = np.random.default_rng(customers)
+    rows = [
+        (f"c{customer}", "purchase", UNTIL - timedelta(days=days * float(random.random()), seconds=1), f"p{product}")
+        for customer in range(customers)
+        for favourites in [random.integers(0, 30, 5)]
+        for _ in range(6)
+        for product in (random.choice(favourites), random.integers(0, 30))
+    ]
+    schema = {"customer_id": pl.String, "type": pl.String, "at": pl.Datetime("us", "UTC"), "product_id": pl.String}
+    folder.mkdir()
+    frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(**changed)
+    frame.write_parquet(folder / "events.parquet")
+    write_products(folder, [f"p{one}" for one in range(30)])
+    return folder
+
+
+SHOPS: dict[str, tuple[int, float, dict[str, pl.Expr], str]] = {
+    "one customer": (1, 120, {}, "expected at least 5 customers who bought something before the last"),
+    "five customers": (5, 120, {}, ""),
+    "a week": (40, 7, {}, ""),
+    "three weeks": (40, 21, {}, ""),
+    "two days": (40, 2, {}, "expected purchases over at least 4 days; they span 1"),
+    "times in days": (40, 60, {"at": pl.col("at").dt.truncate("1d")}, ""),
+    "old": (40, 60, {"at": pl.col("at") - timedelta(days=200)}, ""),
+    "views alone": (40, 60, {"type": pl.lit("view")}, "expected purchases of products before the last 14 days"),
+    "the year 9999 alone": (
+        40,
+        60,
+        {"at": pl.datetime(9999, 12, 31, time_zone="UTC")},
+        "found none that counts; 480 lie at or after",
+    ),
+}
+
+
+@pytest.mark.parametrize("shop", SHOPS)
+def test_a_small_shop_is_a_release_or_a_sentence_that_says_what_is_missing(
+    recipe: Recipe, tmp_path: Path, shop: str
+) -> None:
+    customers, days, changed, expected = SHOPS[shop]
+    data = write_shop(tmp_path / "data", customers, days, **changed)
+    small = replace(recipe, fit=replace(recipe.fit, epochs=1), ranker=replace(recipe.ranker, epochs=1))
+    if expected:
+        with pytest.raises(InvalidInput) as raised:
+            run(str(data), tmp_path / "store", small, until=None, device="cpu", gated=False)
+        assert expected in str(raised.value)
+        assert not (tmp_path / "store").exists()
+    else:
+        manifest = run(str(data), tmp_path / "store", small, until=None, device="cpu", gated=False)
+        assert math.isfinite(manifest.metrics["served"]["ndcg@10"])
+        assert any("events count" in note for note in manifest.notes)
+
+
+def test_check_says_what_the_tables_hold_and_trains_nothing(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shop(tmp_path / "data", 8, 60)
+    assert train(data, tmp_path / "store", "--check", "--html", str(tmp_path / "page.html")) == 0
+    said = capsys.readouterr().out
+    assert "read 30 products, 96 events" in said
+    assert "8 customers bought anything" in said
+    assert not (tmp_path / "store").exists()
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    (data / "events.parquet").write_bytes(b"no Parquet")
+    assert train(data, tmp_path / "store", "--check") == 2
+    assert "events.parquet: cannot be read" in capsys.readouterr().err
 
 
 # What a kill costs.
@@ -348,14 +442,16 @@ def test_nor_do_tables_that_are_derived_from_events_show_the_later_ones(train: T
     world = write_world(tmp_path / "world")
     for table in ("customers", "products", "locations", "offers", "promotions"):
         (world / f"{table}.parquet").unlink()
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.replace('"brand"', '""').replace('"department"', '""'))
     events = tables()["events"]
     later = events.filter(pl.col("at") >= UNTIL).with_columns(
         customer_id=pl.lit("a newcomer"), location=pl.lit("a new store"), channel=pl.lit("email")
     )
     pl.concat([later, events]).write_parquet(world / "events.parquet")
-    assert train(world, tmp_path / "whole") == 0
+    assert train(world, tmp_path / "whole", "--recipe", str(recipe)) == 0
     forget_what_came_afterwards(world)
-    assert train(world, tmp_path / "cut") == 0
+    assert train(world, tmp_path / "cut", "--recipe", str(recipe)) == 0
     whole, cut = released(tmp_path / "whole"), released(tmp_path / "cut")
     assert whole.contents() == cut.contents()
     assert whole.manifest.counts["customers"] == CUSTOMERS

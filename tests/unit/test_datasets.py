@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 from embeddings.errors import InvalidInput, InvalidTables
 from embeddings.tables import EVENTS, TABLES
+from training.config import TablesConfig
 from training.datasets import as_of, open_dataset
 from training.datasets.directory import read_directory
 from training.datasets.frames import DTYPES
@@ -126,11 +127,14 @@ def test_as_of_a_moment_later_events_leave_no_trace(tmp_path: Path) -> None:
     assert past.customers.collect()["customer_id"].to_list() == ["c1"]
 
 
-def test_other_files_are_ignored(tmp_path: Path) -> None:
+def test_other_files_are_ignored_and_named_where_they_may_be_tables(tmp_path: Path) -> None:
     write(tmp_path, VALID)
     (tmp_path / "notes.csv").write_text("anything")
-    (tmp_path / "events.txt").write_text("anything")
-    open_dataset(str(tmp_path), channels=CHANNELS, now=NOW)
+    (tmp_path / "README.md").write_text("anything")
+    dataset = open_dataset(str(tmp_path), channels=CHANNELS, now=NOW)
+    assert dataset.unused == (
+        "notes.csv is not read: tables are customers, products, locations, offers, events, promotions",
+    )
 
 
 def test_a_table_in_both_formats_is_refused(tmp_path: Path) -> None:
@@ -147,6 +151,8 @@ def test_an_unknown_source_is_refused_with_what_is_known(tmp_path: Path) -> None
 
 EVENT_COLUMNS = [column.name for column in EVENTS.columns]
 TIME = "a time with its zone, such as 2017-12-05T10:00:00Z"
+NAIVE = "or, where all times are of one zone, time_zone under [tables] in the recipe (Spark's INT96 are UTC)"
+FLOAT = "as whole numbers or text where it is an id, in a few ranges such as 10-20 where it is a quantity"
 BROKEN = {
     "required value": ("customers", "c2,,", ",gold,", "row 2, column customer_id: no value, expected text"),
     "number": ("products", "1.5", "1 EUR", "row 1, column price: '1 EUR', expected a finite number"),
@@ -204,8 +210,14 @@ BROKEN = {
     "reference": (
         "events",
         ",p1,,l1",
-        ",p9,,l1",
-        "row 1, column product_id: 'p9', expected a product_id that products.csv holds",
+        ",p1,,l9",
+        "row 1, column location: 'l9', expected a location that locations.csv holds",
+    ),
+    "rounded": (
+        "customers",
+        "c2,,",
+        "4.00635E+12,,",
+        "row 2, column customer_id: '4.00635E+12', expected all digits of the id",
     ),
     "list reference": (
         "offers",
@@ -279,9 +291,9 @@ def test_an_id_that_no_route_takes_is_refused_by_row(tmp_path: Path, table: str,
 
 
 def test_a_stranger_that_is_no_id_either_is_reported_once(tmp_path: Path) -> None:
-    given = VALID | {"events": VALID["events"].replace(",p1,,l1", f",{'p' * 300},,l1")}
+    given = VALID | {"events": VALID["events"].replace(",p1,,l1", f",p1,,{'l' * 300}")}
     (sentence,) = problems(write(tmp_path, given))
-    assert "expected a product_id that products.csv holds" in sentence
+    assert "expected a location that locations.csv holds" in sentence
 
 
 def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
@@ -298,11 +310,11 @@ def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
     pl.DataFrame({"customer_id": ["1"], "age": [1.5]}).write_parquet(tmp_path / "customers.parquet")
     write(tmp_path, {"products": "id,price\np1,1\n", "locations": "location,brand\nl1,x\n"})
     assert problems(tmp_path) == (
-        "customers.parquet, column age: the type is Float64, expected text, as in every attribute",
+        "customers.parquet, column age: the type is Float64, expected text, as in every attribute; " + FLOAT,
         "products.csv: column product_id is missing, expected text",
         "locations.csv: column brand is unknown, expected only location, latitude, longitude, region",
-        "events.parquet, column customer_id: the type is Float64, expected text",
-        f"events.parquet, column at: the type is Datetime(time_unit='us', time_zone=None), expected {TIME}",
+        "events.parquet, column customer_id: the type is Float64, expected text; " + FLOAT,
+        f"events.parquet, column at: the type is Datetime(time_unit='us', time_zone=None), expected {TIME}; {NAIVE}",
         "events.parquet, column quantity: the type is Boolean, expected a finite number",
         f"events.parquet: column basket is unknown, expected only {', '.join(EVENT_COLUMNS)}",
     )
@@ -344,32 +356,36 @@ def test_twenty_rows_of_each_kind_then_the_count(tmp_path: Path) -> None:
 
 def test_strangers_are_counted_by_row(tmp_path: Path) -> None:
     rows = "".join(f"c1,view,2025-01-02T10:00:00Z,p{i % 3}\n" for i in range(60))
-    found = problems(write(tmp_path, events(rows) | {"products": "product_id\np0\n"}))
+    write(tmp_path, events(rows) | {"products": "product_id\np0\n"})
+    with pytest.raises(InvalidTables) as raised:
+        open_dataset(str(tmp_path), channels=CHANNELS, now=NOW, tables=TablesConfig(unlisted_products="refuse"))
+    found = raised.value.problems
     assert len(found) == 21
-    assert found[0].startswith("events.csv, row 2, column product_id: 'p1'")
+    assert found[0].startswith(
+        "events.csv, row 2, column product_id: 'p1', expected a product_id that products.csv holds"
+    )
     assert found[20].startswith("events.csv, column product_id: 40 such rows in all")
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "expected"),
-    [
-        ("events.csv", b"", "UTF-8 text separated by commas"),
-        ("events.csv", b"customer_id,type,at,product_id\nc1,view,2025-01-02T10:00:00Z,p1,p2\n", "UTF-8 text"),
-        ("events.csv", b"customer_id,type,at,product_id\n\xff,view,2025-01-02T10:00:00Z,p1\n", "UTF-8 text"),
-        ("events.parquet", b"customer_id,type,at\n", "Parquet"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, file: str, content: bytes, expected: str) -> None:
-    (tmp_path / file).write_bytes(content)
+def test_products_that_events_alone_name_follow_those_listed_without_attributes(tmp_path: Path) -> None:
+    rows = "c1,view,2025-01-02T10:00:00Z,p9\nc1,view,2025-01-03T10:00:00Z,p2\n"
+    write(tmp_path, events(rows) | {"products": "product_id,brand\np2,Acme\n"})
+    dataset = open_dataset(str(tmp_path), channels=CHANNELS, now=NOW)
+    assert dataset.products.select("product_id", "brand").collect().rows() == [("p2", "Acme"), ("p9", None)]
+    before = as_of(dataset, datetime(2025, 1, 2, tzinfo=UTC))
+    assert before.products.select("product_id").collect().rows() == [("p2",)]
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events.parquet").write_bytes(b"customer_id,type,at\n")
     (found,) = problems(tmp_path)
-    assert found.startswith(f"{file}: cannot be read (")
-    assert f"expected {expected}" in found
+    assert found.startswith("events.parquet: cannot be read (")
+    assert "expected Parquet" in found
 
 
 def test_a_broken_referred_table_is_reported_once(tmp_path: Path) -> None:
-    found = problems(write(tmp_path, VALID | {"locations": "location\nl1\nl2,too,many\n"}))
-    assert len(found) == 1
-    assert found[0].startswith("locations.csv: cannot be read (")
+    (found,) = problems(write(tmp_path, VALID | {"locations": "location\nl1\nl2,too,many\n"}))
+    assert found.startswith("locations.csv, row 2 (line 3): expected 1 fields, as in the header, got 3; ")
 
 
 def test_long_values_are_shortened(tmp_path: Path) -> None:

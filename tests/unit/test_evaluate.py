@@ -14,6 +14,7 @@ import torch
 from embeddings.catalog import Catalog, ChannelRule
 from embeddings.facts import FACTS
 from embeddings.history import PURCHASE, Histories
+from embeddings.sources import ALL
 from embeddings.tables import TABLES
 from tests.world import STORES, UNTIL, tables
 from training.batches import Baskets
@@ -219,7 +220,8 @@ def bought_most_first(ranker: Ranker) -> Ranker:
 def test_what_is_served_is_in_the_rankers_order(window: Window, models: Models, metrics: Metrics) -> None:
     """The favourite was bought far more often than all else, and nothing else decides."""
     served = models._replace(ranker=bought_most_first(models.ranker)).metrics(window.questions)["served"]
-    assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served"}
+    sources = {f"source {name}" for name in ALL}
+    assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served", *sources}
     assert set(served) == {"ndcg@10", "recall@10", "calibration_error"}
     common, often = slow_answers(window)
     hits = slow_metrics(

@@ -298,3 +298,18 @@ def test_the_loss_over_lists_survives_large_logits_and_lists_without_anything_ta
     assert loss.item() == 0
     assert torch.isfinite(gradient).all()
     assert not gradient[2:].any(), "a list without anything taken orders nothing"
+
+
+@pytest.mark.parametrize("taken", ["nothing", "everything", "what has the larger logits"])
+def test_lists_that_fit_no_slope_leave_the_probabilities_as_they_are(taken: str) -> None:
+    facts_MF = random_facts(400, seed=3)
+    taken_M = np.zeros(400, np.float32)
+    if taken == "everything":
+        taken_M[:] = 1
+    elif taken == "what has the larger logits":
+        facts_MF[::8, 0] = 1e4
+        taken_M[::8] = 1
+    found = Examples(facts_MF, taken_M, np.arange(400), np.arange(0, 401, 8))
+    ranker, _ = fit_ranker(found, msgspec.structs.replace(CONFIG, epochs=1), 1)
+    assert torch.isfinite(ranker.calibration).all()
+    assert np.isfinite(probabilities(ranker, facts_MF)).all()

@@ -200,6 +200,17 @@ def test_alike_is_the_cosine_of_buyers_weighed_by_bm25(seed: int):
     assert found
 
 
+@pytest.mark.parametrize("buyers", [CUSTOMERS - 2, CUSTOMERS - 1, CUSTOMERS])
+def test_what_nearly_everybody_buys_is_like_nothing_and_every_cosine_is_a_number(buyers: int):
+    events = [Event(one, NOW - DAY * (one + 1), "purchase", 0, 0) for one in range(buyers)]
+    events += [Event(one, NOW - DAY * (one + 2), "purchase", 1 + one % 2, 0) for one in range(CUSTOMERS)]
+    found = count_all(events)
+    for near in (found.alike, found.together):
+        assert np.isfinite(near.weights_NT).all()
+    # Where all but one buy it its weight by BM25 is zero.
+    assert any(0 in pair for pair in pairs(found.alike)) == (buyers < CUSTOMERS - 1)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_lifts_say_how_much_oftener_than_by_chance_two_groups_meet_in_a_basket(seed: int):
     events = draw(seed)

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from embeddings.errors import InvalidInput
+from training.config import TablesConfig
 from training.datasets.checks import validate
 from training.datasets.complete_journey import complete_journey as read_complete_journey
 from training.datasets.directory import read_directory
@@ -19,13 +20,16 @@ ADAPTERS: dict[str, Callable[[datetime], Dataset]] = {
 """Data sets known by name, each opened with the present moment. Any other source is a directory."""
 
 
-def open_dataset(source: str, *, channels: Collection[str], now: datetime) -> Dataset:
+def open_dataset(
+    source: str, *, channels: Collection[str], now: datetime, tables: TablesConfig | None = None
+) -> Dataset:
     """Open a data set and check all of it, writing nothing.
 
     Args:
         source: a name in ``ADAPTERS`` or the path of a directory with input tables.
         channels: the channels that the recipe declares.
         now: the present moment, with its time zone.
+        tables: how the tables of a directory are written; None for the defaults.
 
     Raises:
         InvalidInput: the source is neither a known name nor a directory, or lacks what it needs.
@@ -35,6 +39,6 @@ def open_dataset(source: str, *, channels: Collection[str], now: datetime) -> Da
     if adapter is None and not Path(source).is_dir():
         known = ", ".join(ADAPTERS)
         raise InvalidInput("data", f"expected {known} or a directory with the input tables, got {source!r}")
-    dataset = read_directory(Path(source)) if adapter is None else adapter(now)
+    dataset = read_directory(Path(source), tables) if adapter is None else adapter(now)
     validate(dataset, channels)
     return dataset

@@ -9,7 +9,7 @@ import polars as pl
 
 from embeddings.context import CONTROL_CHARACTERS
 from embeddings.errors import InvalidTables
-from embeddings.tables import TABLES
+from embeddings.tables import TABLES, Dtype
 from training.datasets.frames import Dataset, GivenTable, cast_column
 from training.datasets.rules import EXPECTED_TYPE, Keys, Rule, memberships_of, rules_of, usable_values
 
@@ -73,8 +73,9 @@ def _column_problems(given: GivenTable) -> Iterator[str]:
         if name not in schema:
             if column.required:
                 yield f"{file}: column {name} is missing, expected {expected}"
-        elif cast_column(name, column.dtype, schema[name]) is None:
-            yield f"{file}, column {name}: the type is {schema[name]}, expected {expected}"
+        elif cast_column(name, column.dtype, schema[name], given.config) is None:
+            advice = _advice(schema[name], column.dtype)
+            yield f"{file}, column {name}: the type is {schema[name]}, expected {expected}{advice}"
     if table.any_of and not any(name in schema for name in table.any_of):
         yield f"{file}: columns {', '.join(table.any_of)} are missing, expected at least one of them"
     for name in schema:
@@ -82,19 +83,41 @@ def _column_problems(given: GivenTable) -> Iterator[str]:
             continue
         if not table.attributes:
             yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}"
-        elif cast_column(name, "text", schema[name]) is None:
-            yield f"{file}, column {name}: the type is {schema[name]}, expected text, as in every attribute"
+        elif cast_column(name, "text", schema[name], given.config) is None or _is_fractional(schema[name]):
+            advice = _advice(schema[name], "text")
+            yield f"{file}, column {name}: the type is {schema[name]}, expected text, as in every attribute{advice}"
+
+
+def _advice(given: pl.DataType, to: Dtype) -> str:
+    """What to do about a column of an unsuitable type."""
+    if to == "time" and isinstance(given, pl.Datetime | pl.Date):
+        return "; or, where all times are of one zone, time_zone under [tables] in the recipe (Spark's INT96 are UTC)"
+    if to == "text" and (given.is_float() or _is_fractional(given)):
+        return "; as whole numbers or text where it is an id, in a few ranges such as 10-20 where it is a quantity"
+    if to == "text" and isinstance(given, pl.List):
+        return "; choose one of each list, join it to one text, or leave the column out"
+    return ""
+
+
+def _is_fractional(given: pl.DataType) -> bool:
+    return isinstance(given, pl.Decimal) and given.scale > 0
 
 
 def _row_problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collection[str]) -> Iterator[str]:
     values = usable_values(given)
-    memberships = list(memberships_of(given.table, values, keys, channels))
+    memberships = list(memberships_of(given, values, keys, channels))
     rules = list(rules_of(given, values, memberships))
     found = given.frame.select(
         pl.len().alias("rows"),
         *(rule.broken.sum().alias(f"rule {i}") for i, rule in enumerate(rules)),
         *(one.entries().alias(f"membership {i}") for i, one in enumerate(memberships)),
     ).collect(engine="streaming")
+    listed = sum(part.rows for part in given.parts)
+    if given.parts and found["rows"][0] != listed:
+        yield (
+            f"{given.file}: {found['rows'][0]:,} rows were read of {listed:,} that it holds; expected all; please "
+            "report this with the file's first lines"
+        )
     if given.table.required and found["rows"][0] == 0:
         yield f"{given.file}: the table is empty, expected at least one row"
     for i, rule in enumerate(rules):
@@ -120,7 +143,7 @@ def _broken_rows(given: GivenTable, rule: Rule, count: int) -> Iterator[str]:
     )
     for row, *shown in rows.iter_rows():
         quoted = ", ".join(map(_quoted, shown))
-        yield f"{given.file}, row {row:,}, {columns}: {quoted}, expected {rule.expected}"
+        yield f"{given.place(row)}, {columns}: {quoted}, expected {rule.expected}"
     if count > SHOWN_ROWS:
         yield f"{given.file}, {columns}: {count:,} such rows in all, expected {rule.expected}"
 

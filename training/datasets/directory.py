@@ -1,49 +1,184 @@
-"""Input tables from a directory of Parquet and CSV files."""
+"""Input tables from a directory of Parquet and delimited text files.
 
+A table is a file named after it, or a folder of part files, as Spark writes one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
 from embeddings.errors import InvalidInput, InvalidTables
-from embeddings.tables import TABLES
+from embeddings.tables import TABLES, Table
+from training.config import TablesConfig
 from training.datasets.checks import unreadable
-from training.datasets.frames import Dataset, GivenTable, assemble
+from training.datasets.delimited import Delimited, read_delimited
+from training.datasets.frames import Dataset, GivenTable, Part, assemble
 
-FORMATS = ("parquet", "csv")
+FORMATS = (".parquet", ".csv", ".csv.gz")
+_MAY_BE_TABLES = (
+    *FORMATS,
+    ".tsv",
+    ".txt",
+    ".xlsx",
+    ".xls",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".avro",
+    ".orc",
+    ".gz",
+    ".zip",
+)
+_OTHER_SEPARATORS = ",;\t|"
 
 
-def read_directory(path: Path) -> Dataset:
-    """Find ``<table>.parquet`` or ``<table>.csv`` for every input table; other files are ignored.
+def read_directory(path: Path, config: TablesConfig | None = None) -> Dataset:
+    """Find every input table of a directory, and look at all of its delimited text.
 
-    Only headers are read here. Nothing is checked yet but that the files can be opened.
+    A table is ``<table>.parquet``, ``<table>.csv`` or ``<table>.csv.gz``, or a folder of that name or of the table's
+    that holds parts of one format. What else looks like a table is named in ``Dataset.unused``.
 
     Raises:
-        InvalidInput: a table in both formats.
-        InvalidTables: files whose header cannot be read.
+        InvalidInput: a table in two forms.
+        InvalidTables: files that cannot be read, or whose text is in doubt.
     """
+    config = config or TablesConfig()
     given: list[GivenTable] = []
     problems: list[str] = []
+    used: set[str] = set()
     for table in TABLES:
-        files = [file for suffix in FORMATS if (file := path / f"{table.name}.{suffix}").is_file()]
-        if len(files) > 1:
-            both = " and ".join(file.name for file in files)
+        names = [table.name, *(table.name + suffix for suffix in FORMATS)]
+        found = [one for name in names if (one := path / name).is_dir() or (name != table.name and one.is_file())]
+        if len(found) > 1:
+            both = " and ".join(one.name for one in found)
             raise InvalidInput("data", f"expected one file for each table, {path} holds {both}: remove one")
-        for file in files:
-            frame = _scan(file)
-            try:
-                frame.collect_schema()
-            except pl.exceptions.PolarsError as error:
-                problems.append(unreadable(file.name, error))
-            else:
-                given.append(GivenTable(table, file.name, frame))
+        used.update(one.name for one in found)
+        for one in found:
+            read, wrong = _read(table, one, config)
+            problems += wrong
+            if read is not None:
+                given.append(read)
     if problems:
         raise InvalidTables(problems)
-    return assemble(str(path), given)
+    return assemble(str(path), given, unused=_unused(path, used))
 
 
-def _scan(file: Path) -> pl.LazyFrame:
-    # Every CSV value is read as text first: 007 stays 007, and a bad value can be shown as it was written.
-    # glob=False: a directory's name may hold [ ] or *.
-    if file.suffix == ".csv":
-        return pl.scan_csv(file, infer_schema=False, glob=False)
-    return pl.scan_parquet(file, glob=False)
+def _read(table: Table, path: Path, config: TablesConfig) -> tuple[GivenTable | None, list[str]]:
+    """A table, or why there is none."""
+    name = f"{path.name}/" if path.is_dir() else path.name
+    files = _parts(path) if path.is_dir() else [path]
+    if isinstance(files, str):
+        return None, [f"{name}: {files}"]
+    frames: list[pl.LazyFrame] = []
+    parts: list[Part] = []
+    texts: list[IO[bytes]] = []
+    problems: list[str] = []
+    for file in files:
+        part = name if file == path else name + file.name
+        if file.name.endswith(".parquet"):
+            try:
+                frame = pl.scan_parquet(file, glob=False)
+                frame.collect_schema()
+                parts.append(Part(part, frame.select(pl.len()).collect().item()))
+                frames.append(frame)
+            except pl.exceptions.PolarsError as error:
+                problems.append(unreadable(part, error))
+            continue
+        text = read_delimited(file, config.separator)
+        wrong = list(_wrong(part, text, config.separator))
+        problems += wrong
+        if text.text is not None:
+            texts.append(text.text)
+        if not wrong:
+            # Every value is read as text first: 007 stays 007, and a bad value can be shown as it was written.
+            # glob=False: a directory's name may hold [ ] or *.
+            frames.append(
+                pl.scan_csv(
+                    text.path,
+                    separator=config.separator,
+                    infer_schema=False,
+                    glob=False,
+                    n_rows=text.rows if text.blank else None,
+                )
+            )
+            parts.append(Part(part, text.rows))
+    problems += _unlike(frames, parts) if not problems else []
+    if problems:
+        return None, problems
+    return GivenTable(table, name, pl.concat(frames), config, tuple(parts), tuple(texts)), []
+
+
+def _parts(folder: Path) -> list[Path] | str:
+    """The part files of a folder, or why it holds none."""
+    files = sorted(one for one in folder.iterdir() if not one.name.startswith(("_", ".")))
+    for one in files:
+        if one.is_dir():
+            return f"the folder holds a folder, {one.name}; expected the part files of one table and nothing else"
+    formats = {next((suffix for suffix in FORMATS if one.name.endswith(suffix)), one.name) for one in files}
+    if not files:
+        return f"the folder holds no part file; expected files that end in {', '.join(FORMATS)}"
+    if len(formats) > 1 or not formats <= set(FORMATS):
+        return f"the folder holds {', '.join(sorted(formats))}; expected part files of one format: {', '.join(FORMATS)}"
+    return files
+
+
+def _wrong(file: str, text: Delimited, separator: str) -> Iterator[str]:
+    """What keeps a text from being read."""
+    header = text.header
+    if len(header) == 1 and (others := [one for one in _OTHER_SEPARATORS if one != separator and one in header[0]]):
+        yield (
+            f"{file}, header (line 1): holds {others[0]!r} and no {separator!r}; expected fields separated by "
+            f"{separator!r}, or separator = {others[0]!r} under [tables] in the recipe"
+        )
+        return
+    yield from (fault.said(file) for fault in text.faults)
+    if text.more:
+        yield f"{file}: {text.more:,} further faults of this kind"
+    for place, name in enumerate(header, start=1):
+        if not name.strip():
+            yield f"{file}, header (line 1): column {place} has no name; expected one, or no such column"
+        elif name != name.strip():
+            yield f"{file}, header (line 1): blanks around the name of column {name!r}; expected {name.strip()!r}"
+        elif header.index(name) + 1 < place:
+            yield f"{file}, header (line 1): column {name} is there twice; expected every name once"
+
+
+def _unlike(frames: Sequence[pl.LazyFrame], parts: Sequence[Part]) -> Iterator[str]:
+    """Parts of one table with other columns than the first."""
+    first = frames[0].collect_schema()
+    for frame, part in zip(frames[1:], parts[1:], strict=True):
+        schema = frame.collect_schema()
+        if schema != first:
+            unlike = sorted({f"{name} {dtype}" for name, dtype in {*schema.items()} ^ {*first.items()}}) or [
+                "their order"
+            ]
+            other = f"other columns than {parts[0].file} ({', '.join(unlike)})"
+            yield f"{part.file}: has {other}; expected the same in every part"
+
+
+def _unused(path: Path, used: set[str]) -> tuple[str, ...]:
+    """A sentence for everything in a directory that looks like a table and is none."""
+    names = {table.name: table.name for table in TABLES} | {table.name[:-1]: table.name for table in TABLES}
+    found: list[str] = []
+    for one in sorted(path.iterdir()):
+        if one.name in used or one.name.startswith("."):
+            continue
+        stem = one.name.casefold().partition(".")[0]
+        close = get_close_matches(stem, names, 1, 0.8)
+        suffix = one.name.casefold().removeprefix(stem)
+        if close:
+            expected = names[close[0]] + (suffix if suffix in FORMATS else f" ending in {', '.join(FORMATS)}")
+            found.append(f"{one.name} is not read: the table of {names[close[0]]} would be {expected}")
+        elif (suffix and suffix.endswith(_MAY_BE_TABLES)) or _holds_parts(one):
+            found.append(f"{one.name} is not read: tables are {', '.join(table.name for table in TABLES)}")
+    return tuple(found)
+
+
+def _holds_parts(folder: Path) -> bool:
+    with suppress(OSError):
+        return folder.is_dir() and any(one.name.endswith(FORMATS) for one in folder.iterdir())
+    return False

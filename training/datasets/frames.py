@@ -1,12 +1,13 @@
 """The input tables as lazy Polars frames in one set of types, whatever they were read from."""
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import IO, NamedTuple
 
 import polars as pl
 
 from embeddings.tables import TABLES, Column, Dtype, Table
+from training.config import TablesConfig
 
 DTYPES: dict[Dtype, pl.DataType] = {
     "text": pl.String(),
@@ -17,8 +18,26 @@ DTYPES: dict[Dtype, pl.DataType] = {
 """The Polars type of every declared type. Attributes are text."""
 
 TEXTUAL = (pl.String, pl.Categorical, pl.Enum)
+EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
+"""Events before this moment count nowhere: what writes 1970 or 1900 means that it does not know when."""
+
 LIST_SEPARATOR = "|"
 RFC_3339 = "%+"
+_SPELLINGS = (
+    (r"^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?", "${1}T${2}"),
+    (r"(?:[Zz]|UTC)$", "+00:00"),
+    (r"([+-]\d\d)$", "${1}:00"),
+    (r"([+-]\d\d)(\d\d)$", "${1}:${2}"),
+)
+"""What makes RFC 3339 of a moment as PostgreSQL and others write it: 2026-11-15 15:36:20+00."""
+_NAIVE = "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d"
+
+
+class Part(NamedTuple):
+    """A file of a table, and how many rows lie in it."""
+
+    file: str
+    rows: int
 
 
 class GivenTable(NamedTuple):
@@ -28,18 +47,33 @@ class GivenTable(NamedTuple):
         table: what the columns are meant to be.
         file: how messages name it, such as ``events.csv``.
         frame: the rows, in the order in which messages number them.
+        config: how the values are written.
+        parts: the files that it lies in, in the order of its rows; none where it lies in no file of its owner.
+        texts: decoded copies of files, open as long as the frame is to be read.
     """
 
     table: Table
     file: str
     frame: pl.LazyFrame
+    config: TablesConfig = TablesConfig()
+    parts: tuple[Part, ...] = ()
+    texts: tuple[IO[bytes], ...] = ()
+
+    def place(self, row: int) -> str:
+        """The file and row, counted from 1 in that file, of a row counted from 1 in the table."""
+        for part in self.parts:
+            if row <= part.rows:
+                return f"{part.file}, row {row:,}"
+            row -= part.rows
+        return f"{self.file}, row {row:,}"
 
 
 class Dataset(NamedTuple):
     """Every input table, with all declared columns in the types of ``DTYPES``.
 
     Columns that were not given are null. Tables that were not given are derived from the ids that others
-    mention, but offers and promotions, which are empty then. Customers and products keep further columns of
+    mention, but offers and promotions, which are empty then. Products that events name and the table of products does
+    not come after those listed, without attributes. Customers and products keep further columns of
     text as attributes. Until ``training.datasets.checks.validate`` has passed, nothing is promised of the
     values: what could not be understood is null.
 
@@ -47,6 +81,7 @@ class Dataset(NamedTuple):
         name: where the data come from.
         notes: one sentence for each thing that was left out, filled in or moved, with its count.
         given: the tables before they were cast, for the checks.
+        unused: a sentence for each file that looks like a table and is none.
     """
 
     name: str
@@ -58,25 +93,33 @@ class Dataset(NamedTuple):
     events: pl.LazyFrame
     notes: tuple[str, ...]
     given: tuple[GivenTable, ...]
+    unused: tuple[str, ...] = ()
 
 
-def assemble(name: str, given: Iterable[GivenTable], notes: Iterable[str] = ()) -> Dataset:
+def assemble(
+    name: str, given: Iterable[GivenTable], notes: Iterable[str] = (), unused: tuple[str, ...] = ()
+) -> Dataset:
     """Cast the given tables and derive the others, lazily.
 
     Raises:
         polars.exceptions.PolarsError: a frame's schema cannot be read.
     """
     given = tuple(given)
-    cast = {one.table.name: _cast_table(one) for one in given}
-    frames = {table.name: cast[table.name] if table.name in cast else _derived(table, cast) for table in TABLES}
-    return Dataset(name=name, notes=tuple(notes), given=given, **frames)
+    return Dataset(
+        name=name,
+        notes=tuple(notes),
+        given=given,
+        unused=unused,
+        **_completed({one.table.name: _cast_table(one) for one in given}),
+    )
 
 
-def cast_column(name: str, to: Dtype, given: pl.DataType) -> pl.Expr | None:
+def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) -> pl.Expr | None:
     """The column in its declared type, what cannot be understood as null; None where the type is unsuitable.
 
-    Empty text is null. Text is read as a number, an RFC 3339 time with its zone, or a list separated by
-    ``|``, and integers as text. Unsuitable are a time without a zone, and as text a number with a fraction.
+    Empty text is null. Text is read as a number, a moment with its zone, or a list separated by ``|``; whole numbers
+    and truth values as text. A moment without a zone is one of the zone that the recipe declares for such; without
+    that it is unsuitable, as is a floating-point number as text.
     """
     value = pl.col(name)
     if given == DTYPES["time"] and to == "time":
@@ -84,15 +127,20 @@ def cast_column(name: str, to: Dtype, given: pl.DataType) -> pl.Expr | None:
     if given == pl.Null():
         return value.cast(DTYPES[to])
     if isinstance(given, TEXTUAL):
-        return _from_text(_filled(value.cast(pl.String)), to)
+        return _from_text(_filled(value.cast(pl.String)), to, config)
     cast: pl.Expr | None = None
     match to:
-        case "text" if given.is_integer():
+        case "text" if given.is_integer() or given == pl.Boolean():
             cast = value.cast(pl.String)
+        case "text" if isinstance(given, pl.Decimal):
+            written = value.cast(pl.String).str.replace(r"\.0+$", "")
+            cast = pl.when(~written.str.contains(".", literal=True)).then(written)
         case "number" if given.is_numeric():
             cast = value.cast(pl.Float64)
         case "time" if isinstance(given, pl.Datetime) and given.time_zone is not None:
             cast = value.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+        case "time" if isinstance(given, pl.Datetime | pl.Date) and config.time_zone:
+            cast = _in_zone(value.cast(pl.Datetime("us")), config.time_zone)
         case "list" if isinstance(given, pl.List) and (
             isinstance(given.inner, (*TEXTUAL, pl.Null)) or given.inner.is_integer()
         ):
@@ -111,39 +159,89 @@ def _filled(text: pl.Expr) -> pl.Expr:
     return pl.when(text != "").then(text)
 
 
-def _from_text(text: pl.Expr, to: Dtype) -> pl.Expr:
+def _from_text(text: pl.Expr, to: Dtype, config: TablesConfig) -> pl.Expr:
     match to:
         case "text":
             return text
+        case "number" if config.decimal == ",":
+            # A point may only group thousands there: what holds one could be either.
+            plain = pl.when(~text.str.contains(".", literal=True)).then(text)
+            return plain.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
         case "number":
             return text.cast(pl.Float64, strict=False)
         case "time":
-            return text.str.to_datetime(RFC_3339, time_unit="us", time_zone="UTC", strict=False)
+            return _moment(text, config)
         case "list":
             return text.str.split(LIST_SEPARATOR)
 
 
+def _moment(text: pl.Expr, config: TablesConfig) -> pl.Expr:
+    spelt = text
+    for written, meant in _SPELLINGS:
+        spelt = spelt.str.replace(written, meant)
+    forms = text, spelt
+    moments = [one.str.to_datetime(RFC_3339, time_unit="us", time_zone="UTC", strict=False) for one in forms]
+    if config.time_zone:
+        blank = text.str.replace("T", " ", literal=True)
+        naive = [blank.str.to_datetime(form, time_unit="us", strict=False) for form in _NAIVE]
+        moments.append(_in_zone(pl.coalesce(naive), config.time_zone))
+    return pl.coalesce(moments)
+
+
+def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
+    """Moments of a zone's clock in UTC: of an hour that the clock shows twice the first, of one that it skips none."""
+    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+
 def _cast_table(given: GivenTable) -> pl.LazyFrame:
     schema = given.frame.collect_schema()
-    columns = [_declared(column, schema) for column in given.table.columns]
+    columns = [_declared(column, schema, given.config) for column in given.table.columns]
     if given.table.attributes:
         declared = {column.name for column in given.table.columns}
         columns += [
             attribute.alias(name)
             for name, dtype in schema.items()
-            if name not in declared and (attribute := cast_column(name, "text", dtype)) is not None
+            if name not in declared and (attribute := cast_column(name, "text", dtype, given.config)) is not None
         ]
     return given.frame.select(columns)
 
 
-def _declared(column: Column, schema: pl.Schema) -> pl.Expr:
-    cast = cast_column(column.name, column.dtype, schema[column.name]) if column.name in schema else None
+def attribute_names(frame: pl.LazyFrame, table: Table) -> list[str]:
+    """The columns that a table does not declare."""
+    declared = {column.name for column in table.columns}
+    return [name for name in frame.collect_schema().names() if name not in declared]
+
+
+def _declared(column: Column, schema: pl.Schema, config: TablesConfig) -> pl.Expr:
+    found = schema.get(column.name)
+    cast = None if found is None else cast_column(column.name, column.dtype, found, config)
     return (pl.lit(None, DTYPES[column.dtype]) if cast is None else cast).alias(column.name)
+
+
+def _completed(cast: dict[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
+    """All tables: those given, with the products that events alone name, and others derived from what they mention."""
+    frames = {table.name: cast[table.name] if table.name in cast else _derived(table, cast) for table in TABLES}
+    if "products" in cast and "events" in cast:
+        unlisted = unlisted_products(cast["products"], cast["events"])
+        frames["products"] = pl.concat([cast["products"], unlisted.sort("product_id")], how="diagonal")
+    return frames
+
+
+def as_given(dataset: Dataset) -> Dataset:
+    """The data set with nothing derived: tables that were not given are empty, and products are those listed."""
+    cast = {one.table.name: _cast_table(one) for one in dataset.given}
+    return dataset._replace(**{table.name: cast.get(table.name, _empty(table)) for table in TABLES})
+
+
+def unlisted_products(products: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
+    """The ids, each once, of the products that events name and a table of products does not."""
+    named = events.select("product_id").drop_nulls().unique()
+    return named.join(products.select("product_id"), on="product_id", how="anti")
 
 
 def _derived(table: Table, given: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
     """The ids of a table that was not given, from the tables that mention them."""
-    empty = pl.LazyFrame(schema={column.name: DTYPES[column.dtype] for column in table.columns})
+    empty = _empty(table)
     # An id alone makes no offer: its products and times would be unknown.
     if table.key is None or table.name == "offers":
         return empty
@@ -161,6 +259,10 @@ def _derived(table: Table, given: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
     )
 
 
+def _empty(table: Table) -> pl.LazyFrame:
+    return pl.LazyFrame(schema={column.name: DTYPES[column.dtype] for column in table.columns})
+
+
 def _one_per_row(column: Column) -> pl.Expr:
     value = pl.col(column.name)
     return value.explode() if column.dtype == "list" else value
@@ -173,11 +275,10 @@ def _mentions(other: Table, column: Column, table: Table) -> bool:
 
 
 def as_of(dataset: Dataset, until: datetime) -> Dataset:
-    """The data set without the events at or after a moment, and without what only those mention.
+    """The data set without the events at or after a moment or before ``EARLIEST``, and without what only those mention.
 
     Master data that were given stay whole; derived tables are derived from the earlier events alone.
     """
-    cast = {one.table.name: getattr(dataset, one.table.name) for one in dataset.given}
-    cast["events"] = dataset.events.filter(pl.col("at") < until)
-    frames = {table.name: cast[table.name] if table.name in cast else _derived(table, cast) for table in TABLES}
-    return dataset._replace(**frames)
+    cast = {one.table.name: _cast_table(one) for one in dataset.given}
+    cast["events"] = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))
+    return dataset._replace(**_completed(cast))

@@ -9,6 +9,7 @@ import polars as pl
 
 from embeddings.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
 from embeddings.tables import Column, Table
+from training.config import TablesConfig
 from training.datasets.frames import GivenTable, cast_column, given_value
 
 CHANNEL_COLUMNS = ("channel", "channels")
@@ -18,6 +19,8 @@ EXPECTED_TYPE = {
     "time": "a time with its zone, such as 2017-12-05T10:00:00Z",
     "list": "a list of texts (in CSV separated by |)",
 }
+_EXPECTED_ZONE = EXPECTED_TYPE["time"] + "; or, where all times are of one zone, time_zone under [tables] in the recipe"
+_NAIVE = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$"
 
 
 class Rule(NamedTuple):
@@ -81,7 +84,8 @@ def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
     return {
         column.name: value
         for column in given.table.columns
-        if column.name in schema and (value := cast_column(column.name, column.dtype, schema[column.name])) is not None
+        if column.name in schema
+        and (value := cast_column(column.name, column.dtype, schema[column.name], given.config)) is not None
     }
 
 
@@ -97,14 +101,15 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
         if column.name in values:
             yield from _column_rules(column, raw[column.name], values[column.name])
             if column.dtype in ("text", "list") and column.name not in members:
-                yield _id_rule(column, values[column.name])
+                yield from _id_rules(column, values[column.name])
     yield from _table_rules(given.table, raw, values, set(schema))
 
 
 def memberships_of(
-    table: Table, values: Mapping[str, pl.Expr], keys: Mapping[str, Keys], channels: Collection[str]
+    given: GivenTable, values: Mapping[str, pl.Expr], keys: Mapping[str, Keys], channels: Collection[str]
 ) -> Iterator[Membership]:
     """Every column with values from a set: texts that it declares, the channels, or another table's keys."""
+    table, config = given.table, given.config
     for column in table.columns:
         if column.name not in values:
             continue
@@ -115,10 +120,15 @@ def memberships_of(
             declared = sorted(channels)
             expected = "a channel that the recipe declares: " + ", ".join(declared)
             yield Membership(column, value, _texts(declared), expected)
-        if column.refers_to and column.refers_to[0] in keys:
+        if column.refers_to and column.refers_to[0] in keys and not _may_be_unlisted(table, column, config):
             referred, key = column.refers_to
             file, ids = keys[referred]
             yield Membership(column, value, ids, f"a {key} that {file} holds")
+
+
+def _may_be_unlisted(table: Table, column: Column, config: TablesConfig) -> bool:
+    """Whether a column may name what the table that it refers to does not list."""
+    return config.unlisted_products == "keep" and (table.name, column.name) == ("events", "product_id")
 
 
 def _texts(values: Collection[str]) -> pl.Series:
@@ -136,21 +146,34 @@ def _column_rules(column: Column, raw: pl.Expr, value: pl.Expr) -> Iterator[Rule
             within = reduce(and_, bounds.values())
             yield Rule(columns, f"a number {' and '.join(bounds)}", finite & ~within, (raw,))
     if column.dtype == "time":
-        yield Rule(columns, expected, raw.is_not_null() & value.is_null(), (raw,))
+        wrong = raw.is_not_null() & value.is_null()
+        naive = raw.cast(pl.String, strict=False).str.contains(_NAIVE).fill_null(value=False)
+        yield Rule(columns, _EXPECTED_ZONE, wrong & naive, (raw,))
+        yield Rule(columns, expected, wrong & ~naive, (raw,))
+    if column.dtype == "text":
+        yield Rule(columns, "a whole number, as it is an id", raw.is_not_null() & value.is_null(), (raw,))
     if column.dtype == "list":
         empty = pl.element().is_null() | (pl.element() == "")
         yield Rule(columns, "no empty entry in the list", value.list.eval(empty).list.any(), (raw,))
 
 
-def _id_rule(column: Column, value: pl.Expr) -> Rule:
-    """Texts must be ids that every route takes: see ``embeddings.context.Identifier``."""
+def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:
+    """Texts must be ids that every route takes, and ids at all: see ``embeddings.context.Identifier``."""
     of_list = column.dtype == "list"
     text = pl.element() if of_list else value
-    broken = (text.str.len_chars() > LONGEST_ID) | text.str.contains(f"[{CONTROL_CHARACTERS}]")
-    if of_list:
-        shown = value.list.eval(text.filter(broken))
-        return Rule((column.name,), EXPECTED_ID, value.list.eval(broken).list.any(), (shown,))
-    return Rule((column.name,), EXPECTED_ID, broken, (value,))
+    for expected, broken in (
+        (EXPECTED_ID, (text.str.len_chars() > LONGEST_ID) | text.str.contains(f"[{CONTROL_CHARACTERS}]")),
+        ("all digits of the id; a spreadsheet has rounded it: format the column as text there", _rounded(text)),
+    ):
+        if of_list:
+            shown = value.list.eval(text.filter(broken))
+            yield Rule((column.name,), expected, value.list.eval(broken).list.any(), (shown,))
+        else:
+            yield Rule((column.name,), expected, broken, (value,))
+
+
+def _rounded(text: pl.Expr) -> pl.Expr:
+    return text.str.contains(r"^\d(?:[.,]\d+)?E\+\d\d+$")
 
 
 def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:

@@ -1,0 +1,56 @@
+"""A finding about a data set, and what findings are made from."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import polars as pl
+from msgspec import Struct
+
+RARE = 0.05
+_EXAMPLES = 3
+
+
+class Finding(Struct, frozen=True):
+    """Something about the data that their owner should know.
+
+    Attributes:
+        harm: 1 where the model learns or shows something wrong, 2 where a part of the data is of no use, 3 for what
+            may well be meant.
+        said: what it is, and what to do, in a sentence.
+        example: a row that shows it, or nothing.
+    """
+
+    harm: int
+    said: str
+    example: str = ""
+
+
+class Counted(NamedTuple):
+    """Events counted in several ways.
+
+    Attributes:
+        kinds: by type, channel and whether they name no location, with the first and the last moment.
+        products, locations, offers: by what they name; of products also purchases.
+        customers: by customer, with purchases, the days on which there were any, and the first and the last of them.
+        days: by day, with how many are distinct and how many lie at midnight; in the order of time.
+        left_out: how many events do not count, by why: those before ``EARLIEST``, then those that come too late.
+    """
+
+    kinds: pl.DataFrame
+    products: pl.DataFrame
+    customers: pl.DataFrame
+    days: pl.DataFrame
+    locations: pl.DataFrame
+    offers: pl.DataFrame
+    left_out: Mapping[str, int]
+
+
+def share(part: int, whole: int) -> str:
+    """Return a part of a whole in words."""
+    return f"{part:,} of {whole:,} ({part / max(whole, 1):.1%})"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return a list in words, cut short."""
+    more = f" and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
+    return ", ".join(names[:_EXAMPLES]) + more

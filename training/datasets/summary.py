@@ -1,0 +1,141 @@
+"""Counts what a data set holds."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from msgspec import Struct
+
+from embeddings.catalog import ChannelRule
+from training.datasets.finding import Counted, Finding
+from training.datasets.findings import find_all
+from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given
+
+_GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
+
+
+class Count(Struct, frozen=True):
+    """How many events there were on a day, or how many of a kind."""
+
+    name: str
+    events: int
+
+
+class Summary(Struct, frozen=True):
+    """What was read.
+
+    Attributes:
+        rows: by table, of those given.
+        first, last: the moments of the oldest and of the newest event that counts.
+        customers, products: how many distinct ones events name.
+        returning: how many customers bought on several days.
+        types: events by type.
+        days: events by day, in the order of time.
+        buyers: how many purchases each product has, the most first, at a few places of that list.
+        gaps: how often so many days lay between two days on which a customer bought.
+        left_out: how many events do not count, by why.
+        findings: the most harmful first.
+    """
+
+    rows: dict[str, int]
+    first: datetime | None
+    last: datetime | None
+    customers: int
+    products: int
+    returning: int
+    types: dict[str, int]
+    days: list[Count]
+    buyers: list[tuple[int, int]]
+    gaps: list[tuple[int, int]]
+    left_out: dict[str, int]
+    findings: tuple[Finding, ...]
+
+
+def summarise(
+    dataset: Dataset, channels: Mapping[str, ChannelRule], now: datetime, until: datetime | None = None
+) -> Summary:
+    """Return what a checked data set holds.
+
+    Args:
+        dataset: all of it.
+        channels: what each channel shows.
+        now: the present moment, with its zone. Events that lie later are told of.
+        until: the data cut-off in place of it. Of what came at or after it nothing shows.
+    """
+    moment = until or now
+    counted = _count(dataset, moment, tell_later=until is None)
+    events = int(counted.kinds["events"].sum()) + sum(counted.left_out.values())
+    bought = counted.products.filter(pl.col("bought") > 0)["bought"].sort(descending=True)
+    types = counted.kinds.group_by("type").agg(pl.col("events").sum()).sort("events", "type", descending=[True, False])
+    return Summary(
+        rows={one.table.name: events if one.table.name == "events" else _height(one) for one in dataset.given},
+        first=min(counted.kinds["first"], default=None),
+        last=max(counted.kinds["last"], default=None),
+        customers=counted.customers.height,
+        products=counted.products.height,
+        returning=int((counted.customers["days"] > 1).sum()),
+        types=dict(types.iter_rows()),
+        days=[Count(day.isoformat(), events) for day, events in counted.days.select("day", "events").iter_rows()],
+        buyers=[(place + 1, int(bought[place])) for place in _places(bought.len())],
+        gaps=_gaps(counted.customers),
+        left_out={why: count for why, count in counted.left_out.items() if count},
+        findings=find_all(as_given(dataset), counted, channels, moment),
+    )
+
+
+def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
+    at = pl.col("at")
+    events = dataset.events.filter(at.is_between(EARLIEST, moment, closed="left"))
+    bought = (pl.col("type") == "purchase") & pl.col("product_id").is_not_null()
+    day = pl.col("at").dt.date()
+    own = ("customer_id", "type", "at", "product_id", "offer_id", "location", "channel", "quantity", "value")
+    frames = (
+        events.group_by("type", "channel", pl.col("location").is_null().alias("nowhere")).agg(
+            pl.len().alias("events"), pl.col("at").min().alias("first"), pl.col("at").max().alias("last")
+        ),
+        events.drop_nulls("product_id")
+        .group_by("product_id")
+        .agg(pl.len().alias("events"), bought.sum().alias("bought")),
+        events.group_by("customer_id").agg(
+            pl.len().alias("events"),
+            bought.sum().alias("bought"),
+            day.filter(bought).n_unique().alias("days"),
+            pl.col("at").filter(bought).min().alias("first"),
+            pl.col("at").filter(bought).max().alias("last"),
+        ),
+        events.group_by(day.alias("day")).agg(
+            pl.len().alias("events"),
+            pl.struct(own).hash().n_unique().alias("distinct"),
+            (pl.col("at").dt.time() == pl.time(0, 0, 0)).sum().alias("midnight"),
+        ),
+        events.drop_nulls("location").group_by("location").agg(pl.len().alias("events")),
+        events.drop_nulls("offer_id").group_by("offer_id").agg(pl.len().alias("events")),
+    )
+    outside = dataset.events.select((at < EARLIEST).sum().alias("early"), (at >= moment).sum().alias("late"))
+    kinds, products, customers, days, locations, offers, out = pl.collect_all([*frames, outside], engine="streaming")
+    early, late = out.row(0)
+    left_out = {
+        f"before {EARLIEST:%Y}, which stands for no date": early,
+        f"at or after {moment:%Y-%m-%d %H:%M} UTC": late if tell_later else 0,
+    }
+    return Counted(kinds, products, customers, days.sort("day"), locations, offers, left_out)
+
+
+def _height(given: GivenTable) -> int:
+    if given.parts:
+        return sum(part.rows for part in given.parts)
+    return given.frame.select(pl.len()).collect(engine="streaming").item()
+
+
+def _places(size: int) -> list[int]:
+    """At most some forty places of a list, closer together where it begins."""
+    return sorted({min(int(place), size - 1) for place in np.geomspace(1, size, 40) - 1}) if size else []
+
+
+def _gaps(customers: pl.DataFrame) -> list[tuple[int, int]]:
+    """How many customers come back after so many days on average, by the bounds of ``_GAP_DAYS``."""
+    back = customers.filter(pl.col("days") > 1)
+    mean = ((back["last"] - back["first"]).dt.total_seconds() / 86_400 / (back["days"] - 1)).to_numpy()
+    counts, _ = np.histogram(mean, [0.0, *_GAP_DAYS, np.inf])
+    return list(zip((*_GAP_DAYS, 0), counts.tolist(), strict=True))
