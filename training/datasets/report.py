@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from math import log
 
 from training.datasets.summary import Summary
 
@@ -134,11 +135,12 @@ def _names(names: Sequence[str], *, by_bar: bool) -> Iterator[str]:
 def _tail(summary: Summary) -> str:
     last, most = summary.buyers[-1][0], summary.buyers[0][1]
     wide, high = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
-    points = [(place / last, count / most) for place, count in summary.buyers]
+    # Both axes are logarithmic: the first of a long list has thousands of times as many as most others.
+    points = [(log(place) / max(log(last), 1), log(count + 1) / log(most + 1)) for place, count in summary.buyers]
     line = " ".join(f"L{_MARGIN + x * wide:.1f} {_HEIGHT - _MARGIN - y * high:.1f}" for x, y in points)
     area = f'<path d="M{_MARGIN} {_HEIGHT - _MARGIN} {line} L{_MARGIN + wide} {_HEIGHT - _MARGIN} Z"/>'
     names = "".join(_names(["1", f"{last:,} products"], by_bar=False))
-    return _picture(area + names, f"purchases of a product, at most {most:,}")
+    return _picture(area + names, f"purchases of a product, at most {most:,}; both axes logarithmic")
 
 
 def _picture(drawn: str, title: str) -> str:
