@@ -69,7 +69,7 @@ class Purchases:
 
     Attributes:
         rows_R: int64, the distinct products, ascending.
-        times_R: on how many events each was bought.
+        times_R: how often each was bought: several lines of one product at one moment are one purchase.
         by_visit: the purchases, visit after visit.
         newest: the moment of the newest one, 0 if there are none.
     """
@@ -80,7 +80,7 @@ class Purchases:
     newest: int
 
     def times(self, rows: Sequence[int]) -> list[int]:
-        """On how many events each of some products was bought."""
+        """How often each of some products was bought."""
         return kernel.times_bought(self.rows_R, self.times_R, rows)
 
 
@@ -176,7 +176,7 @@ class Histories:
         )
 
     def purchased(self) -> NDArray[np.bool_]:
-        """Which of the events are purchases of known products that were not taken back.
+        """Which of the events are purchases of known products that were not taken back, several at one moment as one.
 
         A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as it
         says. A purchase of which a part is left still counts.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <unordered_map>
+#include <unordered_set>
 
 #include "arrays.hpp"
 #include "profile.hpp"
@@ -32,8 +33,9 @@ class TakenBack {
     std::unordered_map<std::int32_t, double> left_;  // how much is still to be taken, by product
 };
 
-// Of each event whether it is a purchase of a known product that was not taken back wholly. Customer c's events, oldest
-// first, lie from offsets[c] to offsets[c + 1].
+// Of each event whether it is a purchase of a known product that was not taken back wholly, and the first of that product
+// at that moment: several lines of a receipt are one purchase. Customer c's events, oldest first, lie from offsets[c] to
+// offsets[c + 1].
 Array<bool> purchased(const Array<Event>& events_E, const Array<std::int64_t>& offsets) {
     const std::int64_t* ends = offsets.data() + offsets.size();
     check(offsets.size() > 0 && offsets.data()[0] == 0 && ends[-1] == events_E.size() &&
@@ -45,6 +47,12 @@ Array<bool> purchased(const Array<Event>& events_E, const Array<std::int64_t>& o
         for (std::int64_t e = offsets.data()[c + 1]; e-- > offsets.data()[c];) {
             const Event& event = events_E.data()[e];
             purchased_E.mutable_data()[e] = !taken.meets(event) && event.type == PURCHASE && event.product >= 0;
+        }
+        std::unordered_set<std::int32_t> met;  // at one moment
+        for (std::int64_t e = offsets.data()[c]; e < offsets.data()[c + 1]; ++e) {
+            const Event& event = events_E.data()[e];
+            if (e > offsets.data()[c] && event.at != events_E.data()[e - 1].at) met.clear();
+            if (purchased_E.data()[e]) purchased_E.mutable_data()[e] = met.insert(event.product).second;
         }
     }
     return purchased_E;
@@ -61,7 +69,8 @@ Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E)
     return all_E;
 }
 
-// The purchases of known products: rows_R, times_R, by_visit and the newest moment, as in Purchases.
+// The purchases of known products, several of one product at one moment as one: rows_R, times_R, by_visit and the newest
+// moment, as in Purchases.
 py::tuple purchases(const Array<Event>& events_E, double decay) {
     std::vector<bool> gone;
     if (std::any_of(events_E.data(), events_E.data() + events_E.size(),
@@ -73,6 +82,7 @@ py::tuple purchases(const Array<Event>& events_E, double decay) {
     std::vector<Keyed<std::uint32_t>> bought;
     std::vector<std::int64_t> at, rows, times;
     std::vector<std::int32_t> locations;
+    constexpr std::int32_t AGAIN = -1;
     for (py::ssize_t e = 0; e < events_E.size(); ++e) {
         const Event& event = events_E.data()[e];
         if (event.type != PURCHASE || event.product < 0 || (!gone.empty() && gone[e])) continue;
@@ -82,14 +92,28 @@ py::tuple purchases(const Array<Event>& events_E, double decay) {
     }
     sort_by_key(bought);
     std::vector<std::int32_t> places(at.size());
+    std::int64_t last = 0;  // of this product
     for (const auto& [row, purchase_E] : bought) {
-        if (rows.empty() || rows.back() != row) {
+        const bool other = rows.empty() || rows.back() != row;
+        if (other) {
             rows.push_back(row);
             times.push_back(0);
         }
-        places[purchase_E] = static_cast<std::int32_t>(rows.size()) - 1;
-        ++times.back();
+        const bool again = !other && at[purchase_E] == last;
+        places[purchase_E] = again ? AGAIN : static_cast<std::int32_t>(rows.size()) - 1;
+        times.back() += !again;
+        last = at[purchase_E];
     }
+    std::size_t kept = 0;
+    for (std::size_t e = 0; e < places.size(); ++e) {
+        if (places[e] == AGAIN) continue;
+        places[kept] = places[e];
+        at[kept] = at[e];
+        locations[kept++] = locations[e];
+    }
+    places.resize(kept);
+    at.resize(kept);
+    locations.resize(kept);
     ByVisit by_visit(places, at, locations, static_cast<py::ssize_t>(rows.size()), decay);
     const std::int64_t newest = by_visit.newest();
     return py::make_tuple(array_of(rows), array_of(times), std::move(by_visit), newest);

@@ -56,7 +56,9 @@ def profile(events: list[Event]) -> Profile:
 
 
 def bought_of(events: list[Event]) -> list[Event]:
-    return [event for event in events if event.type == "purchase" and event.product >= 0]
+    """The purchases; of several lines of one product at one moment the first."""
+    bought = [event for event in events if event.type == "purchase" and event.product >= 0]
+    return list({(event.product, event.at): event for event in reversed(bought)}.values())[::-1]
 
 
 def decayed(moments: list[int], decay: float, newest: int) -> float:

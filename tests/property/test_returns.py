@@ -26,10 +26,15 @@ HAPPENED = st.builds(
 PASTS = st.lists(HAPPENED, max_size=14)
 
 
+def moment(place: int) -> int:
+    """When something happened: two things at a time."""
+    return place // 2
+
+
 def events_of(happened: list[Happened]) -> Events:
     events_E = np.zeros(len(happened), EVENT)
     for place, one in enumerate(happened):
-        events_E[place]["type"], events_E[place]["at"] = EVENT_CODES[one.kind], place // 2
+        events_E[place]["type"], events_E[place]["at"] = EVENT_CODES[one.kind], moment(place)
         events_E[place]["product"], events_E[place]["quantity"] = one.product, one.quantity
     return events_E
 
@@ -54,10 +59,15 @@ def past(happened: list[Happened]) -> History:
     return History(events_of(happened), np.zeros(0, np.int32), ())
 
 
+def first_left(happened: list[Happened]) -> list[int]:
+    """The places of the purchases of which something is left; of several of one product at one moment the first."""
+    return list({(happened[place].product, moment(place)): place for place in reversed(left(happened))}.values())
+
+
 @given(PASTS)
 def test_what_is_left_is_what_was_bought(happened: list[Happened]):
     bought = past(happened).purchases
-    kept = [happened[place].product for place in left(happened)]
+    kept = [happened[place].product for place in first_left(happened)]
     assert dict(zip(bought.rows_R.tolist(), bought.times_R.tolist(), strict=True)) == {
         product: kept.count(product) for product in kept
     }
@@ -91,7 +101,7 @@ def test_the_tower_reads_what_is_left_and_what_was_looked_at(happened: list[Happ
 def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened]]):
     histories = Histories(
         customers=Vocabulary.of([f"c{row}" for row in range(len(pasts))]),
-        events=events_of([one for happened in pasts for one in happened]),
+        events=np.concatenate([np.zeros(0, EVENT), *map(events_of, pasts)]),
         offsets=Ragged.of([range(len(happened)) for happened in pasts]).offsets,
         attributes_CA=np.zeros((len(pasts), 0), np.int32),
         audiences=Ragged.of([[]] * len(pasts)),
@@ -99,5 +109,5 @@ def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened
         attribute_labels=(),
     )
     begins = histories.offsets.tolist()
-    expected = [begin + place for begin, happened in zip(begins, pasts, strict=False) for place in left(happened)]
+    expected = [begin + place for begin, happened in zip(begins, pasts, strict=False) for place in first_left(happened)]
     assert np.flatnonzero(histories.purchased()).tolist() == sorted(expected)

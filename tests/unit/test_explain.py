@@ -45,9 +45,9 @@ WEEKS = "in the four weeks before 2025-06-01."
 
 
 def history(*events: tuple[str, int]) -> History:
-    """A past of (type, product), a minute ago."""
+    """A past of (type, product), the last a minute ago and the others a second before each other."""
     events_E = np.zeros(len(events), EVENT)
-    events_E["at"], events_E["offer"] = NOW - 60, -1
+    events_E["at"], events_E["offer"] = NOW - 60 - np.arange(len(events))[::-1], -1
     for place, (kind, product) in enumerate(events):
         events_E[place]["type"], events_E[place]["product"] = EVENT_CODES[kind], product
     return History(events_E, np.zeros(0, np.int32), ())
@@ -64,6 +64,12 @@ def why(kind: Kind, row: int, source: Source, past: History, place: Place = HERE
 def test_bought_before_says_how_often(times: int, text: str):
     past = history(*[("purchase", 7)] * times, ("view", 7), ("purchase", 8))
     assert why("product", 7, "buy_again", past) == [("bought_before", text)]
+
+
+def test_two_lines_of_a_receipt_are_one_purchase():
+    past = history(("purchase", 7), ("purchase", 7))
+    past.events_E["at"] = NOW - 60
+    assert why("product", 7, "buy_again", past) == [("bought_before", "Bought once before.")]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_histories_that_differ_in_nothing_bought_share_what_is_worked_out_of_tha
     viewed["type"], unknown["product"] = EVENT_CODES["view"], -1
     assert anna.append(viewed).purchases is anna.append(unknown).purchases is anna.purchases
     assert histories.described(anna, {"colour": "red"}).purchases is anna.purchases
+    bought["at"] += 1
     assert anna.append(bought).purchases is not anna.purchases
     assert anna.append(np.concatenate([viewed, bought])).purchases.times_R.tolist() == [2]
 

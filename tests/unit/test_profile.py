@@ -42,11 +42,11 @@ def test_the_usual_gap_is_smoothed_by_everybodys():
     assert own(work_out(("purchase", 4, 5, 0)), 4)["gap"] == pytest.approx(gaps[4])
 
 
-def test_several_lines_of_a_day_are_one_day_and_of_a_moment_one_visit():
+def test_several_lines_of_a_product_are_one_purchase_at_a_moment_and_one_day_in_a_day():
     profile = work_out(("purchase", 1, 0, 0), ("purchase", 1, 0, 0), ("purchase", 2, 0, 0), ("purchase", 1, HOUR, 0))
-    assert own(profile, 1)["times"] == 3
+    assert own(profile, 1)["times"] == 2
     assert own(profile, 1)["days"] == 1
-    assert profile.lines == 2
+    assert profile.lines == 1.5
     assert profile.visits == pytest.approx(2, abs=0.01)
 
 
