@@ -44,6 +44,7 @@ class Products(NamedTuple):
         popularity_N: float32, decayed count of purchases at all locations, as of the data cut-off.
         trained_N: bool, whether the product was seen in training: its id vector means something.
         price_N: float64, as the table says; NaN where unknown.
+        recommendable_N: bool, whether it is ever shown; what is not may be bought, and says something of who buys it.
     """
 
     ids: Vocabulary
@@ -51,6 +52,7 @@ class Products(NamedTuple):
     price_N: NDArray[np.float64]
     popularity_N: NDArray[np.float32]
     trained_N: NDArray[np.bool_]
+    recommendable_N: NDArray[np.bool_]
 
 
 class Locations(NamedTuple):
@@ -145,6 +147,7 @@ class Catalog(NamedTuple):
             price=products.price_N,
             popularity=products.popularity_N,
             trained=products.trained_N,
+            recommendable=products.recommendable_N,
         )
         _save(
             folder / "locations",
@@ -194,6 +197,7 @@ class Catalog(NamedTuple):
                 price_N=products["price"],
                 popularity_N=products["popularity"],
                 trained_N=products["trained"],
+                recommendable_N=products["recommendable"],
             ),
             locations=Locations(
                 ids=_ids(locations),

@@ -5,6 +5,7 @@ any location carries.
 """
 
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import haversine
@@ -125,11 +126,11 @@ class Eligibility:
         catalog = self._catalog
         match rule:
             case ChannelRule.EVERYTHING:
-                return EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
+                return self.recommendable
             case ChannelRule.ASSORTMENT:
                 assortment = catalog.locations.assortment
                 carried = [assortment.values] if place.rows is None else [assortment[row] for row in place.rows]
-                return EligibleSet.of(_union(carried), FOREVER)
+                return EligibleSet.of(self._shown(_union(carried)), FOREVER)
             case ChannelRule.PROMOTED:
                 promotions = catalog.promotions
                 active_G = (promotions.channels_G == channel) & (promotions.starts_G <= moment)
@@ -137,7 +138,15 @@ class Eligibility:
                 if place.rows is not None:
                     active_G &= np.isin(promotions.locations_G, place.rows)
                 rows = _union([promotions.products[group] for group in np.flatnonzero(active_G).tolist()])
-                return EligibleSet.of(rows, _next(self._promotion_bounds, moment))
+                return EligibleSet.of(self._shown(rows), _next(self._promotion_bounds, moment))
+
+    @cached_property
+    def recommendable(self) -> EligibleSet:
+        """The products that are shown anywhere at all."""
+        return EligibleSet.of(np.flatnonzero(self._catalog.products.recommendable_N).astype(np.int32), FOREVER)
+
+    def _shown(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        return rows[self._catalog.products.recommendable_N[rows]]
 
     def _find_offers(self, channel: int, place: Place, audiences: tuple[int, ...], moment: int) -> EligibleSet:
         offers = self._catalog.offers

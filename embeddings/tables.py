@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
-Dtype = Literal["text", "number", "time", "list"]
+Dtype = Literal["text", "number", "time", "list", "flag"]
 
 EventType = Literal[
     "impression",
@@ -30,7 +30,8 @@ class Column(Struct, frozen=True, kw_only=True):
     """One column of an input table.
 
     Attributes:
-        dtype: text, number (a finite float), time (UTC) or list (of texts; in CSV separated by ``|``).
+        dtype: text, number (a finite float), time (UTC) or list (of texts; in CSV separated by ``|``)
+            or flag (true or false).
         required: whether the column must exist and hold no nulls.
         one_of: the accepted texts, or empty for any.
         at_least, at_most, above: bounds on a number.
@@ -98,6 +99,11 @@ PRODUCTS = Table(
     columns=(
         Column(name="product_id", required=True, means="the product's id in your systems"),
         Column(name="price", dtype="number", at_least=0, means="list price, in one currency for all products"),
+        Column(
+            name="recommendable",
+            dtype="flag",
+            means="false for what is never shown, such as postage, fees or what is no longer sold; true if absent",
+        ),
         Column(
             name="locations",
             dtype="list",

@@ -52,6 +52,7 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
             price_N=products["price"].fill_null(float("nan")).to_numpy(),
             popularity_N=np.zeros(len(product_ids), np.float32),
             trained_N=np.zeros(len(product_ids), np.bool_),
+            recommendable_N=products["recommendable"].fill_null(value=True).to_numpy(),
         ),
         locations=Locations(
             ids=location_ids,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalog import Catalog
-from embeddings.eligibility import Place
+from embeddings.eligibility import Eligibility, Place
 from embeddings.eligible import FOREVER, EligibleSet
 from embeddings.facts import FACTS, FactsReader
 from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
@@ -177,7 +177,7 @@ def for_novel(questions: Sequence[Question], catalog: Catalog, baskets: Mapping[
         catalog: holds the products.
         baskets: what each customer bought in the window, by row.
     """
-    everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
+    everything = Eligibility(catalog).recommendable
     return [
         one._replace(
             eligible=EligibleSet.derived(everything, one.past.purchases.rows_R),
@@ -206,7 +206,7 @@ def for_new(
         random: chooses them.
     """
     sold = np.unique(np.fromiter((row for rows in baskets.values() for row in rows), np.int64))
-    new = sold[~catalog.products.trained_N[sold]]
+    new = sold[~catalog.products.trained_N[sold] & catalog.products.recommendable_N[sold]]
     asked: list[Question] = []
     for one in questions:
         bought = baskets[one.customer].intersection(new.tolist())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embeddings.catalog import Catalog
 from embeddings.context import Context
 from embeddings.eligibility import Eligibility, Place
-from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.eligible import EligibleSet
 from embeddings.features import Situation, encode, gather
 from embeddings.history import Histories, History
 from training.batches import Baskets
@@ -41,7 +41,7 @@ class Question(NamedTuple):
 
 
 def ask(before: Histories, baskets: Baskets, catalog: Catalog) -> list[Question]:
-    """Each customer's first basket in a window.
+    """Each customer's first basket in a window: what in it can be recommended; a basket of nothing such asks nothing.
 
     Args:
         before: what customers had done when the window began.
@@ -51,9 +51,12 @@ def ask(before: Histories, baskets: Baskets, catalog: Catalog) -> list[Question]
     _, first = np.unique(baskets.customers_S, return_index=True)
     eligibility = Eligibility(catalog)
     channels = list(catalog.channels)
-    everything = EligibleSet.of(np.arange(len(catalog.products.ids), dtype=np.int32), FOREVER)
     questions: list[Question] = []
     for row in first.tolist():
+        rows = baskets.products[row]
+        bought = rows[catalog.products.recommendable_N[rows]]
+        if not len(bought):
+            continue
         channel, location = int(baskets.channels_S[row]), int(baskets.locations_S[row])
         moment = int(baskets.moments_S[row])
         place = Place((location,) if location >= 0 else None)
@@ -65,8 +68,8 @@ def ask(before: Histories, baskets: Baskets, catalog: Catalog) -> list[Question]
                 place=place,
                 eligible=eligibility.products(Context(channels[channel]), place, moment)
                 if channel >= 0
-                else everything,
-                bought=frozenset(baskets.products[row].tolist()),
+                else eligibility.recommendable,
+                bought=frozenset(bought.tolist()),
             )
         )
     return questions

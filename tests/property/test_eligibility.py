@@ -357,3 +357,20 @@ def test_an_unknown_channel_is_refused_by_name(eligibility: Eligibility):
         with pytest.raises(UnknownReference, match=r"web, app.*'fax'") as refused:
             ask(eligibility, "fax", None, seconds())
         assert refused.value.field == "context.channel"
+
+
+@given(CHANNELS, PLACES, MOMENTS, st.sets(st.integers(0, len(PRODUCTS) - 1)))
+def test_what_is_not_recommendable_is_shown_nowhere(
+    catalog: Catalog,
+    eligibility: Eligibility,
+    channel: str,
+    place: str | GeoPoint | None,
+    moment: int,
+    withheld: set[int],
+):
+    recommendable_N = ~np.isin(np.arange(len(PRODUCTS)), list(withheld))
+    some = Eligibility(catalog._replace(products=catalog.products._replace(recommendable_N=recommendable_N)))
+    context = Context(channel)
+    whole = eligibility.products(context, eligibility.place(place), moment)
+    found = some.products(context, some.place(place), moment)
+    assert found.rows_N.tolist() == [row for row in whole.rows_N.tolist() if row not in withheld]

@@ -78,6 +78,7 @@ def catalog() -> Catalog:
             price_N=np.ones(N),
             popularity_N=np.linspace(10, 1, N).astype(np.float32),
             trained_N=np.ones(N, np.bool_),
+            recommendable_N=np.ones(N, np.bool_),
         ),
         locations=Locations(
             ids=Vocabulary.of(["l0", "l1", "l2"]),

@@ -23,7 +23,7 @@ TABLE_NAMES = ("customers", "products", "locations", "offers", "promotions", "ev
 
 VALID = {
     "customers": "customer_id,audiences,age\nc1,gold|new,30-39\nc2,,\n",
-    "products": "product_id,price,locations,brand\np1,1.5,l1|l2,Acme\np2,,,\n",
+    "products": "product_id,price,recommendable,locations,brand\np1,1.5,True,l1|l2,Acme\np2,,false,,\n",
     "locations": "location,latitude,longitude,region\nl1,52.5,13.4,north\nl2,,,\n",
     "offers": (
         "offer_id,kind,products,starts,ends,channels,locations,audience,uses\n"
@@ -62,7 +62,10 @@ def test_every_table_is_read_in_its_declared_types(tmp_path: Path) -> None:
         schema = frame.collect_schema()
         assert {column.name: DTYPES[column.dtype] for column in table.columns}.items() <= schema.items()
     assert dataset.customers.collect().rows() == [("c1", ["gold", "new"], "30-39"), ("c2", None, None)]
-    assert dataset.products.collect().rows() == [("p1", 1.5, ["l1", "l2"], "Acme"), ("p2", None, None, None)]
+    assert dataset.products.collect().rows() == [
+        ("p1", 1.5, True, ["l1", "l2"], "Acme"),
+        ("p2", None, False, None, None),
+    ]
     assert dataset.offers.collect()["ends"][0] == datetime(2025, 1, 31, 23, tzinfo=UTC)
     assert dataset.events.collect()["at"][1] == datetime(2025, 1, 2, 10, 0, 0, 500_000, tzinfo=UTC)
     assert dataset.notes == ()
@@ -171,6 +174,7 @@ BROKEN = {
         "gold,2.5",
         "row 1, column uses: '2.5', expected a number of at least 1 and of at most 100,000 and without a fraction",
     ),
+    "flag": ("products", "True", "yes", "row 1, column recommendable: 'yes', expected true or false"),
     "time": (
         "events",
         "2025-01-02T10:00:00Z",

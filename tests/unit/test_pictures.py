@@ -33,6 +33,7 @@ def products(categories: int) -> Products:
         price_N=np.ones(COUNT),
         popularity_N=np.arange(COUNT, dtype=np.float32),
         trained_N=np.ones(COUNT, np.bool_),
+        recommendable_N=np.ones(COUNT, np.bool_),
     )
 
 

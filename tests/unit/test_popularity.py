@@ -29,6 +29,7 @@ def small_catalog() -> Catalog:
             price_N=np.ones(4),
             popularity_N=np.array([10, 20, 30, 40], np.float32),
             trained_N=np.ones(4, np.bool_),
+            recommendable_N=np.ones(4, np.bool_),
         ),
         locations=Locations(
             ids=Vocabulary.of(["l0", "l1", "l2"]),

@@ -14,6 +14,7 @@ DTYPES: dict[Dtype, pl.DataType] = {
     "number": pl.Float64(),
     "time": pl.Datetime("us", "UTC"),
     "list": pl.List(pl.String()),
+    "flag": pl.Boolean(),
 }
 """The Polars type of every declared type. Attributes are text."""
 
@@ -128,6 +129,15 @@ def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) 
         return value.cast(DTYPES[to])
     if isinstance(given, TEXTUAL):
         return _from_text(_filled(value.cast(pl.String)), to, config)
+    return _from_typed(value, to, given, config)
+
+
+def given_value(name: str, given: pl.DataType) -> pl.Expr:
+    """The column as it was given, empty text as null."""
+    return _filled(pl.col(name)) if given == pl.String() else pl.col(name)
+
+
+def _from_typed(value: pl.Expr, to: Dtype, given: pl.DataType, config: TablesConfig) -> pl.Expr | None:
     cast: pl.Expr | None = None
     match to:
         case "text" if given.is_integer() or given == pl.Boolean():
@@ -135,6 +145,8 @@ def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) 
         case "text" if isinstance(given, pl.Decimal):
             written = value.cast(pl.String).str.replace(r"\.0+$", "")
             cast = pl.when(~written.str.contains(".", literal=True)).then(written)
+        case "flag" if given == pl.Boolean():
+            cast = value
         case "number" if given.is_numeric():
             cast = value.cast(pl.Float64)
         case "time" if isinstance(given, pl.Datetime) and given.time_zone is not None:
@@ -148,11 +160,6 @@ def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) 
         case _:
             pass
     return cast
-
-
-def given_value(name: str, given: pl.DataType) -> pl.Expr:
-    """The column as it was given, empty text as null."""
-    return _filled(pl.col(name)) if given == pl.String() else pl.col(name)
 
 
 def _filled(text: pl.Expr) -> pl.Expr:
@@ -173,6 +180,9 @@ def _from_text(text: pl.Expr, to: Dtype, config: TablesConfig) -> pl.Expr:
             return _moment(text, config)
         case "list":
             return text.str.split(LIST_SEPARATOR)
+        case "flag":
+            lower = text.str.to_lowercase()
+            return pl.when(lower.is_in(["true", "false"])).then(lower == "true")
 
 
 def _moment(text: pl.Expr, config: TablesConfig) -> pl.Expr:

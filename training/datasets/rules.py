@@ -18,6 +18,7 @@ EXPECTED_TYPE = {
     "number": "a finite number",
     "time": "a time with its zone, such as 2017-12-05T10:00:00Z",
     "list": "a list of texts (in CSV separated by |)",
+    "flag": "true or false",
 }
 _EXPECTED_ZONE = EXPECTED_TYPE["time"] + "; or, where all times are of one zone, time_zone under [tables] in the recipe"
 _NAIVE = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$"
@@ -150,6 +151,8 @@ def _column_rules(column: Column, raw: pl.Expr, value: pl.Expr) -> Iterator[Rule
         naive = raw.cast(pl.String, strict=False).str.contains(_NAIVE).fill_null(value=False)
         yield Rule(columns, _EXPECTED_ZONE, wrong & naive, (raw,))
         yield Rule(columns, expected, wrong & ~naive, (raw,))
+    if column.dtype == "flag":
+        yield Rule(columns, expected, raw.is_not_null() & value.is_null(), (raw,))
     if column.dtype == "text":
         yield Rule(columns, "a whole number, as it is an id", raw.is_not_null() & value.is_null(), (raw,))
     if column.dtype == "list":

@@ -175,6 +175,7 @@ def _catalog(interactions: Interactions) -> Catalog:
             price_N=np.full(products, np.nan),
             popularity_N=interactions.product_counts().astype(np.float32),
             trained_N=np.ones(products, np.bool_),
+            recommendable_N=np.ones(products, np.bool_),
         ),
         locations=Locations(
             ids=nobody,
