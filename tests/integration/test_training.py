@@ -335,6 +335,10 @@ def test_check_says_what_the_tables_hold_and_trains_nothing(
     assert "8 customers bought anything" in said
     assert not (tmp_path / "store").exists()
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[ranker]\nmaker_attribute = "maker"')
+    assert train(data, tmp_path / "store", "--check", "--recipe", str(recipe)) == 2
+    assert "ranker.maker_attribute: expected one of brand, department" in capsys.readouterr().err
     (data / "events.parquet").write_bytes(b"no Parquet")
     assert train(data, tmp_path / "store", "--check") == 2
     assert "events.parquet: cannot be read" in capsys.readouterr().err

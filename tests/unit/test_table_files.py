@@ -63,6 +63,11 @@ DOUBTFUL = {
     "a column twice": ("product_id,name,name\n1,x,y\n", "header (line 1): column name is there twice"),
     "a column without a name": ("product_id,name,\n1,x,y\n", "header (line 1): column 3 has no name"),
     "blanks in the header": ("product_id, name\n1,x\n", "blanks around the name of column ' name'; expected 'name'"),
+    "a zip": (b"PK\x03\x04" + bytes(range(200)), "products.csv: is a zip archive, as workbooks of Excel are"),
+    "Parquet": (b"PAR1" + bytes(range(200)), "products.csv: is Parquet; give it a name that ends in .parquet"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(range(200)), "products.csv: is compressed by zstd"),
+    "UTF-16 without its mark": (NAMED.encode("utf-16-le"), "holds a NUL byte, as UTF-16 without its mark does"),
+    "an empty first line": ("\n" + NAMED + "1,x,A\n", "products.csv, header (line 1): the first line is empty"),
     "nothing": ("", "products.csv, header (line 1): the file is empty"),
     "a cut-off archive": (
         gzip.compress((NAMED + "1,x,A\n").encode())[:-9],
@@ -176,6 +181,24 @@ def test_what_looks_like_a_table_and_is_not_read_is_named(tmp_path: Path, name: 
     (tmp_path / name).write_text(OFFERS)
     (sentence,) = opened(tmp_path).unused
     assert sentence.startswith(f"{name} is not read: ")
+
+
+def test_a_missing_table_names_what_may_be_it(tmp_path: Path) -> None:
+    (tmp_path / "events.tsv").write_text(EVENTS)
+    (tmp_path / "events.csv").symlink_to(tmp_path / "nowhere")
+    (found,) = problems(tmp_path)
+    assert found.startswith(
+        "events: the table is missing, expected events.parquet or events.csv; events.csv is not read: "
+    )
+    assert "leads nowhere" in found
+    assert "events.tsv is not read" in found
+
+
+def test_a_column_in_other_letters_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS.replace("customer_id", "Customer_ID"))
+    missing, unknown = problems(tmp_path)
+    assert missing == "events.csv: column customer_id is missing, expected text; the file has Customer_ID"
+    assert unknown.endswith("; did you mean customer_id?")
 
 
 def test_a_table_as_file_and_folder_is_refused(tmp_path: Path) -> None:

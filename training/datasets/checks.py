@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from itertools import chain
 
 import polars as pl
@@ -28,7 +29,9 @@ def validate(dataset: Dataset, channels: Collection[str]) -> None:
     """
     names = {one.table.name for one in dataset.given}
     absent = [
-        f"{table.name}: the table is missing, expected {table.name}.parquet or {table.name}.csv"
+        "; ".join(
+            [f"{table.name}: the table is missing, expected {table.name}.parquet or {table.name}.csv", *dataset.unused]
+        )
         for table in TABLES
         if table.required and table.name not in names
     ]
@@ -72,7 +75,7 @@ def _column_problems(given: GivenTable) -> Iterator[str]:
         expected = EXPECTED_TYPE[column.dtype]
         if name not in schema:
             if column.required:
-                yield f"{file}: column {name} is missing, expected {expected}"
+                yield f"{file}: column {name} is missing, expected {expected}{_spelt_otherwise(name, schema)}"
         elif cast_column(name, column.dtype, schema[name], given.config) is None:
             advice = _advice(schema[name], column.dtype)
             yield f"{file}, column {name}: the type is {schema[name]}, expected {expected}{advice}"
@@ -82,10 +85,21 @@ def _column_problems(given: GivenTable) -> Iterator[str]:
         if name in declared:
             continue
         if not table.attributes:
-            yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}"
+            meant = _did_you_mean(name, declared)
+            yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}{meant}"
         elif cast_column(name, "text", schema[name], given.config) is None or _is_fractional(schema[name]):
             advice = _advice(schema[name], "text")
             yield f"{file}, column {name}: the type is {schema[name]}, expected text, as in every attribute{advice}"
+
+
+def _did_you_mean(name: str, declared: Collection[str]) -> str:
+    close = get_close_matches(name.casefold(), declared, 1, 0.8)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _spelt_otherwise(name: str, given: Collection[str]) -> str:
+    found = [one for one in given if one.casefold() == name]
+    return f"; the file has {found[0]}" if found else ""
 
 
 def _advice(given: pl.DataType, to: Dtype) -> str:

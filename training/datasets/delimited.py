@@ -23,8 +23,15 @@ SHOWN_FAULTS = 20
 
 _QUOTE, _FEED, _RETURN, _NUL = b'"'[0], b"\n"[0], b"\r"[0], 0
 _GZIP = b"\x1f\x8b"
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "is a zip archive, as workbooks of Excel are; unpack it, or save the sheet as CSV",
+    b"PAR1": "is Parquet; give it a name that ends in .parquet",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it, or compress it by gzip",
+    b"BZh": "is compressed by bzip2; unpack it, or compress it by gzip",
+}
 _STRAY = 'a quote stands in a field that is not quoted; expected the whole field in quotes, and in it "" for a quote'
 _ESCAPED = 'a quoted field goes on after its closing quote; expected "" for a quote inside it, and no backslash'
+_RETURN_ALONE = "a line ends in CR alone; save the file with line ends LF or CRLF"
 _BLANK = "the line is empty; remove it"
 
 
@@ -96,7 +103,11 @@ def read_delimited(path: Path, separator: str) -> Delimited:
 def _decoded(path: Path) -> IO[bytes] | Fault | None:
     """The file's text as UTF-8 in a temporary file; None if the file is that itself, or a fault."""
     with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP
+        begin = file.read(4)
+        for mark, what in _OTHER_FORMATS.items():
+            if begin.startswith(mark):
+                return Fault(None, None, what)
+        compressed = begin.startswith(_GZIP)
         file.seek(0)
         source: Any = gzip.GzipFile(fileobj=file) if compressed else file
         try:
@@ -187,7 +198,7 @@ class _Scan:
             piece.decode()
             if _NUL not in piece:
                 return
-            place, what = piece.index(0), "holds a NUL byte; remove it, or save the file as UTF-8"
+            place, what = piece.index(0), "holds a NUL byte, as UTF-16 without its mark does; save the file as UTF-8"
         except UnicodeDecodeError as error:
             place = error.start
             what = (
@@ -208,15 +219,17 @@ class _Scan:
             between = separators[(quotes.searchsorted(separators) + self._quoted) % 2 == 0]
         if not self._records and len(ends):
             self._read_header(piece[: ends[0]])
+            if not piece[: ends[0]].strip(b"\r"):
+                self._fault(0, 1, "the first line is empty; expected the names of the columns")
+                self._lost = True
+                return
         wrong = self._wrong_quotes(bytes_B, quotes)
         returns = np.flatnonzero(bytes_B == _RETURN)
         if len(returns):
             alone = returns[bytes_B[np.minimum(returns + 1, len(bytes_B) - 1)] != _FEED]
             if len(quotes) or self._quoted:
                 alone = alone[(quotes.searchsorted(alone) + self._quoted) % 2 == 0]
-            wrong += [
-                (int(place), "a line ends in CR alone; save the file with line ends LF or CRLF") for place in alone
-            ]
+            wrong += [(int(place), _RETURN_ALONE) for place in alone[:1]]
         for place, problem in sorted(wrong)[: SHOWN_FAULTS + 1]:
             self._fault(self._records + int(ends.searchsorted(place)), self._line(feeds, place), problem)
         if wrong:

@@ -170,7 +170,9 @@ def _unused(path: Path, used: set[str]) -> tuple[str, ...]:
         stem = one.name.casefold().partition(".")[0]
         close = get_close_matches(stem, names, 1, 0.8)
         suffix = one.name.casefold().removeprefix(stem)
-        if close:
+        if not (one.is_file() or one.is_dir()):
+            found.append(f"{one.name} is not read: it is neither a file nor a folder, or leads nowhere")
+        elif close:
             expected = names[close[0]] + (suffix if suffix in FORMATS else f" ending in {', '.join(FORMATS)}")
             found.append(f"{one.name} is not read: the table of {names[close[0]]} would be {expected}")
         elif (suffix and suffix.endswith(_MAY_BE_TABLES)) or _holds_parts(one):
