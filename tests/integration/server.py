@@ -295,7 +295,10 @@ def postgres_of(store: Path) -> int | None:
     if not pid_file.exists():
         return None
     try:
-        process = psutil.Process(int(pid_file.read_text().splitlines()[0]))
+        written = pid_file.read_text().splitlines()
+        if not written:  # it is being written
+            return None
+        process = psutil.Process(int(written[0]))
         return None if process.status() == psutil.STATUS_ZOMBIE else process.pid
     except psutil.NoSuchProcess:
         return None

@@ -343,7 +343,8 @@ def test_events_racing_with_first_reads_of_their_customer_all_count_once(recorde
         customer = f"racer-{number}"
         with ThreadPoolExecutor(4) as racers:
             reads = [racers.submit(recorder.recommend, customer, at=LATER) for _ in range(2)]
-            writes = [racers.submit(recorder.report, event(customer, "p000", SOON)) for _ in range(3)]
+            moments = [SOON - timedelta(seconds=place) for place in range(3)]
+            writes = [racers.submit(recorder.report, event(customer, "p000", moment)) for moment in moments]
             assert [write.result()["accepted"] for write in writes] == [1, 1, 1]
             for read in reads:
                 read.result()
