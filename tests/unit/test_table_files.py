@@ -69,6 +69,10 @@ DOUBTFUL = {
     "UTF-16 without its mark": (NAMED.encode("utf-16-le"), "holds a NUL byte, as UTF-16 without its mark does"),
     "an empty first line": ("\n" + NAMED + "1,x,A\n", "products.csv, header (line 1): the first line is empty"),
     "nothing": ("", "products.csv, header (line 1): the file is empty"),
+    "a damaged archive": (
+        gzip.compress((NAMED + "1,x,A\n").encode())[:12] + b"\xff" * 40,
+        "the compressed file is damaged or cut off",
+    ),
     "a cut-off archive": (
         gzip.compress((NAMED + "1,x,A\n").encode())[:-9],
         "the compressed file is damaged or cut off",
@@ -148,7 +152,7 @@ def test_a_problem_in_a_part_names_the_part_and_its_row(tmp_path: Path) -> None:
     ("files", "expected"),
     [
         ((), "events.csv/: the folder holds no part file"),
-        (("day=1/part.csv",), "events.csv/: the folder holds a folder, day=1"),
+        (("day=1/part.csv",), "events.csv/: the folder holds day=1, which is no file"),
         (("a.csv", "b.parquet"), "events.csv/: the folder holds .csv, .parquet; expected part files of one format"),
         (("a.txt",), "events.csv/: the folder holds a.txt; expected part files of one format"),
     ],

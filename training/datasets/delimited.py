@@ -9,6 +9,7 @@ many fields as the header. Whatever is not so is a fault, with its row.
 import csv
 import gzip
 import io
+import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,7 @@ def _decoded(path: Path) -> IO[bytes] | Fault | None:
                 target.write(decode.decode(piece).encode() if wide else piece)
                 piece = source.read(PIECE_BYTES)
             target.write(decode.decode(b"", final=True).encode() if wide else b"")
-        except (EOFError, gzip.BadGzipFile, OSError) as error:
+        except (EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile) and error.errno is not None:
                 raise
             return Fault(None, None, f"the compressed file is damaged or cut off ({error}); copy it again")

@@ -116,8 +116,10 @@ def _parts(folder: Path) -> list[Path] | str:
     """The part files of a folder, or why it holds none."""
     files = sorted(one for one in folder.iterdir() if not one.name.startswith(("_", ".")))
     for one in files:
-        if one.is_dir():
-            return f"the folder holds a folder, {one.name}; expected the part files of one table and nothing else"
+        if not one.is_file():
+            return (
+                f"the folder holds {one.name}, which is no file; expected the part files of one table and nothing else"
+            )
     formats = {next((suffix for suffix in FORMATS if one.name.endswith(suffix)), one.name) for one in files}
     if not files:
         return f"the folder holds no part file; expected files that end in {', '.join(FORMATS)}"
