@@ -21,6 +21,9 @@ CONTROL_CHARACTERS = "\\x00-\\x1f\\x7f-\\x9f"
 Identifier = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID, pattern=f"^[^{CONTROL_CHARACTERS}]*$(?!\\n)")]
 Moment = Annotated[datetime, Meta(tz=True)]
 
+EXPECTED_TEXT = "Expected `str` without control characters"
+"""What msgspec would say of an id with one, if it knew what its pattern means."""
+
 _CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def listed_ids(name: str, ids: tuple[str, ...]) -> tuple[str, ...]:
     if not "".join(ids).isprintable():  # a quick look; other characters than those of control are not printable either
         for place, one in enumerate(ids):
             if _CONTROL.search(one):
-                raise InvalidInput(f"{name}[{place}]", "Expected `str` without control characters")
+                raise InvalidInput(f"{name}[{place}]", EXPECTED_TEXT)
     return ids
 
 

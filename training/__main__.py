@@ -104,17 +104,12 @@ def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
 
 def _check(arguments: argparse.Namespace) -> str:
     """What the tables hold that ``--data`` names, with a page of it if one was asked for."""
-    from embeddings.tables import PRODUCTS  # noqa: PLC0415
-    from training.config import RECIPES, check_attributes, read_recipe  # noqa: PLC0415
-    from training.datasets import open_dataset  # noqa: PLC0415
-    from training.datasets.frames import attribute_names  # noqa: PLC0415
+    from training.config import RECIPES, read_recipe  # noqa: PLC0415
     from training.datasets.report import in_html, in_text  # noqa: PLC0415
-    from training.datasets.summary import summarise  # noqa: PLC0415
+    from training.datasets.summary import open_and_summarise  # noqa: PLC0415
 
-    recipe, now = read_recipe(arguments.recipe or RECIPES / "default.toml"), datetime.now(UTC)
-    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables)
-    check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
-    summary = summarise(dataset, recipe.channels, now, arguments.until)
+    recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
+    dataset, summary = open_and_summarise(arguments.data, recipe, arguments.until)
     if arguments.html is not None:
         arguments.html.write_text(in_html(dataset.name, summary))
     return in_text(summary)

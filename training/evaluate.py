@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from embeddings.catalog import Catalog
 from embeddings.eligible import EligibleSet
+from embeddings.facts import FactsReader
 from embeddings.history import History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
 from embeddings.popularity import most_popular, popular
 from embeddings.sources import ALL
 from embeddings.statistics import Statistics
-from training.examples import asks, examples
+from training.examples import Ask, asks, gather
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, probabilities
 from training.questions import Question, customer_vectors
@@ -72,7 +73,8 @@ def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als:
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
     metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()}
-    candidates = examples(questions, *fitted, length)
+    asked = list(asks(questions, *fitted, length))
+    candidates = gather(asked, FactsReader(catalog, fitted.statistics, fitted.vectors_ND))
     scores_M = probabilities(ranker, candidates.facts_MF)
     served = [
         candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]
@@ -80,21 +82,21 @@ def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als:
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(questions, fitted.towers, fitted.vectors_ND, length)
-    metrics |= _measure_sources(questions, fitted, length)
+    metrics |= _measure_sources(asked)
     return metrics | {"served": _measure(served, questions) | {"calibration_error": error}}
 
 
-def _measure_sources(questions: Sequence[Question], fitted: Fitted, length: int) -> dict[str, dict[str, float]]:
+def _measure_sources(asked: Sequence[Ask]) -> dict[str, dict[str, float]]:
     """What part of the baskets each source of candidates proposes, and how many products it proposes for that."""
     hits = dict.fromkeys(ALL, 0.0)
     proposed = dict.fromkeys(ALL, 0)
-    for one in asks(questions, *fitted, length):
+    for one in asked:
         bought = list(one.question.bought)
         for name, source in ALL.items():
             rows = source.propose(one.asked)
             hits[name] += float(np.isin(bought, rows).mean())
             proposed[name] += len(rows)
-    count = len(questions)
+    count = len(asked)
     return {
         f"source {name}": {
             "recall": round(hits[name] / count, 4),

@@ -3,7 +3,7 @@
 Letters: Q questions, M candidates of all questions, F facts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -89,11 +89,16 @@ def examples(
         vectors_ND: the towers' product vectors.
         length: how many events the customer tower reads.
     """
-    reader = FactsReader(catalog, statistics, vectors_ND)
+    asked = asks(questions, catalog, statistics, towers, vectors_ND, length)
+    return gather(asked, FactsReader(catalog, statistics, vectors_ND))
+
+
+def gather(asked: Iterable["Ask"], reader: FactsReader) -> Examples:
+    """Gather the candidates of some questions with their facts; the reader is of what was known before them."""
     facts: list[NDArray[np.float32]] = [np.empty((0, len(FACTS)), np.float32)]
     taken: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    for one in asks(questions, catalog, statistics, towers, vectors_ND, length):
+    for one in asked:
         own = propose(one.asked, list(ALL.values())).rows_K
         if one.asked.session is not None:
             own = own[~np.isin(own, one.asked.session.cart)]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +12,12 @@ from embeddings.bundle import Manifest
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput
 from embeddings.store import BundleStore
-from embeddings.tables import PRODUCTS
 from training.batches import Baskets
 from training.catalogue import master_catalog, observe, still_promoted
-from training.config import Recipe, check_attributes
-from training.datasets import Dataset, as_of, open_dataset
-from training.datasets.frames import attribute_names
+from training.config import Recipe
+from training.datasets import Dataset, as_of
 from training.datasets.report import in_lines
-from training.datasets.summary import summarise
+from training.datasets.summary import open_and_summarise
 from training.evaluate import evaluate
 from training.export import Release, export
 from training.gate import gate
@@ -137,10 +135,7 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
     Raises:
         InvalidInput, InvalidTables: they cannot be used.
     """
-    now = datetime.now(UTC)
-    dataset = open_dataset(data, channels=recipe.channels, now=now, tables=recipe.tables)
-    check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
-    summary = summarise(dataset, recipe.channels, now, until)
+    dataset, summary = open_and_summarise(data, recipe, until)
     if summary.first is None or summary.last is None:
         when = "" if until is None else f" before {until}"
         raise InvalidInput("--data", f"expected events{when}; found none that counts{_listed(summary.left_out)}")

@@ -11,6 +11,7 @@ from litestar.types import Scope
 from msgspec import Raw, Struct
 from msgspec.structs import fields
 
+from embeddings.context import EXPECTED_TEXT
 from embeddings.errors import InvalidInput
 from serving.api.problems import MalformedBody, UnsupportedMediaType
 
@@ -140,7 +141,7 @@ def _lists(kind: type[Struct]) -> frozenset[str]:
 def _invalid(error: msgspec.ValidationError) -> InvalidInput:
     expected, _, path = str(error).partition(" - at `$")
     if "matching regex" in expected:  # only ids have a pattern
-        expected = "Expected `str` without control characters"
+        expected = EXPECTED_TEXT
     field = path.rstrip("`").lstrip(".")
     named = _NAMED.search(expected)
     if named is not None:

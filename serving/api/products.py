@@ -66,7 +66,8 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     row = bundle.catalog.products.ids.row(product_id)
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")
-    eligible = None if bundle.catalog.products.recommendable_N.all() else model.eligibility.recommendable
+    recommendable = model.eligibility.recommendable
+    eligible = recommendable if recommendable.size < len(bundle.catalog.products.ids) else None
     if query.channel is not None:
         model.eligibility.channel(query.channel, "channel")
         place = model.eligibility.place(query.location, "location")

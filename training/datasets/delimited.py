@@ -98,7 +98,8 @@ def read_delimited(path: Path, separator: str) -> Delimited:
     with readable.open("rb") as file:
         for piece, last in _pieces(file):
             scan.take(piece, last=last)
-    return Delimited(readable, text, scan.header, scan.rows - scan.blank, scan.blank, tuple(scan.faults), scan.more)
+    rows = max(scan.records - 1, 0) - scan.blank
+    return Delimited(readable, text, scan.header, rows, scan.blank, tuple(scan.faults), scan.more)
 
 
 def _decoded(path: Path) -> IO[bytes] | Fault | None:
@@ -156,7 +157,7 @@ class _Scan:
 
     Attributes:
         header: the names of the columns, once the first piece was seen.
-        rows: records so far, without the header.
+        records: so far, the header included.
         faults: the first so many.
         more: further ones.
         blank: how many empty lines came last; at the end of a file they are no rows.
@@ -164,12 +165,11 @@ class _Scan:
 
     def __init__(self, separator: str) -> None:
         self.header: tuple[str, ...] = ()
-        self.rows = 0
+        self.records = 0
         self.faults: list[Fault] = []
         self.more = 0
         self.blank = 0
         self._separator = separator
-        self._records = 0  # the header included
         self._lines = 0
         self._quoted = False  # whether the piece begins inside of a quoted field
         self._separators = 0  # of the record that the piece goes on with
@@ -186,11 +186,11 @@ class _Scan:
         if not self._lost:
             self._check_records(np.frombuffer(piece, np.uint8), piece)
         if last and not self._lost:
-            if not self._records:
+            if not self.records:
                 self._fault(0, 1, "the file is empty; expected a header line with the names of the columns")
             elif self._quoted:
                 self._fault(
-                    self._records, self._lines, 'a quoted field begins in this row and never ends; expected a closing "'
+                    self.records, self._lines, 'a quoted field begins in this row and never ends; expected a closing "'
                 )
 
     def _check_text(self, piece: bytes) -> None:
@@ -207,7 +207,7 @@ class _Scan:
                 "iconv -f WINDOWS-1252 -t UTF-8"
             )
         line = piece.count(b"\n", 0, place)
-        self._fault(self._records + line if not self._quoted else self._records, self._lines + line + 1, what)
+        self._fault(self.records + line if not self._quoted else self.records, self._lines + line + 1, what)
         self._lost = True
 
     def _check_records(self, bytes_B: NDArray[np.uint8], piece: bytes) -> None:
@@ -218,7 +218,7 @@ class _Scan:
         if len(quotes) or self._quoted:
             ends = feeds[(quotes.searchsorted(feeds) + self._quoted) % 2 == 0]
             between = separators[(quotes.searchsorted(separators) + self._quoted) % 2 == 0]
-        if not self._records and len(ends):
+        if not self.records and len(ends):
             self._read_header(piece[: ends[0]])
             if not piece[: ends[0]].strip(b"\r"):
                 self._fault(0, 1, "the first line is empty; expected the names of the columns")
@@ -232,14 +232,13 @@ class _Scan:
                 alone = alone[(quotes.searchsorted(alone) + self._quoted) % 2 == 0]
             wrong += [(int(place), _RETURN_ALONE) for place in alone[:1]]
         for place, problem in sorted(wrong)[: SHOWN_FAULTS + 1]:
-            self._fault(self._records + int(ends.searchsorted(place)), self._line(feeds, place), problem)
+            self._fault(self.records + int(ends.searchsorted(place)), self._line(feeds, place), problem)
         if wrong:
             # What follows a wrong quote may be inside of a field or outside: nobody can say.
             self._lost = True
             return
         self._count_fields(bytes_B, feeds, ends, between)
-        self._records += len(ends)
-        self.rows = max(self._records - 1, 0)
+        self.records += len(ends)
         self._lines += len(feeds)
         self._quoted = bool((len(quotes) + self._quoted) % 2)
         self._separators = (
@@ -272,7 +271,7 @@ class _Scan:
         counts[0] += self._separators
         begins = np.concatenate([[0], ends[:-1] + 1])
         blank = ends - begins - (bytes_B[np.maximum(ends - 1, 0)] == _RETURN) <= 0
-        blank[0] &= not (self._quoted or self._separators or not self._records)
+        blank[0] &= not (self._quoted or self._separators or not self.records)
         filled = np.flatnonzero(~blank)
         if len(filled):
             if self._blank is not None:
@@ -282,12 +281,12 @@ class _Scan:
         wrong = np.flatnonzero((counts[:end] != len(self.header)) | blank[:end])
         for record in wrong.tolist():
             self._fault(
-                self._records + record,
+                self.records + record,
                 self._line(feeds, int(begins[record])),
                 _BLANK if blank[record] else self._miscounted(int(counts[record])),
             )
         if end < len(ends) and self._blank is None:
-            self._blank = self._records + end, self._line(feeds, int(begins[end]))
+            self._blank = self.records + end, self._line(feeds, int(begins[end]))
         self.blank += len(ends) - end
 
     def _miscounted(self, count: int) -> str:

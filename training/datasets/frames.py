@@ -111,7 +111,7 @@ def assemble(
         notes=tuple(notes),
         given=given,
         unused=unused,
-        **_completed({one.table.name: _cast_table(one) for one in given}),
+        **_completed(_cast_tables(given)),
     )
 
 
@@ -203,6 +203,10 @@ def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
     return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
 
 
+def _cast_tables(given: Iterable[GivenTable]) -> dict[str, pl.LazyFrame]:
+    return {one.table.name: _cast_table(one) for one in given}
+
+
 def _cast_table(given: GivenTable) -> pl.LazyFrame:
     schema = given.frame.collect_schema()
     columns = [_declared(column, schema, given.config) for column in given.table.columns]
@@ -232,18 +236,18 @@ def _completed(cast: dict[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
     """All tables: those given, with the products that events alone name, and others derived from what they mention."""
     frames = {table.name: cast[table.name] if table.name in cast else _derived(table, cast) for table in TABLES}
     if "products" in cast and "events" in cast:
-        unlisted = unlisted_products(cast["products"], cast["events"])
+        unlisted = _unlisted_products(cast["products"], cast["events"])
         frames["products"] = pl.concat([cast["products"], unlisted.sort("product_id")], how="diagonal")
     return frames
 
 
 def as_given(dataset: Dataset) -> Dataset:
     """The data set with nothing derived: tables that were not given are empty, and products are those listed."""
-    cast = {one.table.name: _cast_table(one) for one in dataset.given}
+    cast = _cast_tables(dataset.given)
     return dataset._replace(**{table.name: cast.get(table.name, _empty(table)) for table in TABLES})
 
 
-def unlisted_products(products: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
+def _unlisted_products(products: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
     """The ids, each once, of the products that events name and a table of products does not."""
     named = events.select("product_id").drop_nulls().unique()
     return named.join(products.select("product_id"), on="product_id", how="anti")
@@ -289,6 +293,6 @@ def as_of(dataset: Dataset, until: datetime) -> Dataset:
 
     Master data that were given stay whole; derived tables are derived from the earlier events alone.
     """
-    cast = {one.table.name: _cast_table(one) for one in dataset.given}
+    cast = _cast_tables(dataset.given)
     cast["events"] = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))
     return dataset._replace(**_completed(cast))

@@ -1,16 +1,19 @@
 """Counts what a data set holds."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 from msgspec import Struct
 
 from embeddings.catalog import ChannelRule
+from embeddings.tables import PRODUCTS
+from training.config import Recipe, check_attributes
+from training.datasets import open_dataset
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
-from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given
+from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given, attribute_names
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
 
@@ -82,6 +85,23 @@ def summarise(
         left_out={why: count for why, count in counted.left_out.items() if count},
         findings=find_all(as_given(dataset), counted, channels, moment),
     )
+
+
+def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> tuple[Dataset, Summary]:
+    """Open a data set as a recipe declares it, check all of it and return it with what it holds.
+
+    Args:
+        source: a known data set's name or a directory of tables.
+        recipe: the settings.
+        until: the data cut-off; None for the present moment.
+
+    Raises:
+        InvalidInput, InvalidTables: the data or the recipe cannot be used.
+    """
+    now = datetime.now(UTC)
+    dataset = open_dataset(source, channels=recipe.channels, now=now, tables=recipe.tables)
+    check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
+    return dataset, summarise(dataset, recipe.channels, now, until)
 
 
 def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:

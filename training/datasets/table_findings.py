@@ -8,7 +8,6 @@ import polars as pl
 from embeddings.tables import CUSTOMERS, PRODUCTS
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names
-from training.datasets.rules import usable_values
 
 _AN_ID = 20
 """From so many rows on an attribute with another value in each is taken for an id."""
@@ -26,7 +25,7 @@ def find_in_tables(dataset: Dataset, counted: Counted, moment: datetime) -> Iter
         moment: the present one, or the data cut-off, with its zone.
     """
     given = {one.table.name: one for one in dataset.given}
-    yield from _unlisted(counted, given)
+    yield from _unlisted(dataset, counted, given)
     yield from _alike(dataset, counted)
     yield from _no_values(dataset, counted)
     yield from _customers(dataset, counted, given)
@@ -35,18 +34,14 @@ def find_in_tables(dataset: Dataset, counted: Counted, moment: datetime) -> Iter
     yield from _locations(dataset, counted, given)
 
 
-def _unlisted(counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
-    for name, key, found, rare in (
-        ("products", "product_id", counted.products, 1),
-        ("customers", "customer_id", counted.customers, 3),
+def _unlisted(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
+    for name, key, listed, found, rare in (
+        ("products", "product_id", dataset.products, counted.products, 1),
+        ("customers", "customer_id", dataset.customers, counted.customers, 3),
     ):
         if name not in given:
             continue
-        values = usable_values(given[name])
-        if key not in values:
-            continue
-        listed = given[name].frame.select(values[key].alias(key))
-        missing = found.lazy().join(listed, on=key, how="anti").collect().sort("events", descending=True)
+        missing = found.lazy().join(listed.select(key), on=key, how="anti").collect().sort("events", descending=True)
         if not missing.is_empty():
             events, whole = int(missing["events"].sum()), int(found["events"].sum())
             said = (
@@ -57,8 +52,7 @@ def _unlisted(counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Fin
 
 
 def _alike(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
-    for name, key, frame, found in _ids(dataset, counted):
-        ids = pl.concat([frame.select(key), found.lazy().select(key)]).unique()
+    for name, key, ids in _ids(dataset, counted):
         form = pl.col(key).str.normalize("NFKC").str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
         form = form.str.replace_all(r"\s+", " ")
         alike = (
@@ -78,8 +72,7 @@ def _alike(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
 
 
 def _no_values(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
-    for name, key, frame, found in _ids(dataset, counted):
-        ids = pl.concat([frame.select(key), found.lazy().select(key)]).unique()
+    for name, key, ids in _ids(dataset, counted):
         marks = ids.filter(pl.col(key).is_in(_NO_VALUES)).sort(key).collect()[key].to_list()
         if marks:
             said = (
@@ -89,14 +82,15 @@ def _no_values(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
             yield Finding(1, said, f"{key} {marks[0]}")
 
 
-def _ids(dataset: Dataset, counted: Counted) -> tuple[tuple[str, str, pl.LazyFrame, pl.DataFrame], ...]:
-    """The kinds of ids: how they are called, their column, the table that lists them, and those that events name."""
-    return (
+def _ids(dataset: Dataset, counted: Counted) -> Iterator[tuple[str, str, pl.LazyFrame]]:
+    """The kinds of ids: how they are called, their column, and those that a table lists or events name, each once."""
+    for name, key, listed, found in (
         ("products", "product_id", dataset.products, counted.products),
         ("customers", "customer_id", dataset.customers, counted.customers),
         ("locations", "location", dataset.locations, counted.locations),
         ("offers", "offer_id", dataset.offers, counted.offers),
-    )
+    ):
+        yield name, key, pl.concat([listed.select(key), found.lazy().select(key)]).unique()
 
 
 def _customers(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
