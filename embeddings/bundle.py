@@ -282,7 +282,10 @@ def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
     path, text = _text(folder)
     written = _decoded(path, text, _Format).format_version
     if written != FORMAT_VERSION:
-        raise CorruptBundle(path, f"expected format version {FORMAT_VERSION}, found {written}")
+        raise CorruptBundle(
+            path,
+            f"expected format version {FORMAT_VERSION}, found {written}: it was trained by another Opportune; train again",
+        )
     return _unsealed(path, text, kind)
 
 

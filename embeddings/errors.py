@@ -95,14 +95,16 @@ class Overloaded(OpportuneError):
     """More is asked than can be answered in time: this request is refused at once and may be sent again."""
 
 
-def refused_by_system(error: OSError, store: Path) -> str:
+def refused_by_system(error: OSError, store: Path | None) -> str:
     """Say what the operating system refused a command, and where.
 
     Args:
         error: as it was raised; errors of writing name no file.
-        store: what the command was working on.
+        store: what the command was working on, if anything.
     """
     where = error.filename or store
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left on {where}: free some, then give the same command again"
-    return f"{where}: {error.strerror or error}"
+    if error.errno == errno.EMFILE:
+        return f"{where}: too many files are open, the parts of tables among them; join parts, or raise ulimit -n"
+    return f"{where}: {error.strerror or error}" if where else str(error.strerror or error)

@@ -5,10 +5,10 @@ past is a slice of it, and a new event is one insertion. Letters: C customers, E
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -69,9 +69,9 @@ class Purchases:
 
     Attributes:
         rows_R: int64, the distinct products, ascending.
-        times_R: how often each was bought: several lines of one product at one moment are one purchase.
-        by_visit: the purchases, visit after visit.
-        newest: the moment of the newest one, 0 if there are none.
+        times_R: how often each was bought: several lines of one product in one visit are one purchase.
+        by_visit: the purchases, visit after visit; those of one have the moment of its first.
+        newest: the moment of the newest visit, 0 if there are none.
     """
 
     rows_R: NDArray[np.int64]
@@ -92,11 +92,13 @@ class History:
         events_E: records of ``EVENT``, oldest first.
         attributes_A: int32 codes of the customer's attributes, 0 for unknown.
         audiences: codes of the catalogue's audiences that the customer belongs to.
+        visit_gap: a purchase at most so many seconds after the one before is of its visit.
     """
 
     events_E: Events
     attributes_A: NDArray[np.int32]
     audiences: tuple[int, ...]
+    visit_gap: int = 0
 
     def append(self, events_E: Events) -> "History":
         """The history with further events, each at its place in time, after older events of the same second."""
@@ -129,7 +131,7 @@ class History:
     @cached_property
     def purchases(self) -> Purchases:
         """The purchases of known products, without those that were taken back."""
-        return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY))
+        return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY, self.visit_gap))
 
     @cached_property
     def redemptions(self) -> Events:
@@ -142,9 +144,30 @@ class History:
         return kernel.newest_of(self.events_E, _ACTED)
 
 
+def _no_events() -> Events:
+    return np.zeros(0, EVENT)
+
+
+def _no_visits() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+class Bought(NamedTuple):
+    """Purchases; letter: P.
+
+    Attributes:
+        places_P: int64, their places among all events.
+        begun_P: int64, when the visit of each began: purchases of a customer are of one visit where these are equal.
+    """
+
+    places_P: NDArray[np.int64]
+    begun_P: NDArray[np.int64]
+
+
 class _Words(msgspec.Struct, frozen=True):
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
+    visit_gap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +181,9 @@ class Histories:
         attributes_CA: int32 codes, 0 for unknown.
         audiences: codes of the catalogue's audiences, by customer.
         attribute_names, attribute_labels: the words of the customers' attributes.
+        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
+        guests: purchases of known products by nobody known, oldest first. They are counted, and not saved.
+        guest_visits: int64, the number of the visit that each of those is of; -1 where nobody knows.
     """
 
     customers: Vocabulary
@@ -167,21 +193,29 @@ class Histories:
     audiences: Ragged
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
+    visit_gap: int = 0
+    guests: Events = field(default_factory=_no_events)
+    guest_visits: NDArray[np.int64] = field(default_factory=_no_visits)
 
     def __getitem__(self, row: int) -> History:
         return History(
             events_E=self.events[self.offsets[row] : self.offsets[row + 1]],
             attributes_A=self.attributes_CA[row],
             audiences=tuple(self.audiences[row].tolist()),
+            visit_gap=self.visit_gap,
         )
 
-    def purchased(self) -> NDArray[np.bool_]:
-        """Which of the events are purchases of known products that were not taken back, several at one moment as one.
+    def bought(self) -> "Bought":
+        """The purchases of known products that were not taken back, of several of one product in a visit the first.
 
         A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as it
         says. A purchase of which a part is left still counts.
         """
-        return kernel.purchased(self.events, self.offsets)
+        return Bought(*kernel.bought(self.events, self.offsets, self.visit_gap))
+
+    def sold(self) -> Events:
+        """The purchases that were not taken back, those of guests after the others."""
+        return np.concatenate([self.events[self.bought().places_P], self.guests])
 
     @property
     def attribute_sizes(self) -> tuple[int, ...]:
@@ -193,7 +227,7 @@ class Histories:
         row = None if customer_id is None else self.customers.row(customer_id)
         if row is not None:
             return self[row]
-        return History(np.zeros(0, EVENT), np.zeros(len(self.attribute_names), np.int32), ())
+        return History(_no_events(), np.zeros(len(self.attribute_names), np.int32), (), self.visit_gap)
 
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
         """A history of a customer who has these attributes, and those not named as before.
@@ -217,7 +251,14 @@ class Histories:
         """The same customers with only what happened before a moment, in seconds since 1970 UTC."""
         kept = np.asarray(self.events["at"] < moment)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
-        return replace(self, events=self.events[kept], offsets=ends[self.offsets])
+        guests = self.guests["at"] < moment
+        return replace(
+            self,
+            events=self.events[kept],
+            offsets=ends[self.offsets],
+            guests=self.guests[guests],
+            guest_visits=self.guest_visits[guests],
+        )
 
     def save(self, folder: Path) -> None:
         """Write into a folder."""
@@ -229,7 +270,7 @@ class Histories:
             "audiences-values": self.audiences.values,
         }
         save_arrays(folder, arrays | {f"ids-{name}": array for name, array in self.customers.arrays().items()})
-        words = _Words(self.attribute_names, self.attribute_labels)
+        words = _Words(self.attribute_names, self.attribute_labels, self.visit_gap)
         (folder / "words.json").write_bytes(msgspec.json.encode(words))
 
     @classmethod
@@ -246,4 +287,5 @@ class Histories:
             audiences=Ragged(arrays["audiences-offsets"], arrays["audiences-values"]),
             attribute_names=words.attribute_names,
             attribute_labels=words.attribute_labels,
+            visit_gap=words.visit_gap,
         )

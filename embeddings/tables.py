@@ -32,7 +32,8 @@ class Column(Struct, frozen=True, kw_only=True):
     Attributes:
         dtype: text, number (a finite float), time (UTC) or list (of texts; in CSV separated by ``|``)
             or flag (true or false).
-        required: whether the column must exist and hold no nulls.
+        required: whether the column must exist.
+        filled: whether a required column must hold a value in every row.
         one_of: the accepted texts, or empty for any.
         at_least, at_most, above: bounds on a number.
         whole: whether a number must have no fraction.
@@ -43,6 +44,7 @@ class Column(Struct, frozen=True, kw_only=True):
     name: str
     dtype: Dtype = "text"
     required: bool = False
+    filled: bool = True
     one_of: tuple[str, ...] = ()
     at_least: float | None = None
     at_most: float | None = None
@@ -187,13 +189,19 @@ EVENTS = Table(
     required=True,
     any_of=("product_id", "offer_id"),
     columns=(
-        Column(name="customer_id", required=True, means="who acted"),
+        Column(
+            name="customer_id", required=True, filled=False, means="who acted; nobody known, such as a guest, if empty"
+        ),
         Column(name="type", required=True, one_of=EVENT_TYPES, means="what happened"),
         Column(name="at", dtype="time", required=True, means="when it happened"),
         Column(name="product_id", refers_to=("products", "product_id"), means="the product it happened to"),
         Column(name="offer_id", refers_to=("offers", "offer_id"), means="the offer it happened to"),
         Column(name="location", refers_to=("locations", "location"), means="where it happened"),
         Column(name="channel", means="the channel it came through"),
+        Column(
+            name="visit",
+            means="the visit it is of, such as the number of a receipt: what is bought in it is one basket",
+        ),
         Column(
             name="quantity",
             dtype="number",

@@ -3,10 +3,11 @@
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -25,6 +26,8 @@ PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
 SIGNALLED = 128
 """To this the number of the signal is added, as shells do."""
 
+_FIRST_YEAR = 1971
+"""Events before it count nowhere."""
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -85,6 +88,9 @@ def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A thread of torch's that waits for others spins: beside other load it keeps those from running that it waits for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A table may have thousands of compressed parts, each of which is open as long as it is read.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Libraries speak up only where something is wrong.
     logging.basicConfig(format="%(message)s", handlers=[RichHandler(show_path=False, omit_repeated_times=False)])
     logging.getLogger("opportune").setLevel(logging.INFO)
@@ -168,7 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--until",
         type=_moment,
-        help="data cut-off, ISO 8601, UTC if without a zone; default: the newest event",
+        help="data cut-off, ISO 8601, UTC if without a zone: only events before it count; default: just after the "
+        "newest event, but never later than now",
     )
     parser.add_argument(
         "--recipe",
@@ -181,11 +188,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _moment(text: str) -> datetime:
-    try:
+    with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"expected a moment such as 2017-12-04T04:01:20Z; got {text!r}") from None
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if moment.year >= _FIRST_YEAR:
+            return moment
+    raise argparse.ArgumentTypeError(
+        f"expected a moment from {_FIRST_YEAR} on, such as 2017-12-04T04:01:20Z; got {text!r}"
+    )
 
 
 if __name__ == "__main__":

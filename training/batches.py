@@ -21,12 +21,12 @@ _ORDER, _SAMPLE, DROPOUT = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Baskets:
-    """Every purchase of one customer at one moment, as one basket; in the order of customers, then of time.
+    """Every purchase of one customer in one visit, as one basket; in the order of customers, then of time.
 
     Attributes:
         customers_S: row of the customer.
         starts_S: how many of the customer's events lie before the basket.
-        moments_S: seconds since 1970 UTC.
+        moments_S: when the first of it was bought, in seconds since 1970 UTC.
         locations_S, channels_S: as in the events, -1 for unknown.
         products: the distinct product rows bought, ascending.
     """
@@ -46,11 +46,8 @@ class Baskets:
         """Find every basket with at least one known product that was not taken back."""
         events = histories.events
         owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
-        bought = np.flatnonzero(histories.purchased())
-        first = np.ones(len(bought), np.bool_)
-        first[1:] = (owners[bought][1:] != owners[bought][:-1]) | (
-            events["at"][bought][1:] != events["at"][bought][:-1]
-        )
+        bought, begun = histories.bought()
+        first = begins_visit(owners[bought], begun)
         heads = bought[first]
         # A basket's past ends where its second begins, whatever else happened in that second.
         order = np.lexsort((events["product"][bought], np.cumsum(first)))
@@ -60,7 +57,7 @@ class Baskets:
         return cls(
             customers_S=owners[heads],
             starts_S=_first_of_second(owners, events["at"])[heads] - histories.offsets[owners[heads]],
-            moments_S=events["at"][heads].astype(np.int64),
+            moments_S=begun[first],
             locations_S=events["location"][heads],
             channels_S=events["channel"][heads],
             products=Ragged.grouped(numbers[distinct], products[distinct], len(heads)),
@@ -180,6 +177,18 @@ class Batches:
             log_inclusion_C=self._log_inclusion_N[candidates_C],
             bought_BC=bought_BC,
         )
+
+
+def begins_visit(owners_P: NDArray[np.int64], begun_P: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which purchases are the first of a visit.
+
+    Args:
+        owners_P: whose each purchase is, in the order of owners.
+        begun_P: when its visit began; of each owner the oldest first.
+    """
+    first_P = np.ones(len(begun_P), np.bool_)
+    first_P[1:] = (owners_P[1:] != owners_P[:-1]) | (begun_P[1:] != begun_P[:-1])
+    return first_P
 
 
 def _first_of_second(owners: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec import Meta
 from embeddings.catalog import ChannelRule
 from embeddings.context import Identifier
 from embeddings.errors import InvalidInput
+from embeddings.explained import explained
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -27,6 +28,10 @@ CHANNELS = {
 """The channels of a recipe that declares none."""
 
 
+_NO_ZONES = ("localtime", "posixrules", "Factory")
+"""Names of files beside the zones that are none, or another one on each machine."""
+
+
 class TablesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the input tables are written; see the recipe for each key."""
 
@@ -34,12 +39,13 @@ class TablesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decimal: Literal[".", ","] = "."
     time_zone: str = ""
     unlisted_products: Literal["keep", "refuse"] = "keep"
+    negative_quantities: Literal["refuse", "return"] = "refuse"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be read."""
         if self.separator == self.decimal:
             raise ValueError("expected a separator other than the decimal comma")
-        if self.time_zone and self.time_zone not in available_timezones():
+        if self.time_zone and (self.time_zone in _NO_ZONES or self.time_zone not in available_timezones()):
             raise ValueError(f"expected a time_zone such as UTC or Europe/Berlin; got {self.time_zone!r}")
 
 
@@ -115,6 +121,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
     department_attribute: str = "department"
+    visit_gap_minutes: Annotated[float, Meta(ge=0, le=1_440)] | Literal["auto"] = "auto"
     tables: TablesConfig = TablesConfig()
     assortment: AssortmentConfig = AssortmentConfig()
     towers: TowersConfig = TowersConfig()
@@ -130,10 +137,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML recipe; InvalidInput names the key that is unknown or wrong."""
+    return decode_recipe(path, Recipe)
+
+
+def decode_recipe(path: Path, kind: Any) -> Any:
+    """Read a TOML recipe of some kind; InvalidInput names the key that is unknown or wrong, and what may be meant."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Recipe)
+        return msgspec.toml.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise InvalidInput("--recipe", f"expected a readable file; {error}") from error
+    except msgspec.ValidationError as error:
+        key, expected = explained(error, kind)
+        raise InvalidInput(f"{path}, {key}" if key else str(path), expected) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidInput(str(path), str(error)) from error
 

@@ -50,7 +50,7 @@ class ProductFeatures:
         return cls(
             rows_N=torch.as_tensor(rows_N, dtype=torch.int64, device=device),
             attributes_NA=torch.as_tensor(products.attributes.codes_NA, dtype=torch.int64, device=device),
-            price_N=torch.as_tensor(products.price_N, dtype=torch.float32, device=device),
+            price_N=torch.tensor(products.price_N, dtype=torch.float32, device=device),
         )
 
 
@@ -113,9 +113,9 @@ class Factors(NamedTuple):
 def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
     """Implicit's ALS over purchase counts."""
     owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
-    bought = histories.purchased()
+    bought, _ = histories.bought()
     counts = csr_matrix(
-        (np.ones(int(bought.sum()), np.float32), (owners[bought], histories.events["product"][bought])),
+        (np.ones(len(bought), np.float32), (owners[bought], histories.events["product"][bought])),
         shape=(len(histories.customers), products),
     )
     counts.sum_duplicates()
@@ -200,10 +200,14 @@ def fit(
 
 
 def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch.device) -> str:
-    """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
+    """Equal for towers that would come out the same, so that no others go on from their checkpoint.
+
+    A run that differs in the ranker alone goes on from the towers of one that the gate refused.
+    """
     products = catalog.products
     sizes = (past.attribute_sizes, products.attributes.sizes, len(products.ids), len(catalog.locations.ids))
-    digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, recipe, sizes, device.type)))
+    told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, past.visit_gap
+    digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, told, sizes, device.type)))
     for array in (
         past.events,
         past.offsets,

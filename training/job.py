@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from embeddings.bundle import Manifest
 from embeddings.device import DeviceChoice
@@ -57,7 +58,7 @@ def run(
     since = until - timedelta(days=recipe.validation_days)
     learnt_from = since - timedelta(weeks=recipe.ranker.windows)
     master = master_catalog(dataset, recipe, learnt_from)
-    histories = read_histories(dataset, master)
+    histories = read_histories(dataset, master, given.visit_gap)
     window = int(since.timestamp())
     past = histories.before(window)
     moment = int(until.timestamp())
@@ -79,7 +80,15 @@ def run(
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
         offers = stages.offers(histories, window, moment, fitted, ranker)
-        metrics = evaluate(ask(past, inside, fitted.catalog), fitted, ranker, als, recipe.towers.history_length)
+        asked = ask(past, inside, fitted.catalog)
+        if not asked:
+            days = recipe.validation_days
+            raise InvalidInput(
+                "--data",
+                f"expected purchases of something recommendable in the last {days} days until {until}, to judge the "
+                "model by; found none",
+            )
+        metrics = evaluate(asked, fitted, ranker, als, recipe.towers.history_length)
         if offers.metrics:
             metrics = {**metrics, "offers": offers.metrics}
         for method, values in metrics.items():
@@ -87,7 +96,7 @@ def run(
         if gated:
             gate(metrics)
 
-        catalog = observe(master, histories.events[histories.purchased()], moment, recipe.assortment)
+        catalog = observe(master, histories.sold(), moment, recipe.assortment)
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
         catalog = catalog._replace(
             products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),
@@ -118,14 +127,16 @@ class _Given(NamedTuple):
 
     Attributes:
         dataset: without what came at or after the cut-off.
-        recipe: its windows fitted to the span of the data.
+        recipe: fitted to the data: its windows to their span, what is not declared to what was found.
         until: the data cut-off, in whole seconds, as every moment in a bundle.
+        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
         notes: a sentence for each thing about the data that their owner should know.
     """
 
     dataset: Dataset
     recipe: Recipe
     until: datetime
+    visit_gap: int
     notes: tuple[str, ...]
 
 
@@ -141,10 +152,11 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
         raise InvalidInput("--data", f"expected events{when}; found none that counts{_listed(summary.left_out)}")
     until = (until or summary.last + timedelta(seconds=1)).replace(microsecond=0)
     recipe = fit_to_span(recipe, max((until - summary.first).days, 0))
+    recipe = replace(recipe, visit_gap_minutes=summary.visit_gap / 60)
     notes = (*dataset.notes, *in_lines(summary))
     for note in notes:
         _log.info("%s", note)
-    return _Given(as_of(dataset, until), recipe, until, notes)
+    return _Given(as_of(dataset, until), recipe, until, summary.visit_gap, notes)
 
 
 def _check_baskets(baskets: Baskets, window: int, days: int, until: datetime) -> None:

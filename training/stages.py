@@ -82,7 +82,7 @@ class Stages:
             later: baskets that came later, where the towers are to be measured on them after every epoch.
         """
         recipe, length = self.recipe, self.recipe.towers.history_length
-        catalog = observe(self.master, past.events[past.purchased()], moment, recipe.assortment)
+        catalog = observe(self.master, past.sold(), moment, recipe.assortment)
         asked = [] if later is None else ask(past, later, catalog)
 
         def measure(towers: Towers) -> Mapping[str, float]:
@@ -146,12 +146,13 @@ class Stages:
             before = past.before(begin)
             if not len(before.events):
                 continue
-            catalog = observe(self.master, before.events[before.purchased()], begin, recipe.assortment)
+            catalog = observe(self.master, before.sold(), begin, recipe.assortment)
             statistics = count(before, catalog, begin, Nearby.of(fitted.statistics), recipe.ranker)
             seen = fitted._replace(catalog=catalog, statistics=statistics)
             found += visit_examples(list(some), past, seen, ranker, recipe.towers.history_length)
         redeeming = sum(bool(one.taken_O.any()) for one in found)
-        _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
+        if len(self.master.offers.ids):
+            _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
         earlier = [one for one in found if one.visit.at < window]
         offers = fit_offers(earlier)
         metrics = measure_offers(
@@ -164,7 +165,7 @@ class Stages:
         recipe, config = self.recipe, self.recipe.ranker
         random = np.random.default_rng([recipe.seed, begin])
         before = past.before(begin)
-        catalog = observe(self.master, before.events[before.purchased()], begin, recipe.assortment)
+        catalog = observe(self.master, before.sold(), begin, recipe.assortment)
         inside = baskets.between(begin, begin + config.window_days * _DAY)
         asked = ask(before, inside, catalog)
         if len(asked) > config.questions_a_window:

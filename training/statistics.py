@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 from embeddings.catalog import Catalog
 from embeddings.history import REDEMPTION, Events, Histories
 from embeddings.statistics import RHYTHMS, Neighbours, Statistics, Tastes
+from training.batches import begins_visit
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -45,7 +46,7 @@ class Nearby(NamedTuple):
 
 
 class _Bought(NamedTuple):
-    """Purchases of known products: whose, what, when, where."""
+    """Purchases of known products: whose, what, when their visit began, where."""
 
     owners_E: NDArray[np.int64]
     products_E: NDArray[np.int64]
@@ -66,13 +67,13 @@ def find_nearby(
         config: names the groups.
     """
     products = len(products_ND)
-    bought = _bought(past)
+    bought, in_visits = _bought(past), _with_guests(past, of_visits=True)
     pairs_H, lines_H = np.unique(bought.owners_E * products + bought.products_E, return_counts=True)
     customers = csr_matrix(
         (np.log1p(lines_H), (pairs_H // products, pairs_H % products)), shape=(len(past.customers), products)
     )
-    visits_E = _visits(bought)
-    lines = _distinct(visits_E * products + bought.products_E)
+    visits_E = _visits(in_visits)
+    lines = _distinct(visits_E * products + in_visits.products_E)
     baskets = csr_matrix(
         (np.ones(len(lines)), (lines // products, lines % products)),
         shape=(int(visits_E.max(initial=-1)) + 1, products),
@@ -103,10 +104,10 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen, and sizes of
     visits towards those of all purchases.
     """
-    bought = _bought(past)
+    bought, in_visits, everybody = _bought(past), _with_guests(past, of_visits=True), _with_guests(past)
     size = len(catalog.products.ids)
-    days_E = (moment - bought.at_E) / _DAY
-    week_N, month_N = (np.bincount(bought.products_E[days_E < days], minlength=size) for days in (7, 28))
+    days_E = (moment - everybody.at_E) / _DAY
+    week_N, month_N = (np.bincount(everybody.products_E[days_E < days], minlength=size) for days in (7, 28))
     pair_days = _distinct((bought.owners_E * size + bought.products_E) * 100_000 + bought.at_E // _DAY)
     pairs_H, first_H, days_H = np.unique(pair_days // 100_000, return_index=True, return_counts=True)
     products_H = pairs_H % size
@@ -115,10 +116,10 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     repeated_N = np.bincount(products_H, days_H > 1, size)
     gaps_N = np.bincount(products_H, days_H - 1, size)
     gap_days_N = np.bincount(products_H, spans_H, size)
-    visits_E = _visits(bought)
+    visits_E = _visits(in_visits)
     lines_E = np.bincount(visits_E)[visits_E]
     usual_lines = lines_E.mean() if len(lines_E) else 0.0
-    lines_N, times_N = np.bincount(bought.products_E, lines_E, size), np.bincount(bought.products_E, minlength=size)
+    lines_N, times_N = (np.bincount(in_visits.products_E, weights, size) for weights in (lines_E, None))
     popularity_N = catalog.products.popularity_N
     share_N = popularity_N / max(float(popularity_N.sum()), 1e-30)
     rhythms_NQ = _rhythms(catalog, config)
@@ -136,7 +137,7 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
         axis=1,
     ).astype(np.float32)
     redeemed_O = times_redeemed(redeemed_offers(past), catalog)
-    return Statistics(products_NP, _local(bought, catalog, days_E < 28), rhythms_NQ, *nearby, redeemed_O)
+    return Statistics(products_NP, _local(everybody, catalog, days_E < 28), rhythms_NQ, *nearby, redeemed_O)
 
 
 def redeemed_offers(past: Histories) -> Events:
@@ -221,9 +222,7 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
 
 def _visits(bought: _Bought) -> NDArray[np.int64]:
     """The number of the visit that each purchase is of."""
-    first_E = np.ones(len(bought.at_E), np.bool_)
-    first_E[1:] = (bought.owners_E[1:] != bought.owners_E[:-1]) | (bought.at_E[1:] != bought.at_E[:-1])
-    return np.cumsum(first_E) - 1
+    return np.cumsum(begins_visit(bought.owners_E, bought.at_E)) - 1
 
 
 def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -234,7 +233,17 @@ def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _bought(past: Histories) -> _Bought:
     events = past.events
-    bought = past.purchased()
+    bought, begun = past.bought()
     owners = np.repeat(np.arange(len(past.customers), dtype=np.int64), np.diff(past.offsets))
-    columns = (events[name][bought].astype(np.int64) for name in ("product", "at", "location"))
-    return _Bought(owners[bought], *columns)
+    products, locations = (events[name][bought].astype(np.int64) for name in ("product", "location"))
+    return _Bought(owners[bought], products, begun, locations)
+
+
+def _with_guests(past: Histories, *, of_visits: bool = False) -> _Bought:
+    """Everybody's purchases, or only those whose visit is known; each visit of a guest is an owner of its own."""
+    known = _bought(past)
+    order = np.argsort(past.guest_visits, kind="stable")  # oldest first, of each visit too
+    order = order[past.guest_visits[order] >= 0] if of_visits else order
+    columns = (past.guests[name][order].astype(np.int64) for name in ("product", "at", "location"))
+    more = len(past.customers) + past.guest_visits[order], *columns
+    return _Bought(*(np.concatenate(both) for both in zip(known, more, strict=True)))

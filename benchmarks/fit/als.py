@@ -81,7 +81,7 @@ def purchases(histories: Histories, products: int, until: int) -> csr_matrix:
     """On how many lines each customer bought each product before a moment, in seconds since 1970 UTC."""
     past = histories.before(until)
     owners = np.repeat(np.arange(len(past.customers)), np.diff(past.offsets))
-    bought = past.purchased()
+    bought, _ = past.bought()
     columns: NDArray[np.int32] = past.events["product"][bought]
     shape = (len(past.customers), products)
     matrix = csr_matrix((np.ones(len(columns), np.float32), (owners[bought], columns)), shape=shape)

@@ -33,29 +33,49 @@ class TakenBack {
     std::unordered_map<std::int32_t, double> left_;  // how much is still to be taken, by product
 };
 
-// Of each event whether it is a purchase of a known product that was not taken back wholly, and the first of that product
-// at that moment: several lines of a receipt are one purchase. Customer c's events, oldest first, lie from offsets[c] to
+constexpr const char* GAPS = "expected a number of seconds between purchases of one visit";
+
+// Whether one moment comes so many seconds after an earlier one at most; moments may be any number.
+bool is_near(std::int64_t later, std::int64_t earlier, std::int64_t gap) {
+    return static_cast<std::uint64_t>(later) - static_cast<std::uint64_t>(earlier) <= static_cast<std::uint64_t>(gap);
+}
+
+// The purchases of known products that were not taken back wholly, of several of one product in a visit the first:
+// their places among the events, and when the visit of each began. Several lines of a receipt are one purchase. One at
+// most `gap` seconds after the one before is of its visit. Customer c's events, oldest first, lie from offsets[c] to
 // offsets[c + 1].
-Array<bool> purchased(const Array<Event>& events_E, const Array<std::int64_t>& offsets) {
+py::tuple bought(const Array<Event>& events_E, const Array<std::int64_t>& offsets, std::int64_t gap) {
     const std::int64_t* ends = offsets.data() + offsets.size();
     check(offsets.size() > 0 && offsets.data()[0] == 0 && ends[-1] == events_E.size() &&
               std::is_sorted(offsets.data(), ends),
           "expected offsets that ascend from 0 to the number of events");
-    Array<bool> purchased_E(events_E.size());
+    check(gap >= 0, GAPS);
+    std::vector<bool> left(static_cast<std::size_t>(events_E.size()));
+    std::vector<std::int64_t> places, begun;
     for (py::ssize_t c = 0; c + 1 < offsets.size(); ++c) {
         TakenBack taken;
         for (std::int64_t e = offsets.data()[c + 1]; e-- > offsets.data()[c];) {
             const Event& event = events_E.data()[e];
-            purchased_E.mutable_data()[e] = !taken.meets(event) && event.type == PURCHASE && event.product >= 0;
+            left[e] = !taken.meets(event) && event.type == PURCHASE && event.product >= 0;
         }
-        std::unordered_set<std::int32_t> met;  // at one moment
+        std::unordered_set<std::int32_t> met;  // in one visit
+        std::int64_t first = 0, last = 0;
+        bool any = false;
         for (std::int64_t e = offsets.data()[c]; e < offsets.data()[c + 1]; ++e) {
+            if (!left[e]) continue;
             const Event& event = events_E.data()[e];
-            if (e > offsets.data()[c] && event.at != events_E.data()[e - 1].at) met.clear();
-            if (purchased_E.data()[e]) purchased_E.mutable_data()[e] = met.insert(event.product).second;
+            if (!any || !is_near(event.at, last, gap)) {
+                met.clear();
+                first = event.at;
+            }
+            any = true;
+            last = event.at;
+            if (!met.insert(event.product).second) continue;
+            places.push_back(e);
+            begun.push_back(first);
         }
     }
-    return purchased_E;
+    return py::make_tuple(array_of(places), array_of(begun));
 }
 
 // Events, oldest first, with others in any order, each at its place in time: after older events of the same second.
@@ -69,9 +89,10 @@ Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E)
     return all_E;
 }
 
-// The purchases of known products, several of one product at one moment as one: rows_R, times_R, by_visit and the newest
-// moment, as in Purchases.
-py::tuple purchases(const Array<Event>& events_E, double decay) {
+// The purchases of known products, several of one product in one visit as one: rows_R, times_R, by_visit and the newest
+// moment, as in Purchases. All of a visit have the moment of its first.
+py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t gap) {
+    check(gap >= 0, GAPS);
     std::vector<bool> gone;
     if (std::any_of(events_E.data(), events_E.data() + events_E.size(),
                     [](const Event& event) { return event.type == RETURN; })) {
@@ -83,11 +104,13 @@ py::tuple purchases(const Array<Event>& events_E, double decay) {
     std::vector<std::int64_t> at, rows, times;
     std::vector<std::int32_t> locations;
     constexpr std::int32_t AGAIN = -1;
+    std::int64_t before = 0;
     for (py::ssize_t e = 0; e < events_E.size(); ++e) {
         const Event& event = events_E.data()[e];
         if (event.type != PURCHASE || event.product < 0 || (!gone.empty() && gone[e])) continue;
         bought.push_back({static_cast<std::uint32_t>(event.product), static_cast<std::uint32_t>(at.size())});
-        at.push_back(event.at);
+        at.push_back(!at.empty() && is_near(event.at, before, gap) ? at.back() : event.at);
+        before = event.at;
         locations.push_back(event.location);
     }
     sort_by_key(bought);

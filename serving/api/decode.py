@@ -13,6 +13,7 @@ from msgspec.structs import fields
 
 from embeddings.context import EXPECTED_TEXT
 from embeddings.errors import InvalidInput
+from embeddings.explained import explained
 from serving.api.problems import MalformedBody, UnsupportedMediaType
 
 Decoded = TypeVar("Decoded")
@@ -40,6 +41,7 @@ class BodyDecoder(Generic[Decoded]):
     """Decodes JSON bodies into one type."""
 
     def __init__(self, kind: type[Decoded]) -> None:
+        self._kind = kind
         self._decoder = msgspec.json.Decoder(kind, strict=True)
 
     def decode(self, body: bytes) -> Decoded:
@@ -52,7 +54,7 @@ class BodyDecoder(Generic[Decoded]):
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise _invalid(error) from None
+            raise _invalid(error, self._kind) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(error) from None
 
@@ -100,7 +102,7 @@ def read_fields(kind: type[Struct], given: Raw, path: str) -> Fields:
             try:
                 values[name] = _decoder(field.type).decode(raw[name])
             except msgspec.ValidationError as error:
-                problem = _invalid(error)
+                problem = _invalid(error, field.type)
                 inner = "" if problem.field == "body" else f".{problem.field}"
                 problems.append(InvalidInput(f"{path}.{name}{inner}", problem.expected))
         elif field.required:
@@ -130,7 +132,7 @@ def read_query(query: MultiDict[str], kind: type[Query]) -> Query:
         given = {name: value.split(",") if name in _lists(kind) else value for name, value in query.items()}
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, kind) from None
 
 
 @cache
@@ -138,11 +140,10 @@ def _lists(kind: type[Struct]) -> frozenset[str]:
     return frozenset(field.name for field in fields(kind) if get_origin(field.type) is tuple)
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidInput:
-    expected, _, path = str(error).partition(" - at `$")
+def _invalid(error: msgspec.ValidationError, kind: Any) -> InvalidInput:
+    field, expected = explained(error, kind)
     if "matching regex" in expected:  # only ids have a pattern
         expected = EXPECTED_TEXT
-    field = path.rstrip("`").lstrip(".")
     named = _NAMED.search(expected)
     if named is not None:
         field = f"{field}.{named['name']}" if field else named["name"]

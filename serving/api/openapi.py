@@ -41,6 +41,9 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
         similar.get.parameters = [product, *_parameters(SimilarQuery)]
     if (ready := paths["/readyz"].get) is not None:
         ready.parameters = [*_parameters(ReadyQuery)]
+    for path, name in (("/v1/model", "model"), ("/healthz", "healthy"), ("/readyz", "ready"), ("/metrics", "metrics")):
+        if path in paths and (described := paths[path].get) is not None:
+            described.operation_id = name
     for path, item in paths.items():
         for operation in (item.get, item.post):
             if operation is not None and path.startswith("/v1/"):

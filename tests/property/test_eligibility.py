@@ -52,7 +52,7 @@ CHANNELS = st.sampled_from(list(RULES))
 def catalog(world: Path, recipe: Recipe) -> Catalog:
     dataset = as_of(open_dataset(str(world), channels=recipe.channels, now=UNTIL), UNTIL)
     master = master_catalog(dataset, recipe, UNTIL)
-    events = read_histories(dataset, master).events
+    events = read_histories(dataset, master, 0).events
     return observe(master, events, int(UNTIL.timestamp()), recipe.assortment)
 
 

@@ -91,4 +91,10 @@ def test_before_keeps_what_happened_earlier_of_every_customer(moments: list[list
     for row, one in enumerate(pairs):
         assert pairs_of(histories[row].events_E) == one
         assert pairs_of(earlier[row].events_E) == one[: bisect.bisect_left([at for at, _ in one], moment)]
-    assert earlier == replace(histories, events=earlier.events, offsets=earlier.offsets)
+    assert earlier == replace(
+        histories,
+        events=earlier.events,
+        offsets=earlier.offsets,
+        guests=earlier.guests,
+        guest_visits=earlier.guest_visits,
+    )

@@ -363,12 +363,12 @@ def test_moments_whose_differences_do_not_fit_are_refused():
     events_2 = np.zeros(2, EVENT)
     events_2["type"], events_2["at"] = PURCHASE, (-(2**63), 2**63 - 1)
     with pytest.raises(ValueError, match="moments in seconds"):
-        kernel.purchases(events_2, 0.9)
+        kernel.purchases(events_2, 0.9, 0)
     with pytest.raises(ValueError, match="moments in seconds"):
         kernel.latest([events_2], [True] * (PURCHASE + 1), [0], 1)
     events_2["at"] = 1
     with pytest.raises(ValueError, match="moments in seconds"):
-        kernel.purchases(events_2, 0.9)[2].at_hour(2**62, 1.0, 1.0)
+        kernel.purchases(events_2, 0.9, 0)[2].at_hour(2**62, 1.0, 1.0)
 
 
 def test_tables_that_do_not_fit_are_refused():
@@ -388,7 +388,7 @@ def test_tables_that_do_not_fit_are_refused():
             made([0, 4], gap, wide)
     events_1 = np.zeros(1, EVENT)
     events_1["type"] = PURCHASE
-    rows_R, _, by_visit, _ = kernel.purchases(events_1, 0.9)
+    rows_R, _, by_visit, _ = kernel.purchases(events_1, 0.9, 0)
     for code in (-1, 2**24, 2**31 - 1):
         codes_11, gaps_11 = np.full((1, 1), code, np.int32), np.zeros((1, 1), np.float32)
         with pytest.raises(ValueError, match="codes of groups"):
@@ -414,12 +414,18 @@ def test_sizes_that_do_not_fit_are_refused():
     events_2 = np.zeros(2, EVENT)
     events_2["type"], events_2["at"] = PURCHASE, (1, 0)
     with pytest.raises(ValueError, match="oldest first"):
-        kernel.purchases(events_2, 0.9)
+        kernel.purchases(events_2, 0.9, 0)
     for offsets in ([], [1, 2], [0, 1], [0, 3, 2]):
         with pytest.raises(ValueError, match="offsets that ascend"):
-            kernel.purchased(events_2, np.array(offsets, np.int64))
+            kernel.bought(events_2, np.array(offsets, np.int64), 0)
+    for refused in (
+        lambda: kernel.bought(events_2[:0], np.zeros(1, np.int64), -1),
+        lambda: kernel.purchases(events_2[:0], 0.9, -1),
+    ):
+        with pytest.raises(ValueError, match="seconds between purchases"):
+            refused()
     with pytest.raises(ValueError, match="a length of time"):
-        kernel.purchases(events_2[:1], 0.9)[2].at_hour(0, 0, 1.0)
+        kernel.purchases(events_2[:1], 0.9, 0)[2].at_hour(0, 0, 1.0)
     with pytest.raises(ValueError, match="a moment for each customer"):
         kernel.latest([events_2], [True], [], 1)
     with pytest.raises(ValueError, match="at least one event"):

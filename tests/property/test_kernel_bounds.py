@@ -158,7 +158,7 @@ def facts(odd: Odd) -> None:
 
 
 def purchases(odd: Odd) -> None:
-    rows_R, _, by_visit, newest = kernel.purchases(odd.events(12), odd.real())
+    rows_R, _, by_visit, newest = kernel.purchases(odd.events(12), odd.real(), odd.number(0, 1, 100))
     products_NP, codes_NQ = odd.floats(odd.rows, 3), odd.integers(odd.rows, 2, below=300, kind=np.int32)
     by_visit.at(odd.number(-1, 0, 1) % 2**31)
     by_visit.at_hour(odd.number(newest), odd.real() * 7_200, odd.real())
@@ -237,7 +237,7 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     "times_bought": lambda odd: kernel.times_bought(
         odd.rows_of(5), odd.rows_of(5), [odd.number(0, 3) for _ in few(odd)]
     ),
-    "purchased": lambda odd: kernel.purchased(odd.events(6), odd.made(np.array([0, odd.size(3), 6]))),
+    "bought": lambda odd: kernel.bought(odd.events(6), odd.made(np.array([0, odd.size(3), 6])), odd.number(0, 1, 100)),
     "visit": lambda odd: kernel.visit(odd.events(6), odd.number(0), [True for _ in few(odd)]),
     "newest_of": lambda odd: kernel.newest_of(odd.events(6), [True for _ in few(odd)]),
     "products_since": lambda odd: kernel.products_since(odd.events(6), odd.number(0), [True for _ in few(odd)]),

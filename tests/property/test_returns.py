@@ -10,6 +10,7 @@ from embeddings.arrays import Ragged
 from embeddings.features import Situation, encode
 from embeddings.history import EVENT, EVENT_CODES, Events, Histories, History
 from embeddings.vocabulary import Vocabulary
+from training.batches import Baskets
 
 
 class Happened(NamedTuple):
@@ -24,6 +25,7 @@ HAPPENED = st.builds(
     Happened, st.sampled_from(["purchase", "purchase", "return", "view"]), st.integers(-1, 2), st.integers(1, 4)
 )
 PASTS = st.lists(HAPPENED, max_size=14)
+GAPS = st.integers(0, 3)
 
 
 def moment(place: int) -> int:
@@ -55,29 +57,46 @@ def left(happened: list[Happened]) -> list[int]:
     return [place for place, quantity in quantities.items() if quantity]
 
 
-def past(happened: list[Happened]) -> History:
-    return History(events_of(happened), np.zeros(0, np.int32), ())
+def past(happened: list[Happened], gap: int = 0) -> History:
+    return History(events_of(happened), np.zeros(0, np.int32), (), gap)
 
 
-def first_left(happened: list[Happened]) -> list[int]:
-    """The places of the purchases of which something is left; of several of one product at one moment the first."""
-    return list({(happened[place].product, moment(place)): place for place in reversed(left(happened))}.values())
+def visits(places: list[int], gap: int) -> list[list[int]]:
+    """The places of purchases by visit: each visit ends where so long nothing is bought."""
+    found: list[list[int]] = []
+    for place in places:
+        if found and moment(place) - moment(found[-1][-1]) <= gap:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return found
 
 
-@given(PASTS)
-def test_what_is_left_is_what_was_bought(happened: list[Happened]):
-    bought = past(happened).purchases
-    kept = [happened[place].product for place in first_left(happened)]
+def first_left(happened: list[Happened], gap: int) -> list[int]:
+    """The places of the purchases of which something is left; of several of one product in one visit the first."""
+    return [
+        place
+        for visit in visits(left(happened), gap)
+        for place in {happened[place].product: place for place in reversed(visit)}.values()
+    ]
+
+
+@given(PASTS, GAPS)
+def test_what_is_left_is_what_was_bought(happened: list[Happened], gap: int):
+    bought = past(happened, gap).purchases
+    kept = [happened[place].product for place in first_left(happened, gap)]
+    begun = [moment(visit[0]) for visit in visits(left(happened), gap)]
+    assert bought.newest == (begun[-1] if begun else 0)
     assert dict(zip(bought.rows_R.tolist(), bought.times_R.tolist(), strict=True)) == {
         product: kept.count(product) for product in kept
     }
 
 
-@given(PASTS, PASTS)
-def test_it_is_the_same_event_by_event(before: list[Happened], then: list[Happened]):
+@given(PASTS, PASTS, GAPS)
+def test_it_is_the_same_event_by_event(before: list[Happened], then: list[Happened], gap: int):
     """Purchases are shared between histories that differ in nothing bought: a return is no such difference."""
     happened = before + then
-    grown, whole = past(before), past(happened)
+    grown, whole = past(before, gap), past(happened, gap)
     assert grown.purchases.newest >= 0
     for event in events_of(happened)[len(before) :]:
         grown = grown.append(np.array([event], EVENT))
@@ -97,8 +116,8 @@ def test_the_tower_reads_what_is_left_and_what_was_looked_at(happened: list[Happ
     assert (read.products_BL[0, len(told) :] == -1).all()
 
 
-@given(st.lists(PASTS, max_size=4))
-def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened]]):
+@given(st.lists(PASTS, max_size=4), GAPS)
+def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened]], gap: int):
     histories = Histories(
         customers=Vocabulary.of([f"c{row}" for row in range(len(pasts))]),
         events=np.concatenate([np.zeros(0, EVENT), *map(events_of, pasts)]),
@@ -107,7 +126,18 @@ def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened
         audiences=Ragged.of([[]] * len(pasts)),
         attribute_names=(),
         attribute_labels=(),
+        visit_gap=gap,
     )
     begins = histories.offsets.tolist()
-    expected = [begin + place for begin, happened in zip(begins, pasts, strict=False) for place in first_left(happened)]
-    assert np.flatnonzero(histories.purchased()).tolist() == sorted(expected)
+    expected = [
+        begin + place for begin, happened in zip(begins, pasts, strict=False) for place in first_left(happened, gap)
+    ]
+    assert histories.bought().places_P.tolist() == sorted(expected)
+    baskets = Baskets.of(histories)
+    whole = [
+        (moment(visit[0]), sorted({happened[place].product for place in visit}))
+        for happened in pasts
+        for visit in visits(left(happened), gap)
+    ]
+    found = [(at, baskets.products[row].tolist()) for row, at in enumerate(baskets.moments_S.tolist())]
+    assert found == whole

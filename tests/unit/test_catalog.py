@@ -19,7 +19,7 @@ from training.histories import read_histories
 def observed(folder: Path, recipe: Recipe) -> Catalog:
     dataset = as_of(open_dataset(str(folder), channels=recipe.channels, now=UNTIL), UNTIL)
     master = master_catalog(dataset, recipe, UNTIL)
-    events = read_histories(dataset, master).events
+    events = read_histories(dataset, master, 0).events
     return observe(master, events, int(UNTIL.timestamp()), recipe.assortment)
 
 

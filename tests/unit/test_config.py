@@ -47,17 +47,17 @@ def test_the_default_recipe_shows_every_key(section: type[msgspec.Struct]) -> No
     [
         ("epochs = 3", "epochs"),
         ("[towers]\ndimension = 64", "dimension"),
-        ("[fit]\nepochs = 0", "$.fit.epochs"),
-        ("[fit]\nepochs = 1.5", "$.fit.epochs"),
-        ("[fit]\nlearning_rate = 0", "$.fit.learning_rate"),
-        ("[towers]\nid_dropout = 1.1", "$.towers.id_dropout"),
+        ("[fit]\nepochs = 0", "recipe.toml, fit.epochs"),
+        ("[fit]\nepochs = 1.5", "recipe.toml, fit.epochs"),
+        ("[fit]\nlearning_rate = 0", "recipe.toml, fit.learning_rate"),
+        ("[towers]\nid_dropout = 1.1", "recipe.toml, towers.id_dropout"),
         ("[towers]\ndimensions = 64\nheads = 3", "multiple of heads, 3; got 64"),
-        ("seed = -1", "$.seed"),
+        ("seed = -1", "recipe.toml, seed"),
         ("[score]\ntowers = 0.1", "score"),
         ("[ranker]\nwindow = 3", "window"),
-        ("[ranker]\nwindows = 0", "$.ranker.windows"),
-        ("[ranker]\nwidths = []", "$.ranker.widths"),
-        ("[ranker]\nsession_share = 1.1", "$.ranker.session_share"),
+        ("[ranker]\nwindows = 0", "recipe.toml, ranker.windows"),
+        ("[ranker]\nwidths = []", "recipe.toml, ranker.widths"),
+        ("[ranker]\nsession_share = 1.1", "recipe.toml, ranker.session_share"),
         ("[fit", ""),
     ],
 )
@@ -65,8 +65,8 @@ def test_an_unknown_or_wrong_key_is_refused_by_name(tmp_path: Path, text: str, n
     assert read(tmp_path, '[channels]\nweb = "everything"') is not None
     with pytest.raises(InvalidInput) as raised:
         read(tmp_path, text + '\n[channels]\nweb = "everything"')
-    assert raised.value.field.endswith("recipe.toml")
-    assert named in raised.value.expected
+    assert "recipe.toml" in raised.value.field
+    assert named in str(raised.value)
 
 
 @pytest.mark.parametrize("channels", ["[channels]", '[channels]\nweb = "all"'])

@@ -32,9 +32,9 @@ VALID = {
     ),
     "promotions": ("channel,location,product_id,starts,ends\nstore,l1,p1,2025-01-01T00:00:00Z,2025-01-08T00:00:00Z\n"),
     "events": (
-        "customer_id,type,at,product_id,offer_id,location,channel,quantity,value\n"
-        "c1,purchase,2025-01-02T10:00:00Z,p1,,l1,store,2,3.0\n"
-        "c3,redemption,2025-01-02T12:00:00.5+02:00,,o1,,,,\n"
+        "customer_id,type,at,product_id,offer_id,location,channel,visit,quantity,value\n"
+        "c1,purchase,2025-01-02T10:00:00Z,p1,,l1,store,v1,2,3.0\n"
+        "c3,redemption,2025-01-02T12:00:00.5+02:00,,o1,,,,,\n"
     ),
 }
 
@@ -315,12 +315,12 @@ def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
     write(tmp_path, {"products": "id,price\np1,1\n", "locations": "location,brand\nl1,x\n"})
     assert problems(tmp_path) == (
         "customers.parquet, column age: the type is Float64, expected text, as in every attribute; " + FLOAT,
-        "products.csv: column product_id is missing, expected text",
+        "products.csv: column product_id is missing, expected text; is it what the file calls id?",
         "locations.csv: column brand is unknown, expected only location, latitude, longitude, region",
         "events.parquet, column customer_id: the type is Float64, expected text; " + FLOAT,
         f"events.parquet, column at: the type is Datetime(time_unit='us', time_zone=None), expected {TIME}; {NAIVE}",
         "events.parquet, column quantity: the type is Boolean, expected a finite number",
-        f"events.parquet: column basket is unknown, expected only {', '.join(EVENT_COLUMNS)}",
+        f"events.parquet: column basket is unknown, expected only {', '.join(EVENT_COLUMNS)}; did you mean visit?",
     )
 
 
@@ -345,9 +345,9 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_twenty_rows_of_each_kind_then_the_count(tmp_path: Path) -> None:
     rows = "".join(f"c1,view,2025-01-02T10:00:00Z,p1,{-i}\n" for i in range(25))
-    rows += "".join(f",view,2025-01-02T10:00:00Z,p1,{i + 1}\n" for i in range(20))
+    rows += "".join(f"c1,,2025-01-02T10:00:00Z,p1,{i + 1}\n" for i in range(20))
     found = problems(write(tmp_path, events(rows, "customer_id,type,at,product_id,quantity")))
-    nameless = [sentence for sentence in found if "customer_id" in sentence]
+    nameless = [sentence for sentence in found if "type" in sentence]
     negative = [sentence for sentence in found if "quantity" in sentence]
     assert len(nameless) == 20
     assert len(negative) == 21

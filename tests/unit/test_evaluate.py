@@ -63,7 +63,7 @@ def window() -> Window:
     frames["events"] = pl.concat([bought, looked])
     dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
     master = master_catalog(dataset, RECIPE, SINCE)
-    histories = read_histories(dataset, master)
+    histories = read_histories(dataset, master, 0)
     since = int(SINCE.timestamp())
     past = histories.before(since)
     before = observe(master, past.events, since, RECIPE.assortment)

@@ -54,7 +54,7 @@ def read(events: pl.DataFrame) -> tuple[Catalog, Histories]:
     frames = tables() | {"events": events.filter(pl.col("customer_id") < f"c{CUSTOMERS:03d}")}
     dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
     master = master_catalog(dataset, RECIPE, SINCE - timedelta(weeks=2))
-    return master, read_histories(dataset, master)
+    return master, read_histories(dataset, master, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     frames["events"] = pl.concat([one.head(1) for one in frames["events"].partition_by("customer_id")])
     dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
     catalog = master_catalog(dataset, RECIPE, UNTIL)
-    histories = read_histories(dataset, catalog)
+    histories = read_histories(dataset, catalog, 0)
     moment = int(UNTIL.timestamp())
     catalog = observe(catalog, histories.events, moment, RECIPE.assortment)
     als = fit_als(histories, len(catalog.products.ids), RECIPE)

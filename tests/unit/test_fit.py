@@ -62,7 +62,7 @@ def past() -> Past:
     given = (GivenTable(table, table.name, frames[table.name].lazy()) for table in TABLES)
     dataset = as_of(assemble("world", given), UNTIL)
     catalog = master_catalog(dataset, RECIPE, UNTIL)
-    histories = read_histories(dataset, catalog)
+    histories = read_histories(dataset, catalog, 0)
     catalog = observe(catalog, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)
     return Past(catalog, histories, fit_als(histories, len(catalog.products.ids), RECIPE))
 

@@ -1,6 +1,8 @@
 """Events read as every customer's past."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -32,13 +34,14 @@ def read(events: list[Row], **tables: pl.DataFrame) -> Histories:
         "offer_id": pl.String,
         "location": pl.String,
         "channel": pl.String,
+        "visit": pl.String,
         "quantity": pl.Float64,
         "value": pl.Float64,
     }
     tables["events"] = pl.DataFrame(events, schema=schema)
     given = (GivenTable(one, one.name, tables[one.name].lazy()) for one in TABLES if one.name in tables)
     dataset = assemble("test", given)
-    return read_histories(dataset, master_catalog(dataset, RECIPE, START))
+    return read_histories(dataset, master_catalog(dataset, RECIPE, START), 0)
 
 
 def test_an_event_is_read_into_rows_codes_and_seconds() -> None:
@@ -141,3 +144,36 @@ def test_attributes_are_codes_and_audiences_are_those_that_offers_name() -> None
     assert histories.attribute_sizes == (3, 2)
     assert histories.attributes_CA.tolist() == [[1, 0], [0, 1], [2, 0]]
     assert [histories.of(one).audiences for one in "abc"] == [(0, 1), (), ()]
+
+
+def test_guests_are_nobody_and_what_they_buy_is_kept_apart() -> None:
+    bought: Row = {"type": "purchase", "product_id": "p1"}
+    histories = read(
+        [
+            bought | {"at": at(50), "visit": "r2"},
+            bought | {"at": at(10), "visit": "r1", "location": "l1"},
+            bought | {"at": at(20), "visit": "r1", "product_id": "p0"},
+            bought | {"at": at(30)},
+            bought | {"at": at(40), "type": "view"},
+            bought | {"at": at(60), "customer_id": "c"},
+        ],
+        products=pl.DataFrame({"product_id": ["p0", "p1"]}),
+        locations=pl.DataFrame({"location": ["l1"]}),
+    )
+    assert histories.customers.ids() == ["c"]
+    assert len(histories.events) == 1
+    assert (histories.guests["at"] - int(START.timestamp())).tolist() == [10, 10, 30, 50]
+    assert histories.guests["product"].tolist() == [1, 0, 1, 1]
+    first, second, nowhere, other = histories.guest_visits.tolist()
+    assert first == second != other
+    assert nowhere == -1
+    assert sorted(histories.sold()["product"].tolist()) == [0, 1, 1, 1, 1]
+    earlier = histories.before(int(START.timestamp()) + 40)
+    assert (len(earlier.events), len(earlier.guests), len(earlier.guest_visits)) == (0, 3, 3)
+
+
+def test_guests_are_not_saved_and_the_gap_between_visits_is(tmp_path: Path) -> None:
+    histories = replace(read([{"type": "purchase", "product_id": "p1", "at": at(0)}]), visit_gap=90)
+    histories.save(tmp_path)
+    loaded = Histories.load(tmp_path)
+    assert (len(loaded.guests), loaded.visit_gap, loaded.of("c").visit_gap) == (0, 90, 90)

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.unit.small import DAY, NOW, N, catalog
 from training.config import RankerConfig
 from training.statistics import Nearby, count, find_nearby
 
-CUSTOMERS = 12
+CUSTOMERS, HOUR = 12, 3_600
 CONFIG = RankerConfig(type_attribute="type", category_attribute="category", maker_attribute="")
 REGULARISATION = 0.3
 FACTORS = np.random.default_rng(8).standard_normal((N, 2)).astype(np.float32)
@@ -106,6 +107,32 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
         figures = dict(zip(FIGURES, found.products_NP[row].tolist(), strict=True))
         assert figures == pytest.approx(expected, rel=1e-5), row
     assert found.products_NP.dtype == np.float32
+
+
+def with_guests(events: list[Event], visit: int) -> Histories:
+    """A past to which three products that a guest bought ten days ago were added."""
+    guests = np.zeros(3, EVENT)
+    guests["at"], guests["product"], guests["location"] = NOW - 10 * DAY, (0, 1, 2), 0
+    return replace(histories_of(events).before(NOW), guests=guests, guest_visits=np.full(3, visit), visit_gap=HOUR)
+
+
+@pytest.mark.parametrize("visit", [-1, 4])
+def test_guests_count_for_what_is_popular_and_by_visit_for_what_is_bought_together(visit: int):
+    events = [event for event in draw(1) if event.location != 0 or event.product not in (0, 1, 2)]
+    before, after = (
+        count(past, catalog(), NOW, find_nearby(past, catalog(), FACTORS, REGULARISATION, CONFIG), CONFIG)
+        for past in (histories_of(events).before(NOW), with_guests(events, visit))
+    )
+    month, lines = FIGURES.index("month"), FIGURES.index("lines")
+    more = np.array([1, 1, 1] + [0] * (N - 3))
+    assert (after.products_NP[:, month] - before.products_NP[:, month]).tolist() == more.tolist()
+    for name in ("repeated", "buyers", "gap"):
+        figure = FIGURES.index(name)
+        assert after.products_NP[:, figure].tolist() == before.products_NP[:, figure].tolist()
+    together = pairs(after.together) != pairs(before.together)
+    assert together == (visit >= 0) == (after.products_NP[0, lines] != before.products_NP[0, lines])
+    assert after.local_L.sum() > before.local_L.sum()
+    assert pairs(after.alike) == pairs(before.alike)
 
 
 def test_a_group_is_as_popular_as_what_is_sold_of_it_on_average():

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from embeddings.catalog import ChannelRule
+from training.config import RankerConfig, Recipe
 from training.datasets import open_dataset
 from training.datasets.finding import Finding
 from training.datasets.report import in_html, in_lines, in_text
@@ -18,6 +19,10 @@ from training.datasets.summary import Summary, summarise
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CHANNELS = {"web": ChannelRule.EVERYTHING, "store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED}
+
+RECIPE = Recipe(
+    channels=CHANNELS, ranker=RankerConfig(type_attribute="brand", category_attribute="", maker_attribute="")
+)
 
 Tables = dict[str, pl.DataFrame]
 
@@ -40,7 +45,13 @@ def sound() -> Tables:
         "events": pl.DataFrame(rows),
         "products": pl.DataFrame({"product_id": [f"p{one}" for one in range(40)], "brand": ["A", "B"] * 20}),
         "promotions": pl.DataFrame(
-            {"channel": ["mailer"], "location": ["l0"], "product_id": ["p0"], "starts": [NOW], "ends": [NOW]}
+            {
+                "channel": ["mailer"],
+                "location": ["l0"],
+                "product_id": ["p0"],
+                "starts": [NOW],
+                "ends": [NOW + timedelta(days=7)],
+            }
         ),
     }
 
@@ -48,7 +59,7 @@ def sound() -> Tables:
 def summary(folder: Path, tables: Tables) -> Summary:
     for name, frame in tables.items():
         frame.write_parquet(folder / f"{name}.parquet")
-    return summarise(open_dataset(str(folder), channels=CHANNELS, now=NOW), CHANNELS, NOW)
+    return summarise(open_dataset(str(folder), channels=CHANNELS, now=NOW), RECIPE, NOW)
 
 
 def with_events(tables: Tables, **changed: pl.Expr) -> Tables:
@@ -167,8 +178,100 @@ KINDS: dict[str, tuple[Callable[[Tables], Tables], int, str, str]] = {
     "a mark for no value": (
         lambda t: more_events(t, customer_id="NULL"),
         1,
-        "'NULL' stand as ids of customers, as if they meant no value",
-        "customer_id NULL",
+        "1 of 121 (0.8%) ids of customers stand for no value where they come from",
+        "customer_id 'NULL'",
+    ),
+    "a mark for no audience": (
+        lambda t: t | {"offers": offers(audience="N/A")},
+        1,
+        "1 of 1 (100.0%) ids of audiences stand for no value",
+        "audience 'N/A'",
+    ),
+    "a mark for no attribute": (
+        lambda t: t | {"products": t["products"].with_columns(brand=pl.Series(["[null]", "B"] * 20))},
+        2,
+        "attribute brand of products has a text such as NULL in 20 of 40 (50.0%) rows",
+        "",
+    ),
+    "blanks at an end": (
+        lambda t: with_events(t, customer_id=pl.col("customer_id") + "  "),
+        1,
+        "120 of 120 (100.0%) ids of customers hold blanks at an end",
+        "customer_id 'c0  '",
+    ),
+    "characters without width": (
+        lambda t: more_events(t, customer_id="c\u200b7"),
+        1,
+        "1 of 121 (0.8%) ids of customers hold blanks at an end or characters that do not show",
+        "customer_id 'c\\u200b7'",
+    ),
+    "all ids as floats": (
+        lambda t: with_events(t, customer_id=pl.col("customer_id").str.slice(1) + ".0"),
+        1,
+        "120 of 120 (100.0%) ids of customers end in .0",
+        "customer_id '0.0'",
+    ),
+    "offers of unknown products": (
+        lambda t: {"events": t["events"], "promotions": t["promotions"], "offers": offers(products=["SKU-1"])},
+        1,
+        "offers name 1 of 1 (100.0%) products that no event and no table of products names: 'SKU-1'",
+        "products 'SKU-1'",
+    ),
+    "a list of commas": (
+        lambda t: {"events": t["events"], "promotions": t["promotions"], "offers": offers(products=["p1,p2"])},
+        1,
+        'entries of a list are separated by "|"',
+        "products 'p1,p2'",
+    ),
+    "an offer of no length": (
+        lambda t: t | {"offers": offers(starts=NOW + timedelta(1), ends=NOW + timedelta(1))},
+        1,
+        "1 of 1 (100.0%) offers end at the moment at which they start",
+        "",
+    ),
+    "nothing may be shown": (
+        lambda t: t | {"products": t["products"].with_columns(recommendable=pl.lit(value=False))},
+        1,
+        "40 of 40 (100.0%) products are not recommendable",
+        "",
+    ),
+    "all is taken back": (
+        lambda t: t | {"events": pl.concat([t["events"], t["events"].with_columns(type=pl.lit("return"))])},
+        1,
+        "720 returns stand beside 720 purchases",
+        "",
+    ),
+    "promotions that are not needed": (
+        lambda t: t | {"promotions": pl.concat([t["promotions"], t["promotions"].with_columns(channel=pl.lit("web"))])},
+        2,
+        'channel web is promoted on, but does not show by promotions; declare web = "promoted"',
+        "",
+    ),
+    "guests": (
+        lambda t: more_events(t, customer_id=None),
+        3,
+        "1 of 721 (0.1%) events name no customer; the 1 purchases among them count for what is popular, not for what",
+        "",
+    ),
+    "guests with receipts": (
+        lambda t: with_events(more_events(t, customer_id=None), visit=pl.format("v{}", pl.int_range(pl.len()))),
+        3,
+        "count for what is popular, and for what is bought together, and for no history",
+        "",
+    ),
+    "numbers of receipts that are used again": (
+        lambda t: with_events(t, visit=pl.lit("1")),
+        1,
+        "120 visits last longer than a day",
+        "customer_id c",
+    ),
+    "prices in thousands": (
+        lambda t: (
+            t | {"products": t["products"].with_columns(price=pl.Series(["1.250", "12.000", "3"] * 13 + ["1.000"]))}
+        ),
+        1,
+        "column price of products.parquet: every value with a point has three digits after it",
+        "'1.250'",
     ),
     "an export twice": (
         lambda t: t | {"events": pl.concat([t["events"], t["events"]])},
@@ -320,3 +423,29 @@ def test_the_page_draws_what_there_is_and_needs_nothing_else(tmp_path: Path) -> 
     assert not {"script", "i", "link", "img"} & set(parsed.tags)
     assert "url(" not in page
     assert re.search(r"a &lt;b&gt; &amp; c.*&lt;i&gt;", page)
+
+
+@pytest.mark.parametrize(
+    ("named", "harm"), [({}, 2), ({"type_attribute": "colour"}, 3), ({"type_attribute": "brand"}, 3)]
+)
+def test_attributes_that_the_recipe_does_not_name_are_said(tmp_path: Path, named: dict[str, str], harm: int) -> None:
+    tables = sound()
+    tables["products"] = tables["products"].with_columns(colour=pl.Series(["red", "blue"] * 20))
+    for name, frame in tables.items():
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    recipe = Recipe(channels=CHANNELS, ranker=RankerConfig(**named))
+    (found,) = summarise(open_dataset(str(tmp_path), channels=CHANNELS, now=NOW), recipe, NOW).findings
+    assert found.harm == harm
+    for name in {"brand", "colour"} - set(named.values()):
+        assert name in found.said
+    assert ("ranker.type_attribute" in found.said) == (not named)
+
+
+def test_the_gap_between_visits_is_said_and_may_be_declared(tmp_path: Path) -> None:
+    found = summary(tmp_path, sound())
+    assert found.visit_gap == 0
+    assert "purchases of a customer at one moment are one visit" in in_lines(found)
+    declared = replace(RECIPE, visit_gap_minutes=90)
+    found = summarise(open_dataset(str(tmp_path), channels=CHANNELS, now=NOW), declared, NOW)
+    assert found.visit_gap == 5_400
+    assert "purchases of a customer at most 90 minutes after the one before are of one visit" in in_lines(found)

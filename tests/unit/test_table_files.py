@@ -1,7 +1,8 @@
 """The forms in which people have tables: what is read, and what is refused with its file, its row and what to do."""
 
 import gzip
-from datetime import UTC, datetime
+import os
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -67,6 +68,12 @@ DOUBTFUL = {
     "Parquet": (b"PAR1" + bytes(range(200)), "products.csv: is Parquet; give it a name that ends in .parquet"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(range(200)), "products.csv: is compressed by zstd"),
     "UTF-16 without its mark": (NAMED.encode("utf-16-le"), "holds a NUL byte, as UTF-16 without its mark does"),
+    "a mark of UTF-8 twice": ("\ufeff\ufeff" + NAMED + "1,x,A\n", "the mark of UTF-8 (BOM) is there twice"),
+    "a line for Excel": ("sep=,\n" + NAMED + "1,x,A\n", "'sep=,' is meant for Excel alone; remove the line"),
+    "JSON": ('{"product_id": "1"}\n', "products.csv: is JSON"),
+    "a page": ("<html>Log in</html>\n", "products.csv: is HTML or XML"),
+    "compressed twice": (gzip.compress(gzip.compress(NAMED.encode())), "is compressed twice"),
+    "compressed Parquet": (gzip.compress(b"PAR1" + bytes(200)), "is Parquet"),
     "an empty first line": ("\n" + NAMED + "1,x,A\n", "products.csv, header (line 1): the first line is empty"),
     "nothing": ("", "products.csv, header (line 1): the file is empty"),
     "a damaged archive": (
@@ -123,7 +130,9 @@ def test_semicolons_and_decimal_commas_are_read_where_they_are_declared(tmp_path
     assert opened(tmp_path, tables).products.collect()["price"].to_list() == [1.5, 7.0]
     products(tmp_path, "product_id;price\np1;1.000,50\n")
     (tmp_path / "events.csv").write_text(EVENTS.replace(",", ";"))
-    assert problems(tmp_path, tables) == ("products.csv, row 1, column price: '1.000,50', expected a finite number",)
+    assert problems(tmp_path, tables) == (
+        "products.csv, row 1, column price: '1.000,50', expected a finite number; without marks between thousands",
+    )
 
 
 @pytest.mark.parametrize("name", ["events.parquet", "events"])
@@ -201,7 +210,7 @@ def test_a_missing_table_names_what_may_be_it(tmp_path: Path) -> None:
 def test_a_column_in_other_letters_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(EVENTS.replace("customer_id", "Customer_ID"))
     missing, unknown = problems(tmp_path)
-    assert missing == "events.csv: column customer_id is missing, expected text; the file has Customer_ID"
+    assert missing == "events.csv: column customer_id is missing, expected text; is it what the file calls Customer_ID?"
     assert unknown.endswith("; did you mean customer_id?")
 
 
@@ -221,13 +230,21 @@ ZONED = [
     "2026-11-15T21:06:20+0530",
     "2026-11-15 15:36:20 UTC",
     "2026-11-15t15:36:20z",
+    "2026-11-15 15:36:20.0 UTC",
 ]
+MINUTES = ["2026-11-15T15:36Z", "2026-11-15 16:36+01", "2026-11-15T15:36 UTC"]
 
 
 @pytest.mark.parametrize("written", ZONED)
 def test_a_moment_with_its_zone_is_read_however_it_is_written(tmp_path: Path, written: str) -> None:
     (tmp_path / "events.csv").write_text(f"{HEADER}\nc1,view,{written},p1\n")
     assert opened(tmp_path).events.collect()["at"].to_list() == [MOMENT]
+
+
+@pytest.mark.parametrize("written", MINUTES)
+def test_a_moment_may_end_with_its_minutes(tmp_path: Path, written: str) -> None:
+    (tmp_path / "events.csv").write_text(f"{HEADER}\nc1,view,{written},p1\n")
+    assert opened(tmp_path).events.collect()["at"].to_list() == [MOMENT.replace(second=0)]
 
 
 @pytest.mark.parametrize("written", ["2026-11-15 16:36:20", "2026-11-15T16:36:20.000", "2026-11-15T16:36"])
@@ -248,6 +265,46 @@ def test_of_an_hour_that_a_clock_skips_there_is_no_moment_and_of_one_shown_twice
     (tmp_path / "events.csv").write_text(f"{HEADER}\nc1,view,2026-03-29 02:30:00,p1\n")
     (found,) = problems(tmp_path, berlin)
     assert found.startswith("events.csv, row 1, column at: '2026-03-29 02:30:00'")
+    assert "one that the clock of Europe/Berlin shows" in found
+
+
+def test_a_midnight_that_a_clock_skips_is_the_first_moment_of_its_day(tmp_path: Path) -> None:
+    santiago = TablesConfig(time_zone="America/Santiago")
+    begun = [datetime(2026, 9, 6, 4, tzinfo=UTC)]  # at 00:00 it became 01:00 there
+    for written in ("2026-09-06", "2026-09-06 00:00:00"):
+        (tmp_path / "events.csv").write_text(f"{HEADER}\nc1,view,{written},p1\n")
+        assert opened(tmp_path, santiago).events.collect()["at"].to_list() == begun
+    (tmp_path / "events.csv").unlink()
+    for at in (date(2026, 9, 6), datetime(2026, 9, 6)):  # noqa: DTZ001 the case under test
+        assert opened(parquet(tmp_path, at=[at]), santiago).events.collect()["at"].to_list() == begun
+
+
+FAR = {
+    "infinity of PostgreSQL": pl.Series([9223371331200000000]).cast(pl.Datetime("us", "UTC")),
+    "milliseconds that are microseconds": pl.Series([1780308000000000]).cast(pl.Datetime("ms", "UTC")),
+    "milliseconds that are nanoseconds": pl.Series([1780308000000000000]).cast(pl.Datetime("ms", "UTC")),
+    "before the year 1": pl.Series([-62167219200000001]).cast(pl.Datetime("us", "UTC")),
+    "another zone": pl.Series([9223371331200000000]).cast(pl.Datetime("us", "America/New_York")),
+}
+
+
+@pytest.mark.parametrize("kind", FAR)
+def test_moments_outside_of_all_years_are_refused_as_they_are_counted(tmp_path: Path, kind: str) -> None:
+    (found,) = problems(parquet(tmp_path, at=FAR[kind]))
+    assert found.startswith(f"events.parquet, row 1, column at: '{FAR[kind].to_physical()[0]}', expected a time ")
+    assert "of the years 1 to 9999" in found
+    (tmp_path / "events.parquet").unlink()
+    (tmp_path / "events.csv").write_text(f"{HEADER}\nc1,view,9999-12-31T23:59:59-05:00,p1\n")
+    (found,) = problems(tmp_path)
+    assert found.endswith("'9999-12-31T23:59:59-05:00', expected a time of the years 1 to 9999 in UTC")
+
+
+def test_offers_outside_of_all_years_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    pl.DataFrame(
+        {"offer_id": ["o1"], "products": [["p1"]], "starts": FAR["infinity of PostgreSQL"], "ends": [MOMENT]}
+    ).write_parquet(tmp_path / "offers.parquet")
+    assert "offers.parquet, row 1, column starts: '9223371331200000000', expected" in "\n".join(problems(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -288,3 +345,105 @@ def test_lists_as_attributes_are_refused_with_what_to_do_and_truth_values_are_te
     assert "join it to one text" in found
     pl.DataFrame({"product_id": ["p1"], "organic": [True]}).write_parquet(tmp_path / "products.parquet")
     assert opened(tmp_path).products.collect()["organic"].to_list() == ["true"]
+
+
+LISTS = ["['p1', 'p2']", '["p1","p2"]', "{p1,p2}", "p1 | p2", " p1|p2"]
+
+
+@pytest.mark.parametrize("written", LISTS)
+def test_a_list_that_is_written_another_way_is_refused(tmp_path: Path, written: str) -> None:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    quoted = written.replace('"', '""')
+    (tmp_path / "offers.csv").write_text(OFFERS.replace(",p1,", f',"{quoted}",'))
+    (found,) = problems(tmp_path)
+    assert found.startswith("offers.csv, row 1, column products: ")
+    assert "separated by |, without brackets or blanks around" in found
+
+
+@pytest.mark.parametrize("name", ["Recommendable", "recomendable", "location", "Price"])
+def test_a_column_that_is_nearly_a_declared_one_is_no_attribute(tmp_path: Path, name: str) -> None:
+    found = problems(products(tmp_path, f"product_id,{name},brand\np1,x,A\n"))
+    assert len(found) == 1
+    assert found[0].startswith(f"products.csv: column {name} would be an attribute; expected ")
+
+
+@pytest.mark.parametrize("name", ["list_price", "brand", "colour", "kind", "store", "name", "description"])
+def test_other_columns_are_attributes(tmp_path: Path, name: str) -> None:
+    found = opened(products(tmp_path, f"product_id,{name}\np1,x\n")).products.collect()
+    assert found[name].to_list()[0] == "x"
+
+
+@pytest.mark.parametrize("name", ["productId", "Product ID", "id", "sku", "item_id"])
+def test_a_key_by_another_name_is_asked_about(tmp_path: Path, name: str) -> None:
+    found = problems(products(tmp_path, f"{name},brand\np1,A\n"))
+    assert found[0] == f"products.csv: column product_id is missing, expected text; is it what the file calls {name}?"
+
+
+@pytest.mark.parametrize("name", ["*", "^.*$", "^brand$"])
+def test_a_name_that_stands_for_several_columns_is_refused(tmp_path: Path, name: str) -> None:
+    (found,) = problems(products(tmp_path, f"product_id,{name},brand\np1,x,A\n"))
+    assert found.startswith(f"products.csv: column {name} cannot be an attribute")
+
+
+def test_an_attribute_may_have_the_name_of_what_messages_count(tmp_path: Path) -> None:
+    (found,) = problems(products(tmp_path, "product_id,row,chosen,price\np1,3,x,free\n"))
+    assert found == "products.csv, row 1, column price: 'free', expected a finite number"
+
+
+def test_an_empty_category_is_no_value(tmp_path: Path) -> None:
+    parquet(tmp_path, location=pl.Series([""], dtype=pl.Categorical))
+    assert opened(tmp_path).events.collect()["location"].to_list() == [None]
+
+
+NUMBERS = {
+    "1,50": 'or, where commas stand for points, decimal = "," under [tables]',
+    "1,234.50": "without marks between thousands",
+    "1'234.50": "without marks between thousands",
+    "nan": "or nothing where there is no value",
+    "(null)": "or nothing where there is no value",
+}
+
+
+@pytest.mark.parametrize("written", NUMBERS)
+def test_a_number_that_is_written_another_way_is_refused_with_what_to_do(tmp_path: Path, written: str) -> None:
+    (found,) = problems(products(tmp_path, f'product_id,price\np1,"{written}"\n'))
+    assert found == f"products.csv, row 1, column price: '{written}', expected a finite number; {NUMBERS[written]}"
+
+
+@pytest.mark.parametrize("rounded", ["4.00635E+12", "4.00635E12", "4.0e+12"])
+def test_an_id_that_was_rounded_is_refused(tmp_path: Path, rounded: str) -> None:
+    (found,) = problems(products(tmp_path, f"product_id,name\n{rounded},x\n"))
+    assert found.startswith(f"products.csv, row 1, column product_id: '{rounded}', expected all digits of the id")
+    assert opened(products(tmp_path, "product_id,name\n4E12,x\n")) is not None
+
+
+def test_a_folder_of_pictures_beside_a_table_is_none(tmp_path: Path) -> None:
+    (tmp_path / "products").mkdir()
+    (tmp_path / "products" / "p1.jpg").write_bytes(b"x")
+    found = opened(products(tmp_path, "product_id,brand\np1,A\n"))
+    assert found.products.collect()["brand"].to_list()[0] == "A"
+    assert found.unused[0].startswith("products is not read")
+
+
+def test_a_part_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/events/\xe9t\xe9.csv")).write_text(EVENTS)
+    (found,) = problems(tmp_path)
+    assert found.isprintable()
+    assert r"the name of \xe9t\xe9.csv in the folder is no UTF-8" in found
+
+
+def test_negative_quantities_are_refused_or_returns_as_the_recipe_says(tmp_path: Path) -> None:
+    rows = "c1,purchase,2025-01-02T10:00:00Z,p1,3,6\nc1,purchase,2025-01-03T10:00:00Z,p1,-2,-4\n"
+    rows += "c1,purchase,2025-01-04T10:00:00Z,p1,,-1\n"
+    (tmp_path / "events.csv").write_text(f"{HEADER},quantity,value\n{rows}")
+    assert len(problems(tmp_path)) == 3
+    found = opened(tmp_path, TablesConfig(negative_quantities="return")).events.collect()
+    assert found.select("type", "quantity", "value").rows() == [
+        ("purchase", 3.0, 6.0),
+        ("return", 2.0, 4.0),
+        ("return", None, 1.0),
+    ]
+    (tmp_path / "events.csv").write_text(f"{HEADER},quantity,value\nc1,purchase,2025-01-02T10:00:00Z,p1,3,-6\n")
+    (sentence,) = problems(tmp_path, TablesConfig(negative_quantities="return"))
+    assert "column value: '-6', expected a number of at least 0" in sentence

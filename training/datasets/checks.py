@@ -3,16 +3,16 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from itertools import chain
 
 import polars as pl
 
 from embeddings.context import CONTROL_CHARACTERS
 from embeddings.errors import InvalidTables
-from embeddings.tables import TABLES, Dtype
-from training.datasets.frames import Dataset, GivenTable, cast_column
-from training.datasets.rules import EXPECTED_TYPE, Keys, Rule, memberships_of, rules_of, usable_values
+from embeddings.tables import TABLES
+from training.datasets.columns import column_problems
+from training.datasets.frames import Dataset, GivenTable, first_rows, usable_values
+from training.datasets.rules import Keys, Rule, memberships_of, rules_of
 
 _CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
 SHOWN_ROWS = 20
@@ -61,60 +61,11 @@ def _keys(given: GivenTable) -> Keys | None:
 
 
 def _problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collection[str]) -> Iterator[str]:
-    yield from _column_problems(given)
+    yield from column_problems(given)
     try:
         yield from _row_problems(given, keys, channels)
     except pl.exceptions.PolarsError as error:
         yield unreadable(given.file, error)
-
-
-def _column_problems(given: GivenTable) -> Iterator[str]:
-    table, file, schema = given.table, given.file, given.frame.collect_schema()
-    declared = {column.name: column for column in table.columns}
-    for name, column in declared.items():
-        expected = EXPECTED_TYPE[column.dtype]
-        if name not in schema:
-            if column.required:
-                yield f"{file}: column {name} is missing, expected {expected}{_spelt_otherwise(name, schema)}"
-        elif cast_column(name, column.dtype, schema[name], given.config) is None:
-            advice = _advice(schema[name], column.dtype)
-            yield f"{file}, column {name}: the type is {schema[name]}, expected {expected}{advice}"
-    if table.any_of and not any(name in schema for name in table.any_of):
-        yield f"{file}: columns {', '.join(table.any_of)} are missing, expected at least one of them"
-    for name in schema:
-        if name in declared:
-            continue
-        if not table.attributes:
-            meant = _did_you_mean(name, declared)
-            yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}{meant}"
-        elif cast_column(name, "text", schema[name], given.config) is None or _is_fractional(schema[name]):
-            advice = _advice(schema[name], "text")
-            yield f"{file}, column {name}: the type is {schema[name]}, expected text, as in every attribute{advice}"
-
-
-def _did_you_mean(name: str, declared: Collection[str]) -> str:
-    close = get_close_matches(name.casefold(), declared, 1, 0.8)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _spelt_otherwise(name: str, given: Collection[str]) -> str:
-    found = [one for one in given if one.casefold() == name]
-    return f"; the file has {found[0]}" if found else ""
-
-
-def _advice(given: pl.DataType, to: Dtype) -> str:
-    """What to do about a column of an unsuitable type."""
-    if to == "time" and isinstance(given, pl.Datetime | pl.Date):
-        return "; or, where all times are of one zone, time_zone under [tables] in the recipe (Spark's INT96 are UTC)"
-    if to == "text" and (given.is_float() or _is_fractional(given)):
-        return "; as whole numbers or text where it is an id, in a few ranges such as 10-20 where it is a quantity"
-    if to == "text" and isinstance(given, pl.List):
-        return "; choose one of each list, join it to one text, or leave the column out"
-    return ""
-
-
-def _is_fractional(given: pl.DataType) -> bool:
-    return isinstance(given, pl.Decimal) and given.scale > 0
 
 
 def _row_problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collection[str]) -> Iterator[str]:
@@ -148,15 +99,9 @@ def _broken_rows(given: GivenTable, rule: Rule, count: int) -> Iterator[str]:
     if count == 0:
         return
     columns = ("column " if len(rule.columns) == 1 else "columns ") + ", ".join(rule.columns)
-    rows = (
-        given.frame.with_row_index("row", offset=1)
-        .filter(rule.broken)
-        .head(SHOWN_ROWS)
-        .select("row", *(value.alias(f"value {i}") for i, value in enumerate(rule.shown)))
-        .collect(engine="streaming")
-    )
-    for row, *shown in rows.iter_rows():
-        quoted = ", ".join(map(_quoted, shown))
+    shown = [value.alias(f"value {i}") for i, value in enumerate(rule.shown)]
+    for row, *values in first_rows(given, rule.broken, shown, SHOWN_ROWS):
+        quoted = ", ".join(map(_quoted, values))
         yield f"{given.place(row)}, {columns}: {quoted}, expected {rule.expected}"
     if count > SHOWN_ROWS:
         yield f"{given.file}, {columns}: {count:,} such rows in all, expected {rule.expected}"

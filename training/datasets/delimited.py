@@ -9,6 +9,7 @@ many fields as the header. Whatever is not so is a fault, with its row.
 import csv
 import gzip
 import io
+import re
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterator
@@ -24,12 +25,18 @@ SHOWN_FAULTS = 20
 
 _QUOTE, _FEED, _RETURN, _NUL = b'"'[0], b"\n"[0], b"\r"[0], 0
 _GZIP = b"\x1f\x8b"
+_BEGIN = 8
+"""Bytes that tell what a file is."""
 _OTHER_FORMATS = {
     b"PK\x03\x04": "is a zip archive, as workbooks of Excel are; unpack it, or save the sheet as CSV",
     b"PAR1": "is Parquet; give it a name that ends in .parquet",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it, or compress it by gzip",
     b"BZh": "is compressed by bzip2; unpack it, or compress it by gzip",
+    b"{": "is JSON; write it as CSV or Parquet",
+    b"[{": "is JSON; write it as CSV or Parquet",
+    b"<": "is HTML or XML; write it as CSV or Parquet",
 }
+_INSTRUCTION = re.compile(rb"sep=.\r?")
 _STRAY = 'a quote stands in a field that is not quoted; expected the whole field in quotes, and in it "" for a quote'
 _ESCAPED = 'a quoted field goes on after its closing quote; expected "" for a quote inside it, and no backslash'
 _RETURN_ALONE = "a line ends in CR alone; save the file with line ends LF or CRLF"
@@ -105,25 +112,14 @@ def read_delimited(path: Path, separator: str) -> Delimited:
 def _decoded(path: Path) -> IO[bytes] | Fault | None:
     """The file's text as UTF-8 in a temporary file; None if the file is that itself, or a fault."""
     with path.open("rb") as file:
-        begin = file.read(4)
-        for mark, what in _OTHER_FORMATS.items():
-            if begin.startswith(mark):
-                return Fault(None, None, what)
+        begin = file.read(_BEGIN)
         compressed = begin.startswith(_GZIP)
         file.seek(0)
+        if not compressed and not begin.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            return _other_format(begin)
         source: Any = gzip.GzipFile(fileobj=file) if compressed else file
         try:
-            start = source.read(2)
-            wide = start in (BOM_UTF16_LE, BOM_UTF16_BE)
-            if not compressed and not wide:
-                return None
-            decode = getincrementaldecoder("utf-16" if wide else "utf-8")()
-            target = TemporaryFile()  # noqa: SIM115 - it lives as long as the table is read
-            piece = start + source.read(PIECE_BYTES)
-            while piece:
-                target.write(decode.decode(piece).encode() if wide else piece)
-                piece = source.read(PIECE_BYTES)
-            target.write(decode.decode(b"", final=True).encode() if wide else b"")
+            return _copied(source)
         except (EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile) and error.errno is not None:
                 raise
@@ -132,8 +128,30 @@ def _decoded(path: Path) -> IO[bytes] | Fault | None:
             return Fault(
                 None, None, f"the file begins as UTF-16 but goes on otherwise ({error.reason}); save it as UTF-8"
             )
-        target.flush()
-        return target
+
+
+def _copied(source: Any) -> IO[bytes] | Fault:
+    """A temporary file with the text of another in UTF-8, or why it is none."""
+    piece = source.read(_BEGIN)
+    if piece.startswith(_GZIP):
+        return Fault(None, None, "is compressed twice; unpack it once")
+    if other := _other_format(piece):
+        return other
+    wide = piece.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    decode = getincrementaldecoder("utf-16" if wide else "utf-8")()
+    target = TemporaryFile()  # noqa: SIM115 - it lives as long as the table is read
+    while piece:
+        target.write(decode.decode(piece).encode() if wide else piece)
+        piece = source.read(PIECE_BYTES)
+    target.write(decode.decode(b"", final=True).encode() if wide else b"")
+    target.flush()
+    return target
+
+
+def _other_format(begin: bytes) -> Fault | None:
+    """What a file is that is no delimited text."""
+    begin = begin.removeprefix(BOM_UTF8).lstrip()
+    return next((Fault(None, None, what) for mark, what in _OTHER_FORMATS.items() if begin.startswith(mark)), None)
 
 
 def _pieces(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -220,9 +238,7 @@ class _Scan:
             between = separators[(quotes.searchsorted(separators) + self._quoted) % 2 == 0]
         if not self.records and len(ends):
             self._read_header(piece[: ends[0]])
-            if not piece[: ends[0]].strip(b"\r"):
-                self._fault(0, 1, "the first line is empty; expected the names of the columns")
-                self._lost = True
+            if self._lost:
                 return
         wrong = self._wrong_quotes(bytes_B, quotes)
         returns = np.flatnonzero(bytes_B == _RETURN)
@@ -294,6 +310,17 @@ class _Scan:
         return f"expected {len(self.header)} fields, as in the header, got {count}{hint}"
 
     def _read_header(self, line: bytes) -> None:
+        wrong = ""
+        if not line.strip(b"\r"):
+            wrong = "the first line is empty; expected the names of the columns"
+        elif line.startswith(BOM_UTF8):
+            wrong = "the mark of UTF-8 (BOM) is there twice; remove one"
+        elif _INSTRUCTION.fullmatch(line):
+            wrong = f"{line.decode().strip()!r} is meant for Excel alone; remove the line"
+        if wrong:
+            self._fault(0, 1, wrong)
+            self._lost = True
+            return
         try:
             lines = csv.reader(io.StringIO(line.decode().rstrip("\r"), newline=""), delimiter=self._separator)
             self.header = tuple(next(lines, []))

@@ -3,6 +3,7 @@
 A table is a file named after it, or a folder of part files, as Spark writes one.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -53,6 +54,9 @@ def read_directory(path: Path, config: TablesConfig | None = None) -> Dataset:
     for table in TABLES:
         names = [table.name, *(table.name + suffix for suffix in FORMATS)]
         found = [one for name in names if (one := path / name).is_dir() or (name != table.name and one.is_file())]
+        if len(found) > 1:
+            # A folder beside the table's file may hold anything, such as the products' pictures.
+            found = [one for one in found if one.name != table.name or _holds_parts(one)]
         if len(found) > 1:
             both = " and ".join(one.name for one in found)
             raise InvalidInput("data", f"expected one file for each table, {path} holds {both}: remove one")
@@ -116,6 +120,8 @@ def _parts(folder: Path) -> list[Path] | str:
     """The part files of a folder, or why it holds none."""
     files = sorted(one for one in folder.iterdir() if not one.name.startswith(("_", ".")))
     for one in files:
+        if _shown(one.name) != one.name:
+            return f"the name of {_shown(one.name)} in the folder is no UTF-8; rename it"
         if not one.is_file():
             return (
                 f"the folder holds {one.name}, which is no file; expected the part files of one table and nothing else"
@@ -169,17 +175,23 @@ def _unused(path: Path, used: set[str]) -> tuple[str, ...]:
     for one in sorted(path.iterdir()):
         if one.name in used or one.name.startswith("."):
             continue
+        name = _shown(one.name)
         stem = one.name.casefold().partition(".")[0]
         close = get_close_matches(stem, names, 1, 0.8)
         suffix = one.name.casefold().removeprefix(stem)
         if not (one.is_file() or one.is_dir()):
-            found.append(f"{one.name} is not read: it is neither a file nor a folder, or leads nowhere")
+            found.append(f"{name} is not read: it is neither a file nor a folder, or leads nowhere")
         elif close:
             expected = names[close[0]] + (suffix if suffix in FORMATS else f" ending in {', '.join(FORMATS)}")
-            found.append(f"{one.name} is not read: the table of {names[close[0]]} would be {expected}")
+            found.append(f"{name} is not read: the table of {names[close[0]]} would be {expected}")
         elif (suffix and suffix.endswith(_MAY_BE_TABLES)) or _holds_parts(one):
-            found.append(f"{one.name} is not read: tables are {', '.join(table.name for table in TABLES)}")
+            found.append(f"{name} is not read: tables are {', '.join(table.name for table in TABLES)}")
     return tuple(found)
+
+
+def _shown(name: str) -> str:
+    """The name of a file with bytes that are no UTF-8 as escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _holds_parts(folder: Path) -> bool:

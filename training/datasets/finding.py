@@ -33,6 +33,8 @@ class Counted(NamedTuple):
         products, locations, offers: by what they name; of products also purchases.
         customers: by customer, with purchases, the days on which there were any, and the first and the last of them.
         days: by day, with how many are distinct and how many lie at midnight; in the order of time.
+        guests: events that name no customer: how many, how many of them are purchases, and those that name a visit.
+        long_visits: visits, as their column says, whose purchases span more than a day, with customer.
         left_out: how many events do not count, by why: those before ``EARLIEST``, then those that come too late.
     """
 
@@ -42,6 +44,8 @@ class Counted(NamedTuple):
     days: pl.DataFrame
     locations: pl.DataFrame
     offers: pl.DataFrame
+    guests: tuple[int, int, int]
+    long_visits: pl.DataFrame
     left_out: Mapping[str, int]
 
 

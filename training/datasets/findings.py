@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from embeddings.catalog import ChannelRule
-from training.datasets.finding import RARE, Counted, Finding, share
-from training.datasets.frames import EARLIEST, Dataset, GivenTable
-from training.datasets.rules import usable_values
+from embeddings.tables import PRODUCTS
+from training.config import Recipe
+from training.datasets.finding import RARE, Counted, Finding, share, some
+from training.datasets.frames import EARLIEST, Dataset, GivenTable, attribute_names, first_rows, usable_values
+from training.datasets.id_findings import find_in_ids
 from training.datasets.table_findings import find_in_tables
 
 _FEW_CUSTOMERS, _FEW_PRODUCTS = 100, 20
@@ -20,50 +22,46 @@ _DUPLICATES = 0.02
 _REPEATED_ROWS = 40
 _LONG_GAP = 0.25
 _OLD_DAYS = 60
+_GROUP_KEYS = "type_attribute", "category_attribute", "maker_attribute"
 
 
-def find_all(
-    dataset: Dataset, counted: Counted, channels: Mapping[str, ChannelRule], moment: datetime
-) -> tuple[Finding, ...]:
+def find_all(dataset: Dataset, counted: Counted, recipe: Recipe, moment: datetime) -> tuple[Finding, ...]:
     """Return all findings, the most harmful first.
 
     Args:
         dataset: checked.
         counted: its events.
-        channels: what each channel shows.
+        recipe: the settings.
         moment: the present one, or the data cut-off, with its zone.
     """
     events = next(one for one in dataset.given if one.table.name == "events")
     found = [
         *_times(counted, events, moment),
-        *_shown_nothing(dataset, counted, channels),
+        *_shown_nothing(dataset, counted, recipe.channels),
         *_repeated(counted, events),
         *_sizes(counted),
+        *_groups(dataset, recipe),
+        *_visits(counted),
+        *find_in_ids(dataset, counted),
         *find_in_tables(dataset, counted, moment),
         *(Finding(2, sentence) for sentence in dataset.unused),
     ]
     return tuple(sorted(found, key=lambda one: one.harm))
 
 
-def _example(given: GivenTable, broken: pl.Expr) -> str:
-    """The first row of a table for which something holds, as it was given."""
+def _example(given: GivenTable, chosen: pl.Expr) -> str:
+    """The first row of a table for which something holds of its values."""
     values = usable_values(given)
-    found = (
-        given.frame.with_row_index("row", offset=1)
-        .with_columns(value.alias(f"cast {name}") for name, value in values.items())
-        .filter(broken)
-        .head(1)
-        .select("row", *values)
-        .collect(engine="streaming")
-    )
-    if found.is_empty():
+    found = next(first_rows(given, chosen, values.values(), 1), None)
+    if found is None:
         return ""
-    row, *cells = found.row(0)
+    row, *cells = found
     return f"{given.place(row)}: {', '.join(str(cell) for cell in cells if cell is not None)}"
 
 
 def _times(counted: Counted, given: GivenTable, moment: datetime) -> Iterator[Finding]:
-    at, total = pl.col("cast at"), int(counted.kinds["events"].sum()) + sum(counted.left_out.values())
+    total = int(counted.kinds["events"].sum()) + sum(counted.left_out.values())
+    at = usable_values(given)["at"]
     for (why, count), broken in zip(counted.left_out.items(), (at < EARLIEST, at >= moment), strict=True):
         if count:
             said = f"{share(count, total)} events lie {why}; they count nowhere"
@@ -102,6 +100,12 @@ def _shown_nothing(dataset: Dataset, counted: Counted, channels: Mapping[str, Ch
             why = "shows what is promoted on it, but no promotion names it"
             what = f'give the table of promotions, or declare {channel} = "everything" under [channels] in the recipe'
         else:
+            if rule is not ChannelRule.PROMOTED and channel in promoted:
+                yield Finding(
+                    2,
+                    f"channel {channel} is promoted on, but does not show by promotions; declare {channel} = "
+                    '"promoted" under [channels] in the recipe, or leave these promotions out',
+                )
             continue
         if channel in used:
             yield Finding(1, f"channel {channel} {why}: it will show nothing; {what}")
@@ -129,6 +133,42 @@ def _repeated(counted: Counted, given: GivenTable) -> Iterator[Finding]:
         yield Finding(2 if copies > whole * _DUPLICATES else 3, said + "; each counts")
 
 
+def _visits(counted: Counted) -> Iterator[Finding]:
+    guests, bought, of_visits = counted.guests
+    if guests:
+        whole = int(counted.kinds["events"].sum())
+        together = (
+            "and for what is bought together" if of_visits else "not for what is bought together, for want of visit"
+        )
+        yield Finding(
+            3 if guests < whole / 2 else 2,
+            f"{share(guests, whole)} events name no customer; the {bought:,} purchases among them count for what is "
+            f"popular, {together}, and for no history",
+        )
+    if not counted.long_visits.is_empty():
+        customer, visit = counted.long_visits.sort("first").select("customer_id", "visit").row(0)
+        yield Finding(
+            1,
+            f"{counted.long_visits.height:,} visits last longer than a day: are their numbers used again? What is "
+            "bought in one visit counts as bought at its first moment",
+            f"customer_id {customer}, visit {visit}",
+        )
+
+
+def _groups(dataset: Dataset, recipe: Recipe) -> Iterator[Finding]:
+    """Attributes of products that no key of the recipe names, where keys name some that there are not."""
+    names = attribute_names(dataset.products, PRODUCTS)
+    named = {f"ranker.{key}": getattr(recipe.ranker, key) for key in _GROUP_KEYS}
+    keys = {key: name for key, name in named.items() if name and name not in names}
+    unnamed = sorted(set(names) - set(named.values()))
+    if keys and unnamed:
+        said = (
+            f"products have no attribute {' or '.join(keys.values())}, by which the ranker tells groups; name one of "
+            f"{some(unnamed)} in the recipe as {' or '.join(keys)}, the narrowest as the type"
+        )
+        yield Finding(2 if len(keys) == len(_GROUP_KEYS) else 3, said)
+
+
 def _sizes(counted: Counted) -> Iterator[Finding]:
     customers, products = counted.customers, counted.products
     buyers = customers.filter(pl.col("bought") > 0)
@@ -151,6 +191,11 @@ def _sizes(counted: Counted) -> Iterator[Finding]:
             "is popular and bought together rather than on histories"
         )
         yield Finding(2, said)
-    if not buyers.height:
-        kinds = ", ".join(counted.kinds["type"].unique().sort().to_list())
-        yield Finding(1, f"no event is a purchase of a product; types are {kinds}, and purchases are what is learnt")
+    types = dict(counted.kinds.group_by("type").agg(pl.col("events").sum()).sort("type").iter_rows())
+    if types and not buyers.height:
+        yield Finding(
+            1, f"no event is a purchase of a product; types are {', '.join(types)}, and purchases are what is learnt"
+        )
+    returned, bought = types.get("return", 0), int(buyers["bought"].sum())
+    if returned > bought / 2:
+        yield Finding(1, f"{returned:,} returns stand beside {bought:,} purchases, and take back what they find")

@@ -1,12 +1,12 @@
 """The input tables as lazy Polars frames in one set of types, whatever they were read from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 
-from embeddings.tables import TABLES, Column, Dtype, Table
+from embeddings.tables import EVENTS, TABLES, Column, Dtype, Table
 from training.config import TablesConfig
 
 DTYPES: dict[Dtype, pl.DataType] = {
@@ -19,12 +19,17 @@ DTYPES: dict[Dtype, pl.DataType] = {
 """The Polars type of every declared type. Attributes are text."""
 
 TEXTUAL = (pl.String, pl.Categorical, pl.Enum)
+_YEARS = -62_135_596_800, 253_402_300_800
+"""The first second of the year 1 and that of the year 10000, counted from 1970 in UTC: Python has no others."""
+_UNITS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
 EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 """Events before this moment count nowhere: what writes 1970 or 1900 means that it does not know when."""
 
 LIST_SEPARATOR = "|"
 RFC_3339 = "%+"
 _SPELLINGS = (
+    (r"^(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d) ?([Zz]|UTC|[+-])", "${1}:00${2}"),
     (r"^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?) ?", "${1}T${2}"),
     (r"(?:[Zz]|UTC)$", "+00:00"),
     (r"([+-]\d\d)$", "${1}:00"),
@@ -134,7 +139,51 @@ def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) 
 
 def given_value(name: str, given: pl.DataType) -> pl.Expr:
     """The column as it was given, empty text as null."""
-    return _filled(pl.col(name)) if given == pl.String() else pl.col(name)
+    return _filled(pl.col(name).cast(pl.String)) if isinstance(given, TEXTUAL) else pl.col(name)
+
+
+def shown_value(name: str, given: pl.DataType) -> pl.Expr:
+    """The column as a message can show it: moments as text, those of years that Python does not know as a count."""
+    if isinstance(given, pl.Datetime | pl.Date):
+        moment = pl.col(name)
+        written = pl.when(lies_in_years(moment, given)).then(moment).dt.to_string("iso:strict")
+        return pl.coalesce(written, moment.to_physical().cast(pl.String))
+    return given_value(name, given)
+
+
+def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
+    """The declared columns that are there with a suitable type, each cast to it.
+
+    Purchases of a negative quantity, or value where there is no quantity, are returns of a positive one if the recipe
+    says so.
+    """
+    schema = given.frame.collect_schema()
+    values = {
+        column.name: value
+        for column in given.table.columns
+        if column.name in schema
+        and (value := cast_column(column.name, column.dtype, schema[column.name], given.config)) is not None
+    }
+    if given.table is EVENTS and given.config.negative_quantities == "return" and "type" in values:
+        amounts = {name: values[name] for name in ("quantity", "value") if name in values}
+        taken_back = (values["type"] == "purchase") & (pl.coalesce(*amounts.values(), pl.lit(0.0)) < 0)
+        values["type"] = pl.when(taken_back).then(pl.lit("return")).otherwise(values["type"])
+        values |= {name: pl.when(taken_back).then(value.abs()).otherwise(value) for name, value in amounts.items()}
+    return values
+
+
+def first_rows(given: GivenTable, chosen: pl.Expr, values: Iterable[pl.Expr], most: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the first rows for which something holds, each its number, counted from 1, and some values.
+
+    Args:
+        given: the table.
+        chosen: true in those rows; null counts as false.
+        values: of its columns, with names of their own.
+        most: how many.
+    """
+    # Selected first: a column of the owner's may be called row.
+    found = given.frame.select(chosen.alias("chosen"), *values).with_row_index("row", offset=1)
+    yield from found.filter("chosen").head(most).drop("chosen").collect(engine="streaming").iter_rows()
 
 
 def _from_typed(value: pl.Expr, to: Dtype, given: pl.DataType, config: TablesConfig) -> pl.Expr | None:
@@ -150,9 +199,9 @@ def _from_typed(value: pl.Expr, to: Dtype, given: pl.DataType, config: TablesCon
         case "number" if given.is_numeric():
             cast = value.cast(pl.Float64)
         case "time" if isinstance(given, pl.Datetime) and given.time_zone is not None:
-            cast = value.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+            cast = _of_years(value, given).dt.convert_time_zone("UTC").dt.cast_time_unit("us")
         case "time" if isinstance(given, pl.Datetime | pl.Date) and config.time_zone:
-            cast = _in_zone(value.cast(pl.Datetime("us")), config.time_zone)
+            cast = _in_zone(_of_years(value, given).cast(pl.Datetime("us")), config.time_zone)
         case "list" if isinstance(given, pl.List) and (
             isinstance(given.inner, (*TEXTUAL, pl.Null)) or given.inner.is_integer()
         ):
@@ -198,9 +247,35 @@ def _moment(text: pl.Expr, config: TablesConfig) -> pl.Expr:
     return pl.coalesce(moments)
 
 
+def _of_years(moment: pl.Expr, given: pl.DataType) -> pl.Expr:
+    """Typed moments, null where they lie outside of ``_YEARS``."""
+    return pl.when(lies_in_years(moment, given)).then(moment)
+
+
+def lies_in_years(moment: pl.Expr, given: pl.DataType) -> pl.Expr:
+    """Whether typed moments lie in the years that Python knows, 1 to 9999: databases also write infinity."""
+    begin, end = _YEARS
+    if isinstance(given, pl.Datetime):
+        begin, end = begin * _UNITS[given.time_unit], end * _UNITS[given.time_unit]
+    else:
+        begin, end = begin // 86_400, end // 86_400
+    count = moment.to_physical()
+    # Nanoseconds since 1970 reach from 1677 to 2262.
+    return (count >= max(begin, -(2**63))) & (count <= min(end - 1, 2**63 - 1))
+
+
 def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    """Moments of a zone's clock in UTC: of an hour that the clock shows twice the first, of one that it skips none."""
-    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+    """Moments of a zone's clock in UTC: of an hour that the clock shows twice the first, of one that it skips none.
+
+    A midnight stands for a day; where the clock skips it, the day begins an hour later.
+    """
+    midnight = naive.dt.time() == pl.time(0)
+    later = pl.when(midnight).then(naive + pl.duration(hours=1))
+    read = [
+        one.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+        for one in (naive, later)
+    ]
+    return pl.coalesce(read)
 
 
 def _cast_tables(given: Iterable[GivenTable]) -> dict[str, pl.LazyFrame]:
@@ -208,8 +283,10 @@ def _cast_tables(given: Iterable[GivenTable]) -> dict[str, pl.LazyFrame]:
 
 
 def _cast_table(given: GivenTable) -> pl.LazyFrame:
-    schema = given.frame.collect_schema()
-    columns = [_declared(column, schema, given.config) for column in given.table.columns]
+    schema, values = given.frame.collect_schema(), usable_values(given)
+    columns = [
+        values.get(column.name, pl.lit(None, DTYPES[column.dtype])).alias(column.name) for column in given.table.columns
+    ]
     if given.table.attributes:
         declared = {column.name for column in given.table.columns}
         columns += [
@@ -224,12 +301,6 @@ def attribute_names(frame: pl.LazyFrame, table: Table) -> list[str]:
     """The columns that a table does not declare."""
     declared = {column.name for column in table.columns}
     return [name for name in frame.collect_schema().names() if name not in declared]
-
-
-def _declared(column: Column, schema: pl.Schema, config: TablesConfig) -> pl.Expr:
-    found = schema.get(column.name)
-    cast = None if found is None else cast_column(column.name, column.dtype, found, config)
-    return (pl.lit(None, DTYPES[column.dtype]) if cast is None else cast).alias(column.name)
 
 
 def _completed(cast: dict[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:

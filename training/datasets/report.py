@@ -94,6 +94,11 @@ def _figures(summary: Summary) -> list[str]:
         f"{events:,} events count ({kinds or 'of no type'}), {span}",
         f"{summary.products:,} products, {summary.customers:,} customers, {summary.returning:,} of whom came back",
     ]
+    if summary.visit_gap:
+        minutes = f"{summary.visit_gap / 60:.3g} minutes"
+        lines.append(f"purchases of a customer at most {minutes} after the one before are of one visit")
+    else:
+        lines.append("purchases of a customer at one moment are one visit")
     return lines + [f"{count:,} events lie {why} and count nowhere" for why, count in summary.left_out.items()]
 
 
@@ -146,5 +151,5 @@ def _tail(summary: Summary) -> str:
 def _picture(drawn: str, title: str) -> str:
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'{drawn}<text x="{_MARGIN}" y="16">{escape(title)}</text></svg>'
+        f'{drawn}<text x="{_MARGIN}" y="14">{escape(title)}</text></svg>'
     )

@@ -1,6 +1,6 @@
 """What ``embeddings.tables`` demands of the rows of a table, as expressions on the table as it was given."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import NamedTuple
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import polars as pl
 
 from embeddings.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
-from embeddings.tables import Column, Table
+from embeddings.tables import Column, Dtype, Table
 from training.config import TablesConfig
-from training.datasets.frames import GivenTable, cast_column, given_value
+from training.datasets.frames import DTYPES, GivenTable, given_value, lies_in_years, shown_value
 
 CHANNEL_COLUMNS = ("channel", "channels")
 EXPECTED_TYPE = {
@@ -20,8 +20,20 @@ EXPECTED_TYPE = {
     "list": "a list of texts (in CSV separated by |)",
     "flag": "true or false",
 }
-_EXPECTED_ZONE = EXPECTED_TYPE["time"] + "; or, where all times are of one zone, time_zone under [tables] in the recipe"
 _NAIVE = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$"
+_COMMA = r"^[+-]?\d+,\d+$"
+_ADVICE: dict[Dtype, tuple[tuple[str, str], ...]] = {
+    "time": (
+        (r"^-?\d{8,}(?:\.\d+)?$", "of the years 1 to 9999, and not counted from 1970"),
+        (r"^\d\d?[./-]\d\d?[./-]\d", "the year first"),
+    ),
+    "number": (
+        (r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$", "without marks between thousands"),
+        (r"(?i)^[(\[<#]?(?:nan|null|none|nil|na|n/a|inf|infinity|-)[)\]>]?$", "or nothing where there is no value"),
+    ),
+    "flag": ((r"(?i)^(?:0|1|y|n|yes|no|t|f)$", "1 and 0, yes and no are not read"),),
+}
+"""By type, what a value looks like that breaks it, and what to do."""
 
 
 class Rule(NamedTuple):
@@ -79,17 +91,6 @@ class Membership(NamedTuple):
         return Rule((self.column.name,), self.expected, broken, (shown,))
 
 
-def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
-    """The declared columns that are there with a suitable type, each cast to it."""
-    schema = given.frame.collect_schema()
-    return {
-        column.name: value
-        for column in given.table.columns
-        if column.name in schema
-        and (value := cast_column(column.name, column.dtype, schema[column.name], given.config)) is not None
-    }
-
-
 def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Collection[Membership]) -> Iterator[Rule]:
     """Every declared rule on the usable columns, memberships excepted.
 
@@ -98,12 +99,14 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
     schema = given.frame.collect_schema()
     members = {one.column.name for one in memberships}
     raw = {name: given_value(name, schema[name]) for name in values}
+    shown = {name: shown_value(name, schema[name]) for name in values}
     for column in given.table.columns:
         if column.name in values:
-            yield from _column_rules(column, raw[column.name], values[column.name])
+            name = column.name
+            yield from _column_rules(column, raw[name], shown[name], values[name], given.config)
             if column.dtype in ("text", "list") and column.name not in members:
                 yield from _id_rules(column, values[column.name])
-    yield from _table_rules(given.table, raw, values, set(schema))
+    yield from _table_rules(given, raw, shown, values)
 
 
 def memberships_of(
@@ -136,28 +139,46 @@ def _texts(values: Collection[str]) -> pl.Series:
     return pl.Series(values, dtype=pl.String)
 
 
-def _column_rules(column: Column, raw: pl.Expr, value: pl.Expr) -> Iterator[Rule]:
-    columns, expected = (column.name,), EXPECTED_TYPE[column.dtype]
-    if column.required:
+def _column_rules(column: Column, raw: pl.Expr, shown: pl.Expr, value: pl.Expr, config: TablesConfig) -> Iterator[Rule]:
+    columns, expected, understood = (column.name,), EXPECTED_TYPE[column.dtype], value.is_not_null()
+    advice = _ADVICE.get(column.dtype, ())
+    if column.required and column.filled:
         yield Rule(columns, expected, raw.is_null(), (raw,))
-    if column.dtype == "number":
-        finite = value.is_finite().fill_null(value=False)
-        yield Rule(columns, expected, raw.is_not_null() & ~finite, (raw,))
-        if bounds := _bounds(column, value):
-            within = reduce(and_, bounds.values())
-            yield Rule(columns, f"a number {' and '.join(bounds)}", finite & ~within, (raw,))
-    if column.dtype == "time":
-        wrong = raw.is_not_null() & value.is_null()
-        naive = raw.cast(pl.String, strict=False).str.contains(_NAIVE).fill_null(value=False)
-        yield Rule(columns, _EXPECTED_ZONE, wrong & naive, (raw,))
-        yield Rule(columns, expected, wrong & ~naive, (raw,))
-    if column.dtype == "flag":
-        yield Rule(columns, expected, raw.is_not_null() & value.is_null(), (raw,))
-    if column.dtype == "text":
-        yield Rule(columns, "a whole number, as it is an id", raw.is_not_null() & value.is_null(), (raw,))
-    if column.dtype == "list":
-        empty = pl.element().is_null() | (pl.element() == "")
-        yield Rule(columns, "no empty entry in the list", value.list.eval(empty).list.any(), (raw,))
+    match column.dtype:
+        case "number":
+            understood = value.is_finite().fill_null(value=False)
+            if config.decimal == ".":
+                advice = (_COMMA, 'or, where commas stand for points, decimal = "," under [tables]'), *advice
+        case "time":
+            outside = understood & ~lies_in_years(value, DTYPES["time"])
+            yield Rule(columns, "a time of the years 1 to 9999 in UTC", outside, (shown,))
+            naive = "or, where all times are of one zone, time_zone under [tables] in the recipe"
+            if config.time_zone:
+                naive = f"or one that the clock of {config.time_zone} shows"
+            advice = (_NAIVE, naive), *advice
+        case "text":
+            expected = "a whole number, as it is an id"
+        case "list":
+            empty = pl.element().is_null() | (pl.element() == "")
+            yield Rule(columns, "no empty entry in the list", value.list.eval(empty).list.any(), (raw,))
+        case "flag":
+            pass
+    rule = Rule(columns, expected, raw.is_not_null() & ~understood, (shown,))
+    yield from _advised(rule, advice)
+    if column.dtype == "number" and (bounds := _bounds(column, value)):
+        within = reduce(and_, bounds.values())
+        yield Rule(columns, f"a number {' and '.join(bounds)}", understood & ~within, (shown,))
+
+
+def _advised(rule: Rule, advice: Sequence[tuple[str, str]]) -> Iterator[Rule]:
+    """A rule apart for each way in which the value that it shows breaks it and of which there is something to say."""
+    broken, text = rule.broken, rule.shown[0].cast(pl.String, strict=False)
+    for pattern, what in advice:
+        alike = broken & text.str.contains(pattern).fill_null(value=False)
+        # The same rows are told of once: a pattern takes what those before it leave.
+        broken &= ~alike
+        yield rule._replace(expected=f"{rule.expected}; {what}", broken=alike)
+    yield rule._replace(broken=broken)
 
 
 def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:
@@ -167,6 +188,10 @@ def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:
     for expected, broken in (
         (EXPECTED_ID, (text.str.len_chars() > LONGEST_ID) | text.str.contains(f"[{CONTROL_CHARACTERS}]")),
         ("all digits of the id; a spreadsheet has rounded it: format the column as text there", _rounded(text)),
+        (
+            "a list of entries separated by |, without brackets or blanks around them",
+            _other_list(text, of_list=of_list),
+        ),
     ):
         if of_list:
             shown = value.list.eval(text.filter(broken))
@@ -176,7 +201,13 @@ def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:
 
 
 def _rounded(text: pl.Expr) -> pl.Expr:
-    return text.str.contains(r"^\d(?:[.,]\d+)?E\+\d\d+$")
+    # 4.00635E+12 of spreadsheets, 4.00635E12 of the JVM: 4E12 alone may be an id.
+    return text.str.contains(r"^\d(?:[.,]\d+)?[Ee]\+\d\d+$|^\d[.,]\d+[Ee]\d+$")
+
+
+def _other_list(text: pl.Expr, *, of_list: bool) -> pl.Expr:
+    """Entries that show another way to write a list: of Python and JSON, of PostgreSQL, with blanks around."""
+    return text.str.contains(r"^[\[{].*[\]}]$|^[\[{]|[\]}]$|^\s|\s$") if of_list else pl.lit(value=False)
 
 
 def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
@@ -194,8 +225,9 @@ def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
 
 
 def _table_rules(
-    table: Table, raw: Mapping[str, pl.Expr], values: Mapping[str, pl.Expr], present: Collection[str]
+    given: GivenTable, raw: Mapping[str, pl.Expr], shown: Mapping[str, pl.Expr], values: Mapping[str, pl.Expr]
 ) -> Iterator[Rule]:
+    table, present = given.table, given.frame.collect_schema()
     if table.key is not None and table.key in values:
         value = values[table.key]
         repeated = value.is_not_null() & ~value.is_first_distinct()
@@ -203,7 +235,7 @@ def _table_rules(
     for first, second in table.ordered:
         if first in values and second in values:
             reversed_ = values[first] > values[second]
-            yield Rule((first, second), f"{first} not after {second}", reversed_, (raw[first], raw[second]))
+            yield Rule((first, second), f"{first} not after {second}", reversed_, (shown[first], shown[second]))
     some = [name for name in table.any_of if name in present]
     # With one of an unsuitable type no row can be judged; having none of them is reported once, not by row.
     if some and all(name in values for name in some):

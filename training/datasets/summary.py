@@ -1,19 +1,18 @@
 """Counts what a data set holds."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 from msgspec import Struct
 
-from embeddings.catalog import ChannelRule
 from embeddings.tables import PRODUCTS
 from training.config import Recipe, check_attributes
 from training.datasets import open_dataset
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
 from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given, attribute_names
+from training.datasets.visits import usual_gap
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
 
@@ -38,6 +37,7 @@ class Summary(Struct, frozen=True):
         buyers: how many purchases each product has, the most first, at a few places of that list.
         gaps: how often so many days lay between two days on which a customer bought.
         left_out: how many events do not count, by why.
+        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
         findings: the most harmful first.
     """
 
@@ -52,17 +52,16 @@ class Summary(Struct, frozen=True):
     buyers: list[tuple[int, int]]
     gaps: list[tuple[int, int]]
     left_out: dict[str, int]
+    visit_gap: int
     findings: tuple[Finding, ...]
 
 
-def summarise(
-    dataset: Dataset, channels: Mapping[str, ChannelRule], now: datetime, until: datetime | None = None
-) -> Summary:
+def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime | None = None) -> Summary:
     """Return what a checked data set holds.
 
     Args:
         dataset: all of it.
-        channels: what each channel shows.
+        recipe: the settings.
         now: the present moment, with its zone. Events that lie later are told of.
         until: the data cut-off in place of it. Of what came at or after it nothing shows.
     """
@@ -83,7 +82,8 @@ def summarise(
         buyers=[(place + 1, int(bought[place])) for place in _places(bought.len())],
         gaps=_gaps(counted.customers),
         left_out={why: count for why, count in counted.left_out.items() if count},
-        findings=find_all(as_given(dataset), counted, channels, moment),
+        visit_gap=_visit_gap(dataset, recipe, moment),
+        findings=find_all(as_given(dataset), counted, recipe, moment),
     )
 
 
@@ -101,7 +101,7 @@ def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> t
     now = datetime.now(UTC)
     dataset = open_dataset(source, channels=recipe.channels, now=now, tables=recipe.tables)
     check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
-    return dataset, summarise(dataset, recipe.channels, now, until)
+    return dataset, summarise(dataset, recipe, now, until)
 
 
 def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
@@ -109,7 +109,7 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
     events = dataset.events.filter(at.is_between(EARLIEST, moment, closed="left"))
     bought = (pl.col("type") == "purchase") & pl.col("product_id").is_not_null()
     day = pl.col("at").dt.date()
-    own = ("customer_id", "type", "at", "product_id", "offer_id", "location", "channel", "quantity", "value")
+    own = ("customer_id", "type", "at", "product_id", "offer_id", "location", "channel", "visit", "quantity", "value")
     frames = (
         events.group_by("type", "channel", pl.col("location").is_null().alias("nowhere")).agg(
             pl.len().alias("events"), pl.col("at").min().alias("first"), pl.col("at").max().alias("last")
@@ -117,7 +117,9 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         events.drop_nulls("product_id")
         .group_by("product_id")
         .agg(pl.len().alias("events"), bought.sum().alias("bought")),
-        events.group_by("customer_id").agg(
+        events.drop_nulls("customer_id")
+        .group_by("customer_id")
+        .agg(
             pl.len().alias("events"),
             bought.sum().alias("bought"),
             day.filter(bought).n_unique().alias("days"),
@@ -131,15 +133,30 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         ),
         events.drop_nulls("location").group_by("location").agg(pl.len().alias("events")),
         events.drop_nulls("offer_id").group_by("offer_id").agg(pl.len().alias("events")),
+        events.filter(pl.col("customer_id").is_null()).select(
+            pl.len().alias("events"), bought.sum().alias("bought"), pl.col("visit").count().alias("of visits")
+        ),
+        events.filter(bought)
+        .drop_nulls("visit")
+        .group_by("customer_id", "visit")
+        .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
+        .filter(pl.col("last") - pl.col("first") > timedelta(days=1)),
     )
     outside = dataset.events.select((at < EARLIEST).sum().alias("early"), (at >= moment).sum().alias("late"))
-    kinds, products, customers, days, locations, offers, out = pl.collect_all([*frames, outside], engine="streaming")
+    *found, guests, visits, out = pl.collect_all([*frames, outside], engine="streaming")
+    kinds, products, customers, days, locations, offers = found
     early, late = out.row(0)
     left_out = {
         f"before {EARLIEST:%Y}, which stands for no date": early,
         f"at or after {moment:%Y-%m-%d %H:%M} UTC": late if tell_later else 0,
     }
-    return Counted(kinds, products, customers, days.sort("day"), locations, offers, left_out)
+    return Counted(kinds, products, customers, days.sort("day"), locations, offers, guests.row(0), visits, left_out)
+
+
+def _visit_gap(dataset: Dataset, recipe: Recipe, moment: datetime) -> int:
+    if recipe.visit_gap_minutes != "auto":
+        return round(recipe.visit_gap_minutes * 60)
+    return usual_gap(dataset.events.filter(pl.col("at").is_between(EARLIEST, moment, closed="left")))
 
 
 def _height(given: GivenTable) -> int:

@@ -8,16 +8,15 @@ import polars as pl
 from embeddings.tables import CUSTOMERS, PRODUCTS
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names
+from training.datasets.id_findings import means_nothing
 
+_SEVERAL = 10
 _AN_ID = 20
 """From so many rows on an attribute with another value in each is taken for an id."""
-_ALIKE = 3
-_NO_VALUES = ("\\N", "NULL", "null", "NaN", "nan", "None", "<NA>", "#N/A", "undefined")
-"""What exports write for no value."""
 
 
 def find_in_tables(dataset: Dataset, counted: Counted, moment: datetime) -> Iterator[Finding]:
-    """Yield the findings about customers, products, locations and offers, and about the ids that events name.
+    """Yield the findings about customers, products, locations, offers and promotions.
 
     Args:
         dataset: checked.
@@ -25,72 +24,13 @@ def find_in_tables(dataset: Dataset, counted: Counted, moment: datetime) -> Iter
         moment: the present one, or the data cut-off, with its zone.
     """
     given = {one.table.name: one for one in dataset.given}
-    yield from _unlisted(dataset, counted, given)
-    yield from _alike(dataset, counted)
-    yield from _no_values(dataset, counted)
     yield from _customers(dataset, counted, given)
+    yield from _products(dataset, given)
     yield from _attributes(dataset, given)
     yield from _offers(dataset, counted, given, moment)
+    yield from _of_no_length("promotions", dataset.promotions)
     yield from _locations(dataset, counted, given)
-
-
-def _unlisted(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
-    for name, key, listed, found, rare in (
-        ("products", "product_id", dataset.products, counted.products, 1),
-        ("customers", "customer_id", dataset.customers, counted.customers, 3),
-    ):
-        if name not in given:
-            continue
-        missing = found.lazy().join(listed.select(key), on=key, how="anti").collect().sort("events", descending=True)
-        if not missing.is_empty():
-            events, whole = int(missing["events"].sum()), int(found["events"].sum())
-            said = (
-                f"{missing.height:,} {name} are named by events and not listed in {given[name].file}, with "
-                f"{share(events, whole)} of the events that name one; they are kept without attributes"
-            )
-            yield Finding(rare if events > whole * RARE else 3, said, f"{key} {missing[key][0]}")
-
-
-def _alike(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
-    for name, key, ids in _ids(dataset, counted):
-        form = pl.col(key).str.normalize("NFKC").str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
-        form = form.str.replace_all(r"\s+", " ")
-        alike = (
-            ids.group_by(form.alias("form"))
-            .agg(pl.col(key).sort(), pl.len().alias("forms"))
-            .filter(pl.col("forms") > 1)
-            .sort("form")
-            .collect()
-        )
-        if not alike.is_empty():
-            pairs = "; ".join(" and ".join(repr(one) for one in group[:2]) for group in alike[key][:_ALIKE].to_list())
-            said = (
-                f"{alike.height:,} ids of {name} are there in several forms that differ only by blanks, case, .0 or "
-                "Unicode form, and count as different ones; write them one way"
-            )
-            yield Finding(1, said, pairs)
-
-
-def _no_values(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
-    for name, key, ids in _ids(dataset, counted):
-        marks = ids.filter(pl.col(key).is_in(_NO_VALUES)).sort(key).collect()[key].to_list()
-        if marks:
-            said = (
-                f"{some([repr(one) for one in marks])} stand as ids of {name}, as if they meant no value: all "
-                "that have none become one; leave such fields empty"
-            )
-            yield Finding(1, said, f"{key} {marks[0]}")
-
-
-def _ids(dataset: Dataset, counted: Counted) -> Iterator[tuple[str, str, pl.LazyFrame]]:
-    """The kinds of ids: how they are called, their column, and those that a table lists or events name, each once."""
-    for name, key, listed, found in (
-        ("products", "product_id", dataset.products, counted.products),
-        ("customers", "customer_id", dataset.customers, counted.customers),
-        ("locations", "location", dataset.locations, counted.locations),
-        ("offers", "offer_id", dataset.offers, counted.offers),
-    ):
-        yield name, key, pl.concat([listed.select(key), found.lazy().select(key)]).unique()
+    yield from _thousands(given)
 
 
 def _customers(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
@@ -122,6 +62,7 @@ def _attributes(dataset: Dataset, given: Mapping[str, GivenTable]) -> Iterator[F
             continue
         held = frame.select(
             pl.len().alias("rows"),
+            *(means_nothing(pl.col(name)).sum().alias(f"marks {name}") for name in names),
             *(pl.col(name).drop_nulls().n_unique().alias(f"values {name}") for name in names),
             *(pl.col(name).count().alias(f"filled {name}") for name in names),
         ).collect(engine="streaming")
@@ -129,6 +70,12 @@ def _attributes(dataset: Dataset, given: Mapping[str, GivenTable]) -> Iterator[F
         for name in names:
             values, filled = held[f"values {name}"][0], held[f"filled {name}"][0]
             what = f"attribute {name} of {table.name}"
+            if marks := held[f"marks {name}"][0]:
+                yield Finding(
+                    2,
+                    f"{what} has a text such as NULL in {share(marks, rows)} rows, which counts as a value like "
+                    "any other; leave such fields empty",
+                )
             if not filled:
                 yield Finding(2, f"{what} has no value in any row")
             elif values == 1:
@@ -150,10 +97,50 @@ def _offers(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable],
             yield Finding(2, said)
         return
     running = offers.filter(pl.col("ends") > moment)
-    if running.is_empty():
+    if running.is_empty() and offers.height:
         yield Finding(2, f"all {offers.height:,} offers have ended: none will be shown")
-    if not redeemed:
+    yield from _of_no_length("offers", dataset.offers)
+    if not redeemed and offers.height:
         yield Finding(2, "no event redeems an offer: which of them suits whom cannot be learnt")
+
+
+def _of_no_length(name: str, frame: pl.LazyFrame) -> Iterator[Finding]:
+    """What is valid from a moment to the same moment."""
+    ended = pl.col("starts") == pl.col("ends")
+    empty, whole = frame.select(ended.sum(), pl.len().alias("rows")).collect(engine="streaming").row(0)
+    if empty:
+        yield Finding(
+            1,
+            f"{share(empty, whole)} {name} end at the moment at which they start, and are never shown: ends is the "
+            "first moment after them, so one of a day ends at the next midnight",
+        )
+
+
+def _products(dataset: Dataset, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
+    if "products" not in given:
+        return
+    withheld, whole = dataset.products.select((~pl.col("recommendable")).sum(), pl.len().alias("rows")).collect().row(0)
+    if whole and withheld > whole / 2:
+        yield Finding(1, f"{share(withheld, whole)} products are not recommendable, and are never shown")
+
+
+def _thousands(given: Mapping[str, GivenTable]) -> Iterator[Finding]:
+    """Amounts as text whose points may stand between thousands."""
+    for name, column in (("products", "price"), ("events", "value")):
+        if name not in given or given[name].frame.collect_schema().get(column) != pl.String():
+            continue
+        pointed = pl.col(column).filter(pl.col(column).str.contains(".", literal=True))
+        grouped = pointed.str.contains(r"^-?\d{1,3}(?:\.\d{3})+$").all() & (pointed.len() >= _SEVERAL)
+        found, first = (
+            given[name].frame.select(grouped.alias("all"), pointed.first()).collect(engine="streaming").row(0)
+        )
+        if found:
+            yield Finding(
+                1,
+                f"column {column} of {given[name].file}: every value with a point has three digits after it; where "
+                'points stand between thousands, leave them out or declare decimal = "," under [tables]',
+                repr(first),
+            )
 
 
 def _locations(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:

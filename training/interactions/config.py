@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from embeddings.errors import InvalidInput
+from training.config import decode_recipe
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -129,9 +129,4 @@ Recipe: TypeAlias = FactorsRecipe | SequencesRecipe
 
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML recipe; InvalidInput names the key that is unknown or wrong."""
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except OSError as error:
-        raise InvalidInput("--recipe", f"expected a readable file; {error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(path), str(error)) from error
+    return decode_recipe(path, Recipe)

@@ -1,0 +1,114 @@
+"""Says of values that a decoder refused what was expected in their place."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import inspect
+
+_UNKNOWN = "Object contains unknown field `"
+_NO_CHOICE = "Invalid enum value "
+
+
+class Refused(NamedTuple):
+    """What a decoder says of a value.
+
+    Attributes:
+        path: where it lies, such as ``context.channel``; empty for the whole.
+        expected: what is wrong, as a part of a sentence.
+    """
+
+    path: str
+    expected: str
+
+
+def explained(error: msgspec.ValidationError, kind: Any) -> Refused:
+    """Return what was refused and what is accepted there: the choices that there are, the field that may be meant.
+
+    Args:
+        error: of a decoder.
+        kind: the type that was decoded into.
+    """
+    said, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if said.startswith(_NO_CHOICE):
+        choices = ", ".join(_choices(_types(kind, path)))
+        return Refused(path, f"expected one of {choices}; got {said.removeprefix(_NO_CHOICE)}")
+    if said.startswith(_UNKNOWN):
+        return Refused(path, said + _meant(said.removeprefix(_UNKNOWN).rstrip("`"), kind, path))
+    return Refused(path, said)
+
+
+def _meant(name: str, kind: Any, path: str) -> str:
+    """The field that an unknown one may be meant to be: of the same name elsewhere, or of nearly that name."""
+    whole = _type(kind)
+    elsewhere = [
+        f"{section.encode_name}.{name}"
+        for section in _fields([whole])
+        if section.encode_name != path and any(one.encode_name == name for one in _fields([section.type]))
+    ]
+    if path and any(one.encode_name == name for one in _fields([whole])):
+        elsewhere.append(f"{name} outside of {path}")
+    here = [one.encode_name for one in _fields(_types(kind, path))]
+    found = elsewhere or get_close_matches(name, here, 1)
+    return f"; did you mean {found[0]}?" if found else f"; expected one of {', '.join(here)}" if here else ""
+
+
+def _types(kind: Any, path: str) -> list[inspect.Type]:
+    """What may stand at a path, such as ``events[3].type``; ``...`` stands for any key."""
+    found = [_type(kind)]
+    for step in path.replace("[...]", "[]").replace("[", ".[").split("."):
+        if not step:
+            continue
+        inner: list[inspect.Type] = []
+        for one in _alternatives(found):
+            if step.startswith("["):
+                inner += _items(one)
+            elif isinstance(one, inspect.StructType):
+                inner += [field.type for field in one.fields if field.encode_name == step]
+        found = inner
+    return list(_alternatives(found))
+
+
+@cache
+def _type(kind: Any) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+def _items(kind: inspect.Type) -> list[inspect.Type]:
+    match kind:
+        case inspect.ListType() | inspect.VarTupleType():
+            return [kind.item_type]
+        case inspect.DictType():
+            return [kind.value_type]
+        case _:
+            return []
+
+
+def _alternatives(found: list[inspect.Type]) -> Iterator[inspect.Type]:
+    for one in found:
+        if isinstance(one, inspect.UnionType):
+            yield from _alternatives(list(one.types))
+        else:
+            yield one
+
+
+def _fields(found: list[inspect.Type]) -> Iterator[inspect.Field]:
+    for one in _alternatives(found):
+        if isinstance(one, inspect.StructType):
+            yield from one.fields
+
+
+def _choices(found: list[inspect.Type]) -> Iterator[str]:
+    for one in found:
+        match one:
+            case inspect.LiteralType():
+                yield from (str(value) if str(value).isprintable() else repr(value) for value in one.values)
+            case inspect.EnumType():
+                yield from (str(choice.value) for choice in one.cls)
+            case inspect.IntType() | inspect.FloatType():
+                yield "a number"
+            case _:
+                pass

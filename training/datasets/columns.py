@@ -1,0 +1,117 @@
+"""Checks which columns the given tables have, and of which types, and says what they may have been meant to be."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+
+import polars as pl
+
+from embeddings.tables import Dtype, Table
+from training.datasets.frames import GivenTable, cast_column
+from training.datasets.rules import EXPECTED_TYPE
+
+_USUAL = {
+    "at": ("timestamp", "time", "date", "datetime", "eventtime", "createdat", "orderdate", "invoicedate", "ts"),
+    "type": ("event", "eventtype", "eventname", "action"),
+    "customer_id": ("userid", "clientid", "memberid", "visitorid", "householdid", "customer", "user"),
+    "product_id": ("itemid", "articleid", "sku", "asin", "stockcode", "product", "item"),
+    "offer_id": ("couponid", "promotionid", "campaignid", "offer", "coupon"),
+    "location": ("storeid", "shopid", "locationid", "store", "shop", "branch"),
+    "value": ("amount", "revenue", "total", "sales", "price"),
+    "quantity": ("qty", "units", "count"),
+    "visit": (
+        "basketid",
+        "basket",
+        "orderid",
+        "order",
+        "invoice",
+        "invoiceno",
+        "receiptid",
+        "receipt",
+        "transactionid",
+    ),
+}
+"""What other systems call a column, in small letters and digits alone."""
+_CLOSE = 0.85
+
+
+def column_problems(given: GivenTable) -> Iterator[str]:
+    """Yield a sentence for each column that is missing, unknown, or of a type that it cannot have."""
+    table, file, schema = given.table, given.file, given.frame.collect_schema()
+    declared = {column.name: column for column in table.columns}
+    others = {name: _meant(name, table) for name in schema if name not in declared}
+    yield from _declared_problems(given, others)
+    if table.any_of and not any(name in schema for name in table.any_of):
+        yield f"{file}: columns {', '.join(table.any_of)} are missing, expected at least one of them"
+    for name, meant in others.items():
+        free = meant if meant and meant not in schema else ""
+        if not table.attributes:
+            asked = f"; did you mean {free}?" if free else ""
+            yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}{asked}"
+        elif name == "*" or (name.startswith("^") and name.endswith("$")):
+            yield f"{file}: column {name} cannot be an attribute; expected a name of letters and digits"
+        elif free and not declared[free].required:
+            yield (
+                f"{file}: column {name} would be an attribute; expected {free}, or a name that is less like it where "
+                "it is not meant"
+            )
+        elif cast_column(name, "text", schema[name], given.config) is None or _is_fractional(schema[name]):
+            advice = _advice(schema[name], "text")
+            yield f"{file}, column {name}: the type is {schema[name]}, expected text, as in every attribute{advice}"
+
+
+def _declared_problems(given: GivenTable, others: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the declared columns; the others are given with what each may be meant to be."""
+    file, schema = given.file, given.frame.collect_schema()
+    for column in given.table.columns:
+        name, expected = column.name, EXPECTED_TYPE[column.dtype]
+        if name not in schema:
+            if column.required:
+                found = [other for other, meant in others.items() if meant == name]
+                asked = f"; is it what the file calls {found[0]}?" if found else ""
+                yield f"{file}: column {name} is missing, expected {expected}{asked}"
+        elif cast_column(name, column.dtype, schema[name], given.config) is None:
+            advice = _advice(schema[name], column.dtype)
+            yield f"{file}, column {name}: the type is {schema[name]}, expected {expected}{advice}"
+
+
+def _meant(name: str, table: Table) -> str:
+    """The declared column that another name may stand for; empty if there is none."""
+    plain = _plain(name)
+    names = {_plain(column.name): column.name for column in table.columns}
+    if close := get_close_matches(plain, names, 1, _CLOSE):
+        return names[close[0]]
+    key = table.key if plain == "id" else None
+    return key or next((column.name for column in table.columns if _is_usual(plain, column.name, table)), "")
+
+
+def _is_usual(plain: str, column: str, table: Table) -> bool:
+    # A name that other systems use is asked about where the column must be there; elsewhere it may be an attribute.
+    return plain in _USUAL.get(column, ()) and (not table.attributes or column == table.key)
+
+
+def _plain(name: str) -> str:
+    return "".join(one for one in name.casefold() if one.isalnum())
+
+
+def _advice(given: pl.DataType, to: Dtype) -> str:
+    """What to do about a column of an unsuitable type."""
+    advice = ""
+    if to == "time" and isinstance(given, pl.Datetime | pl.Date):
+        advice = "or, where all times are of one zone, time_zone under [tables] in the recipe (Spark's INT96 are UTC)"
+    elif to == "time" and given.is_numeric():
+        advice = "cast what counts from 1970 to a timestamp of UTC where you write the file"
+    elif to == "text" and (given.is_float() or _is_fractional(given)):
+        advice = "as whole numbers or text where it is an id, in a few ranges such as 10-20 where it is a quantity"
+    elif isinstance(given, pl.Array) or (to == "list" and isinstance(given, pl.List)):
+        advice = "write it as a list of texts"
+    elif to == "text" and isinstance(given, pl.List):
+        advice = "choose one of each list, join it to one text, or leave the column out"
+    elif to == "text" and (given == pl.Binary() or given.is_temporal() or given.is_nested()):
+        advice = "write it as text, or leave the column out"
+    elif to == "flag" and given.is_integer():
+        advice = "write 1 as true and 0 as false"
+    return advice and f"; {advice}"
+
+
+def _is_fractional(given: pl.DataType) -> bool:
+    return isinstance(given, pl.Decimal) and given.scale > 0
