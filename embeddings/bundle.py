@@ -284,7 +284,7 @@ def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
     if written != FORMAT_VERSION:
         raise CorruptBundle(
             path,
-            f"expected format version {FORMAT_VERSION}, found {written}: it was trained by another Opportune; train again",
+            f"expected format version {FORMAT_VERSION}, found {written}: another Opportune trained it; train again",
         )
     return _unsealed(path, text, kind)
 

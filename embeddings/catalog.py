@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Array, Ragged, load_arrays, save_arrays
+from embeddings.errors import InvalidInput
 from embeddings.vocabulary import Vocabulary
 
 
@@ -106,6 +107,49 @@ class Promotions(NamedTuple):
     products: Ragged
 
 
+class ContextAttributes(NamedTuple):
+    """What the recipe has events and requests say of a situation besides channel, location and moment.
+
+    Codes are as in ``Attributes``: 0 for unknown, ``i`` for ``labels[x][i - 1]``.
+    """
+
+    names: tuple[str, ...] = ()
+    labels: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many codes each attribute has, the unknown one included."""
+        return tuple(len(labels) + 1 for labels in self.labels)
+
+    @property
+    def unknown(self) -> tuple[int, ...]:
+        """The codes of a situation of which nothing is known."""
+        return (0,) * len(self.names)
+
+    def codes(self, given: Mapping[str, str], field: str = "context.attributes") -> tuple[int, ...]:
+        """The codes of a request's values; a value that no event had is an unknown one.
+
+        Args:
+            given: values by name; of those not named nothing is known.
+            field: how errors name it.
+
+        Raises:
+            InvalidInput: there is no such attribute.
+        """
+        if not given:
+            return self.unknown
+        self.check(given, field)
+        values = ((given.get(name), labels) for name, labels in zip(self.names, self.labels, strict=True))
+        return tuple(labels.index(value) + 1 if value in labels else 0 for value, labels in values)
+
+    def check(self, given: Mapping[str, str], field: str) -> None:
+        """InvalidInput names the first attribute that there is none of."""
+        for name in given:
+            if name not in self.names:
+                known = f"one of {', '.join(self.names)}" if self.names else "none"
+                raise InvalidInput(f"{field}.{name}", f"expected {known}: the recipe declares no others")
+
+
 class _Words(msgspec.Struct, frozen=True):
     """The catalogue's texts, few enough to be read whole."""
 
@@ -113,6 +157,8 @@ class _Words(msgspec.Struct, frozen=True):
     audiences: tuple[str, ...]
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
+    context_names: tuple[str, ...] = ()
+    context_labels: tuple[tuple[str, ...], ...] = ()
 
 
 class Catalog(NamedTuple):
@@ -121,6 +167,7 @@ class Catalog(NamedTuple):
     Attributes:
         channels: the declared channels, in the order of their codes from 0.
         audiences: the names of the audiences that offers are meant for, in the order of their codes.
+        context: what a request may say of its situation.
     """
 
     channels: Mapping[str, ChannelRule]
@@ -129,6 +176,7 @@ class Catalog(NamedTuple):
     locations: Locations
     offers: Offers
     promotions: Promotions
+    context: ContextAttributes = ContextAttributes()
 
     def channel_code(self, channel: str) -> int | None:
         """The channel's code, or None if the catalogue does not declare it."""
@@ -179,7 +227,13 @@ class Catalog(NamedTuple):
             ends=promotions.ends_G,
             products=promotions.products,
         )
-        words = _Words(dict(self.channels), self.audiences, products.attributes.names, products.attributes.labels)
+        words = _Words(
+            dict(self.channels),
+            self.audiences,
+            products.attributes.names,
+            products.attributes.labels,
+            *self.context,
+        )
         (folder / "words.json").write_bytes(msgspec.json.format(msgspec.json.encode(words)))
 
     @classmethod
@@ -225,6 +279,7 @@ class Catalog(NamedTuple):
                 ends_G=promotions["ends"],
                 products=_ragged(promotions, "products"),
             ),
+            context=ContextAttributes(words.context_names, words.context_labels),
         )
 
 

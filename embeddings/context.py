@@ -57,6 +57,10 @@ def listed_ids(name: str, ids: tuple[str, ...]) -> tuple[str, ...]:
     return ids
 
 
+Said = Annotated[dict[str, Annotated[str, Meta(min_length=1)]], Meta(max_length=100)]
+"""Values of attributes, by name."""
+
+
 class GeoPoint(Struct, frozen=True, forbid_unknown_fields=True):
     """A point on the globe, in degrees, and how far around it a location still counts, in kilometres."""
 
@@ -72,11 +76,14 @@ class Context(Struct, frozen=True, forbid_unknown_fields=True):
         channel: one of the channels the catalogue declares.
         location: a location's id, or a point and radius; None where the request has no place.
         at: the moment asked about, with its time zone; None means now.
+        attributes: what else is known of the situation, by the names that the recipe declares; a value that no event
+            had before the data cut-off is an unknown one.
     """
 
     channel: Identifier
     location: Id | GeoPoint | None = None
     at: Moment | None = None
+    attributes: Said = {}
 
     def __post_init__(self) -> None:
         """Make an id that came as a JSON integer text."""

@@ -1,6 +1,7 @@
 """The one feature encoder: a customer's history and context as the customer tower's input, offline and online.
 
-Letters: B customers, L events, A attributes, C = 4 context codes (channel, location, weekday, hour).
+Letters: B customers, L events, A attributes, C context codes (channel, location, weekday, hour, and what the
+recipe declares besides).
 """
 
 from collections.abc import Sequence
@@ -24,11 +25,13 @@ class Situation(NamedTuple):
         channel: code, -1 if unknown.
         location: row, -1 if unknown.
         moment: seconds since 1970 UTC.
+        attributes: codes of what else is said of it, as in ``Catalog.context``.
     """
 
     channel: int
     location: int
     moment: int
+    attributes: tuple[int, ...] = ()
 
 
 class TowerInput(NamedTuple):
@@ -39,7 +42,8 @@ class TowerInput(NamedTuple):
         types_BL: int64 codes of event types; 0 pads.
         ages_BL: float32, ``log2(1 + days since the event)``; 0 pads.
         attributes_BA: int64 codes of customer attributes; 0 is unknown.
-        context_BC: int64 codes of channel, location, weekday and hour, each shifted by one; 0 is unknown.
+        context_BC: int64 codes of channel, location, weekday and hour, each shifted by one, then of the situation's
+            attributes; 0 is unknown.
     """
 
     products_BL: NDArray[np.int64]
@@ -68,13 +72,14 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
     )
 
 
-def _codes(situation: Situation) -> tuple[int, int, int, int]:
-    channel, location, moment = situation
+def _codes(situation: Situation) -> tuple[int, ...]:
+    channel, location, moment, attributes = situation
     return (
         channel + 1,
         location + 1,
         weekday_of(moment) + 1,
         int(hour_of(moment)) + 1,
+        *attributes,
     )
 
 

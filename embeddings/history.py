@@ -152,6 +152,10 @@ def _no_visits() -> NDArray[np.int64]:
     return np.zeros(0, np.int64)
 
 
+def _no_context() -> NDArray[np.int32]:
+    return np.zeros((0, 0), np.int32)
+
+
 class Bought(NamedTuple):
     """Purchases; letter: P.
 
@@ -182,6 +186,8 @@ class Histories:
         audiences: codes of the catalogue's audiences, by customer.
         attribute_names, attribute_labels: the words of the customers' attributes.
         visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
+        context_EX: int32 codes of what each event says of its situation, as in ``Catalog.context``; not saved. Without
+            rows where no such attribute is declared.
         guests: purchases of known products by nobody known, oldest first. They are counted, and not saved.
         guest_visits: int64, the number of the visit that each of those is of; -1 where nobody knows.
     """
@@ -194,6 +200,7 @@ class Histories:
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
     visit_gap: int = 0
+    context_EX: NDArray[np.int32] = field(default_factory=_no_context)
     guests: Events = field(default_factory=_no_events)
     guest_visits: NDArray[np.int64] = field(default_factory=_no_visits)
 
@@ -212,6 +219,12 @@ class Histories:
         says. A purchase of which a part is left still counts.
         """
         return Bought(*kernel.bought(self.events, self.offsets, self.visit_gap))
+
+    def context_of(self, places_P: NDArray[np.integer]) -> list[tuple[int, ...]]:
+        """What some events say of their situations, by their places among all events."""
+        if not len(self.context_EX):
+            return [()] * len(places_P)
+        return [tuple(codes) for codes in self.context_EX[places_P].tolist()]
 
     def sold(self) -> Events:
         """The purchases that were not taken back, those of guests after the others."""
@@ -255,6 +268,7 @@ class Histories:
         return replace(
             self,
             events=self.events[kept],
+            context_EX=self.context_EX[kept] if len(self.context_EX) else self.context_EX,
             offsets=ends[self.offsets],
             guests=self.guests[guests],
             guest_visits=self.guest_visits[guests],

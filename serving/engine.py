@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 from numpy.typing import NDArray
 
-from embeddings.context import Context, Id, Identifier, ListedId, ids_as_text, listed_ids
+from embeddings.context import Context, Id, Identifier, ListedId, Said, ids_as_text, listed_ids
 from embeddings.eligible import EligibleSet
 from embeddings.errors import Overloaded
 from embeddings.facts import FACTS
@@ -58,7 +58,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     context: Context
     customer_id: Id | None = None
-    attributes: Annotated[dict[str, Annotated[str, Meta(min_length=1)]], Meta(max_length=100)] = {}
+    attributes: Said = {}
     placement: Identifier | None = None
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
@@ -163,7 +163,12 @@ class Engine:
     async def _recommend(self, request: RecommendRequest, model: Model) -> Recommendation:
         context, eligibility = request.context, model.eligibility
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
-        situation = Situation(channel, place.nearest, self._clock.moment(context.at))
+        situation = Situation(
+            channel,
+            place.nearest,
+            self._clock.moment(context.at),
+            model.bundle.catalog.context.codes(context.attributes),
+        )
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
         history = model.live.nobody if known is None else known.history
         if request.attributes:

@@ -110,7 +110,9 @@ def _model(settings: Settings, version: str, events: EventStore, store: BundleSt
         if found != version:
             raise CorruptBundle(folder / MANIFEST, f"expected version {version}, found {found}")
     live = LiveHistories(histories, manifest, bundle.catalog, events, settings.live_histories)
-    nobody = encode([live.nobody], [Situation(-1, -1, 0)], bundle.manifest.history_length)
+    nobody = encode(
+        [live.nobody], [Situation(-1, -1, 0, bundle.catalog.context.unknown)], bundle.manifest.history_length
+    )
     customer_1D = bundle.customer_encoder.encode(nobody, bundle.vectors_ND)
     # The first search reads the stored index's pages: a bad one must show now, not in a request.
     bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])

@@ -29,6 +29,7 @@ class Baskets:
         moments_S: when the first of it was bought, in seconds since 1970 UTC.
         locations_S, channels_S: as in the events, -1 for unknown.
         products: the distinct product rows bought, ascending.
+        context_S: what the first purchase says of the situation, as codes.
     """
 
     customers_S: NDArray[np.int64]
@@ -37,6 +38,7 @@ class Baskets:
     locations_S: NDArray[np.int32]
     channels_S: NDArray[np.int16]
     products: Ragged
+    context_S: list[tuple[int, ...]]
 
     def __len__(self) -> int:
         return len(self.customers_S)
@@ -61,6 +63,7 @@ class Baskets:
             locations_S=events["location"][heads],
             channels_S=events["channel"][heads],
             products=Ragged.grouped(numbers[distinct], products[distinct], len(heads)),
+            context_S=histories.context_of(heads),
         )
 
     def between(self, begin: int, end: int) -> "Baskets":
@@ -73,6 +76,7 @@ class Baskets:
             self.locations_S[rows],
             self.channels_S[rows],
             Ragged.of(self.products[row] for row in rows.tolist()),
+            [self.context_S[row] for row in rows.tolist()],
         )
 
     def by_customer(self) -> Mapping[int, frozenset[int]]:
@@ -82,6 +86,12 @@ class Baskets:
             found.setdefault(customer, set()).update(self.products[place].tolist())
         return {customer: frozenset(rows) for customer, rows in found.items()}
 
+    def situation(self, row: int) -> Situation:
+        """Where, when and how a basket was bought."""
+        return Situation(
+            int(self.channels_S[row]), int(self.locations_S[row]), int(self.moments_S[row]), self.context_S[row]
+        )
+
     def encode(self, rows: NDArray[np.integer], histories: Histories, length: int) -> TowerInput:
         """What the customer tower reads at the moment of some baskets."""
         pasts = []
@@ -90,9 +100,7 @@ class Baskets:
             past = histories[int(self.customers_S[row])]
             start = int(self.starts_S[row])
             pasts.append(replace(past, events_E=past.events_E[:start]))
-            situations.append(
-                Situation(int(self.channels_S[row]), int(self.locations_S[row]), int(self.moments_S[row]))
-            )
+            situations.append(self.situation(row))
         return encode(pasts, situations, length)
 
 

@@ -11,12 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalog import Attributes, Catalog, Locations, Offers, Products, Promotions
+from embeddings.catalog import Attributes, Catalog, ContextAttributes, Locations, Offers, Products, Promotions
 from embeddings.history import PURCHASE, Events
-from embeddings.tables import OFFER_KINDS, PRODUCTS, Table
+from embeddings.tables import EVENTS, OFFER_KINDS, PRODUCTS, Table
 from embeddings.vocabulary import Vocabulary
 from training.config import AssortmentConfig, Recipe
 from training.datasets import Dataset
+from training.datasets.frames import attribute_names
 
 _DAY = 86_400
 
@@ -74,6 +75,7 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
             locations=_lists(offers["locations"], locations["location"]),
         ),
         promotions=_promotions(dataset, since, channels, locations["location"], products["product_id"]),
+        context=_context(dataset),
     )
 
 
@@ -153,6 +155,13 @@ def attributes_of_column(values: pl.Series) -> tuple[tuple[str, ...], NDArray[np
     """Labels in alphabetical order, and each value's code: 1 + its label's place, 0 for nulls."""
     labels = values.drop_nulls().unique().sort()
     return tuple(labels.to_list()), rows_of(values, labels) + np.int32(1)
+
+
+def _context(dataset: Dataset) -> ContextAttributes:
+    """What events say of their situations: every value there is, by attribute."""
+    names = attribute_names(dataset.events, EVENTS)
+    values = pl.collect_all([dataset.events.select(pl.col(name).drop_nulls().unique().sort()) for name in names])
+    return ContextAttributes(tuple(names), tuple(tuple(one.to_series().to_list()) for one in values))
 
 
 def _lists(lists: pl.Series, ids: pl.Series) -> Ragged:

@@ -40,6 +40,7 @@ class TablesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_zone: str = ""
     unlisted_products: Literal["keep", "refuse"] = "keep"
     negative_quantities: Literal["refuse", "return"] = "refuse"
+    context_attributes: Annotated[tuple[Identifier, ...], Meta(max_length=16)] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be read."""

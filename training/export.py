@@ -112,7 +112,7 @@ def export(
     catalog, histories = release.catalog, release.histories
     towers = release.towers.cpu()
     vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalog)
-    _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, histories, vectors_ND, recipe)
+    _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, release, vectors_ND, recipe)
     export_ranker(bundle / RANKER, release.ranker)
     export_offer_ranker(bundle / OFFER_RANKER, release.offers)
     export_redemption(bundle / REDEMPTION, release.redemption)
@@ -210,11 +210,14 @@ def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArr
 
 
 def _export_customer_tower(
-    path: Path, towers: Towers, histories: Histories, vectors_ND: NDArray[np.float32], recipe: Recipe
+    path: Path, towers: Towers, release: Release, vectors_ND: NDArray[np.float32], recipe: Recipe
 ) -> None:
-    cpu = torch.device("cpu")
+    histories, sizes, cpu = release.histories, release.catalog.context.sizes, torch.device("cpu")
     pasts = [histories[row] for row in range(min(64, len(histories.customers)))] + [histories.of(None)]
-    situations = [Situation(row % len(recipe.channels), -1, 3_600 * row) for row in range(len(pasts))]
+    situations = [
+        Situation(row % len(recipe.channels), -1, 3_600 * row, tuple(row % size for size in sizes))
+        for row in range(len(pasts))
+    ]
     tower_input = encode(pasts, situations, recipe.towers.history_length)
     history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL))
     types_BL, ages_BL, attributes_BA, context_BC = customer_tensors(tower_input, cpu)

@@ -65,6 +65,7 @@ class Towers(nn.Module):
             histories.attribute_sizes,
             len(catalog.channels),
             len(catalog.locations.ids),
+            catalog.context.sizes,
             shape.dimensions,
             shape.heads,
         )
@@ -205,13 +206,20 @@ def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch
     A run that differs in the ranker alone goes on from the towers of one that the gate refused.
     """
     products = catalog.products
-    sizes = (past.attribute_sizes, products.attributes.sizes, len(products.ids), len(catalog.locations.ids))
+    sizes = (
+        past.attribute_sizes,
+        products.attributes.sizes,
+        catalog.context.sizes,
+        len(products.ids),
+        len(catalog.locations.ids),
+    )
     told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, past.visit_gap
     digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, told, sizes, device.type)))
     for array in (
         past.events,
         past.offsets,
         past.attributes_CA,
+        past.context_EX,
         products.attributes.codes_NA,
         products.price_N,
         products.trained_N,

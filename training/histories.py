@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalog import Catalog
+from embeddings.catalog import Catalog, ContextAttributes
 from embeddings.history import EVENT, EVENT_CODES, Events, Histories
 from embeddings.tables import CUSTOMERS
 from embeddings.vocabulary import Vocabulary
@@ -46,9 +46,18 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_gap: int) -> Histor
         attribute_names=attributes.names,
         attribute_labels=attributes.labels,
         visit_gap=visit_gap,
+        context_EX=_context(frame, catalog.context),
         guests=bought[known],
         guest_visits=_numbers(guests["visit"])[known],
     )
+
+
+def _context(frame: pl.DataFrame, context: ContextAttributes) -> NDArray[np.int32]:
+    codes = [
+        rows_of(frame[name], pl.Series(labels, dtype=pl.String)) + np.int32(1)
+        for name, labels in zip(context.names, context.labels, strict=True)
+    ]
+    return np.stack(codes, axis=1) if codes else np.zeros((0, 0), np.int32)
 
 
 def _numbers(visits: pl.Series) -> NDArray[np.int64]:

@@ -57,14 +57,14 @@ def ask(before: Histories, baskets: Baskets, catalog: Catalog) -> list[Question]
         bought = rows[catalog.products.recommendable_N[rows]]
         if not len(bought):
             continue
-        channel, location = int(baskets.channels_S[row]), int(baskets.locations_S[row])
-        moment = int(baskets.moments_S[row])
+        situation = baskets.situation(row)
+        channel, location, moment, _ = situation
         place = Place((location,) if location >= 0 else None)
         questions.append(
             Question(
                 customer=int(baskets.customers_S[row]),
                 past=before[int(baskets.customers_S[row])],
-                situation=Situation(channel, location, moment),
+                situation=situation,
                 place=place,
                 eligible=eligibility.products(Context(channels[channel]), place, moment)
                 if channel >= 0

@@ -59,6 +59,7 @@ class CustomerTower(nn.Module):
     Args:
         attributes: how many codes each customer attribute has, the unknown one included.
         channels, locations: how many the catalogue has.
+        context: how many codes each further attribute of a situation has, the unknown one included.
         dimensions: D, a multiple of ``heads``.
         heads: H.
     """
@@ -66,11 +67,19 @@ class CustomerTower(nn.Module):
     starts: Tensor
     unseen: Tensor
 
-    def __init__(self, attributes: Sequence[int], channels: int, locations: int, dimensions: int, heads: int) -> None:
+    def __init__(
+        self,
+        attributes: Sequence[int],
+        channels: int,
+        locations: int,
+        context: Sequence[int],
+        dimensions: int,
+        heads: int,
+    ) -> None:
         super().__init__()
         self.heads = heads
         # One table for all codes of a situation: a look-up a table would cost more than all else for one customer.
-        sizes = torch.tensor([channels + 1, locations + 1, WEEKDAYS + 1, HOURS + 1, *attributes])
+        sizes = torch.tensor([channels + 1, locations + 1, WEEKDAYS + 1, HOURS + 1, *context, *attributes])
         self.situation = nn.Embedding(int(sizes.sum()), dimensions)
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
         self.types = nn.Embedding(TOLD_APART, dimensions)
@@ -94,7 +103,7 @@ class CustomerTower(nn.Module):
             types: int64 (B, L), 0 where padded.
             ages: float32 (B, L), log2 of one plus days.
             attributes: int64 (B, A).
-            context: int64 (B, 4), channel, location, weekday, hour.
+            context: int64 (B, C), channel, location, weekday, hour, then what else is said of the situation.
         """
         situation_BD = self.situation(torch.cat([context, attributes], dim=1) + self.starts).sum(1)
         events_BLD = history + self.types(types) + self.age(ages.unsqueeze(2))

@@ -36,6 +36,7 @@ class Visit(NamedTuple):
         customer: row of the customer.
         at: when it began, in seconds since 1970 UTC.
         location, channel: row and code; no location is -1.
+        context: what its first event says of the situation, as codes.
         redeemed: rows of the offers redeemed in it.
         weight: how many visits it stands for.
     """
@@ -44,6 +45,7 @@ class Visit(NamedTuple):
     at: int
     location: int
     channel: int
+    context: tuple[int, ...]
     redeemed: frozenset[int]
     weight: float
 
@@ -104,7 +106,7 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
         if len(others):
             drawn = random.permutation(others)[:most]
             weights_V[drawn] = len(others) / len(drawn)
-    chosen = np.flatnonzero(weights_V)
+    chosen, firsts_E = np.flatnonzero(weights_V), np.flatnonzero(kept_E)[starts_V]
     chosen = chosen[np.argsort(at_V[chosen], kind="stable")]
     return [
         Visit(
@@ -112,10 +114,11 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
             at=int(at_V[visit]),
             location=int(locations_V[visit]),
             channel=int(channels_V[visit]),
+            context=context,
             redeemed=frozenset(redeemed.get(visit, ())),
             weight=float(weights_V[visit]),
         )
-        for visit in chosen.tolist()
+        for visit, context in zip(chosen.tolist(), past.context_of(firsts_E[chosen]), strict=True)
     ]
 
 
@@ -201,7 +204,7 @@ def _question(visit: Visit, past: Histories, eligibility: Eligibility, channels:
     earlier = past[visit.customer].before(visit.at)
     place = Place((visit.location,) if visit.location >= 0 else None)
     eligible = eligibility.offers(Context(channels[visit.channel]), place, earlier, visit.at)
-    situation = Situation(visit.channel, visit.location, visit.at)
+    situation = Situation(visit.channel, visit.location, visit.at, visit.context)
     return Question(visit.customer, earlier, situation, place, eligible, visit.redeemed)
 
 

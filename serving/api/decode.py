@@ -103,7 +103,7 @@ def read_fields(kind: type[Struct], given: Raw, path: str) -> Fields:
                 values[name] = _decoder(field.type).decode(raw[name])
             except msgspec.ValidationError as error:
                 problem = _invalid(error, field.type)
-                inner = "" if problem.field == "body" else f".{problem.field}"
+                inner = "" if problem.field == "body" else f".{problem.field}".replace(".[", "[")
                 problems.append(InvalidInput(f"{path}.{name}{inner}", problem.expected))
         elif field.required:
             problems.append(InvalidInput(f"{path}.{name}", f"Object missing required field `{name}`"))

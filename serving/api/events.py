@@ -167,12 +167,14 @@ def _problems(event: Event | Faulty, path: str, catalog: Catalog, clock: Clock) 
     """All that keeps an event from being stored; none if it can be."""
     if isinstance(event, Event):
         named = event.product_id, event.offer_id, event.location, event.channel
-        return [*_unfit(event.type, event.at, named, path, catalog, clock)]
+        return [*_unfit(event.type, event.at, named, event.context, path, catalog, clock)]
     given = event.values
     ids = (
         None if (value := given.get(name)) is None else str(value) for name in ("product_id", "offer_id", "location")
     )
-    unfit = _unfit(given.get("type"), given.get("at"), (*ids, given.get("channel")), path, catalog, clock)
+    unfit = _unfit(
+        given.get("type"), given.get("at"), (*ids, given.get("channel")), given.get("context", {}), path, catalog, clock
+    )
     wrong = {problem.field for problem in event.problems}
     return [*event.problems, *(problem for problem in unfit if problem.field not in wrong)]
 
@@ -181,6 +183,7 @@ def _unfit(
     kind: str | None,
     at: datetime | None,
     named: tuple[str | None, ...],
+    context: Mapping[str, str],
     path: str,
     catalog: Catalog,
     clock: Clock,
@@ -197,6 +200,10 @@ def _unfit(
     ):
         if value is not None and value not in known:
             yield UnknownReference(f"{path}.{name}", f"expected one that the catalogue knows, got {value!r}")
+    try:
+        catalog.context.check(context, f"{path}.context")
+    except InvalidInput as error:
+        yield error
     if kind in _NEEDS_PRODUCT and product_id is None:
         yield InvalidInput(f"{path}.product_id", f"expected the product of this {kind}")
     elif kind == "redemption" and offer_id is None:

@@ -18,6 +18,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     Attributes:
         event_id: chosen by the sender; a second event with the same id changes nothing.
         recommendation_id: the recommendation that led to it, if one did.
+        context: what is said of the situation, by the names that the recipe declares.
     """
 
     event_id: Id
@@ -31,6 +32,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     quantity: Annotated[float, Meta(gt=0, le=LARGEST_QUANTITY)] = 1
     value: Annotated[float, Meta(ge=0, le=LARGEST_VALUE)] | None = None
     recommendation_id: Identifier | None = None
+    context: Annotated[dict[str, Identifier], Meta(max_length=100)] = {}
 
     def __post_init__(self) -> None:
         """Make ids that came as JSON integers text."""
@@ -91,6 +93,7 @@ class Stored(NamedTuple):
             one.recommendation_id,
             datetime.fromtimestamp(self.arrived, UTC) if self.arrived else None,
             self.seq,
+            msgspec.json.encode(one.context).decode() if one.context else None,
         )
 
 

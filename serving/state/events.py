@@ -26,13 +26,14 @@ _MOST_WAITING = 2 * _LARGEST_GROUP
 
 _INSERT = """
 INSERT INTO events (event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
-                    recommendation_id, arrived_at, seq)
+                    recommendation_id, arrived_at, context, seq)
 SELECT event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value, recommendation_id,
-       arrived_at, (SELECT nextval('event_groups') << 20) + place
+       arrived_at, context, (SELECT nextval('event_groups') << 20) + place
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-            $8::text[], $9::float8[], $10::float8[], $11::text[], $12::timestamptz[], $13::bigint[])
+            $8::text[], $9::float8[], $10::float8[], $11::text[], $12::timestamptz[], $13::bigint[],
+            $14::jsonb[])
     AS event (event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
-              recommendation_id, arrived_at, place)
+              recommendation_id, arrived_at, place, context)
 ON CONFLICT (event_id) DO NOTHING
 RETURNING event_id, seq
 """

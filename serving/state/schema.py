@@ -28,10 +28,8 @@ CREATE INDEX IF NOT EXISTS redemptions_by_offer ON events (offer_id) WHERE type 
 CREATE SEQUENCE IF NOT EXISTS event_groups;
 """
 
-_IS_COMPLETE = """
-SELECT EXISTS (
-    SELECT FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = 'seq' AND NOT attisdropped
-)
+_HAS_COLUMN = """
+SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'events'::regclass AND attname = $1 AND NOT attisdropped)
 """
 
 # seq: the order of arrival: events of one group share the upper bits. What was there before gets the order in which it
@@ -55,5 +53,7 @@ async def create(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_MOST_SECONDS)
         await connection.execute(_TABLE)
-        if not await connection.fetchval(_IS_COMPLETE):
+        if not await connection.fetchval(_HAS_COLUMN, "seq"):
             await connection.execute(_COMPLETE, timeout=_MOST_SECONDS)
+        if not await connection.fetchval(_HAS_COLUMN, "context"):
+            await connection.execute("ALTER TABLE events ADD COLUMN context jsonb")

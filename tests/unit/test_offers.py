@@ -161,7 +161,7 @@ def test_redemptions_are_counted_by_offer_oldest_first():
 
 # What the ranker learns
 
-VISIT = Visit(0, NOW, -1, 0, frozenset(), 1.0)
+VISIT = Visit(0, NOW, -1, 0, (), frozenset(), 1.0)
 AT = {name: place for place, name in enumerate(OFFER_FACTS)}
 
 

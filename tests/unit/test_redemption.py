@@ -98,7 +98,7 @@ def visits(count: int, seed: int = 0) -> list[VisitExample]:
         facts_OF = np.zeros((2, len(OFFER_FACTS)), np.float32)
         facts_OF[0, OFFER_FACTS.index("slow_per_root")] = 1
         weight = 1.0 if taken_O.any() or number % 2 else 2.0
-        found.append(VisitExample(Visit(number % 40, NOW, -1, 0, frozenset(), weight), facts_OF, taken_O, facts_F))
+        found.append(VisitExample(Visit(number % 40, NOW, -1, 0, (), frozenset(), weight), facts_OF, taken_O, facts_F))
     return found
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 from msgspec.structs import replace
@@ -433,7 +434,7 @@ def test_attributes_that_the_recipe_does_not_name_are_said(tmp_path: Path, named
     tables["products"] = tables["products"].with_columns(colour=pl.Series(["red", "blue"] * 20))
     for name, frame in tables.items():
         frame.write_parquet(tmp_path / f"{name}.parquet")
-    recipe = Recipe(channels=CHANNELS, ranker=RankerConfig(**named))
+    recipe = Recipe(channels=CHANNELS, ranker=msgspec.convert(named, RankerConfig))
     (found,) = summarise(open_dataset(str(tmp_path), channels=CHANNELS, now=NOW), recipe, NOW).findings
     assert found.harm == harm
     for name in {"brand", "colour"} - set(named.values()):

@@ -6,21 +6,21 @@ from torch import Tensor, nn
 
 from training.towers import CustomerTower, ProductTower
 
-D, LOCATIONS, CHANNELS = 8, 5, 3
+D, LOCATIONS, CHANNELS, CONTEXT = 8, 5, 3, (4,)
 Customer = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @pytest.fixture
 def customer_tower() -> CustomerTower:
     torch.manual_seed(1)
-    tower = CustomerTower((3, 4), CHANNELS, LOCATIONS, D, heads=2)
+    tower = CustomerTower((3, 4), CHANNELS, LOCATIONS, CONTEXT, D, heads=2)
     for start in (module.weight for module in tower.modules() if isinstance(module, nn.Embedding)):
         nn.init.normal_(start)  # as training would leave what starts at zero
     return tower.eval()
 
 
 def test_a_code_that_training_never_met_is_without_effect() -> None:
-    tower = CustomerTower((3, 4), CHANNELS, LOCATIONS, D, heads=2).eval()
+    tower = CustomerTower((3, 4), CHANNELS, LOCATIONS, CONTEXT, D, heads=2).eval()
     history, types, ages, attributes, context = customers(2, 3)
     expected = tower(history, types, ages, attributes * 0, context * 0)
     torch.testing.assert_close(tower(history, types, ages, attributes, context), expected)
@@ -41,7 +41,7 @@ def customers(batch: int, length: int) -> Customer:
         torch.randint(1, 8, (batch, length), generator=random),
         torch.rand(batch, length, generator=random) * 8,
         torch.randint(0, 3, (batch, 2), generator=random),
-        torch.randint(0, CHANNELS, (batch, 4), generator=random),
+        torch.randint(0, CHANNELS, (batch, 5), generator=random),
     )
 
 

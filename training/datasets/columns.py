@@ -5,8 +5,8 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from embeddings.tables import Dtype, Table
-from training.datasets.frames import GivenTable, cast_column
+from embeddings.tables import EVENTS, Dtype, Table
+from training.datasets.frames import GivenTable, attributes_of_table, cast_column
 from training.datasets.rules import EXPECTED_TYPE
 
 _USUAL = {
@@ -42,21 +42,42 @@ def column_problems(given: GivenTable) -> Iterator[str]:
     yield from _declared_problems(given, others)
     if table.any_of and not any(name in schema for name in table.any_of):
         yield f"{file}: columns {', '.join(table.any_of)} are missing, expected at least one of them"
+    yield from _context_problems(given)
     for name, meant in others.items():
         free = meant if meant and meant not in schema else ""
-        if not table.attributes:
+        is_attribute = name in attributes_of_table(given)
+        if not is_attribute:
             asked = f"; did you mean {free}?" if free else ""
             yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}{asked}"
         elif name == "*" or (name.startswith("^") and name.endswith("$")):
             yield f"{file}: column {name} cannot be an attribute; expected a name of letters and digits"
-        elif free and not declared[free].required:
+        elif table.attributes and free and not declared[free].required:
             yield (
                 f"{file}: column {name} would be an attribute; expected {free}, or a name that is less like it where "
                 "it is not meant"
             )
-        elif cast_column(name, "text", schema[name], given.config) is None or _is_fractional(schema[name]):
-            advice = _advice(schema[name], "text")
-            yield f"{file}, column {name}: the type is {schema[name]}, expected text, as in every attribute{advice}"
+        else:
+            yield from _attribute_problems(given, name)
+
+
+def _context_problems(given: GivenTable) -> Iterator[str]:
+    """What is wrong with the names of ``context_attributes``."""
+    if given.table is not EVENTS:
+        return
+    names = [column.name for column in EVENTS.columns]
+    schema = given.frame.collect_schema()
+    for name in given.config.context_attributes:
+        if name in names:
+            yield f"{given.file}: column {name} is declared already, expected another name in context_attributes"
+        elif name not in schema:
+            yield f"{given.file}: column {name} is missing, which the recipe names in context_attributes"
+
+
+def _attribute_problems(given: GivenTable, name: str) -> Iterator[str]:
+    dtype = given.frame.collect_schema()[name]
+    if cast_column(name, "text", dtype, given.config) is None or _is_fractional(dtype):
+        advice = _advice(dtype, "text")
+        yield f"{given.file}, column {name}: the type is {dtype}, expected text, as in every attribute{advice}"
 
 
 def _declared_problems(given: GivenTable, others: Mapping[str, str]) -> Iterator[str]:

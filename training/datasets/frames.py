@@ -287,14 +287,20 @@ def _cast_table(given: GivenTable) -> pl.LazyFrame:
     columns = [
         values.get(column.name, pl.lit(None, DTYPES[column.dtype])).alias(column.name) for column in given.table.columns
     ]
-    if given.table.attributes:
-        declared = {column.name for column in given.table.columns}
-        columns += [
-            attribute.alias(name)
-            for name, dtype in schema.items()
-            if name not in declared and (attribute := cast_column(name, "text", dtype, given.config)) is not None
-        ]
+    columns += [
+        attribute.alias(name)
+        for name in attributes_of_table(given)
+        if (attribute := cast_column(name, "text", schema[name], given.config)) is not None
+    ]
     return given.frame.select(columns)
+
+
+def attributes_of_table(given: GivenTable) -> list[str]:
+    """The columns that are attributes: of customers and products all that are not declared, of events those named."""
+    names = attribute_names(given.frame, given.table)
+    if given.table.attributes:
+        return names
+    return [name for name in names if given.table is EVENTS and name in given.config.context_attributes]
 
 
 def attribute_names(frame: pl.LazyFrame, table: Table) -> list[str]:
