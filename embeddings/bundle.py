@@ -37,7 +37,7 @@ from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
 from embeddings.statistics import Statistics
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalog"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
+_CLOSE = 0.75
 _UNKNOWN = "Object contains unknown field `"
-_NO_CHOICE = "Invalid enum value "
+_NO_CHOICE, _NO_TAG = "Invalid enum value ", "Invalid value "
 
 
 class Refused(NamedTuple):
@@ -33,9 +34,9 @@ def explained(error: msgspec.ValidationError, kind: Any) -> Refused:
     """
     said, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
-    if said.startswith(_NO_CHOICE):
-        choices = ", ".join(_choices(_types(kind, path)))
-        return Refused(path, f"expected one of {choices}; got {said.removeprefix(_NO_CHOICE)}")
+    if said.startswith((_NO_CHOICE, _NO_TAG)):
+        choices = ", ".join(_choices(_types(kind, path)) or _tags(kind, path))
+        return Refused(path, f"expected one of {choices}; got {said.removeprefix(_NO_CHOICE).removeprefix(_NO_TAG)}")
     if said.startswith(_UNKNOWN):
         return Refused(path, said + _meant(said.removeprefix(_UNKNOWN).rstrip("`"), kind, path))
     return Refused(path, said)
@@ -52,7 +53,7 @@ def _meant(name: str, kind: Any, path: str) -> str:
     if path and any(one.encode_name == name for one in _fields([whole])):
         elsewhere.append(f"{name} outside of {path}")
     here = [one.encode_name for one in _fields(_types(kind, path))]
-    found = elsewhere or get_close_matches(name, here, 1)
+    found = elsewhere or get_close_matches(name, here, 1, _CLOSE)
     return f"; did you mean {found[0]}?" if found else f"; expected one of {', '.join(here)}" if here else ""
 
 
@@ -96,19 +97,27 @@ def _alternatives(found: list[inspect.Type]) -> Iterator[inspect.Type]:
 
 
 def _fields(found: list[inspect.Type]) -> Iterator[inspect.Field]:
-    for one in _alternatives(found):
-        if isinstance(one, inspect.StructType):
-            yield from one.fields
+    structs = [one for one in _alternatives(found) if isinstance(one, inspect.StructType)]
+    if len(structs) == 1:  # of several the error does not say which was decoded into
+        yield from structs[0].fields
 
 
-def _choices(found: list[inspect.Type]) -> Iterator[str]:
+def _choices(found: list[inspect.Type]) -> list[str]:
+    choices: list[str] = []
     for one in found:
         match one:
             case inspect.LiteralType():
-                yield from (str(value) if str(value).isprintable() else repr(value) for value in one.values)
+                choices += [str(value) if str(value).isidentifier() else repr(value) for value in one.values]
             case inspect.EnumType():
-                yield from (str(choice.value) for choice in one.cls)
+                choices += [str(choice.value) for choice in one.cls]
             case inspect.IntType() | inspect.FloatType():
-                yield "a number"
+                choices.append("a number")
             case _:
                 pass
+    return choices
+
+
+def _tags(kind: Any, path: str) -> list[str]:
+    """The tags of the structs that may stand where a field at a path says which of them it is."""
+    outer = path.rpartition(".")[0]
+    return [str(one.tag) for one in _types(kind, outer) if isinstance(one, inspect.StructType) and one.tag is not None]

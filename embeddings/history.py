@@ -29,10 +29,16 @@ EVENT = np.dtype(
         ("quantity", "<f4"),
         ("value", "<f4"),  # NaN if unknown
         ("type", "<u2"),  # 1 + place in tables.EVENT_TYPES; 0 is padding
-        ("channel", "<i2"),  # code in the catalogue, -1 if unknown
+        ("channel", "<i1"),  # code in the catalogue, -1 if unknown
+        (
+            "visit",
+            "<u1",
+        ),  # of a purchase: whether it BEGINS a visit or GOES_ON with that of the one before; 0 if unsaid
     ]
 )
 """One event as it lies in memory and on disk; 32 bytes, every field aligned and nothing between them."""
+
+UNSAID, BEGINS, GOES_ON = range(3)
 
 Events: TypeAlias = NDArray[np.void]
 
@@ -70,7 +76,7 @@ class Purchases:
     Attributes:
         rows_R: int64, the distinct products, ascending.
         times_R: how often each was bought: several lines of one product in one visit are one purchase.
-        by_visit: the purchases, visit after visit; those of one have the moment of its first.
+        by_visit: the purchases, visit after visit.
         newest: the moment of the newest visit, 0 if there are none.
     """
 
@@ -92,13 +98,14 @@ class History:
         events_E: records of ``EVENT``, oldest first.
         attributes_A: int32 codes of the customer's attributes, 0 for unknown.
         audiences: codes of the catalogue's audiences that the customer belongs to.
-        visit_gap: a purchase at most so many seconds after the one before is of its visit.
+        visit_pause: a purchase that does not say is of the visit of the one before if it comes at most so many seconds
+            after it. No visit lasts a day.
     """
 
     events_E: Events
     attributes_A: NDArray[np.int32]
     audiences: tuple[int, ...]
-    visit_gap: int = 0
+    visit_pause: int = 0
 
     def append(self, events_E: Events) -> "History":
         """The history with further events, each at its place in time, after older events of the same second."""
@@ -131,7 +138,7 @@ class History:
     @cached_property
     def purchases(self) -> Purchases:
         """The purchases of known products, without those that were taken back."""
-        return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY, self.visit_gap))
+        return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY, self.visit_pause))
 
     @cached_property
     def redemptions(self) -> Events:
@@ -148,10 +155,6 @@ def _no_events() -> Events:
     return np.zeros(0, EVENT)
 
 
-def _no_visits() -> NDArray[np.int64]:
-    return np.zeros(0, np.int64)
-
-
 def _no_context() -> NDArray[np.int32]:
     return np.zeros((0, 0), np.int32)
 
@@ -161,17 +164,17 @@ class Bought(NamedTuple):
 
     Attributes:
         places_P: int64, their places among all events.
-        begun_P: int64, when the visit of each began: purchases of a customer are of one visit where these are equal.
+        visits_P: int64, ascending numbers of their visits; not every number is there.
     """
 
     places_P: NDArray[np.int64]
-    begun_P: NDArray[np.int64]
+    visits_P: NDArray[np.int64]
 
 
 class _Words(msgspec.Struct, frozen=True):
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
-    visit_gap: int = 0
+    visit_pause: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +188,10 @@ class Histories:
         attributes_CA: int32 codes, 0 for unknown.
         audiences: codes of the catalogue's audiences, by customer.
         attribute_names, attribute_labels: the words of the customers' attributes.
-        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
+        visit_pause: as in ``History``.
         context_EX: int32 codes of what each event says of its situation, as in ``Catalog.context``; not saved. Without
             rows where no such attribute is declared.
-        guests: purchases of known products by nobody known, oldest first. They are counted, and not saved.
-        guest_visits: int64, the number of the visit that each of those is of; -1 where nobody knows.
+        guests: purchases and returns of anonymous customers, visit after visit. They are counted, and not saved.
     """
 
     customers: Vocabulary
@@ -199,17 +201,16 @@ class Histories:
     audiences: Ragged
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
-    visit_gap: int = 0
+    visit_pause: int = 0
     context_EX: NDArray[np.int32] = field(default_factory=_no_context)
     guests: Events = field(default_factory=_no_events)
-    guest_visits: NDArray[np.int64] = field(default_factory=_no_visits)
 
     def __getitem__(self, row: int) -> History:
         return History(
             events_E=self.events[self.offsets[row] : self.offsets[row + 1]],
             attributes_A=self.attributes_CA[row],
             audiences=tuple(self.audiences[row].tolist()),
-            visit_gap=self.visit_gap,
+            visit_pause=self.visit_pause,
         )
 
     def bought(self) -> "Bought":
@@ -218,7 +219,7 @@ class Histories:
         A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as it
         says. A purchase of which a part is left still counts.
         """
-        return Bought(*kernel.bought(self.events, self.offsets, self.visit_gap))
+        return Bought(*kernel.bought(self.events, self.offsets, self.visit_pause))
 
     def context_of(self, places_P: NDArray[np.integer]) -> list[tuple[int, ...]]:
         """What some events say of their situations, by their places among all events."""
@@ -227,8 +228,18 @@ class Histories:
         return [tuple(codes) for codes in self.context_EX[places_P].tolist()]
 
     def sold(self) -> Events:
-        """The purchases that were not taken back, those of guests after the others."""
-        return np.concatenate([self.events[self.bought().places_P], self.guests])
+        """The purchases of known customers that were not taken back."""
+        return self.events[self.bought().places_P]
+
+    def sold_to_guests(self) -> Events:
+        """The purchases of guests that were not taken back."""
+        return self.guests[self.bought_by_guests().places_P]
+
+    def bought_by_guests(self) -> "Bought":
+        """The same of guests, with places among theirs. A return takes back what any of them bought last."""
+        guests = self.guests.copy()
+        guests["visit"][guests["visit"] == UNSAID] = BEGINS  # who says nothing of a visit is alone in it
+        return Bought(*kernel.bought(guests, np.array([0, len(guests)], np.int64), 0))
 
     @property
     def attribute_sizes(self) -> tuple[int, ...]:
@@ -240,7 +251,7 @@ class Histories:
         row = None if customer_id is None else self.customers.row(customer_id)
         if row is not None:
             return self[row]
-        return History(_no_events(), np.zeros(len(self.attribute_names), np.int32), (), self.visit_gap)
+        return History(_no_events(), np.zeros(len(self.attribute_names), np.int32), (), self.visit_pause)
 
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
         """A history of a customer who has these attributes, and those not named as before.
@@ -264,14 +275,12 @@ class Histories:
         """The same customers with only what happened before a moment, in seconds since 1970 UTC."""
         kept = np.asarray(self.events["at"] < moment)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
-        guests = self.guests["at"] < moment
         return replace(
             self,
             events=self.events[kept],
             context_EX=self.context_EX[kept] if len(self.context_EX) else self.context_EX,
             offsets=ends[self.offsets],
-            guests=self.guests[guests],
-            guest_visits=self.guest_visits[guests],
+            guests=self.guests[self.guests["at"] < moment],
         )
 
     def save(self, folder: Path) -> None:
@@ -284,7 +293,7 @@ class Histories:
             "audiences-values": self.audiences.values,
         }
         save_arrays(folder, arrays | {f"ids-{name}": array for name, array in self.customers.arrays().items()})
-        words = _Words(self.attribute_names, self.attribute_labels, self.visit_gap)
+        words = _Words(self.attribute_names, self.attribute_labels, self.visit_pause)
         (folder / "words.json").write_bytes(msgspec.json.encode(words))
 
     @classmethod
@@ -301,5 +310,5 @@ class Histories:
             audiences=Ragged(arrays["audiences-offsets"], arrays["audiences-values"]),
             attribute_names=words.attribute_names,
             attribute_labels=words.attribute_labels,
-            visit_gap=words.visit_gap,
+            visit_pause=words.visit_pause,
         )

@@ -20,7 +20,7 @@
 #include "kernel_src/sources.hpp"
 
 PYBIND11_MODULE(kernel, module) {
-    PYBIND11_NUMPY_DTYPE(Event, at, product, offer, location, quantity, value, type, channel);
+    PYBIND11_NUMPY_DTYPE(Event, at, product, offer, location, quantity, value, type, channel, visit);
     module.doc() = "The inner loops of candidates, profiles and facts.";
     const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
     module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
@@ -64,8 +64,8 @@ PYBIND11_MODULE(kernel, module) {
     module.def("taste", &taste, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
-    module.def("bought", &bought, exact("events_E"), exact("offsets"), py::arg("gap"));
-    module.def("purchases", &purchases, exact("events_E"), py::arg("decay"), py::arg("gap"));
+    module.def("bought", &bought, exact("events_E"), exact("offsets"), py::arg("pause"));
+    module.def("purchases", &purchases, exact("events_E"), py::arg("decay"), py::arg("pause"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
     module.def("products_since", &rows_since<&Event::product>, exact("events_E"), py::arg("after"), py::arg("types"));

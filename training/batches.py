@@ -48,8 +48,9 @@ class Baskets:
         """Find every basket with at least one known product that was not taken back."""
         events = histories.events
         owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
-        bought, begun = histories.bought()
-        first = begins_visit(owners[bought], begun)
+        bought, visits = histories.bought()
+        first = np.ones(len(bought), np.bool_)
+        first[1:] = visits[1:] != visits[:-1]
         heads = bought[first]
         # A basket's past ends where its second begins, whatever else happened in that second.
         order = np.lexsort((events["product"][bought], np.cumsum(first)))
@@ -59,7 +60,7 @@ class Baskets:
         return cls(
             customers_S=owners[heads],
             starts_S=_first_of_second(owners, events["at"])[heads] - histories.offsets[owners[heads]],
-            moments_S=begun[first],
+            moments_S=events["at"][heads].astype(np.int64),
             locations_S=events["location"][heads],
             channels_S=events["channel"][heads],
             products=Ragged.grouped(numbers[distinct], products[distinct], len(heads)),
@@ -185,18 +186,6 @@ class Batches:
             log_inclusion_C=self._log_inclusion_N[candidates_C],
             bought_BC=bought_BC,
         )
-
-
-def begins_visit(owners_P: NDArray[np.int64], begun_P: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which purchases are the first of a visit.
-
-    Args:
-        owners_P: whose each purchase is, in the order of owners.
-        begun_P: when its visit began; of each owner the oldest first.
-    """
-    first_P = np.ones(len(begun_P), np.bool_)
-    first_P[1:] = (owners_P[1:] != owners_P[:-1]) | (begun_P[1:] != begun_P[:-1])
-    return first_P
 
 
 def _first_of_second(owners: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:

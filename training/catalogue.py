@@ -79,7 +79,9 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
     )
 
 
-def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentConfig) -> Catalog:
+def observe(
+    catalog: Catalog, events: Events, moment: int, config: AssortmentConfig, guests: Events | None = None
+) -> Catalog:
     """The catalogue with assortments and popularity as events before a moment show them.
 
     A location carries what was declared for it and what was bought there. One for which neither says anything is
@@ -93,9 +95,13 @@ def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentCon
             moment are left out.
         moment: seconds since 1970 UTC.
         config: how popularity decays and what comparable means.
+        guests: further purchases of products, by customers of whom nothing is learnt.
     """
     products, locations = catalog.products, catalog.locations
     sold = events[(events["type"] == PURCHASE) & (events["product"] >= 0) & (events["at"] < moment)]
+    trained_N = np.bincount(sold["product"], minlength=len(products.ids)) > 0
+    if guests is not None:
+        sold = np.concatenate([sold, guests[guests["at"] < moment]])
     weights = config.popularity_daily_decay ** ((moment - sold["at"]) / _DAY)
     placed = sold["location"] >= 0
     size, count = len(products.ids), len(locations.ids)
@@ -110,7 +116,6 @@ def observe(catalog: Catalog, events: Events, moment: int, config: AssortmentCon
     known_M = np.diff(assortment.offsets) > 0
     if not known_M.all():
         assortment, popularity = _assume(assortment, popularity, known_M, locations.regions_M, size, config)
-    trained_N = np.bincount(sold["product"], minlength=size) > 0
     return catalog._replace(
         products=products._replace(
             popularity_N=np.bincount(sold["product"], weights, size).astype(np.float32), trained_N=trained_N

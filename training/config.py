@@ -122,7 +122,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
     department_attribute: str = "department"
-    visit_gap_minutes: Annotated[float, Meta(ge=0, le=1_440)] | Literal["auto"] = "auto"
+    visit_pause_minutes: Annotated[float, Meta(ge=0, le=1_440)] | Literal["auto"] = "auto"
     tables: TablesConfig = TablesConfig()
     assortment: AssortmentConfig = AssortmentConfig()
     towers: TowersConfig = TowersConfig()

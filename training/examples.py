@@ -238,7 +238,7 @@ def _as_newcomer(question: Question, random: np.random.Generator) -> Question:
     first = random.permutation(sorted(question.bought))[:count]
     events = _events(question, first, np.full(count, PURCHASE), np.full(count, _FIRST_SECONDS))
     attributes_A = question.past.attributes_A * (random.random() < 0.5)
-    past = History(events, attributes_A, (), question.past.visit_gap)
+    past = History(events, attributes_A, (), question.past.visit_pause)
     return question._replace(past=past, bought=question.bought.difference(first.tolist()))
 
 

@@ -213,7 +213,7 @@ def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch
         len(products.ids),
         len(catalog.locations.ids),
     )
-    told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, past.visit_gap
+    told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, past.visit_pause
     digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, told, sizes, device.type)))
     for array in (
         past.events,

@@ -1,20 +1,22 @@
 """Events as every customer's past."""
 
+from datetime import timedelta
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
 from embeddings.catalog import Catalog, ContextAttributes
-from embeddings.history import EVENT, EVENT_CODES, Events, Histories
+from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, Histories
 from embeddings.tables import CUSTOMERS
 from embeddings.vocabulary import Vocabulary
 from training.catalogue import attributes_of, rows_of, seconds_of
 from training.datasets import Dataset
-from training.datasets.visits import with_one_moment
+from training.datasets.visits import as_they_say
 
 
-def read_histories(dataset: Dataset, catalog: Catalog, visit_gap: int) -> Histories:
+def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Histories:
     """Every customer's events, in the rows of a catalogue.
 
     Customers whom only events name come after the listed ones, by id, with unknown attributes. An offer that the
@@ -23,18 +25,20 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_gap: int) -> Histor
     Args:
         dataset: checked, without what must not be known.
         catalog: its master data.
-        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
+        visit_pause: a purchase at most so many seconds after the customer's one before is of its visit.
     """
-    frame = with_one_moment(dataset.events.collect())
-    guests = frame.filter(pl.col("customer_id").is_null() & (pl.col("type") == "purchase")).sort("at")
+    frame = dataset.events.collect()
+    guests = _of_guests(frame.filter(pl.col("customer_id").is_null()), catalog)
     frame = frame.drop_nulls("customer_id")
     listed = dataset.customers.collect()
     others = frame.select("customer_id").unique().join(listed, on="customer_id", how="anti").sort("customer_id")
     customers = pl.concat([listed, others], how="diagonal")
     owners = rows_of(frame["customer_id"], customers["customer_id"])
-    frame = frame[np.lexsort((seconds_of(frame["at"]), owners))]
-    events, bought = _records(frame, catalog), _records(guests, catalog)
-    known = bought["product"] >= 0
+    visits = frame["visit"].rank("dense").fill_null(0).to_numpy()
+    order = np.lexsort((visits, seconds_of(frame["at"]), owners))
+    frame, owners = frame[order], owners[order]
+    events = _records(frame, catalog)
+    events["visit"] = as_they_say(owners, events["type"] == PURCHASE, frame["visit"])
     sizes = np.bincount(owners, minlength=customers.height)
     attributes = attributes_of(customers, CUSTOMERS)
     return Histories(
@@ -45,11 +49,28 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_gap: int) -> Histor
         audiences=_audiences(customers["audiences"], catalog.audiences),
         attribute_names=attributes.names,
         attribute_labels=attributes.labels,
-        visit_gap=visit_gap,
+        visit_pause=visit_pause,
         context_EX=_context(frame, catalog.context),
-        guests=bought[known],
-        guest_visits=_numbers(guests["visit"])[known],
+        guests=guests,
     )
+
+
+def _of_guests(frame: pl.DataFrame, catalog: Catalog) -> Events:
+    """What anonymous customers bought and took back, visit after visit.
+
+    The same number at another location, or half a day later, is another visit.
+    """
+    frame = frame.filter(pl.col("type").is_in(["purchase", "return"]) & pl.col("product_id").is_not_null()).sort("at")
+    key = ["visit", "location"]
+    again = (pl.col("at").diff() > timedelta(hours=12)).fill_null(value=False).cum_sum().over(key)
+    named = pl.when(pl.col("visit").is_not_null()).then(pl.struct(*key, again.alias("again")).rank("dense"))
+    frame = frame.with_columns(named.cast(pl.String).alias("visit"))
+    begun = pl.when(pl.col("visit").is_null()).then("at").otherwise(pl.col("at").min().over("visit"))
+    frame = frame.sort(begun, "visit", "at", maintain_order=True)
+    events = _records(frame, catalog)
+    nobody = np.zeros(len(events), np.int64)
+    events["visit"] = as_they_say(nobody, events["type"] == PURCHASE, frame["visit"])
+    return events
 
 
 def _context(frame: pl.DataFrame, context: ContextAttributes) -> NDArray[np.int32]:
@@ -58,11 +79,6 @@ def _context(frame: pl.DataFrame, context: ContextAttributes) -> NDArray[np.int3
         for name, labels in zip(context.names, context.labels, strict=True)
     ]
     return np.stack(codes, axis=1) if codes else np.zeros((0, 0), np.int32)
-
-
-def _numbers(visits: pl.Series) -> NDArray[np.int64]:
-    """A number for each name of a visit; -1 for none."""
-    return visits.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def _records(frame: pl.DataFrame, catalog: Catalog) -> Events:

@@ -58,12 +58,16 @@ def run(
     since = until - timedelta(days=recipe.validation_days)
     learnt_from = since - timedelta(weeks=recipe.ranker.windows)
     master = master_catalog(dataset, recipe, learnt_from)
-    histories = read_histories(dataset, master, given.visit_gap)
+    histories = read_histories(dataset, master, given.visit_pause)
     window = int(since.timestamp())
     past = histories.before(window)
     moment = int(until.timestamp())
     baskets = Baskets.of(histories)
     inside = baskets.between(window, moment)
+    if not len(baskets) and len(histories.guests):
+        raise InvalidInput(
+            "--data", "expected purchases that name a customer_id; all are of guests, who teach no ranking"
+        )
     _check_baskets(baskets, window, recipe.validation_days, until)
     begins = windows(past, window, recipe.ranker.windows)
     _log.info(
@@ -96,7 +100,7 @@ def run(
         if gated:
             gate(metrics)
 
-        catalog = observe(master, histories.sold(), moment, recipe.assortment)
+        catalog = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
         catalog = catalog._replace(
             products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),
@@ -129,14 +133,14 @@ class _Given(NamedTuple):
         dataset: without what came at or after the cut-off.
         recipe: fitted to the data: its windows to their span, what is not declared to what was found.
         until: the data cut-off, in whole seconds, as every moment in a bundle.
-        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
+        visit_pause: a purchase at most so many seconds after the customer's one before is of its visit.
         notes: a sentence for each thing about the data that their owner should know.
     """
 
     dataset: Dataset
     recipe: Recipe
     until: datetime
-    visit_gap: int
+    visit_pause: int
     notes: tuple[str, ...]
 
 
@@ -152,11 +156,11 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
         raise InvalidInput("--data", f"expected events{when}; found none that counts{_listed(summary.left_out)}")
     until = (until or summary.last + timedelta(seconds=1)).replace(microsecond=0)
     recipe = fit_to_span(recipe, max((until - summary.first).days, 0))
-    recipe = replace(recipe, visit_gap_minutes=summary.visit_gap / 60)
+    recipe = replace(recipe, visit_pause_minutes=summary.visit_pause / 60)
     notes = (*dataset.notes, *in_lines(summary))
     for note in notes:
         _log.info("%s", note)
-    return _Given(as_of(dataset, until), recipe, until, summary.visit_gap, notes)
+    return _Given(as_of(dataset, until), recipe, until, summary.visit_pause, notes)
 
 
 def _check_baskets(baskets: Baskets, window: int, days: int, until: datetime) -> None:

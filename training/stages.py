@@ -82,7 +82,7 @@ class Stages:
             later: baskets that came later, where the towers are to be measured on them after every epoch.
         """
         recipe, length = self.recipe, self.recipe.towers.history_length
-        catalog = observe(self.master, past.sold(), moment, recipe.assortment)
+        catalog = observe(self.master, past.sold(), moment, recipe.assortment, past.sold_to_guests())
         asked = [] if later is None else ask(past, later, catalog)
 
         def measure(towers: Towers) -> Mapping[str, float]:
@@ -146,7 +146,7 @@ class Stages:
             before = past.before(begin)
             if not len(before.events):
                 continue
-            catalog = observe(self.master, before.sold(), begin, recipe.assortment)
+            catalog = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
             statistics = count(before, catalog, begin, Nearby.of(fitted.statistics), recipe.ranker)
             seen = fitted._replace(catalog=catalog, statistics=statistics)
             found += visit_examples(list(some), past, seen, ranker, recipe.towers.history_length)
@@ -165,7 +165,7 @@ class Stages:
         recipe, config = self.recipe, self.recipe.ranker
         random = np.random.default_rng([recipe.seed, begin])
         before = past.before(begin)
-        catalog = observe(self.master, before.sold(), begin, recipe.assortment)
+        catalog = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
         inside = baskets.between(begin, begin + config.window_days * _DAY)
         asked = ask(before, inside, catalog)
         if len(asked) > config.questions_a_window:

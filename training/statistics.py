@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from embeddings.catalog import Catalog
-from embeddings.history import REDEMPTION, Events, Histories
+from embeddings.history import REDEMPTION, UNSAID, Events, Histories
 from embeddings.statistics import RHYTHMS, Neighbours, Statistics, Tastes
-from training.batches import begins_visit
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -46,12 +45,13 @@ class Nearby(NamedTuple):
 
 
 class _Bought(NamedTuple):
-    """Purchases of known products: whose, what, when their visit began, where."""
+    """Purchases of known products: whose, what, when, where, and in which visit."""
 
     owners_E: NDArray[np.int64]
     products_E: NDArray[np.int64]
     at_E: NDArray[np.int64]
     locations_E: NDArray[np.int64]
+    visits_E: NDArray[np.int64]
 
 
 def find_nearby(
@@ -67,7 +67,8 @@ def find_nearby(
         config: names the groups.
     """
     products = len(products_ND)
-    bought, in_visits = _bought(past), _with_guests(past, of_visits=True)
+    bought = _bought(past)
+    _, in_visits = _with_guests(bought, past)
     pairs_H, lines_H = np.unique(bought.owners_E * products + bought.products_E, return_counts=True)
     customers = csr_matrix(
         (np.log1p(lines_H), (pairs_H // products, pairs_H % products)), shape=(len(past.customers), products)
@@ -104,7 +105,8 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen, and sizes of
     visits towards those of all purchases.
     """
-    bought, in_visits, everybody = _bought(past), _with_guests(past, of_visits=True), _with_guests(past)
+    bought = _bought(past)
+    everybody, in_visits = _with_guests(bought, past)
     size = len(catalog.products.ids)
     days_E = (moment - everybody.at_E) / _DAY
     week_N, month_N = (np.bincount(everybody.products_E[days_E < days], minlength=size) for days in (7, 28))
@@ -221,8 +223,8 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
 
 
 def _visits(bought: _Bought) -> NDArray[np.int64]:
-    """The number of the visit that each purchase is of."""
-    return np.cumsum(begins_visit(bought.owners_E, bought.at_E)) - 1
+    """The numbers of the visits that purchases are of, from 0 on without holes."""
+    return np.unique(bought.visits_E, return_inverse=True)[1]
 
 
 def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -232,18 +234,25 @@ def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _bought(past: Histories) -> _Bought:
-    events = past.events
-    bought, begun = past.bought()
+    places, visits = past.bought()
     owners = np.repeat(np.arange(len(past.customers), dtype=np.int64), np.diff(past.offsets))
-    products, locations = (events[name][bought].astype(np.int64) for name in ("product", "location"))
-    return _Bought(owners[bought], products, begun, locations)
+    return _Bought(owners[places], *_columns(past.events[places]), visits)
 
 
-def _with_guests(past: Histories, *, of_visits: bool = False) -> _Bought:
-    """Everybody's purchases, or only those whose visit is known; each visit of a guest is an owner of its own."""
-    known = _bought(past)
-    order = np.argsort(past.guest_visits, kind="stable")  # oldest first, of each visit too
-    order = order[past.guest_visits[order] >= 0] if of_visits else order
-    columns = (past.guests[name][order].astype(np.int64) for name in ("product", "at", "location"))
-    more = len(past.customers) + past.guest_visits[order], *columns
-    return _Bought(*(np.concatenate(both) for both in zip(known, more, strict=True)))
+def _with_guests(known: _Bought, past: Histories) -> tuple[_Bought, _Bought]:
+    """Everybody's purchases, and those of them whose visit is known; guests have no owner."""
+    places, visits = past.bought_by_guests()
+    guests = past.guests[places]
+    more = _Bought(np.full(len(guests), -1), *_columns(guests), visits + (known.visits_E.max(initial=-1) + 1))
+    told = guests["visit"] != UNSAID
+    of_visits = _Bought(*(column[told] for column in more))
+    return _joined(known, more), _joined(known, of_visits)
+
+
+def _columns(events: Events) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    products, at, locations = (events[name].astype(np.int64) for name in ("product", "at", "location"))
+    return products, at, locations
+
+
+def _joined(one: _Bought, other: _Bought) -> _Bought:
+    return _Bought(*(np.concatenate(both) for both in zip(one, other, strict=True)))

@@ -35,7 +35,8 @@ struct Event {
     std::int32_t product, offer, location;
     float quantity, value;
     std::uint16_t type;
-    std::int16_t channel;
+    std::int8_t channel;
+    std::uint8_t visit;
 };
 
 void check(bool holds, const char* expected) {

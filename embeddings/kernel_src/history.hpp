@@ -33,49 +33,76 @@ class TakenBack {
     std::unordered_map<std::int32_t, double> left_;  // how much is still to be taken, by product
 };
 
-constexpr const char* GAPS = "expected a number of seconds between purchases of one visit";
+constexpr const char* PAUSES = "expected a number of seconds as the longest pause in a visit";
 
-// Whether one moment comes so many seconds after an earlier one at most; moments may be any number.
-bool is_near(std::int64_t later, std::int64_t earlier, std::int64_t gap) {
-    return static_cast<std::uint64_t>(later) - static_cast<std::uint64_t>(earlier) <= static_cast<std::uint64_t>(gap);
-}
+// What an event says of its visit, as in history.py; nothing is 0.
+constexpr std::uint8_t BEGINS = 1, GOES_ON = 2;
 
-// The purchases of known products that were not taken back wholly, of several of one product in a visit the first:
-// their places among the events, and when the visit of each began. Several lines of a receipt are one purchase. One at
-// most `gap` seconds after the one before is of its visit. Customer c's events, oldest first, lie from offsets[c] to
-// offsets[c + 1].
-py::tuple bought(const Array<Event>& events_E, const Array<std::int64_t>& offsets, std::int64_t gap) {
+// Tells where visits begin, one customer's purchases after each other, oldest first: as they say themselves, after a
+// longer pause than there is in a visit, or after a day.
+class Visits {
+  public:
+    explicit Visits(std::int64_t pause) : pause_(pause) {}
+
+    bool begins(const Event& purchase) {
+        const bool near = purchase.visit == GOES_ON || (purchase.visit != BEGINS && after(last_, purchase.at) <= pause_);
+        // Numbers of receipts are used again on other days.
+        const bool goes_on = any_ && near && after(first_, purchase.at) < LONGEST;
+        if (!goes_on) first_ = purchase.at;
+        any_ = true;
+        last_ = purchase.at;
+        return !goes_on;
+    }
+
+    // The moment of the visit's first purchase.
+    std::int64_t first() const { return first_; }
+
+  private:
+    static constexpr std::uint64_t LONGEST = 86'400;
+
+    // Moments may be any number.
+    static std::uint64_t after(std::int64_t earlier, std::int64_t later) {
+        return static_cast<std::uint64_t>(later) - static_cast<std::uint64_t>(earlier);
+    }
+
+    std::uint64_t pause_;
+    std::int64_t first_ = 0, last_ = 0;
+    bool any_ = false;
+};
+
+// The purchases of known products that were not taken back wholly, of several of one product in a visit the first: their
+// places among the events, and the numbers of their visits, ascending. Customer c's events, oldest first, lie from
+// offsets[c] to offsets[c + 1].
+py::tuple bought(const Array<Event>& events_E, const Array<std::int64_t>& offsets, std::int64_t pause) {
     const std::int64_t* ends = offsets.data() + offsets.size();
     check(offsets.size() > 0 && offsets.data()[0] == 0 && ends[-1] == events_E.size() &&
               std::is_sorted(offsets.data(), ends),
           "expected offsets that ascend from 0 to the number of events");
-    check(gap >= 0, GAPS);
+    check(pause >= 0, PAUSES);
     std::vector<bool> left(static_cast<std::size_t>(events_E.size()));
-    std::vector<std::int64_t> places, begun;
+    std::vector<std::int64_t> places, numbers;
+    std::int64_t number = -1;
     for (py::ssize_t c = 0; c + 1 < offsets.size(); ++c) {
         TakenBack taken;
         for (std::int64_t e = offsets.data()[c + 1]; e-- > offsets.data()[c];) {
             const Event& event = events_E.data()[e];
             left[e] = !taken.meets(event) && event.type == PURCHASE && event.product >= 0;
         }
+        Visits visits(pause);
         std::unordered_set<std::int32_t> met;  // in one visit
-        std::int64_t first = 0, last = 0;
-        bool any = false;
         for (std::int64_t e = offsets.data()[c]; e < offsets.data()[c + 1]; ++e) {
-            if (!left[e]) continue;
             const Event& event = events_E.data()[e];
-            if (!any || !is_near(event.at, last, gap)) {
+            if (event.type != PURCHASE) continue;
+            if (visits.begins(event)) {
                 met.clear();
-                first = event.at;
+                ++number;
             }
-            any = true;
-            last = event.at;
-            if (!met.insert(event.product).second) continue;
+            if (!left[e] || !met.insert(event.product).second) continue;
             places.push_back(e);
-            begun.push_back(first);
+            numbers.push_back(number);
         }
     }
-    return py::make_tuple(array_of(places), array_of(begun));
+    return py::make_tuple(array_of(places), array_of(numbers));
 }
 
 // Events, oldest first, with others in any order, each at its place in time: after older events of the same second.
@@ -89,10 +116,10 @@ Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E)
     return all_E;
 }
 
-// The purchases of known products, several of one product in one visit as one: rows_R, times_R, by_visit and the newest
-// moment, as in Purchases. All of a visit have the moment of its first.
-py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t gap) {
-    check(gap >= 0, GAPS);
+// The purchases of known products, several of one product in one visit as one: rows_R, times_R, by_visit and the moment
+// of the newest visit, as in Purchases.
+py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t pause) {
+    check(pause >= 0, PAUSES);
     std::vector<bool> gone;
     if (std::any_of(events_E.data(), events_E.data() + events_E.size(),
                     [](const Event& event) { return event.type == RETURN; })) {
@@ -102,42 +129,47 @@ py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t gap
     }
     std::vector<Keyed<std::uint32_t>> bought;
     std::vector<std::int64_t> at, rows, times;
-    std::vector<std::int32_t> locations;
+    std::vector<std::int32_t> locations, numbers;
     constexpr std::int32_t AGAIN = -1;
-    std::int64_t before = 0;
+    Visits visits(pause);
+    std::int32_t number = -1;
     for (py::ssize_t e = 0; e < events_E.size(); ++e) {
         const Event& event = events_E.data()[e];
-        if (event.type != PURCHASE || event.product < 0 || (!gone.empty() && gone[e])) continue;
+        if (event.type != PURCHASE) continue;
+        number += visits.begins(event);
+        if (event.product < 0 || (!gone.empty() && gone[e])) continue;
         bought.push_back({static_cast<std::uint32_t>(event.product), static_cast<std::uint32_t>(at.size())});
-        at.push_back(!at.empty() && is_near(event.at, before, gap) ? at.back() : event.at);
-        before = event.at;
+        at.push_back(visits.first());
+        numbers.push_back(number);
         locations.push_back(event.location);
     }
     sort_by_key(bought);
     std::vector<std::int32_t> places(at.size());
-    std::int64_t last = 0;  // of this product
+    std::int32_t last = 0;  // the visit in which this product was bought before
     for (const auto& [row, purchase_E] : bought) {
         const bool other = rows.empty() || rows.back() != row;
         if (other) {
             rows.push_back(row);
             times.push_back(0);
         }
-        const bool again = !other && at[purchase_E] == last;
+        const bool again = !other && numbers[purchase_E] == last;
         places[purchase_E] = again ? AGAIN : static_cast<std::int32_t>(rows.size()) - 1;
         times.back() += !again;
-        last = at[purchase_E];
+        last = numbers[purchase_E];
     }
     std::size_t kept = 0;
     for (std::size_t e = 0; e < places.size(); ++e) {
         if (places[e] == AGAIN) continue;
         places[kept] = places[e];
         at[kept] = at[e];
+        numbers[kept] = numbers[e];
         locations[kept++] = locations[e];
     }
     places.resize(kept);
     at.resize(kept);
+    numbers.resize(kept);
     locations.resize(kept);
-    ByVisit by_visit(places, at, locations, static_cast<py::ssize_t>(rows.size()), decay);
+    ByVisit by_visit(places, at, numbers, locations, static_cast<py::ssize_t>(rows.size()), decay);
     const std::int64_t newest = by_visit.newest();
     return py::make_tuple(array_of(rows), array_of(times), std::move(by_visit), newest);
 }

@@ -38,13 +38,14 @@ class ByVisit {
     // Of each purchase its product's place among the `count` bought, its moment and its location. `decay` is what
     // remains of a visit's weight after a day, where no other is given.
     ByVisit(const std::vector<std::int32_t>& places_E, const std::vector<std::int64_t>& at_E,
-            const std::vector<std::int32_t>& locations_E, py::ssize_t count, double decay)
+            const std::vector<std::int32_t>& numbers_E, const std::vector<std::int32_t>& locations_E, py::ssize_t count,
+            double decay)
         : count_(count) {
         purchases_.reserve(at_E.size());
         for (std::size_t e = 0; e < at_E.size(); ++e) {
             check(is_moment(at_E[e]), MOMENTS);
             check(visits_.empty() || at_E[e] >= visits_.back().at, "expected purchases, oldest first");
-            if (visits_.empty() || at_E[e] > visits_.back().at) visits_.push_back({at_E[e], 0, 0});
+            if (e == 0 || numbers_E[e] != numbers_E[e - 1]) visits_.push_back({at_E[e], 0, 0});
             ++visits_.back().lines;
             purchases_.push_back({places_E[e], locations_E[e]});
         }

@@ -70,6 +70,9 @@ _FAILURES = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,  # files that it cannot read any more
+    asyncpg.InternalServerError,
+    asyncpg.InternalClientError,  # the driver's, of an answer that broke off
 )
 
 _DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)

@@ -96,5 +96,4 @@ def test_before_keeps_what_happened_earlier_of_every_customer(moments: list[list
         events=earlier.events,
         offsets=earlier.offsets,
         guests=earlier.guests,
-        guest_visits=earlier.guest_visits,
     )

@@ -422,7 +422,7 @@ def test_sizes_that_do_not_fit_are_refused():
         lambda: kernel.bought(events_2[:0], np.zeros(1, np.int64), -1),
         lambda: kernel.purchases(events_2[:0], 0.9, -1),
     ):
-        with pytest.raises(ValueError, match="seconds between purchases"):
+        with pytest.raises(ValueError, match="longest pause in a visit"):
             refused()
     with pytest.raises(ValueError, match="a length of time"):
         kernel.purchases(events_2[:1], 0.9, 0)[2].at_hour(0, 0, 1.0)

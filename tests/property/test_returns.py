@@ -8,24 +8,29 @@ from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
 from embeddings.features import Situation, encode
-from embeddings.history import EVENT, EVENT_CODES, Events, Histories, History
+from embeddings.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, UNSAID, Events, Histories, History
 from embeddings.vocabulary import Vocabulary
 from training.batches import Baskets
 
 
 class Happened(NamedTuple):
-    """An event without a moment; its place says when."""
+    """An event without a moment; its place says when. What it says of its visit is as in ``EVENT``."""
 
     kind: str
     product: int
     quantity: int
+    visit: int
 
 
 HAPPENED = st.builds(
-    Happened, st.sampled_from(["purchase", "purchase", "return", "view"]), st.integers(-1, 2), st.integers(1, 4)
+    Happened,
+    st.sampled_from(["purchase", "purchase", "return", "view"]),
+    st.integers(-1, 2),
+    st.integers(1, 4),
+    st.sampled_from([UNSAID, UNSAID, BEGINS, GOES_ON]),
 )
 PASTS = st.lists(HAPPENED, max_size=14)
-GAPS = st.integers(0, 3)
+PAUSES = st.integers(0, 3)
 
 
 def moment(place: int) -> int:
@@ -38,6 +43,7 @@ def events_of(happened: list[Happened]) -> Events:
     for place, one in enumerate(happened):
         events_E[place]["type"], events_E[place]["at"] = EVENT_CODES[one.kind], moment(place)
         events_E[place]["product"], events_E[place]["quantity"] = one.product, one.quantity
+        events_E[place]["visit"] = one.visit
     return events_E
 
 
@@ -57,46 +63,49 @@ def left(happened: list[Happened]) -> list[int]:
     return [place for place, quantity in quantities.items() if quantity]
 
 
-def past(happened: list[Happened], gap: int = 0) -> History:
-    return History(events_of(happened), np.zeros(0, np.int32), (), gap)
+def past(happened: list[Happened], pause: int = 0) -> History:
+    return History(events_of(happened), np.zeros(0, np.int32), (), pause)
 
 
-def visits(places: list[int], gap: int) -> list[list[int]]:
-    """The places of purchases by visit: each visit ends where so long nothing is bought."""
+def visits(happened: list[Happened], pause: int) -> list[list[int]]:
+    """The places of what is left of purchases, by visit; what was taken back is of a visit, too."""
     found: list[list[int]] = []
-    for place in places:
-        if found and moment(place) - moment(found[-1][-1]) <= gap:
+    kept, before = set(left(happened)), None
+    for place, one in enumerate(happened):
+        if one.kind != "purchase":
+            continue
+        near = one.visit == GOES_ON or (one.visit == UNSAID and before is not None and moment(place) - before <= pause)
+        if before is None or not near:
+            found.append([])
+        before = moment(place)
+        if place in kept:
             found[-1].append(place)
-        else:
-            found.append([place])
-    return found
+    return [visit for visit in found if visit]
 
 
-def first_left(happened: list[Happened], gap: int) -> list[int]:
+def first_left(happened: list[Happened], pause: int) -> list[int]:
     """The places of the purchases of which something is left; of several of one product in one visit the first."""
     return [
         place
-        for visit in visits(left(happened), gap)
+        for visit in visits(happened, pause)
         for place in {happened[place].product: place for place in reversed(visit)}.values()
     ]
 
 
-@given(PASTS, GAPS)
-def test_what_is_left_is_what_was_bought(happened: list[Happened], gap: int):
-    bought = past(happened, gap).purchases
-    kept = [happened[place].product for place in first_left(happened, gap)]
-    begun = [moment(visit[0]) for visit in visits(left(happened), gap)]
-    assert bought.newest == (begun[-1] if begun else 0)
+@given(PASTS, PAUSES)
+def test_what_is_left_is_what_was_bought(happened: list[Happened], pause: int):
+    bought = past(happened, pause).purchases
+    kept = [happened[place].product for place in first_left(happened, pause)]
     assert dict(zip(bought.rows_R.tolist(), bought.times_R.tolist(), strict=True)) == {
         product: kept.count(product) for product in kept
     }
 
 
-@given(PASTS, PASTS, GAPS)
-def test_it_is_the_same_event_by_event(before: list[Happened], then: list[Happened], gap: int):
+@given(PASTS, PASTS, PAUSES)
+def test_it_is_the_same_event_by_event(before: list[Happened], then: list[Happened], pause: int):
     """Purchases are shared between histories that differ in nothing bought: a return is no such difference."""
     happened = before + then
-    grown, whole = past(before, gap), past(happened, gap)
+    grown, whole = past(before, pause), past(happened, pause)
     assert grown.purchases.newest >= 0
     for event in events_of(happened)[len(before) :]:
         grown = grown.append(np.array([event], EVENT))
@@ -116,8 +125,8 @@ def test_the_tower_reads_what_is_left_and_what_was_looked_at(happened: list[Happ
     assert (read.products_BL[0, len(told) :] == -1).all()
 
 
-@given(st.lists(PASTS, max_size=4), GAPS)
-def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened]], gap: int):
+@given(st.lists(PASTS, max_size=4), PAUSES)
+def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened]], pause: int):
     histories = Histories(
         customers=Vocabulary.of([f"c{row}" for row in range(len(pasts))]),
         events=np.concatenate([np.zeros(0, EVENT), *map(events_of, pasts)]),
@@ -126,18 +135,18 @@ def test_training_counts_what_is_left_of_each_customer(pasts: list[list[Happened
         audiences=Ragged.of([[]] * len(pasts)),
         attribute_names=(),
         attribute_labels=(),
-        visit_gap=gap,
+        visit_pause=pause,
     )
     begins = histories.offsets.tolist()
     expected = [
-        begin + place for begin, happened in zip(begins, pasts, strict=False) for place in first_left(happened, gap)
+        begin + place for begin, happened in zip(begins, pasts, strict=False) for place in first_left(happened, pause)
     ]
     assert histories.bought().places_P.tolist() == sorted(expected)
     baskets = Baskets.of(histories)
     whole = [
         (moment(visit[0]), sorted({happened[place].product for place in visit}))
         for happened in pasts
-        for visit in visits(left(happened), gap)
+        for visit in visits(happened, pause)
     ]
     found = [(at, baskets.products[row].tolist()) for row, at in enumerate(baskets.moments_S.tolist())]
     assert found == whole

@@ -27,6 +27,14 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
     several: list[Inner] = []
 
 
+class First(msgspec.Struct, tag="first", tag_field="model", forbid_unknown_fields=True):
+    hops: int = 1
+
+
+class Second(msgspec.Struct, tag="second", tag_field="model", forbid_unknown_fields=True):
+    heads: int = 1
+
+
 CASES = {
     '{"gap": "x"}': Refused("gap", "expected one of a number, auto; got 'x'"),
     '{"rules": {"web": "x"}}': Refused("rules[...]", "expected one of all, some; got 'x'"),
@@ -47,3 +55,16 @@ def test_what_is_accepted_is_named(text: str) -> None:
     with pytest.raises(msgspec.ValidationError) as raised:
         msgspec.json.decode(text, type=Outer)
     assert explained(raised.value, Outer) == CASES[text]
+
+
+TAGGED = {
+    '{"model": "third"}': Refused("model", "expected one of first, second; got 'third'"),
+    '{"model": "second", "hops": 1}': Refused("", "Object contains unknown field `hops`"),
+}
+
+
+@pytest.mark.parametrize("text", TAGGED)
+def test_of_several_kinds_none_is_guessed(text: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as raised:
+        msgspec.json.decode(text, type=First | Second)
+    assert explained(raised.value, First | Second) == TAGGED[text]

@@ -1,5 +1,6 @@
 """Events read as every customer's past."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 from embeddings.catalog import ChannelRule
 from embeddings.history import EVENT, EVENT_CODES, Histories
 from embeddings.tables import TABLES
+from training.batches import Baskets
 from training.catalogue import master_catalog
 from training.config import Recipe
 from training.datasets.frames import GivenTable, assemble
@@ -146,34 +148,107 @@ def test_attributes_are_codes_and_audiences_are_those_that_offers_name() -> None
     assert [histories.of(one).audiences for one in "abc"] == [(0, 1), (), ()]
 
 
-def test_guests_are_nobody_and_what_they_buy_is_kept_apart() -> None:
-    bought: Row = {"type": "purchase", "product_id": "p1"}
+BOUGHT: Row = {"type": "purchase", "product_id": "p1"}
+PRODUCTS = pl.DataFrame({"product_id": ["p0", "p1"]})
+
+
+def seconds(histories: Histories) -> list[int]:
+    return (histories.sold_to_guests()["at"] - int(START.timestamp())).tolist()
+
+
+def test_guests_are_no_customers_and_what_they_buy_is_kept_apart() -> None:
     histories = read(
         [
-            bought | {"at": at(50), "visit": "r2"},
-            bought | {"at": at(10), "visit": "r1", "location": "l1"},
-            bought | {"at": at(20), "visit": "r1", "product_id": "p0"},
-            bought | {"at": at(30)},
-            bought | {"at": at(40), "type": "view"},
-            bought | {"at": at(60), "customer_id": "c"},
+            BOUGHT | {"at": at(50), "visit": "r2"},
+            BOUGHT | {"at": at(10), "visit": "r1"},
+            BOUGHT | {"at": at(20), "visit": "r1", "product_id": "p0"},
+            BOUGHT | {"at": at(25), "visit": "r1"},
+            BOUGHT | {"at": at(30)},
+            BOUGHT | {"at": at(30)},
+            BOUGHT | {"at": at(40), "type": "view"},
+            BOUGHT | {"at": at(60), "customer_id": "c"},
         ],
-        products=pl.DataFrame({"product_id": ["p0", "p1"]}),
-        locations=pl.DataFrame({"location": ["l1"]}),
+        products=PRODUCTS,
     )
     assert histories.customers.ids() == ["c"]
-    assert len(histories.events) == 1
-    assert (histories.guests["at"] - int(START.timestamp())).tolist() == [10, 10, 30, 50]
-    assert histories.guests["product"].tolist() == [1, 0, 1, 1]
-    first, second, nowhere, other = histories.guest_visits.tolist()
-    assert first == second != other
-    assert nowhere == -1
-    assert sorted(histories.sold()["product"].tolist()) == [0, 1, 1, 1, 1]
-    earlier = histories.before(int(START.timestamp()) + 40)
-    assert (len(earlier.events), len(earlier.guests), len(earlier.guest_visits)) == (0, 3, 3)
+    assert (len(histories.events), len(histories.sold())) == (1, 1)
+    assert seconds(histories) == [10, 20, 30, 30, 50]  # two lines of p1 on one receipt are one purchase
+    _, visits = histories.bought_by_guests()
+    assert len(set(visits.tolist())) == 4
+    assert visits[0] == visits[1]
+    assert seconds(histories.before(int(START.timestamp()) + 40)) == [10, 20, 30, 30]
 
 
-def test_guests_are_not_saved_and_the_gap_between_visits_is(tmp_path: Path) -> None:
-    histories = replace(read([{"type": "purchase", "product_id": "p1", "at": at(0)}]), visit_gap=90)
+def test_the_number_of_a_guests_receipt_counts_at_its_location_and_on_its_day() -> None:
+    histories = read(
+        [
+            BOUGHT | {"at": at(day * 86_400 + line), "visit": "1", "location": shop, "product_id": f"p{line}"}
+            for shop in ("l0", "l1")
+            for day in (0, 1)
+            for line in (0, 1)
+        ],
+        products=PRODUCTS,
+    )
+    places, visits = histories.bought_by_guests()
+    by_visit = [set(histories.guests[places[visits == visit]]["product"].tolist()) for visit in set(visits.tolist())]
+    assert by_visit == [{0, 1}] * 4
+
+
+def test_what_guests_bring_back_was_not_sold_from_then_on() -> None:
+    histories = read(
+        [BOUGHT | {"at": at(10)}, BOUGHT | {"at": at(20)}, BOUGHT | {"at": at(30), "type": "return"}],
+        products=PRODUCTS,
+    )
+    assert seconds(histories) == [10]
+    assert seconds(histories.before(int(START.timestamp()) + 30)) == [10, 20]
+
+
+def baskets(rows: Sequence[tuple[float, str | None, str]], pause: int = 0) -> list[list[int]]:
+    """The baskets of one customer, from (seconds, visit, product)."""
+    histories = read(
+        [BOUGHT | {"customer_id": "c", "at": at(when), "visit": visit, "product_id": one} for when, visit, one in rows],
+        products=pl.DataFrame({"product_id": [f"p{one}" for one in range(6)]}),
+    )
+    found = Baskets.of(replace(histories, visit_pause=pause))
+    return [found.products[row].tolist() for row in range(len(found))]
+
+
+def test_a_visit_that_is_named_is_one_basket_whatever_the_pause() -> None:
+    rows = [(0, "v1", "p0"), (900, "v1", "p1"), (960, "v2", "p2"), (5_000, "v2", "p3")]
+    for pause in (0, 60, 1_800):
+        assert baskets(rows, pause) == [[0, 1], [2, 3]]
+
+
+def test_visits_of_one_moment_are_told_apart_by_their_names() -> None:
+    assert baskets([(0, "v1", "p0"), (0, "v2", "p1"), (0, "v1", "p2"), (0, "v2", "p3")]) == [[0, 2], [1, 3]]
+
+
+def test_a_name_that_is_used_again_on_another_day_is_another_visit() -> None:
+    rows = [(day * 86_400, "v1", f"p{day * 2 + line}") for day in range(3) for line in range(2)]
+    assert baskets(rows) == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_purchases_without_a_name_are_of_one_visit_by_their_pauses() -> None:
+    rows = [(0, None, "p0"), (50, None, "p1"), (110, None, "p2"), (400, "v1", "p3"), (410, None, "p4")]
+    assert baskets(rows, 60) == [[0, 1, 2], [3, 4]]
+    assert baskets(rows, 0) == [[0], [1], [2], [3], [4]]
+
+
+def test_no_visit_lasts_a_day() -> None:
+    rows = [(hour * 3_600, None, f"p{hour // 10}") for hour in range(60)]
+    assert baskets(rows, 3_600) == [[0, 1, 2], [2, 3, 4], [4, 5]]
+
+
+def test_what_is_bought_later_in_a_visit_is_not_known_earlier() -> None:
+    histories = read(
+        [BOUGHT | {"customer_id": "c", "at": at(when), "visit": "v"} for when in (0, 100)], products=PRODUCTS
+    )
+    earlier = histories.before(int(START.timestamp()) + 50)
+    assert (earlier.events["at"] - int(START.timestamp())).tolist() == [0]
+
+
+def test_guests_are_not_saved_and_the_pause_of_a_visit_is(tmp_path: Path) -> None:
+    histories = replace(read([BOUGHT | {"at": at(0)}]), visit_pause=90)
     histories.save(tmp_path)
     loaded = Histories.load(tmp_path)
-    assert (len(loaded.guests), loaded.visit_gap, loaded.of("c").visit_gap) == (0, 90, 90)
+    assert (len(loaded.guests), loaded.visit_pause, loaded.of("c").visit_pause) == (0, 90, 90)

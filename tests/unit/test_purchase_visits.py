@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from training.datasets.frames import DTYPES
-from training.datasets.visits import usual_gap, with_one_moment
+from training.datasets.visits import usual_pause
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -33,48 +33,6 @@ def events(rows: list[tuple[str | None, str, float, str | None]]) -> pl.DataFram
     )
 
 
-def seconds(found: pl.DataFrame) -> list[float]:
-    return [(at - START).total_seconds() for at in found["at"].to_list()]
-
-
-def test_what_is_bought_in_a_visit_is_bought_at_its_first_moment() -> None:
-    found = with_one_moment(
-        events(
-            [
-                ("a", "purchase", 500.5, "v1"),
-                ("a", "view", 300, "v1"),
-                ("a", "purchase", 200.7, "v1"),
-                ("a", "redemption", 900, "v1"),
-                ("a", "purchase", 9_000, "v2"),
-                ("b", "purchase", 700, "v1"),
-                ("a", "purchase", 800, None),
-            ]
-        )
-    )
-    assert seconds(found) == [200, 300, 200, 200, 9_000, 700, 800]
-    assert found["product_id"].to_list() == [f"p{place}" for place in range(7)]
-    assert found.columns == events([]).columns
-
-
-def test_visits_of_one_day_are_told_apart_where_only_days_are_known() -> None:
-    days = [("a", "purchase", float(day * DAY), f"v{day}-{visit}") for day in range(3) for visit in (2, 1, 3)]
-    found = with_one_moment(events([*days, *days]))
-    moments = dict(zip(found["visit"].to_list(), seconds(found), strict=True))
-    assert len(set(moments.values())) == 9
-    for day in range(3):
-        assert [moments[f"v{day}-{visit}"] - day * DAY for visit in (1, 2, 3)] == [-2, -1, 0]
-
-
-def test_visits_of_guests_keep_their_moment() -> None:
-    assert seconds(with_one_moment(events([(None, "purchase", 100.0, f"v{one}") for one in range(50)]))) == [100.0] * 50
-
-
-def test_without_visits_nothing_moves() -> None:
-    given = events([("a", "purchase", 1.5, None), ("a", "purchase", 2.5, None)])
-    assert with_one_moment(given).equals(given)
-    assert with_one_moment(events([])).is_empty()
-
-
 def shop(within: float, between: float, lines: int, receipts: bool = False) -> pl.LazyFrame:
     """Visits of some lines, about so many seconds between two lines and between two visits."""
     random = np.random.default_rng(3)
@@ -89,31 +47,57 @@ def shop(within: float, between: float, lines: int, receipts: bool = False) -> p
     return events(rows).lazy()
 
 
-@pytest.mark.parametrize(("within", "between"), [(2 * MINUTE, 3 * DAY), (10, DAY), (5 * MINUTE, 7 * DAY)])
-def test_the_gap_lies_between_those_within_and_those_between_visits(within: float, between: float) -> None:
-    gap = usual_gap(shop(within, between, lines=4))
-    assert 3 * within < gap < between / 3
+@pytest.mark.parametrize(
+    ("within", "between"),
+    [
+        (10, DAY),
+        (2 * MINUTE, 3 * DAY),
+        (5 * MINUTE, 7 * DAY),
+        (20 * MINUTE, 7 * DAY),
+        (40 * MINUTE, 7 * DAY),
+        (5, 20 * MINUTE),
+        (MINUTE, 4 * HOUR),
+    ],
+)
+def test_the_pause_lies_between_the_gaps_within_and_those_between_visits(within: float, between: float) -> None:
+    bought = shop(within, between, lines=4)
+    pause = usual_pause(bought)
+    at = bought.sort("customer_id", "at").collect()
+    gaps = at.select(pl.col("at").diff().over("customer_id").dt.total_seconds()).to_series().drop_nulls()
+    # Of the gaps three of four are within visits.
+    assert (gaps <= pause).mean() == pytest.approx(0.75, abs=0.04)
+
+
+def test_a_till_whose_lines_often_share_a_second_has_visits_too() -> None:
+    bought = shop(6, DAY, lines=6).with_columns(at=pl.col("at").dt.truncate("10s"))
+    assert 30 < usual_pause(bought) < DAY / 4
 
 
 def test_where_lines_have_the_moment_of_their_receipt_that_is_the_visit() -> None:
-    assert usual_gap(shop(0, 3 * DAY, lines=4, receipts=True)) == 0
+    assert usual_pause(shop(0, 3 * DAY, lines=4, receipts=True)) == 0
 
 
 def test_where_nothing_follows_within_hours_each_moment_is_a_visit() -> None:
-    assert usual_gap(shop(0, 3 * DAY, lines=1)) == 0
-    assert usual_gap(events([]).lazy()) == 0
-    assert usual_gap(events([("a", "purchase", 0.0, None)]).lazy()) == 0
+    assert usual_pause(shop(0, 3 * DAY, lines=1)) == 0
+    assert usual_pause(events([]).lazy()) == 0
+    assert usual_pause(events([("a", "purchase", 0.0, None)]).lazy()) == 0
 
 
 def test_where_gaps_are_of_one_kind_it_is_half_an_hour() -> None:
     random = np.random.default_rng(5)
     at = np.cumsum(np.exp(random.uniform(np.log(30), np.log(20 * DAY), 3_000)))
     one_kind = events([("a", "purchase", float(one), None) for one in at])
-    assert usual_gap(one_kind.lazy()) == 1_800
+    assert usual_pause(one_kind.lazy()) == 1_800
 
 
 def test_only_purchases_of_customers_count() -> None:
     alone = shop(2 * MINUTE, 3 * DAY, lines=4)
     views = alone.with_columns(type=pl.lit("view"), at=pl.col("at") + timedelta(hours=1))
     guests = alone.with_columns(customer_id=pl.lit(None, pl.String), at=pl.col("at") + timedelta(hours=2))
-    assert usual_gap(pl.concat([alone, views, guests])) == usual_gap(alone)
+    assert usual_pause(pl.concat([alone, views, guests])) == usual_pause(alone)
+
+
+def test_an_id_that_many_share_does_not_decide() -> None:
+    bought = shop(0, 3 * DAY, lines=1)
+    many = events([("GUEST", "purchase", 20.0 * MINUTE * one, None) for one in range(3_000)]).lazy()
+    assert usual_pause(pl.concat([bought, many])) == usual_pause(bought) == 0

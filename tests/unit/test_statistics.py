@@ -11,7 +11,7 @@ import pytest
 
 from embeddings.arrays import Ragged
 from embeddings.catalog import Catalog
-from embeddings.history import EVENT, EVENT_CODES, Histories
+from embeddings.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, PURCHASE, UNSAID, Histories
 from embeddings.statistics import FIGURES, RHYTHMS, Neighbours, Statistics, Tastes
 from embeddings.vocabulary import Vocabulary
 from tests.unit.small import DAY, NOW, N, catalog
@@ -109,15 +109,16 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
     assert found.products_NP.dtype == np.float32
 
 
-def with_guests(events: list[Event], visit: int) -> Histories:
+def with_guests(events: list[Event], visit: list[int]) -> Histories:
     """A past to which three products that a guest bought ten days ago were added."""
     guests = np.zeros(3, EVENT)
     guests["at"], guests["product"], guests["location"] = NOW - 10 * DAY, (0, 1, 2), 0
-    return replace(histories_of(events).before(NOW), guests=guests, guest_visits=np.full(3, visit), visit_gap=HOUR)
+    guests["type"], guests["quantity"], guests["visit"] = PURCHASE, 1, visit
+    return replace(histories_of(events).before(NOW), guests=guests, visit_pause=HOUR)
 
 
-@pytest.mark.parametrize("visit", [-1, 4])
-def test_guests_count_for_what_is_popular_and_by_visit_for_what_is_bought_together(visit: int):
+@pytest.mark.parametrize("visit", [[UNSAID] * 3, [BEGINS, GOES_ON, GOES_ON]])
+def test_guests_count_for_what_is_popular_and_by_visit_for_what_is_bought_together(visit: list[int]):
     events = [event for event in draw(1) if event.location != 0 or event.product not in (0, 1, 2)]
     before, after = (
         count(past, catalog(), NOW, find_nearby(past, catalog(), FACTORS, REGULARISATION, CONFIG), CONFIG)
@@ -130,7 +131,7 @@ def test_guests_count_for_what_is_popular_and_by_visit_for_what_is_bought_togeth
         figure = FIGURES.index(name)
         assert after.products_NP[:, figure].tolist() == before.products_NP[:, figure].tolist()
     together = pairs(after.together) != pairs(before.together)
-    assert together == (visit >= 0) == (after.products_NP[0, lines] != before.products_NP[0, lines])
+    assert together == (visit[0] == BEGINS) == (after.products_NP[0, lines] != before.products_NP[0, lines])
     assert after.local_L.sum() > before.local_L.sum()
     assert pairs(after.alike) == pairs(before.alike)
 

@@ -262,10 +262,35 @@ KINDS: dict[str, tuple[Callable[[Tables], Tables], int, str, str]] = {
     ),
     "numbers of receipts that are used again": (
         lambda t: with_events(t, visit=pl.lit("1")),
-        1,
+        2,
         "120 visits last longer than a day",
         "customer_id c",
     ),
+    "an id for all who are not known": (
+        lambda t: more_events(t, customer_id="GUEST"),
+        1,
+        "customers are called 'GUEST': if that is every guest, leave the field empty",
+        "customer_id 'GUEST'",
+    ),
+    "one far above all others": (
+        lambda t: t | {"events": pl.concat([t["events"], *[t["events"].head(1)] * 120])},
+        1,
+        "one customer has 126 of 840 (15.0%) events; is it an id of many",
+        "customer_id c0",
+    ),
+    "guests alone": (
+        lambda t: with_events(t, customer_id=pl.lit(None, pl.String)),
+        2,
+        "720 of 720 (100.0%) events name no customer; the 720 purchases among them",
+        "",
+    ),
+    "days of another zone": (
+        lambda t: with_events(t, at=pl.col("at").dt.truncate("1d")),
+        3,
+        "no event has a time finer than a day",
+        "",
+    ),
+    "nothing that counts": (lambda t: with_events(t, at=pl.col("at") + timedelta(900)), 1, "no event counts", ""),
     "prices in thousands": (
         lambda t: (
             t | {"products": t["products"].with_columns(price=pl.Series(["1.250", "12.000", "3"] * 13 + ["1.000"]))}
@@ -444,9 +469,9 @@ def test_attributes_that_the_recipe_does_not_name_are_said(tmp_path: Path, named
 
 def test_the_gap_between_visits_is_said_and_may_be_declared(tmp_path: Path) -> None:
     found = summary(tmp_path, sound())
-    assert found.visit_gap == 0
-    assert "purchases of a customer at one moment are one visit" in in_lines(found)
-    declared = replace(RECIPE, visit_gap_minutes=90)
+    assert found.visit_pause == 0
+    assert "all purchases of a customer at one moment are of one visit" in in_lines(found)
+    declared = replace(RECIPE, visit_pause_minutes=90)
     found = summarise(open_dataset(str(tmp_path), channels=CHANNELS, now=NOW), declared, NOW)
-    assert found.visit_gap == 5_400
-    assert "purchases of a customer at most 90 minutes after the one before are of one visit" in in_lines(found)
+    assert found.visit_pause == 5_400
+    assert "all purchases of a customer at most 90 minutes after the one before are of one visit" in in_lines(found)

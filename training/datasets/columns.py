@@ -10,10 +10,21 @@ from training.datasets.frames import GivenTable, attributes_of_table, cast_colum
 from training.datasets.rules import EXPECTED_TYPE
 
 _USUAL = {
-    "at": ("timestamp", "time", "date", "datetime", "eventtime", "createdat", "orderdate", "invoicedate", "ts"),
+    "at": (
+        "timestamp",
+        "time",
+        "date",
+        "datetime",
+        "eventtime",
+        "createdat",
+        "orderdate",
+        "invoicedate",
+        "ts",
+        "eventtimestamp",
+    ),
     "type": ("event", "eventtype", "eventname", "action"),
-    "customer_id": ("userid", "clientid", "memberid", "visitorid", "householdid", "customer", "user"),
-    "product_id": ("itemid", "articleid", "sku", "asin", "stockcode", "product", "item"),
+    "customer_id": ("userid", "clientid", "memberid", "visitorid", "householdid", "customer", "user", "userpseudoid"),
+    "product_id": ("itemid", "articleid", "sku", "asin", "stockcode", "product", "item", "movieid"),
     "offer_id": ("couponid", "promotionid", "campaignid", "offer", "coupon"),
     "location": ("storeid", "shopid", "locationid", "store", "shop", "branch"),
     "value": ("amount", "revenue", "total", "sales", "price"),
@@ -28,10 +39,15 @@ _USUAL = {
         "receiptid",
         "receipt",
         "transactionid",
+        "transid",
+        "visitid",
+        "sessionid",
+        "gasessionid",
     ),
 }
 """What other systems call a column, in small letters and digits alone."""
 _CLOSE = 0.85
+_ABSENT = "; of customers who are all guests an empty one"
 
 
 def column_problems(given: GivenTable) -> Iterator[str]:
@@ -89,6 +105,7 @@ def _declared_problems(given: GivenTable, others: Mapping[str, str]) -> Iterator
             if column.required:
                 found = [other for other, meant in others.items() if meant == name]
                 asked = f"; is it what the file calls {found[0]}?" if found else ""
+                asked = asked or (_ABSENT if not column.filled else "")
                 yield f"{file}: column {name} is missing, expected {expected}{asked}"
         elif cast_column(name, column.dtype, schema[name], given.config) is None:
             advice = _advice(schema[name], column.dtype)

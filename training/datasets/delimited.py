@@ -295,7 +295,9 @@ class _Scan:
             self._blank, self.blank = None, 0
         end = int(filled[-1]) + 1 if len(filled) else 0
         wrong = np.flatnonzero((counts[:end] != len(self.header)) | blank[:end])
-        for record in wrong.tolist():
+        room = SHOWN_FAULTS - len(self.faults)
+        self.more += max(len(wrong) - max(room, 0), 0)
+        for record in wrong[: max(room, 0)].tolist():
             self._fault(
                 self.records + record,
                 self._line(feeds, int(begins[record])),

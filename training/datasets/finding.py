@@ -29,10 +29,12 @@ class Counted(NamedTuple):
     """Events counted in several ways.
 
     Attributes:
-        kinds: by type, channel and whether they name no location, with the first and the last moment.
+        kinds: by type, channel and whether they name no location, with the first and the last moment, and how
+            many name a visit.
         products, locations, offers: by what they name; of products also purchases.
         customers: by customer, with purchases, the days on which there were any, and the first and the last of them.
-        days: by day, with how many are distinct and how many lie at midnight; in the order of time.
+        days: by day, with how many name a customer, how many of those are distinct, and how many lie at
+            midnight; in the order of time.
         guests: events that name no customer: how many, how many of them are purchases, and those that name a visit.
         long_visits: visits, as their column says, whose purchases span more than a day, with customer.
         left_out: how many events do not count, by why: those before ``EARLIEST``, then those that come too late.

@@ -17,7 +17,7 @@ from training.datasets.id_findings import find_in_ids
 from training.datasets.table_findings import find_in_tables
 
 _FEW_CUSTOMERS, _FEW_PRODUCTS = 100, 20
-_SHARE_OF_ONE = 0.2
+_SHARE_OF_ONE, _TIMES = 0.2, 10
 _DUPLICATES = 0.02
 _REPEATED_ROWS = 40
 _LONG_GAP = 0.25
@@ -78,9 +78,11 @@ def _times(counted: Counted, given: GivenTable, moment: datetime) -> Iterator[Fi
             f"no event lies between {days[place]} and {days[place + 1]}, {longest.days} days; the {after:,} events "
             "after that decide what is held out to judge the model: leave them out with --until if they are wrong"
         )
-        yield Finding(1, said, _example(given, at.dt.date() >= days[place + 1]))
+        yield Finding(1, said, _example(given, (at.dt.date() >= days[place + 1]) & (at < moment)))
     if int(counted.days["midnight"].sum()) == int(counted.days["events"].sum()):
-        yield Finding(3, "no event has a time finer than a day: hours say nothing, and all of a day is one visit")
+        yield Finding(
+            3, "no event has a time finer than a day: hours say nothing; give visit, if a day may hold several"
+        )
     age = (moment.date() - days[-1]).days
     if age > _OLD_DAYS:
         yield Finding(3, f"the newest event is {age} days old: what is popular now is not in the data")
@@ -117,12 +119,12 @@ def _shown_nothing(dataset: Dataset, counted: Counted, channels: Mapping[str, Ch
 
 def _repeated(counted: Counted, given: GivenTable) -> Iterator[Finding]:
     days = counted.days
-    copies, whole = int((days["events"] - days["distinct"]).sum()), int(days["events"].sum())
+    copies, whole = int((days["named"] - days["distinct"]).sum()), int(days["named"].sum())
     if not copies:
         return
-    doubled = days.filter(pl.col("events") >= 2 * pl.col("distinct"))
+    doubled = days.filter((pl.col("named") >= 2 * pl.col("distinct")) & (pl.col("named") > 0))
     said = f"{share(copies, whole)} events repeat another one in everything"
-    if int(doubled["events"].sum()) >= _REPEATED_ROWS:
+    if int(doubled["named"].sum()) >= _REPEATED_ROWS:
         first, last = doubled["day"].min(), doubled["day"].max()
         said += (
             f"; on {doubled.height:,} days, from {first} to {last}, every event is there at least twice, as if an "
@@ -148,9 +150,9 @@ def _visits(counted: Counted) -> Iterator[Finding]:
     if not counted.long_visits.is_empty():
         customer, visit = counted.long_visits.sort("first").select("customer_id", "visit").row(0)
         yield Finding(
-            1,
-            f"{counted.long_visits.height:,} visits last longer than a day: are their numbers used again? What is "
-            "bought in one visit counts as bought at its first moment",
+            2,
+            f"{counted.long_visits.height:,} visits last longer than a day: are their numbers used again, or do they "
+            "stand for no value? No visit lasts a day; what comes later with its number is another one",
             f"customer_id {customer}, visit {visit}",
         )
 
@@ -178,8 +180,12 @@ def _sizes(counted: Counted) -> Iterator[Finding]:
         )
     if products.height < _FEW_PRODUCTS:
         yield Finding(2, f"events name {products.height:,} products; of so few a list of ten shows nearly all")
-    events, most = int(customers["events"].sum()), customers.sort("events", descending=True).head(1)
-    if customers.height >= _FEW_CUSTOMERS and int(most["events"][0]) > events * _SHARE_OF_ONE:
+    events, most = int(customers["events"].sum()), customers.sort("events", descending=True).head(2)
+    alone = most.height > 1 and int(most["events"][0]) > max(
+        events * RARE, int(most["events"][1]) * _TIMES, _FEW_CUSTOMERS
+    )
+    shared = customers.height >= _FEW_CUSTOMERS and int(most["events"][0]) > events * _SHARE_OF_ONE
+    if alone or shared:
         said = (
             f"one customer has {share(int(most['events'][0]), events)} events; is it an id of many, such as of guests?"
         )
@@ -191,11 +197,13 @@ def _sizes(counted: Counted) -> Iterator[Finding]:
             "is popular and bought together rather than on histories"
         )
         yield Finding(2, said)
+    if counted.kinds.is_empty():
+        yield Finding(1, "no event counts: nothing can be learnt")
     types = dict(counted.kinds.group_by("type").agg(pl.col("events").sum()).sort("type").iter_rows())
-    if types and not buyers.height:
+    if types and not products["bought"].sum():
         yield Finding(
             1, f"no event is a purchase of a product; types are {', '.join(types)}, and purchases are what is learnt"
         )
-    returned, bought = types.get("return", 0), int(buyers["bought"].sum())
+    returned, bought = types.get("return", 0), int(products["bought"].sum())
     if returned > bought / 2:
         yield Finding(1, f"{returned:,} returns stand beside {bought:,} purchases, and take back what they find")

@@ -154,8 +154,8 @@ def shown_value(name: str, given: pl.DataType) -> pl.Expr:
 def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
     """The declared columns that are there with a suitable type, each cast to it.
 
-    Purchases of a negative quantity, or value where there is no quantity, are returns of a positive one if the recipe
-    says so.
+    Purchases and returns of a negative quantity, or value where there is no quantity, are returns of a positive one if
+    the recipe says so.
     """
     schema = given.frame.collect_schema()
     values = {
@@ -166,7 +166,7 @@ def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
     }
     if given.table is EVENTS and given.config.negative_quantities == "return" and "type" in values:
         amounts = {name: values[name] for name in ("quantity", "value") if name in values}
-        taken_back = (values["type"] == "purchase") & (pl.coalesce(*amounts.values(), pl.lit(0.0)) < 0)
+        taken_back = values["type"].is_in(["purchase", "return"]) & (pl.coalesce(*amounts.values(), pl.lit(0.0)) < 0)
         values["type"] = pl.when(taken_back).then(pl.lit("return")).otherwise(values["type"])
         values |= {name: pl.when(taken_back).then(value.abs()).otherwise(value) for name, value in amounts.items()}
     return values

@@ -11,6 +11,8 @@ from training.datasets.frames import Dataset, GivenTable
 _PAIRS = 3
 _NO_VALUE = r"(?i)^\s*(?:[(\[<#]?(?:null|nil|none|nan|nat|na|n/a|nv|value!|ref!|undefined)[)\]>]?|\\N|-+)\s*$"
 """What exports write for no value."""
+_MANY = r"(?i)^(?:guest|guests|anonymous|anon|unknown|nobody|0|-1)$"
+"""What stands for every customer who is not known."""
 _UNSEEN = r"^\s|\s$|[\u{ad}\u{200b}-\u{200f}\u{2060}\u{feff}]"
 """Blanks at an end, and characters without width anywhere."""
 _FRACTION = r"^-?\d+\.0+$"
@@ -44,6 +46,7 @@ def find_in_ids(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
     for one in kinds.values():
         yield from _alike(one)
         yield from _odd(one)
+    yield from _many(kinds["customers"])
     yield from _unlisted(kinds["products"], counted.products, given, rare=1)
     yield from _unlisted(kinds["customers"], counted.customers, given, rare=3)
     yield from _named_by_tables(dataset, kinds)
@@ -102,6 +105,14 @@ def _odd(ids: _Ids) -> Iterator[Finding]:
         if odd:
             names = some([repr(one) for one in odd])
             yield Finding(1, f"{share(len(odd), whole)} ids of {ids.name} {said}: {names}", f"{ids.key} {odd[0]!r}")
+
+
+def _many(customers: _Ids) -> Iterator[Finding]:
+    found = customers.known.filter(pl.col(customers.key).str.contains(_MANY))[customers.key].sort().to_list()
+    if found:
+        names = some([repr(one) for one in found])
+        said = f"customers are called {names}: if that is every guest, leave the field empty, or all are one customer"
+        yield Finding(1, said, f"{customers.key} {found[0]!r}")
 
 
 def _unlisted(ids: _Ids, found: pl.DataFrame, given: Mapping[str, GivenTable], *, rare: int) -> Iterator[Finding]:

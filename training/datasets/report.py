@@ -94,11 +94,14 @@ def _figures(summary: Summary) -> list[str]:
         f"{events:,} events count ({kinds or 'of no type'}), {span}",
         f"{summary.products:,} products, {summary.customers:,} customers, {summary.returning:,} of whom came back",
     ]
-    if summary.visit_gap:
-        minutes = f"{summary.visit_gap / 60:.3g} minutes"
-        lines.append(f"purchases of a customer at most {minutes} after the one before are of one visit")
-    else:
-        lines.append("purchases of a customer at one moment are one visit")
+    if summary.named_visits:
+        lines.append(f"{summary.named_visits:,} purchases name their visit")
+    when = (
+        f"at most {summary.visit_pause / 60:,g} minutes after the one before"
+        if summary.visit_pause
+        else "at one moment"
+    )
+    lines.append(f"{'other' if summary.named_visits else 'all'} purchases of a customer {when} are of one visit")
     return lines + [f"{count:,} events lie {why} and count nowhere" for why, count in summary.left_out.items()]
 
 

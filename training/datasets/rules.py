@@ -21,6 +21,9 @@ EXPECTED_TYPE = {
     "flag": "true or false",
 }
 _NAIVE = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$"
+_TAKEN_BACK = (
+    (r"^-", 'or, where it was taken back, type return, or negative_quantities = "return" under [tables] in the recipe'),
+)
 _COMMA = r"^[+-]?\d+,\d+$"
 _ADVICE: dict[Dtype, tuple[tuple[str, str], ...]] = {
     "time": (
@@ -29,6 +32,7 @@ _ADVICE: dict[Dtype, tuple[tuple[str, str], ...]] = {
     ),
     "number": (
         (r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$", "without marks between thousands"),
+        (r"^\(.*\d\)$|\d-$|^\u2212", "a minus as - before the digits"),
         (r"(?i)^[(\[<#]?(?:nan|null|none|nil|na|n/a|inf|infinity|-)[)\]>]?$", "or nothing where there is no value"),
     ),
     "flag": ((r"(?i)^(?:0|1|y|n|yes|no|t|f)$", "1 and 0, yes and no are not read"),),
@@ -167,7 +171,8 @@ def _column_rules(column: Column, raw: pl.Expr, shown: pl.Expr, value: pl.Expr, 
     yield from _advised(rule, advice)
     if column.dtype == "number" and (bounds := _bounds(column, value)):
         within = reduce(and_, bounds.values())
-        yield Rule(columns, f"a number {' and '.join(bounds)}", understood & ~within, (shown,))
+        bounded = Rule(columns, f"a number {' and '.join(bounds)}", understood & ~within, (shown,))
+        yield from _advised(bounded, _TAKEN_BACK if column.name in ("quantity", "value") else ())
 
 
 def _advised(rule: Rule, advice: Sequence[tuple[str, str]]) -> Iterator[Rule]:

@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
-from embeddings.tables import PRODUCTS
+from embeddings.tables import EVENTS, PRODUCTS
 from training.config import Recipe, check_attributes
 from training.datasets import open_dataset
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
 from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given, attribute_names
-from training.datasets.visits import usual_gap
+from training.datasets.visits import usual_pause
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
 
@@ -37,7 +37,8 @@ class Summary(Struct, frozen=True):
         buyers: how many purchases each product has, the most first, at a few places of that list.
         gaps: how often so many days lay between two days on which a customer bought.
         left_out: how many events do not count, by why.
-        visit_gap: a purchase at most so many seconds after the customer's one before is of its visit.
+        named_visits: how many purchases say of which visit they are.
+        visit_pause: another purchase at most so many seconds after the customer's one before is of its visit.
         findings: the most harmful first.
     """
 
@@ -52,7 +53,8 @@ class Summary(Struct, frozen=True):
     buyers: list[tuple[int, int]]
     gaps: list[tuple[int, int]]
     left_out: dict[str, int]
-    visit_gap: int
+    named_visits: int
+    visit_pause: int
     findings: tuple[Finding, ...]
 
 
@@ -82,7 +84,8 @@ def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime |
         buyers=[(place + 1, int(bought[place])) for place in _places(bought.len())],
         gaps=_gaps(counted.customers),
         left_out={why: count for why, count in counted.left_out.items() if count},
-        visit_gap=_visit_gap(dataset, recipe, moment),
+        named_visits=int(counted.kinds.filter(pl.col("type") == "purchase")["of visits"].sum()),
+        visit_pause=_visit_pause(dataset, recipe, moment),
         findings=find_all(as_given(dataset), counted, recipe, moment),
     )
 
@@ -106,13 +109,17 @@ def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> t
 
 def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
     at = pl.col("at")
+    zone = next(one.config.time_zone for one in dataset.given if one.table is EVENTS) or "UTC"
     events = dataset.events.filter(at.is_between(EARLIEST, moment, closed="left"))
     bought = (pl.col("type") == "purchase") & pl.col("product_id").is_not_null()
     day = pl.col("at").dt.date()
     own = ("customer_id", "type", "at", "product_id", "offer_id", "location", "channel", "visit", "quantity", "value")
     frames = (
         events.group_by("type", "channel", pl.col("location").is_null().alias("nowhere")).agg(
-            pl.len().alias("events"), pl.col("at").min().alias("first"), pl.col("at").max().alias("last")
+            pl.len().alias("events"),
+            pl.col("at").min().alias("first"),
+            pl.col("at").max().alias("last"),
+            pl.col("visit").count().alias("of visits"),
         ),
         events.drop_nulls("product_id")
         .group_by("product_id")
@@ -128,8 +135,9 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         ),
         events.group_by(day.alias("day")).agg(
             pl.len().alias("events"),
-            pl.struct(own).hash().n_unique().alias("distinct"),
-            (pl.col("at").dt.time() == pl.time(0, 0, 0)).sum().alias("midnight"),
+            pl.col("customer_id").count().alias("named"),
+            pl.struct(own).hash().filter(pl.col("customer_id").is_not_null()).n_unique().alias("distinct"),
+            (pl.col("at").dt.convert_time_zone(zone).dt.time() == pl.time(0, 0, 0)).sum().alias("midnight"),
         ),
         events.drop_nulls("location").group_by("location").agg(pl.len().alias("events")),
         events.drop_nulls("offer_id").group_by("offer_id").agg(pl.len().alias("events")),
@@ -138,7 +146,7 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         ),
         events.filter(bought)
         .drop_nulls("visit")
-        .group_by("customer_id", "visit")
+        .group_by("customer_id", "visit", pl.when(pl.col("customer_id").is_null()).then("location").alias("where"))
         .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
         .filter(pl.col("last") - pl.col("first") > timedelta(days=1)),
     )
@@ -153,10 +161,10 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
     return Counted(kinds, products, customers, days.sort("day"), locations, offers, guests.row(0), visits, left_out)
 
 
-def _visit_gap(dataset: Dataset, recipe: Recipe, moment: datetime) -> int:
-    if recipe.visit_gap_minutes != "auto":
-        return round(recipe.visit_gap_minutes * 60)
-    return usual_gap(dataset.events.filter(pl.col("at").is_between(EARLIEST, moment, closed="left")))
+def _visit_pause(dataset: Dataset, recipe: Recipe, moment: datetime) -> int:
+    if recipe.visit_pause_minutes != "auto":
+        return round(recipe.visit_pause_minutes * 60)
+    return usual_pause(dataset.events.filter(pl.col("at").is_between(EARLIEST, moment, closed="left")))
 
 
 def _height(given: GivenTable) -> int:

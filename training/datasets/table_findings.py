@@ -7,7 +7,7 @@ import polars as pl
 
 from embeddings.tables import CUSTOMERS, PRODUCTS
 from training.datasets.finding import RARE, Counted, Finding, share, some
-from training.datasets.frames import Dataset, GivenTable, attribute_names
+from training.datasets.frames import Dataset, GivenTable, attribute_names, usable_values
 from training.datasets.id_findings import means_nothing
 
 _SEVERAL = 10
@@ -30,7 +30,7 @@ def find_in_tables(dataset: Dataset, counted: Counted, moment: datetime) -> Iter
     yield from _offers(dataset, counted, given, moment)
     yield from _of_no_length("promotions", dataset.promotions)
     yield from _locations(dataset, counted, given)
-    yield from _thousands(given)
+    yield from _thousands(given, moment)
 
 
 def _customers(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
@@ -124,15 +124,20 @@ def _products(dataset: Dataset, given: Mapping[str, GivenTable]) -> Iterator[Fin
         yield Finding(1, f"{share(withheld, whole)} products are not recommendable, and are never shown")
 
 
-def _thousands(given: Mapping[str, GivenTable]) -> Iterator[Finding]:
-    """Amounts as text whose points may stand between thousands."""
-    for name, column in (("products", "price"), ("events", "value")):
+def _thousands(given: Mapping[str, GivenTable], moment: datetime) -> Iterator[Finding]:
+    """Amounts as text whose points may stand between thousands; of events, those before a moment."""
+    for name, column in (("products", "price"), ("events", "value"), ("events", "quantity")):
         if name not in given or given[name].frame.collect_schema().get(column) != pl.String():
             continue
+        known = usable_values(given[name])["at"] < moment if name == "events" else pl.lit(value=True)
         pointed = pl.col(column).filter(pl.col(column).str.contains(".", literal=True))
         grouped = pointed.str.contains(r"^-?\d{1,3}(?:\.\d{3})+$").all() & (pointed.len() >= _SEVERAL)
         found, first = (
-            given[name].frame.select(grouped.alias("all"), pointed.first()).collect(engine="streaming").row(0)
+            given[name]
+            .frame.filter(known)
+            .select(grouped.alias("all"), pointed.first())
+            .collect(engine="streaming")
+            .row(0)
         )
         if found:
             yield Finding(

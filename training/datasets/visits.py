@@ -1,24 +1,27 @@
-"""Tells which purchases are of one visit: by the column of that name, or by how far apart they are."""
+"""Tells which purchases are of one visit: by the column of that name, or by the pauses between them."""
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_OF_VISITS = "purchase", "redemption"
-_RECEIPTS = 0.25
-"""If so large a share of purchases has the very moment of the one before, moments are those of receipts."""
-_WORTH = 0.05
-"""If a smaller share follows another one within ``_LONGEST``, there is nothing to join."""
-_SHORTEST, _USUAL, _LONGEST = 60, 1_800, 6 * 3_600
-_BINS = 24
+from embeddings.history import BEGINS, GOES_ON, UNSAID
+
+_JOINED = 0.05
+"""If a smaller share of purchases would be joined to the one before, there is nothing to join."""
+_SHORTEST, _USUAL, _LONGEST, _FAR = 60, 1_800, 6 * 3_600, 90 * 86_400
+"""Seconds: what a pause may be, what it is if the data do not tell, and the longest gap that is looked at."""
+_BINS, _ADDED_UP = 60, 5
+_MOST, _TIMES = 20, 2
 
 
-def usual_gap(events: pl.LazyFrame) -> int:
+def usual_pause(events: pl.LazyFrame) -> int:
     """Return how many seconds after the customer's purchase before it a purchase is of the same visit at most.
 
-    0 where moments are those of receipts, or hardly any purchase follows another one within hours. Else the place
-    between a minute and six hours at which gaps are rarest, on a logarithmic scale, with more of them on both sides:
-    shorter ones lie within visits, longer ones between them. Half an hour where there is no such place.
+    It is the length between a minute and six hours of which gaps are rarest, on a logarithmic scale, and at most half
+    as many as of some shorter and of some longer length: shorter ones lie within visits, longer ones between them. It
+    is half an hour where there is no such length, and 0 where hardly any purchase would be joined to the one before, as
+    where lines have the very moment of their receipt. Of a customer with many times as many purchases as usual only the
+    first count.
 
     Args:
         events: with their declared columns, before any moment that must not be known.
@@ -31,54 +34,45 @@ def usual_gap(events: pl.LazyFrame) -> int:
         .sort("owner", "at")
     )
     owners, at = bought["owner"].to_numpy(), bought["at"].to_numpy()
-    gaps = np.diff(at)[owners[1:] == owners[:-1]]
+    begins = np.flatnonzero(np.concatenate([np.ones(1, np.bool_), owners[1:] != owners[:-1]])[: len(owners)])
+    sizes = np.diff(np.append(begins, len(owners)))
+    most = max(_MOST, _TIMES * int(np.median(sizes))) if len(sizes) else 0
+    places = np.arange(len(owners)) - np.repeat(begins, sizes)
+    gaps = np.diff(at, prepend=0)[(places > 0) & (places <= most)]
     positive = gaps[gaps > 0]
-    if len(positive) == 0 or len(positive) < (1 - _RECEIPTS) * len(gaps):
+    if not len(positive):
         return 0
-    if np.count_nonzero(positive <= _LONGEST) < _WORTH * len(positive):
-        return 0
-    return _rarest(positive)
+    pause = _rarest(positive)
+    return pause if np.count_nonzero(positive <= pause) >= _JOINED * len(gaps) else 0
 
 
 def _rarest(gaps: NDArray[np.int64]) -> int:
-    bounds = np.geomspace(_SHORTEST, _LONGEST, _BINS + 1)
-    counts, _ = np.histogram(gaps, bounds)
+    bounds = np.geomspace(1, _FAR, _BINS + 1)
+    counts, _ = np.histogram(np.minimum(gaps, _FAR), bounds)
     # Neighbouring bins are added up: few gaps would make holes anywhere.
-    smooth = np.convolve(counts, np.ones(5), "same")[2:-2]
-    place = int(smooth.argmin())
-    shorter, longer = np.count_nonzero(gaps < bounds[place + 2]), np.count_nonzero(gaps > bounds[place + 3])
-    inside = smooth[place] < min(smooth[: place + 1].max(), smooth[place:].max()) / 2
-    if inside and min(shorter, longer) >= _WORTH * len(gaps):
-        return round(float(np.sqrt(bounds[place + 2] * bounds[place + 3])))
-    return _USUAL
+    smooth = np.convolve(counts, np.ones(_ADDED_UP), "same")
+    middles = np.sqrt(bounds[1:] * bounds[:-1])
+    within, between = np.maximum.accumulate(smooth), np.maximum.accumulate(smooth[::-1])[::-1]
+    depths = np.minimum(within, between) - 2 * smooth
+    depths[(middles < _SHORTEST) | (middles > _LONGEST)] = -1
+    if depths.max() < 0:
+        return _USUAL
+    deepest = np.flatnonzero(depths == depths.max())
+    return round(float(middles[deepest[len(deepest) // 2]]))  # of a wide valley the middle
 
 
-def with_one_moment(events: pl.DataFrame) -> pl.DataFrame:
-    """Return the events, what was bought and redeemed in a visit, as the column of that name says, at its first moment.
-
-    Where two visits of a customer begin in the same second, as where only days are known, the earlier one in the order
-    of their names is put a second before the other.
+def as_they_say(owners: NDArray[np.integer], bought: NDArray[np.bool_], visits: pl.Series) -> NDArray[np.uint8]:
+    """Return what each event says of its visit, as in ``history.EVENT``; only purchases say anything.
 
     Args:
-        events: with their declared columns.
+        owners: whose each event is, in the order of owners and, of one owner, of visits or of time.
+        bought: whether it is a purchase.
+        visits: the names of their visits, null where there is none.
     """
-    of_visit = pl.col("type").is_in(_OF_VISITS) & pl.col("visit").is_not_null()
-    begun = (
-        events.filter(of_visit)
-        .group_by("customer_id", "visit")
-        .agg(pl.col("at").min().dt.truncate("1s").alias("begun"))
-        .sort("customer_id", "begun", "visit")
-        .with_columns(pl.int_range(pl.len()).over("customer_id").alias("place"))
-    )
-    if begun.is_empty():
-        return events
-    second, place = pl.col("begun").dt.epoch("s"), pl.col("place")
-    apart = (second - place).cum_min(reverse=True).over("customer_id") + place
-    # Guests are nobody: their visits need not be told apart by their moment.
-    moment = pl.when(pl.col("customer_id").is_null()).then(second).otherwise(apart)
-    moments = begun.select(
-        "customer_id", "visit", pl.from_epoch(moment).dt.replace_time_zone("UTC").dt.cast_time_unit("us").alias("begun")
-    )
-    joined = events.join(moments, on=["customer_id", "visit"], how="left", nulls_equal=True, maintain_order="left")
-    at = pl.when(of_visit).then(pl.coalesce("begun", "at")).otherwise("at")
-    return joined.with_columns(at.alias("at")).drop("begun")
+    said = np.full(len(owners), UNSAID, np.uint8)
+    places = np.flatnonzero(bought)
+    numbers = visits.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy()[places]
+    same = np.zeros(len(places), np.bool_)
+    same[1:] = (owners[places][1:] == owners[places][:-1]) & (numbers[1:] == numbers[:-1])
+    said[places[numbers >= 0]] = np.where(same, GOES_ON, BEGINS)[numbers >= 0]
+    return said
