@@ -1,6 +1,5 @@
 """The recipe: everything a training run may be told, frozen, with unknown keys refused."""
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -129,11 +128,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     als: AlsConfig = AlsConfig()
     fit: FitConfig = FitConfig()
     ranker: RankerConfig = RankerConfig()
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits, equal for equal recipes."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -462,3 +462,10 @@ def test_nor_do_tables_that_are_derived_from_events_show_the_later_ones(train: T
     bundle = ModelBundle.open(whole.store.bundle(whole.manifest.version), "cpu", 2**20)
     assert "late" not in bundle.catalog.products.ids
     assert bundle.catalog.locations.ids.ids() == sorted(STORES)
+
+
+def test_guests_alone_are_no_release(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_hit_world(tmp_path / "data")
+    events = pl.read_parquet(data / "events.parquet").with_columns(customer_id=pl.lit(None, pl.String))
+    events.write_parquet(data / "events.parquet")
+    assert "all are of guests" in refusal(train, capsys, data, tmp_path / "store")

@@ -81,10 +81,3 @@ def test_a_file_that_is_absent_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match=r"binary\.toml"):
         read_recipe(tmp_path / "binary.toml")
-
-
-def test_fingerprints_tell_recipes_apart() -> None:
-    recipe = read_recipe(DEFAULT)
-    assert recipe.fingerprint == read_recipe(DEFAULT).fingerprint
-    assert recipe.fingerprint != msgspec.structs.replace(recipe, seed=2).fingerprint
-    assert recipe.fingerprint != msgspec.structs.replace(recipe, fit=FitConfig(epochs=9)).fingerprint

@@ -1,5 +1,6 @@
 """Fitting: a function of its arguments alone, also when it was killed on the way."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from training import fit as fitting
 from training.catalogue import master_catalog, observe
 from training.config import FitConfig, Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
-from training.fit import Factors, Towers, fit, fit_als, product_vectors
+from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.histories import read_histories
 from training.job import run
 
@@ -252,3 +254,21 @@ def test_a_checkpoint_is_found_again_by_the_very_same_run_alone(
     assert len(found) == 3 + len(changes)
     write_world(folder)
     assert asked(folder, tmp_path / "store", monkeypatch).checkpoints == first
+
+
+def test_towers_are_taken_up_by_a_run_that_differs_in_what_they_do_not_depend_on(past: Past) -> None:
+    def key(recipe: Recipe = RECIPE, histories: Histories = past.histories) -> str:
+        return fingerprint(recipe, histories, past.catalog, CPU)
+
+    same = replace(RECIPE, ranker=replace(RECIPE.ranker, epochs=9, window_days=7), validation_days=3, keep_versions=9)
+    assert key(same) == key()
+    others = [
+        replace(RECIPE, seed=RECIPE.seed + 1),
+        replace(RECIPE, towers=replace(RECIPE.towers, history_length=3)),
+        replace(RECIPE, als=replace(RECIPE.als, iterations=3)),
+        replace(RECIPE, fit=replace(RECIPE.fit, epochs=7)),
+    ]
+    shorter = past.histories.before(int(UNTIL.timestamp()) - 9 * 86_400)
+    paused = dataclasses.replace(past.histories, visit_pause=60)
+    keys = [key(), *map(key, others), key(histories=shorter), key(histories=paused)]
+    assert len(set(keys)) == len(keys)
