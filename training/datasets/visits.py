@@ -58,7 +58,7 @@ def _rarest(gaps: NDArray[np.int64]) -> int:
     if depths.max() < 0:
         return _USUAL
     deepest = np.flatnonzero(depths == depths.max())
-    return round(float(middles[deepest[len(deepest) // 2]]))  # of a wide valley the middle
+    return round(float(middles[deepest[len(deepest) // 2]]) / 60) * 60  # of a wide valley the middle, in whole minutes
 
 
 def as_they_say(owners: NDArray[np.integer], bought: NDArray[np.bool_], visits: pl.Series) -> NDArray[np.uint8]:
