@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from embeddings.catalog import ChannelRule
-from training.config import RankerConfig, Recipe
+from training.config import RankerConfig, Recipe, TablesConfig
 from training.datasets import open_dataset
 from training.datasets.finding import Finding
 from training.datasets.report import in_html, in_lines, in_text
@@ -475,3 +475,15 @@ def test_the_gap_between_visits_is_said_and_may_be_declared(tmp_path: Path) -> N
     found = summarise(open_dataset(str(tmp_path), channels=CHANNELS, now=NOW), declared, NOW)
     assert found.visit_pause == 5_400
     assert "all purchases of a customer at most 90 minutes after the one before are of one visit" in in_lines(found)
+
+
+def test_what_events_say_of_their_situation_is_looked_at_as_attributes_are(tmp_path: Path) -> None:
+    tables = with_events(sound(), weather=pl.lit("rain"), device=pl.lit(None, pl.String))
+    tables = more_events(tables, at=NOW + timedelta(1), weather="sun")
+    for name, frame in tables.items():
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    config = TablesConfig(context_attributes=("weather", "device"))
+    dataset = open_dataset(str(tmp_path), channels=CHANNELS, now=NOW, tables=config)
+    said = [one.said for one in summarise(dataset, replace(RECIPE, tables=config), NOW, NOW).findings]
+    assert "attribute weather of events has one value in all rows and tells nothing" in said
+    assert "attribute device of events has no value in any row" in said

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from embeddings.tables import CUSTOMERS, PRODUCTS
+from embeddings.tables import CUSTOMERS, EVENTS, PRODUCTS
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names, usable_values
 from training.datasets.id_findings import means_nothing
@@ -26,7 +26,7 @@ def find_in_tables(dataset: Dataset, counted: Counted, moment: datetime) -> Iter
     given = {one.table.name: one for one in dataset.given}
     yield from _customers(dataset, counted, given)
     yield from _products(dataset, given)
-    yield from _attributes(dataset, given)
+    yield from _attributes(dataset, given, moment)
     yield from _offers(dataset, counted, given, moment)
     yield from _of_no_length("promotions", dataset.promotions)
     yield from _locations(dataset, counted, given)
@@ -53,8 +53,9 @@ def _customers(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTabl
             yield Finding(3, f"{share(silent, whole)} listed customers have no event")
 
 
-def _attributes(dataset: Dataset, given: Mapping[str, GivenTable]) -> Iterator[Finding]:
-    for table, frame in ((CUSTOMERS, dataset.customers), (PRODUCTS, dataset.products)):
+def _attributes(dataset: Dataset, given: Mapping[str, GivenTable], moment: datetime) -> Iterator[Finding]:
+    events = dataset.events.filter(pl.col("at") < moment)
+    for table, frame in ((CUSTOMERS, dataset.customers), (PRODUCTS, dataset.products), (EVENTS, events)):
         if table.name not in given:
             continue
         names = attribute_names(frame, table)
