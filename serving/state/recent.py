@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalog import Catalog
-from embeddings.history import EVENT, EVENT_CODES, LONGEST_HISTORY, Events
+from embeddings.history import EVENT, EVENT_CODES, LONGEST_HISTORY, UNSAID, Events
 from embeddings.vocabulary import Vocabulary
 from serving.state.event import Row
 
@@ -115,6 +115,7 @@ def records(rows: Iterable[Row], catalog: Catalog) -> Events:
                 np.nan if value is None else value,
                 EVENT_CODES[kind],
                 channels.get(channel, -1),
+                UNSAID,
             )
             for _, _, at, kind, product, offer, location, channel, quantity, value in rows
         ],
