@@ -28,10 +28,11 @@ at_the_limit = st.tuples(st.characters(exclude_categories=["Cs", "Cc"]), st.inte
 
 
 def of_customers(one: str) -> None:
-    """Refuse, as training does, an id in a Parquet table."""
+    """Refuse, as training does, an id in Parquet tables; an event without one is a guest's, a customer has one."""
     with tempfile.TemporaryDirectory() as folder:
         event = {"customer_id": [one], "type": ["view"], "at": [UNTIL], "product_id": ["p"]}
         pl.DataFrame(event).write_parquet(Path(folder) / "events.parquet")
+        pl.DataFrame({"customer_id": [one]}).write_parquet(Path(folder) / "customers.parquet")
         open_dataset(folder, channels=["web"], now=UNTIL)
 
 
