@@ -86,18 +86,26 @@ def _row_problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collect
     if given.table.required and found["rows"][0] == 0:
         yield f"{given.file}: the table is empty, expected at least one row"
     for i, rule in enumerate(rules):
-        yield from _broken_rows(given, rule, found[f"rule {i}"][0])
+        if found[f"rule {i}"][0]:
+            yield from _broken_rows(given, rule)
     for i, membership in enumerate(memberships):
         strangers = membership.strangers(found[f"membership {i}"].explode().drop_nulls())
         if not strangers.is_empty():
-            rule = membership.rule(strangers)
-            count = given.frame.select(rule.broken.sum()).collect(engine="streaming").item()
-            yield from _broken_rows(given, rule, count)
+            yield from _broken_rows(given, membership.rule(strangers))
 
 
-def _broken_rows(given: GivenTable, rule: Rule, count: int) -> Iterator[str]:
-    if count == 0:
-        return
+def _broken_rows(given: GivenTable, rule: Rule) -> Iterator[str]:
+    """The first rows that break a rule in each way of which there is something to say, and how many do."""
+    ways = list(rule.advised())
+    counts = given.frame.select(way.broken.sum().alias(str(i)) for i, way in enumerate(ways)).collect(
+        engine="streaming"
+    )
+    for way, count in zip(ways, counts.row(0), strict=True):
+        if count:
+            yield from _told(given, way, count)
+
+
+def _told(given: GivenTable, rule: Rule, count: int) -> Iterator[str]:
     columns = ("column " if len(rule.columns) == 1 else "columns ") + ", ".join(rule.columns)
     shown = [value.alias(f"value {i}") for i, value in enumerate(rule.shown)]
     for row, *values in first_rows(given, rule.broken, shown, SHOWN_ROWS):

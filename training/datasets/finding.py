@@ -37,6 +37,7 @@ class Counted(NamedTuple):
             midnight; in the order of time.
         guests: events that name no customer: how many, how many of them are purchases, and those that name a visit.
         long_visits: visits, as their column says, whose purchases span more than a day, with customer.
+        pause: how many seconds lie between purchases of one visit at most, as far as the data tell.
         left_out: how many events do not count, by why: those before ``EARLIEST``, then those that come too late.
     """
 
@@ -48,6 +49,7 @@ class Counted(NamedTuple):
     offers: pl.DataFrame
     guests: tuple[int, int, int]
     long_visits: pl.DataFrame
+    pause: int
     left_out: Mapping[str, int]
 
 

@@ -1,6 +1,6 @@
 """What ``embeddings.tables`` demands of the rows of a table, as expressions on the table as it was given."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
 from operator import and_
 from typing import NamedTuple
@@ -48,12 +48,24 @@ class Rule(NamedTuple):
         expected: what every row should hold, as the end of a sentence.
         broken: true in the rows that break it; null counts as false.
         shown: the values a message quotes.
+        advice: what the value that is shown may look like, as patterns, and what to do about that.
     """
 
     columns: tuple[str, ...]
     expected: str
     broken: pl.Expr
     shown: tuple[pl.Expr, ...]
+    advice: tuple[tuple[str, str], ...] = ()
+
+    def advised(self) -> "Iterator[Rule]":
+        """The rule apart for each way to break it of which there is something to say."""
+        broken, text = self.broken, self.shown[0].cast(pl.String, strict=False)
+        for pattern, what in self.advice:
+            alike = broken & text.str.contains(pattern).fill_null(value=False)
+            # The same rows are told of once: a pattern takes what those before it leave.
+            broken &= ~alike
+            yield self._replace(expected=f"{self.expected}; {what}", broken=alike)
+        yield self._replace(broken=broken)
 
 
 class Keys(NamedTuple):
@@ -167,23 +179,11 @@ def _column_rules(column: Column, raw: pl.Expr, shown: pl.Expr, value: pl.Expr, 
             yield Rule(columns, "no empty entry in the list", value.list.eval(empty).list.any(), (raw,))
         case "flag":
             pass
-    rule = Rule(columns, expected, raw.is_not_null() & ~understood, (shown,))
-    yield from _advised(rule, advice)
+    yield Rule(columns, expected, raw.is_not_null() & ~understood, (shown,), advice)
     if column.dtype == "number" and (bounds := _bounds(column, value)):
         within = reduce(and_, bounds.values())
-        bounded = Rule(columns, f"a number {' and '.join(bounds)}", understood & ~within, (shown,))
-        yield from _advised(bounded, _TAKEN_BACK if column.name in ("quantity", "value") else ())
-
-
-def _advised(rule: Rule, advice: Sequence[tuple[str, str]]) -> Iterator[Rule]:
-    """A rule apart for each way in which the value that it shows breaks it and of which there is something to say."""
-    broken, text = rule.broken, rule.shown[0].cast(pl.String, strict=False)
-    for pattern, what in advice:
-        alike = broken & text.str.contains(pattern).fill_null(value=False)
-        # The same rows are told of once: a pattern takes what those before it leave.
-        broken &= ~alike
-        yield rule._replace(expected=f"{rule.expected}; {what}", broken=alike)
-    yield rule._replace(broken=broken)
+        advice = _TAKEN_BACK if column.name in ("quantity", "value") else ()
+        yield Rule(columns, f"a number {' and '.join(bounds)}", understood & ~within, (shown,), advice)
 
 
 def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:

@@ -12,7 +12,7 @@ from training.datasets import open_dataset
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
 from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given, attribute_names
-from training.datasets.visits import usual_pause
+from training.datasets.visits import moments_of_purchases, usual_pause
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
 
@@ -67,7 +67,7 @@ def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime |
         now: the present moment, with its zone. Events that lie later are told of.
         until: the data cut-off in place of it. Of what came at or after it nothing shows.
     """
-    moment = until or now
+    moment, declared = until or now, recipe.visit_pause_minutes
     counted = _count(dataset, moment, tell_later=until is None)
     events = int(counted.kinds["events"].sum()) + sum(counted.left_out.values())
     bought = counted.products.filter(pl.col("bought") > 0)["bought"].sort(descending=True)
@@ -85,7 +85,7 @@ def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime |
         gaps=_gaps(counted.customers),
         left_out={why: count for why, count in counted.left_out.items() if count},
         named_visits=int(counted.kinds.filter(pl.col("type") == "purchase")["of visits"].sum()),
-        visit_pause=_visit_pause(dataset, recipe, moment),
+        visit_pause=counted.pause if declared == "auto" else round(declared * 60),
         findings=find_all(as_given(dataset), counted, recipe, moment),
     )
 
@@ -149,22 +149,28 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         .group_by("customer_id", "visit", pl.when(pl.col("customer_id").is_null()).then("location").alias("where"))
         .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
         .filter(pl.col("last") - pl.col("first") > timedelta(days=1)),
+        moments_of_purchases(events),
     )
     outside = dataset.events.select((at < EARLIEST).sum().alias("early"), (at >= moment).sum().alias("late"))
-    *found, guests, visits, out = pl.collect_all([*frames, outside], engine="streaming")
+    *found, guests, visits, bought_at, out = pl.collect_all([*frames, outside], engine="streaming")
     kinds, products, customers, days, locations, offers = found
     early, late = out.row(0)
     left_out = {
         f"before {EARLIEST:%Y}, which stands for no date": early,
         f"at or after {moment:%Y-%m-%d %H:%M} UTC": late if tell_later else 0,
     }
-    return Counted(kinds, products, customers, days.sort("day"), locations, offers, guests.row(0), visits, left_out)
-
-
-def _visit_pause(dataset: Dataset, recipe: Recipe, moment: datetime) -> int:
-    if recipe.visit_pause_minutes != "auto":
-        return round(recipe.visit_pause_minutes * 60)
-    return usual_pause(dataset.events.filter(pl.col("at").is_between(EARLIEST, moment, closed="left")))
+    return Counted(
+        kinds,
+        products,
+        customers,
+        days.sort("day"),
+        locations,
+        offers,
+        guests.row(0),
+        visits,
+        usual_pause(bought_at),
+        left_out,
+    )
 
 
 def _height(given: GivenTable) -> int:

@@ -10,7 +10,7 @@ from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names, usable_values
 from training.datasets.id_findings import means_nothing
 
-_SEVERAL = 10
+_SEVERAL, _SEEN = 10, 100_000
 _AN_ID = 20
 """From so many rows on an attribute with another value in each is taken for an id."""
 
@@ -136,6 +136,7 @@ def _thousands(given: Mapping[str, GivenTable], moment: datetime) -> Iterator[Fi
         found, first = (
             given[name]
             .frame.filter(known)
+            .head(_SEEN)
             .select(grouped.alias("all"), pointed.first())
             .collect(engine="streaming")
             .row(0)

@@ -14,7 +14,17 @@ _BINS, _ADDED_UP = 60, 5
 _MOST, _TIMES = 20, 2
 
 
-def usual_pause(events: pl.LazyFrame) -> int:
+def moments_of_purchases(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Return who bought something, as a number, and when, in seconds.
+
+    Args:
+        events: with their declared columns, before any moment that must not be known.
+    """
+    bought = (pl.col("type") == "purchase") & pl.col("product_id").is_not_null() & pl.col("customer_id").is_not_null()
+    return events.filter(bought).select(pl.col("customer_id").hash().alias("owner"), pl.col("at").dt.epoch("s"))
+
+
+def usual_pause(bought: pl.DataFrame) -> int:
     """Return how many seconds after the customer's purchase before it a purchase is of the same visit at most.
 
     It is the length between a minute and six hours of which gaps are rarest, on a logarithmic scale, and at most half
@@ -24,15 +34,9 @@ def usual_pause(events: pl.LazyFrame) -> int:
     first count.
 
     Args:
-        events: with their declared columns, before any moment that must not be known.
+        bought: from ``moments_of_purchases``.
     """
-    bought = (
-        events.filter((pl.col("type") == "purchase") & pl.col("product_id").is_not_null())
-        .drop_nulls("customer_id")
-        .select(pl.col("customer_id").hash().alias("owner"), pl.col("at").dt.epoch("s"))
-        .collect(engine="streaming")
-        .sort("owner", "at")
-    )
+    bought = bought.sort("owner", "at")
     owners, at = bought["owner"].to_numpy(), bought["at"].to_numpy()
     begins = np.flatnonzero(np.concatenate([np.ones(1, np.bool_), owners[1:] != owners[:-1]])[: len(owners)])
     sizes = np.diff(np.append(begins, len(owners)))
