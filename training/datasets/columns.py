@@ -47,7 +47,7 @@ _USUAL = {
 }
 """What other systems call a column, in small letters and digits alone."""
 _CLOSE = 0.85
-_ABSENT = "; of customers who are all guests an empty one"
+_ABSENT = "; from guests alone no ranking is learnt"
 
 
 def column_problems(given: GivenTable) -> Iterator[str]:
