@@ -1,5 +1,6 @@
 """The input tables: their columns, types and rules, declared once for readers, checks and documentation."""
 
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from msgspec import Struct
@@ -22,6 +23,9 @@ EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 LARGEST_QUANTITY, LARGEST_VALUE = 1e9, 1e12
 """What one event may hold at most: sums over all events anybody can have stay far from the largest float32."""
+
+EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
+"""Events before this moment count nowhere: what writes 1970 or 1900 means that it does not know when."""
 
 OFFER_KINDS = ("coupon", "promotion", "content")
 

@@ -21,13 +21,12 @@ from embeddings.errors import (
     RefusedByGate,
     refused_by_system,
 )
+from embeddings.tables import EARLIEST
 
 PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
 SIGNALLED = 128
 """To this the number of the signal is added, as shells do."""
 
-_FIRST_YEAR = 1971
-"""Events before it count nowhere."""
 _SHOW_CURSOR = b"\x1b[?25h\n"
 
 
@@ -191,10 +190,10 @@ def _moment(text: str) -> datetime:
     with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text)
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if moment.year >= _FIRST_YEAR:
+        if moment >= EARLIEST:
             return moment
     raise argparse.ArgumentTypeError(
-        f"expected a moment from {_FIRST_YEAR} on, such as 2017-12-04T04:01:20Z; got {text!r}"
+        f"expected a moment from {EARLIEST.year} on, such as 2017-12-04T04:01:20Z; got {text!r}"
     )
 
 

@@ -13,7 +13,7 @@ from embeddings.tables import CUSTOMERS
 from embeddings.vocabulary import Vocabulary
 from training.catalogue import attributes_of, rows_of, seconds_of
 from training.datasets import Dataset
-from training.datasets.visits import as_they_say
+from training.datasets.visits import as_they_say, numbers_of
 
 
 def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Histories:
@@ -34,11 +34,11 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Hist
     others = frame.select("customer_id").unique().join(listed, on="customer_id", how="anti").sort("customer_id")
     customers = pl.concat([listed, others], how="diagonal")
     owners = rows_of(frame["customer_id"], customers["customer_id"])
-    visits = frame["visit"].rank("dense").fill_null(0).to_numpy()
+    visits = numbers_of(frame["visit"])
     order = np.lexsort((visits, seconds_of(frame["at"]), owners))
     frame, owners = frame[order], owners[order]
     events = _records(frame, catalog)
-    events["visit"] = as_they_say(owners, events["type"] == PURCHASE, frame["visit"])
+    events["visit"] = as_they_say(owners, events["type"] == PURCHASE, visits[order])
     sizes = np.bincount(owners, minlength=customers.height)
     attributes = attributes_of(customers, CUSTOMERS)
     return Histories(
@@ -69,7 +69,7 @@ def _of_guests(frame: pl.DataFrame, catalog: Catalog) -> Events:
     frame = frame.sort(begun, "visit", "at", maintain_order=True)
     events = _records(frame, catalog)
     nobody = np.zeros(len(events), np.int64)
-    events["visit"] = as_they_say(nobody, events["type"] == PURCHASE, frame["visit"])
+    events["visit"] = as_they_say(nobody, events["type"] == PURCHASE, numbers_of(frame["visit"]))
     return events
 
 

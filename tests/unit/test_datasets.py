@@ -13,8 +13,8 @@ from embeddings.errors import InvalidInput, InvalidTables
 from embeddings.tables import EVENTS, TABLES
 from training.config import TablesConfig
 from training.datasets import as_of, open_dataset
+from training.datasets.cast import DTYPES
 from training.datasets.directory import read_directory
-from training.datasets.frames import DTYPES
 
 CHANNELS = ("store", "web")
 NOW = datetime(2025, 6, 1, tzinfo=UTC)

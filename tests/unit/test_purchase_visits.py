@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from training.datasets.frames import DTYPES
+from training.datasets.cast import DTYPES
 from training.datasets.visits import moments_of_purchases, usual_pause
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

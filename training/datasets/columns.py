@@ -6,7 +6,8 @@ from difflib import get_close_matches
 import polars as pl
 
 from embeddings.tables import EVENTS, Dtype, Table
-from training.datasets.frames import GivenTable, attributes_of_table, cast_column
+from training.datasets.cast import cast_column
+from training.datasets.frames import GivenTable, attributes_of_table
 from training.datasets.rules import EXPECTED_TYPE
 
 _USUAL = {
@@ -59,10 +60,10 @@ def column_problems(given: GivenTable) -> Iterator[str]:
     if table.any_of and not any(name in schema for name in table.any_of):
         yield f"{file}: columns {', '.join(table.any_of)} are missing, expected at least one of them"
     yield from _context_problems(given)
+    attributes = attributes_of_table(given)
     for name, meant in others.items():
         free = meant if meant and meant not in schema else ""
-        is_attribute = name in attributes_of_table(given)
-        if not is_attribute:
+        if name not in attributes:
             asked = f"; did you mean {free}?" if free else ""
             yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}{asked}"
         elif name == "*" or (name.startswith("^") and name.endswith("$")):

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from embeddings.catalog import ChannelRule
-from embeddings.tables import PRODUCTS
+from embeddings.tables import EARLIEST, PRODUCTS
 from training.config import Recipe
 from training.datasets.finding import RARE, Counted, Finding, share, some
-from training.datasets.frames import EARLIEST, Dataset, GivenTable, attribute_names, first_rows, usable_values
+from training.datasets.frames import Dataset, GivenTable, attribute_names, first_rows, usable_values
 from training.datasets.id_findings import find_in_ids
 from training.datasets.table_findings import find_in_tables
 

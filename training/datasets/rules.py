@@ -10,7 +10,8 @@ import polars as pl
 from embeddings.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
 from embeddings.tables import Column, Dtype, Table
 from training.config import TablesConfig
-from training.datasets.frames import DTYPES, GivenTable, given_value, lies_in_years, shown_value
+from training.datasets.cast import DTYPES, given_value, lies_in_years, shown_value
+from training.datasets.frames import GivenTable
 
 CHANNEL_COLUMNS = ("channel", "channels")
 EXPECTED_TYPE = {

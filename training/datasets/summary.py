@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
-from embeddings.tables import EVENTS, PRODUCTS
+from embeddings.tables import EARLIEST, EVENTS, PRODUCTS
 from training.config import Recipe, check_attributes
 from training.datasets import open_dataset
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
-from training.datasets.frames import EARLIEST, Dataset, GivenTable, as_given, attribute_names
+from training.datasets.frames import Dataset, GivenTable, as_given, attribute_names
 from training.datasets.visits import moments_of_purchases, usual_pause
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)

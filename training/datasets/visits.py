@@ -65,18 +65,23 @@ def _rarest(gaps: NDArray[np.int64]) -> int:
     return round(float(middles[deepest[len(deepest) // 2]]) / 60) * 60  # of a wide valley the middle, in whole minutes
 
 
-def as_they_say(owners: NDArray[np.integer], bought: NDArray[np.bool_], visits: pl.Series) -> NDArray[np.uint8]:
+def numbers_of(visits: pl.Series) -> NDArray[np.int64]:
+    """Return a number from 1 on for each name of a visit, in the order of names; 0 where there is none."""
+    return visits.rank("dense").cast(pl.Int64).fill_null(0).to_numpy()
+
+
+def as_they_say(owners: NDArray[np.integer], bought: NDArray[np.bool_], visits: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return what each event says of its visit, as in ``history.EVENT``; only purchases say anything.
 
     Args:
         owners: whose each event is, in the order of owners and, of one owner, of visits or of time.
         bought: whether it is a purchase.
-        visits: the names of their visits, null where there is none.
+        visits: from ``numbers_of``.
     """
     said = np.full(len(owners), UNSAID, np.uint8)
     places = np.flatnonzero(bought)
-    numbers = visits.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy()[places]
+    numbers = visits[places]
     same = np.zeros(len(places), np.bool_)
     same[1:] = (owners[places][1:] == owners[places][:-1]) & (numbers[1:] == numbers[:-1])
-    said[places[numbers >= 0]] = np.where(same, GOES_ON, BEGINS)[numbers >= 0]
+    said[places[numbers > 0]] = np.where(same, GOES_ON, BEGINS)[numbers > 0]
     return said
