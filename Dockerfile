@@ -34,7 +34,7 @@ ARG PIP_ARGS=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 WORKDIR /src
-# The compiler of embeddings/kernel.cpp; the GPU's base has no headers of Python either.
+# The compiler of embeddings/kernel/module.cpp; the GPU's base has no headers of Python either.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ python3-dev \

@@ -10,7 +10,7 @@ BIN := .venv/bin
 DEMO_INSTALLED := .venv/.installed-demo
 INSTALLED := .venv/.installed
 # What an installation is made from; the rest of the code is used where it lies.
-PACKAGING := pyproject.toml setup.py constraints.txt $(wildcard embeddings/kernel.cpp embeddings/kernel_src/*)
+PACKAGING := pyproject.toml setup.py constraints.txt $(wildcard embeddings/kernel/*)
 # Tests of one file share what takes long to make, so a file stays in one process.
 PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 STORE := .store/demo

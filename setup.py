@@ -9,8 +9,8 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "embeddings.kernel",
-            ["embeddings/kernel.cpp"],
-            depends=sorted(map(str, Path("embeddings/kernel_src").glob("*.hpp"))),
+            ["embeddings/kernel/module.cpp"],
+            depends=sorted(map(str, Path("embeddings/kernel").glob("*.hpp"))),
             cxx_std=20,
             # A processor that can multiply and add at once would round scores in another way than the others.
             extra_compile_args=["-ffp-contract=off"],

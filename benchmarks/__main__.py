@@ -52,7 +52,7 @@ def _quality_of_file(arguments: argparse.Namespace) -> int:
 
 
 def _latency(arguments: argparse.Namespace) -> int:
-    from benchmarks import latency  # noqa: PLC0415 - each suite's libraries are its own
+    from benchmarks.latency import run as latency  # noqa: PLC0415 - each suite's libraries are its own
 
     latency.run(arguments.store, arguments.json, quick=arguments.quick)
     return 0
@@ -62,10 +62,10 @@ def _search(arguments: argparse.Namespace) -> int:
     # One thread each for FAISS and NumPy: what one of many processes on a machine has. Read when they are imported.
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if arguments.device == "cuda":
-        from benchmarks.search_cuda import require_torch  # noqa: PLC0415 - of all libraries torch must come first
+        from benchmarks.search.cuda import require_torch  # noqa: PLC0415 - of all libraries torch must come first
 
         require_torch()
-    from benchmarks import search  # noqa: PLC0415 - each suite's libraries are its own
+    from benchmarks.search import run as search  # noqa: PLC0415 - each suite's libraries are its own
 
     json_file = arguments.json or RESULTS / ("search_cuda.json" if arguments.device == "cuda" else "search.json")
     search.run(arguments.store, json_file, quick=arguments.quick, device=arguments.device)
@@ -73,7 +73,7 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _strain(arguments: argparse.Namespace) -> int:
-    from benchmarks import strain  # noqa: PLC0415 - each suite's libraries are its own
+    from benchmarks.latency import strain  # noqa: PLC0415 - each suite's libraries are its own
 
     strain.run(arguments.store, arguments.json, quick=arguments.quick)
     return 0
@@ -87,7 +87,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from benchmarks import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
+    from benchmarks.harness import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
 
     return demo.run(arguments.url)
 

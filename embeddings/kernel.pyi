@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.history import Events
+from embeddings.customer.history import Events
 
 _F32 = NDArray[np.float32]
 _I32 = NDArray[np.int32]

@@ -26,19 +26,19 @@ from msgspec.structs import fields, replace
 
 from embeddings.device import resolve_device
 from embeddings.errors import EmptyStore, InvalidInput, OpportuneError
-from embeddings.sources import SOURCES, SourceName
-from embeddings.store import BundleStore, close_to_others
+from embeddings.ranking.sources import SOURCES, SourceName
+from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
 from serving.connections import Connection, Connections
 from serving.metrics import Metrics, count_anew, watch_loop
 from serving.settings import DATABASE_VARIABLE, Limits, Settings, database_url, default_index_cache_bytes
 from serving.slot import BundleSlot, Model, open_model
-from serving.state.changes import Changes
 from serving.state.embedded import Home
 from serving.state.events import EventStore
+from serving.state.invalidations import Changes
 from serving.state.keeper import kept
 from serving.state.postgres import Database, database
-from serving.state.tally import Tally
+from serving.state.worker_metrics import Tally
 from serving.workers import WorkerPlace, bind, listen, room_for, supervise
 
 _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from embeddings.catalog import Catalog, Offers, Products
-from embeddings.tables import OFFER_KINDS
+from embeddings.catalogue.columns import Catalog, Offers, Products
+from embeddings.catalogue.tables import OFFER_KINDS
 from serving.rank import Kind
 
 Include = Literal["attributes", "price", "products"]

@@ -10,16 +10,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr, replace
 from numpy.typing import NDArray
 
-from embeddings.context import Context, Id, Identifier, ListedId, Said, ids_as_text, listed_ids
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.context import Context, Id, Identifier, ListedId, Said, ids_as_text, listed_ids
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.history import History
+from embeddings.customer.session import session_of
+from embeddings.customer.tower_input import Situation
 from embeddings.errors import Overloaded
-from embeddings.facts import FACTS
-from embeddings.features import Situation
-from embeddings.history import History
 from embeddings.index.base import Plan
-from embeddings.offers import OFFER_FACTS
-from embeddings.session import session_of
-from embeddings.sources import MORE, RETRIEVED
+from embeddings.ranking.features import FACTS
+from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.sources import MORE, RETRIEVED
+from serving.anonymous import Strangers
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.details import Include, details_of
@@ -27,7 +28,6 @@ from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
 from serving.retrieve import Ask, Offered
 from serving.slot import BundleSlot, Model
-from serving.strangers import Strangers
 
 _ID_BYTES, _IDS_AT_ONCE = 16, 256
 _LOOKED_UP = 250
@@ -184,7 +184,10 @@ class Engine:
             products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:
             redeemed = await model.redemptions.now()
-            offers = Offered(eligibility.offers(context, place, history, situation.moment), redeemed.times_O)
+            offers = Offered(
+                eligibility.offers(context, place, situation.moment, history.audiences, history.redeemed_R),
+                redeemed.times_O,
+            )
             degraded |= redeemed.degraded
 
         excluded = _excluded(request.exclude, model)

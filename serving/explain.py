@@ -12,12 +12,12 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.catalog import Catalog
-from embeddings.eligibility import Place
-from embeddings.history import History
-from embeddings.profile import DAY
-from embeddings.session import Session, session_of
-from embeddings.statistics import FIGURES, Statistics
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.eligibility import Place
+from embeddings.customer.history import History
+from embeddings.customer.session import Session, session_of
+from embeddings.ranking.profile import DAY
+from embeddings.ranking.statistics import FIGURES, Statistics
 from serving.rank import Ranked
 from serving.slot import Model
 

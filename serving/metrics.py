@@ -13,13 +13,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from embeddings.bundle import ModelBundle
 from embeddings.index.planned import PlannedIndex
+from embeddings.release.bundle import ModelBundle
 from serving.batcher import Batcher
 from serving.rank import Ranked
 from serving.retrieve import Ask
 from serving.slot import BundleSlot
-from serving.state.tally import Tally
+from serving.state.worker_metrics import Tally
 
 _LAG_EVERY_SECONDS = 0.02
 _GIVEN_UP = [(b"content-length", b"0"), (b"retry-after", b"1"), (b"connection", b"close")]

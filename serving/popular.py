@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalog import Catalog
-from embeddings.eligibility import Place
-from embeddings.eligible import EligibleSet
-from embeddings.popularity import LONGEST, most_popular, popular
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.eligibility import Place
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.ranking.popularity import LONGEST, most_popular, popular
 from embeddings.remembered import Remembered
 
 REMEMBERED_BYTES = 64 * 2**20

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.arrays import Ragged
-from embeddings.eligibility import Place
-from embeddings.eligible import EligibleSet
-from embeddings.facts import FACTS
+from embeddings.catalogue.eligibility import Place
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.session import Session
 from embeddings.index.base import Candidates, Plan
-from embeddings.popularity import Shares, popular
-from embeddings.redemption import sum_of_odds
-from embeddings.session import Session
-from embeddings.sources import Asked, Proposed, SourceName, propose
+from embeddings.ranking.features import FACTS
+from embeddings.ranking.popularity import Shares, popular
+from embeddings.ranking.redemption import sum_of_odds
+from embeddings.ranking.sources import Asked, Proposed, SourceName, propose
 from serving.retrieve import Ask, Offered, retrieve, to_search
 from serving.slot import Model
 

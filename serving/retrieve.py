@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.eligibility import Place
-from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.features import Situation, encode
-from embeddings.history import History
+from embeddings.catalogue.eligibility import Place
+from embeddings.catalogue.eligible import FOREVER, EligibleSet
+from embeddings.customer.history import History
+from embeddings.customer.tower_input import Situation, encode
 from embeddings.index.base import Candidates
-from embeddings.sources import RETRIEVED, times_more
+from embeddings.ranking.sources import RETRIEVED, times_more
 from serving.slot import Model
 
 _SOURCES = 5

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from embeddings.device import Device, free_memory
 from embeddings.errors import InvalidInput
-from embeddings.sources import SOURCES, SourceName
+from embeddings.ranking.sources import SOURCES, SourceName
 
 DATABASE_VARIABLE = "OPPORTUNE_DATABASE"
 """The environment's name of the PostgreSQL URL."""

@@ -12,20 +12,20 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from embeddings.bundle import MANIFEST, ModelBundle, open_histories
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility
 from embeddings.closing import Closing
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility
-from embeddings.encoders import RankerSession
+from embeddings.customer.history import Histories, Purchases
+from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import CorruptBundle
-from embeddings.facts import FactsReader
-from embeddings.features import Situation, encode
-from embeddings.history import Histories, Purchases
-from embeddings.offers import OffersReader
-from embeddings.profile import Profile, profile_of
-from embeddings.redemption import VisitReader
-from embeddings.sources import ALL, RETRIEVED, Source, SourceName
-from embeddings.store import BundleStore, Stamp
+from embeddings.ranking.features import FactsReader
+from embeddings.ranking.offer_features import OffersReader
+from embeddings.ranking.profile import Profile, profile_of
+from embeddings.ranking.redemption import VisitReader
+from embeddings.ranking.sources import ALL, RETRIEVED, Source, SourceName
+from embeddings.release.bundle import MANIFEST, ModelBundle, open_histories
+from embeddings.release.encoders import RankerSession
+from embeddings.release.store import BundleStore, Stamp
 from serving.popular import PopularRankings
 from serving.settings import Settings
 from serving.state.events import EventStore

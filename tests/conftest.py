@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import torch
 
-from embeddings.bundle import Manifest
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 from tests.world import UNTIL, write_world
 from training.config import RECIPES, FitConfig, RankerConfig, Recipe, TowersConfig, read_recipe
 from training.job import run

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from embeddings.catalogue.tables import EARLIEST
 from embeddings.errors import (
     DeviceUnavailable,
     InvalidInput,
@@ -21,7 +22,6 @@ from embeddings.errors import (
     RefusedByGate,
     refused_by_system,
 )
-from embeddings.tables import EARLIEST
 
 PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
 SIGNALLED = 128

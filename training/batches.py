@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.features import Situation, TowerInput, encode
-from embeddings.history import Histories
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation, TowerInput, encode
 from training.config import FitConfig
 
 # Random streams of one seed, kept apart by these.

@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalog import Attributes, Catalog, ContextAttributes, Locations, Offers, Products, Promotions
-from embeddings.history import PURCHASE, Events
-from embeddings.tables import EVENTS, OFFER_KINDS, PRODUCTS, Table
+from embeddings.catalogue.columns import Attributes, Catalog, ContextAttributes, Locations, Offers, Products, Promotions
+from embeddings.catalogue.tables import EVENTS, OFFER_KINDS, PRODUCTS, Table
+from embeddings.customer.history import PURCHASE, Events
 from embeddings.vocabulary import Vocabulary
 from training.config import AssortmentConfig, Recipe
 from training.datasets import Dataset

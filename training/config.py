@@ -8,8 +8,8 @@ from zoneinfo import available_timezones
 import msgspec
 from msgspec import Meta
 
-from embeddings.catalog import ChannelRule
-from embeddings.context import Identifier
+from embeddings.catalogue.columns import ChannelRule
+from embeddings.catalogue.context import Identifier
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 

@@ -8,7 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from embeddings.bundle import Epochs
+from embeddings.release.bundle import Epochs
 
 
 class _Told(msgspec.Struct, frozen=True):

@@ -10,15 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalog import Catalog
-from embeddings.eligible import EligibleSet
-from embeddings.facts import FactsReader
-from embeddings.history import History
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.history import History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
-from embeddings.popularity import most_popular, popular
-from embeddings.sources import ALL
-from embeddings.statistics import Statistics
+from embeddings.ranking.features import FactsReader
+from embeddings.ranking.popularity import most_popular, popular
+from embeddings.ranking.sources import ALL
+from embeddings.ranking.statistics import Statistics
 from training.examples import Ask, asks, gather
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, probabilities

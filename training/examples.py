@@ -11,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalog import Catalog
-from embeddings.eligibility import Eligibility, Place
-from embeddings.eligible import FOREVER, EligibleSet
-from embeddings.facts import FACTS, FactsReader
-from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, History
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.eligibility import Eligibility, Place
+from embeddings.catalogue.eligible import FOREVER, EligibleSet
+from embeddings.customer.history import EVENT, EVENT_CODES, PURCHASE, Events, History
+from embeddings.customer.session import SESSION_SECONDS
 from embeddings.index.planned import PlannedIndex
-from embeddings.popularity import LONGEST, most_popular, popular
-from embeddings.profile import profile_of
-from embeddings.session import SESSION_SECONDS
-from embeddings.sources import ALL, MORE, RETRIEVED, Asked, propose
-from embeddings.statistics import Statistics
+from embeddings.ranking.features import FACTS, FactsReader
+from embeddings.ranking.popularity import LONGEST, most_popular, popular
+from embeddings.ranking.profile import profile_of
+from embeddings.ranking.sources import ALL, MORE, RETRIEVED, Asked, propose
+from embeddings.ranking.statistics import Statistics
 from training.fit import Towers
 from training.questions import Question, customer_vectors
 

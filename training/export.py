@@ -20,7 +20,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from embeddings.arrays import save_array
-from embeddings.bundle import (
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation, encode, gather
+from embeddings.errors import OpportuneError
+from embeddings.index.flat import write_flat_index
+from embeddings.index.ivf import WORTH_ROWS, write_ivf
+from embeddings.ranking.features import FACTS
+from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.redemption import VISIT_FEATURES
+from embeddings.ranking.statistics import Statistics
+from embeddings.ranking.transform import derive
+from embeddings.release.bundle import (
     BUNDLE,
     CATALOG,
     CURVES,
@@ -43,22 +54,17 @@ from embeddings.bundle import (
     hash_files,
     write_manifest,
 )
-from embeddings.catalog import Catalog
-from embeddings.encoders import CustomerEncoder, OfferRankerSession, ProductEncoder, RankerSession, RedemptionSession
-from embeddings.errors import OpportuneError
-from embeddings.facts import FACTS
-from embeddings.features import Situation, encode, gather
-from embeddings.history import Histories
-from embeddings.index.flat import write_flat_index
-from embeddings.index.ivf import WORTH_ROWS, write_ivf
-from embeddings.inputs import derive
-from embeddings.offers import OFFER_FACTS
-from embeddings.redemption import VISIT_FEATURES
-from embeddings.statistics import Statistics
+from embeddings.release.encoders import (
+    CustomerEncoder,
+    OfferRankerSession,
+    ProductEncoder,
+    RankerSession,
+    RedemptionSession,
+)
 from training.config import Recipe
 from training.evaluate import Metrics
 from training.fit import ProductFeatures, Towers, customer_tensors
-from training.offers import OfferRanker
+from training.offer_ranker import OfferRanker
 from training.pictures import draw_curves, draw_map
 from training.ranker import Ranker
 from training.redemption import Redemption

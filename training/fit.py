@@ -16,10 +16,10 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from embeddings.bundle import FORMAT_VERSION
-from embeddings.catalog import Catalog
-from embeddings.features import TowerInput
-from embeddings.history import Histories
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import TowerInput
+from embeddings.release.bundle import FORMAT_VERSION
 from training.batches import DROPOUT, Batch, Batches
 from training.config import Recipe
 from training.curve import Curve

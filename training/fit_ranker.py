@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor, nn
 
-from embeddings.inputs import derive
 from embeddings.metrics import ndcg_at
+from embeddings.ranking.transform import derive
 from training.config import RankerConfig
 from training.curve import Curve
 from training.examples import Examples

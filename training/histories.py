@@ -7,9 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalog import Catalog, ContextAttributes
-from embeddings.history import EVENT, EVENT_CODES, PURCHASE, Events, Histories
-from embeddings.tables import CUSTOMERS
+from embeddings.catalogue.columns import Catalog, ContextAttributes
+from embeddings.catalogue.tables import CUSTOMERS
+from embeddings.customer.history import EVENT, EVENT_CODES, PURCHASE, Events, Histories
 from embeddings.vocabulary import Vocabulary
 from training.catalogue import attributes_of, rows_of, seconds_of
 from training.datasets import Dataset

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from embeddings.bundle import Manifest
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 from training.batches import Baskets
 from training.catalogue import master_catalog, observe, still_promoted
 from training.config import Recipe

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from embeddings.bundle import Epochs
-from embeddings.catalog import Products
+from embeddings.catalogue.columns import Products
+from embeddings.release.bundle import Epochs
 
 _FEWEST = 5
 """A category is drawn if so many of its products are bought."""

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from embeddings.bundle import Manifest
 from embeddings.errors import OpportuneError
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 
 _log = logging.getLogger("opportune.train")
 

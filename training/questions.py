@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embeddings.catalog import Catalog
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility, Place
-from embeddings.eligible import EligibleSet
-from embeddings.features import Situation, encode, gather
-from embeddings.history import Histories, History
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility, Place
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.history import Histories, History
+from embeddings.customer.tower_input import Situation, encode, gather
 from training.batches import Baskets
 from training.fit import Towers, customer_tensors
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from embeddings.inputs import INPUTS
+from embeddings.ranking.transform import INPUTS
 
 _FARTHEST = 8.0
 

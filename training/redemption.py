@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embeddings.redemption import VISIT_FEATURES, sum_of_odds
+from embeddings.ranking.redemption import VISIT_FEATURES, sum_of_odds
 from training.fit_ranker import calibration_error
-from training.offers import FEWEST_VISITS, OfferRanker
+from training.offer_ranker import FEWEST_VISITS, OfferRanker
 from training.piecewise import Piecewise, minimise
 from training.visits import VisitExample
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from embeddings.catalog import Catalog
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
-from embeddings.history import Histories
 from training.batches import Baskets
 from training.catalogue import observe
 from training.config import Recipe
@@ -23,7 +23,7 @@ from training.evaluate import Fitted, measure_towers
 from training.examples import Examples, as_newcomers, examples, for_new, for_novel, with_sessions
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
-from training.offers import OfferRanker, fit_offers
+from training.offer_ranker import OfferRanker, fit_offers
 from training.questions import Question, ask
 from training.ranker import Ranker
 from training.redemption import Redemption, fit_redemption, measure_offers

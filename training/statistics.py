@@ -11,9 +11,9 @@ from implicit import nearest_neighbours
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from embeddings.catalog import Catalog
-from embeddings.history import REDEMPTION, UNSAID, Events, Histories
-from embeddings.statistics import RHYTHMS, Neighbours, Statistics, Tastes
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
+from embeddings.ranking.statistics import RHYTHMS, Neighbours, Statistics, Tastes
 from training.config import RankerConfig
 
 _DAY = 86_400

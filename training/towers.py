@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from embeddings.features import HOURS, WEEKDAYS
-from embeddings.history import TOLD_APART
+from embeddings.customer.history import TOLD_APART
+from embeddings.customer.tower_input import HOURS, WEEKDAYS
 
 _AGE = 16
 """Width of the layer between an event's age and what it adds to the event: the age is one number."""

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalog import Offers
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility, Place
-from embeddings.facts import FACTS, FactsReader
-from embeddings.features import Situation
-from embeddings.history import REDEMPTION, Histories
-from embeddings.offers import OffersReader
-from embeddings.profile import profile_of
-from embeddings.redemption import VISIT_SECONDS, VisitReader, is_of_visit
-from embeddings.sources import Asked
+from embeddings.catalogue.columns import Offers
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility, Place
+from embeddings.customer.history import REDEMPTION, Histories
+from embeddings.customer.tower_input import Situation
+from embeddings.ranking.features import FACTS, FactsReader
+from embeddings.ranking.offer_features import OffersReader
+from embeddings.ranking.profile import profile_of
+from embeddings.ranking.redemption import VISIT_SECONDS, VisitReader, is_of_visit
+from embeddings.ranking.sources import Asked
 from training.evaluate import Fitted
 from training.fit_ranker import probabilities
 from training.questions import Question, customer_vectors
@@ -203,7 +203,9 @@ def _asked(
 def _question(visit: Visit, past: Histories, eligibility: Eligibility, channels: Sequence[str]) -> Question:
     earlier = past[visit.customer].before(visit.at)
     place = Place((visit.location,) if visit.location >= 0 else None)
-    eligible = eligibility.offers(Context(channels[visit.channel]), place, earlier, visit.at)
+    eligible = eligibility.offers(
+        Context(channels[visit.channel]), place, visit.at, earlier.audiences, earlier.redeemed_R
+    )
     situation = Situation(visit.channel, visit.location, visit.at, visit.context)
     return Question(visit.customer, earlier, situation, place, eligible, visit.redeemed)
 

@@ -13,9 +13,9 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.fit.outcome import Reached
+from embeddings.customer.history import Histories
 from embeddings.device import Device
 from embeddings.errors import DeviceUnavailable
-from embeddings.history import Histories
 from embeddings.metrics import ndcg_at
 
 FACTORS, ITERATIONS, REGULARISATION = 64, 10, 0.05

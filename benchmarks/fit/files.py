@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
+from benchmarks.harness.release import UNTIL
 from benchmarks.quality.interactions import Kind, read_lines
 from benchmarks.quality.journey import journey
-from benchmarks.release import UNTIL
 from embeddings.errors import InvalidInput
 
 _SHARE, _FEWEST = 0.1, 5

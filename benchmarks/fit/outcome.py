@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from benchmarks.report import Table
-from embeddings.bundle import Epochs
+from benchmarks.harness.report import Table
+from embeddings.release.bundle import Epochs
 
 ALS = "implicit ALS"
 _MOST = 0.95

@@ -16,17 +16,17 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from benchmarks import machine, plot
 from benchmarks.fit import als
 from benchmarks.fit.files import hold_out, write_first_purchases
 from benchmarks.fit.outcome import ALS, Fit, Reached, described, print_table, reached, summary
+from benchmarks.harness import machine, plot
+from benchmarks.harness.release import RECIPES, UNTIL
+from benchmarks.harness.report import write_report
 from benchmarks.quality.interactions import DEFAULT_RECIPES, KS, Kind
-from benchmarks.release import RECIPES, UNTIL
-from benchmarks.report import write_report
-from embeddings.bundle import Manifest, open_histories, read_manifest
 from embeddings.device import Device
 from embeddings.errors import DeviceUnavailable, InvalidInput
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest, open_histories, read_manifest
+from embeddings.release.store import BundleStore
 
 JOURNEY = "complete-journey"
 DEFAULT = (JOURNEY, "interactions", "sequences")

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 
 from benchmarks.peers.stack import Past
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 

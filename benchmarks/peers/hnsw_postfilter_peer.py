@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from benchmarks.peers.stack import Past
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 
 _NEIGHBOURS, _EF_CONSTRUCTION = 32, 80
 _FIRST, _WIDENED_BY, _LARGEST = 256, 4, 4096

@@ -9,7 +9,7 @@ import hnswlib
 import numpy as np
 
 from benchmarks.peers.stack import Past
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 
 _NEIGHBOURS, _EF_CONSTRUCTION, _EF_SEARCH = 16, 200, 256
 

@@ -11,7 +11,7 @@ from implicit.cpu.matrix_factorization_base import MatrixFactorizationBase
 from numpy.typing import NDArray
 
 from benchmarks.peers.stack import Past
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 from embeddings.index.base import F32
 
 

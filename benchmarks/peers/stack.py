@@ -22,16 +22,16 @@ from litestar.datastructures import State
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from embeddings.bundle import Manifest, open_histories, read_manifest
-from embeddings.catalog import Catalog
-from embeddings.context import Context, Identifier
-from embeddings.eligibility import Eligibility
-from embeddings.eligible import EligibleSet
-from embeddings.encoders import CustomerEncoder
-from embeddings.features import Situation, encode
-from embeddings.history import Histories
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.context import Context, Identifier
+from embeddings.catalogue.eligibility import Eligibility
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation, encode
 from embeddings.index.base import F32
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest, open_histories, read_manifest
+from embeddings.release.encoders import CustomerEncoder
+from embeddings.release.store import BundleStore
 
 _ENCODED_AT_ONCE = 256
 

@@ -15,11 +15,11 @@ from rich.progress import track
 from benchmarks.quality.journey import Basket, household_attributes, journey
 from benchmarks.quality.outcome import Comparison, Outcome, Scores, judge
 from benchmarks.quality.service import Event, Service
-from embeddings.bundle import CATALOG
-from embeddings.catalog import Catalog
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility
-from embeddings.popularity import most_popular, popular
+from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility
+from embeddings.ranking.popularity import most_popular, popular
+from embeddings.release.bundle import CATALOG
 
 K = 10
 FIRST = (1, 3, 5)

@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from benchmarks import machine
+from benchmarks.harness import machine
+from benchmarks.harness.release import RECIPES, current
+from benchmarks.harness.report import Table, write_report
 from benchmarks.quality.bootstrap import Figure, Resamples
-from benchmarks.release import RECIPES, current
-from benchmarks.report import Table, write_report
-from embeddings.bundle import CATALOG, CUSTOMER_ENCODER, PRODUCT_VECTORS, open_histories, read_manifest
-from embeddings.catalog import Catalog
-from embeddings.encoders import CustomerEncoder
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import InvalidInput
-from embeddings.features import Situation, encode
-from embeddings.history import Histories
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
-from embeddings.store import BundleStore
+from embeddings.release.bundle import CATALOG, CUSTOMER_ENCODER, PRODUCT_VECTORS, open_histories, read_manifest
+from embeddings.release.encoders import CustomerEncoder
+from embeddings.release.store import BundleStore
 
 Kind = Literal["interactions", "sequences"]
 KS: Mapping[Kind, int] = {"interactions": 20, "sequences": 10}

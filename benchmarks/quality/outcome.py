@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from benchmarks import machine
+from benchmarks.harness import machine
 from benchmarks.quality.bootstrap import RESAMPLES, Figure, Resamples
 from embeddings.metrics import ndcg_at, recall_at
 

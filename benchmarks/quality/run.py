@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from benchmarks.harness.release import UNTIL, release
+from benchmarks.harness.report import write_report
 from benchmarks.quality import cold_start, completion, coupons, mixed, new_products, next_basket, novel
 from benchmarks.quality.outcome import Outcome, Section, section
 from benchmarks.quality.service import Service, fresh_service
 from benchmarks.quality.tables import markdown, print_section
-from benchmarks.release import UNTIL, release
-from benchmarks.report import write_report
 from embeddings.errors import InvalidInput
 
 COUPONS_UNTIL = datetime(2017, 9, 1, 4, tzinfo=UTC)

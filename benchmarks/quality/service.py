@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.release import own_state
-from benchmarks.server import serve
-from embeddings.store import BundleStore
+from benchmarks.harness.release import own_state
+from benchmarks.harness.server import serve
+from embeddings.release.store import BundleStore
 
 EVENTS_AT_ONCE = 1_000
 _PATIENCE_SECONDS = 60

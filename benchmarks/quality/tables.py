@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from benchmarks.harness.report import Table
 from benchmarks.quality.bootstrap import Figure
 from benchmarks.quality.outcome import Compared, Section
-from benchmarks.report import Table
 
 
 def print_section(task: str, section: Section) -> None:

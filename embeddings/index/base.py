@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import kernel
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 from embeddings.errors import InvalidInput
 
 F32 = npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
+from embeddings.catalogue.eligible import RowArray
 from embeddings.device import faiss_sees_gpu
-from embeddings.eligible import RowArray
 from embeddings.errors import DeviceUnavailable, UnsupportedSearch
 from embeddings.index.base import F32, I64
 from embeddings.index.flat import LARGEST_HALF

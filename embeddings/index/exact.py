@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 from embeddings.index.base import (
     F32,
     CandidateIndex,

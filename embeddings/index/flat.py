@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from embeddings import kernel
-from embeddings.eligible import RowArray
+from embeddings.catalogue.eligible import RowArray
 from embeddings.errors import CorruptBundle
 from embeddings.index.base import F32, I64, checked_vectors
 from embeddings.index.score import farthest, largest_norm

@@ -16,8 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from embeddings import kernel
+from embeddings.catalogue.eligible import EligibleSet, RowArray
 from embeddings.device import Device
-from embeddings.eligible import EligibleSet, RowArray
 from embeddings.index.base import (
     F32,
     CandidateIndex,

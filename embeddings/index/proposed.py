@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import kernel
-from embeddings.eligible import EligibleSet
+from embeddings.catalogue.eligible import EligibleSet
 from embeddings.index.base import F32, F64, I64, PAD_ROW, Plan
 from embeddings.index.bitmap import Bitmap
 from embeddings.index.cuda import DeviceCopies, Gathered

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from embeddings import kernel
-from embeddings.eligible import RowArray
+from embeddings.catalogue.eligible import RowArray
 from embeddings.errors import InvalidInput
 from embeddings.index.base import F32, F64, I64
 

@@ -11,7 +11,7 @@ from litestar.types import Scope
 from msgspec import Raw, Struct
 from msgspec.structs import fields
 
-from embeddings.context import EXPECTED_TEXT
+from embeddings.catalogue.context import EXPECTED_TEXT
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 from serving.api.problems import MalformedBody, UnsupportedMediaType

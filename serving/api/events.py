@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from embeddings.catalog import Catalog
+from embeddings.catalogue.columns import Catalog
 from embeddings.errors import InvalidInput, UnknownReference
 from serving.api.decode import BodyDecoder, malformed, read_fields
 from serving.api.post import Post

@@ -16,7 +16,7 @@ from litestar.openapi.spec import (
     RequestBody,
 )
 
-from embeddings.context import Identifier
+from embeddings.catalogue.context import Identifier
 from serving.api.model import ReadyQuery
 from serving.api.post import Post
 from serving.api.problems import PROBLEM_JSON, Problem

@@ -11,7 +11,7 @@ from litestar.exceptions import NotFoundException
 from litestar.types import HTTPScope
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from embeddings.context import Context, Identifier
+from embeddings.catalogue.context import Context, Identifier
 from embeddings.errors import InvalidInput
 from serving.api.decode import read_query
 from serving.api.problems import UnknownResource

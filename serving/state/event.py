@@ -6,8 +6,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from embeddings.context import Id, Identifier, Moment, ids_as_text
-from embeddings.tables import LARGEST_QUANTITY, LARGEST_VALUE, EventType
+from embeddings.catalogue.context import Id, Identifier, Moment, ids_as_text
+from embeddings.catalogue.tables import LARGEST_QUANTITY, LARGEST_VALUE, EventType
 
 _EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 

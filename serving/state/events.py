@@ -14,8 +14,8 @@ import asyncpg
 
 from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
 from serving.state import schema
-from serving.state.changes import Changes
 from serving.state.event import Event, Row, Stored, seconds_of
+from serving.state.invalidations import Changes
 
 _log = logging.getLogger("opportune.serve")
 

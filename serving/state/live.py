@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from embeddings.bundle import HistoriesManifest
-from embeddings.catalog import Catalog
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import LONGEST_HISTORY, Histories, History
 from embeddings.errors import EventStoreUnavailable
-from embeddings.history import LONGEST_HISTORY, Histories, History
+from embeddings.release.bundle import HistoriesManifest
 from serving.state.event import Row, Stored
 from serving.state.events import EventStore, Span
 from serving.state.recent import Recent

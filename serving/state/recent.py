@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalog import Catalog
-from embeddings.history import EVENT, EVENT_CODES, LONGEST_HISTORY, UNSAID, Events
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import EVENT, EVENT_CODES, LONGEST_HISTORY, UNSAID, Events
 from embeddings.vocabulary import Vocabulary
 from serving.state.event import Row
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.bundle import HistoriesManifest
-from embeddings.catalog import Catalog
+from embeddings.catalogue.columns import Catalog
 from embeddings.errors import EventStoreUnavailable
+from embeddings.release.bundle import HistoriesManifest
 from serving.state.events import EventStore
 
 

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from litestar.datastructures import MultiDict
 
-from embeddings.catalog import ChannelRule
-from embeddings.context import LONGEST_ID
+from embeddings.catalogue.columns import ChannelRule
+from embeddings.catalogue.context import LONGEST_ID
 from embeddings.errors import InvalidInput, InvalidTables
 from serving.api.decode import BodyDecoder, read_query
 from serving.api.products import SimilarQuery

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from embeddings import kernel
-from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput
 from embeddings.index.base import CandidateIndex, Candidates
 from embeddings.index.exact import ExactIndex

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from embeddings.bundle import Manifest
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 from tests.integration.server import Postgres, Server, copy_store
 
 

@@ -22,7 +22,8 @@ import numpy as np
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from embeddings.bundle import (
+from embeddings.ranking.statistics import FIGURES
+from embeddings.release.bundle import (
     BUNDLE,
     HISTORIES,
     STATISTICS,
@@ -31,8 +32,7 @@ from embeddings.bundle import (
     read_manifest,
     write_manifest,
 )
-from embeddings.statistics import FIGURES
-from embeddings.store import BundleStore
+from embeddings.release.store import BundleStore
 from serving.state.postgres import database
 from tests.world import UNTIL, tables
 

@@ -12,8 +12,8 @@ import pytest
 
 import serving.workers
 from embeddings.errors import InvalidInput, OpportuneError
-from serving.state.changes import Changes
 from serving.state.events import EventStore
+from serving.state.invalidations import Changes
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, event, eventually, postgres_of, serve
 from tests.integration.test_embedded import BY_ROOT, by

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from serving.state.changes import Changes
 from serving.state.event import Event
 from serving.state.events import EventStore, Span
+from serving.state.invalidations import Changes
 from tests.integration.server import Postgres
 from tests.world import UNTIL
 

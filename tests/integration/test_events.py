@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from serving.clock import AHEAD_SECONDS
-from serving.state.changes import Changes
 from serving.state.event import Event
 from serving.state.events import EventStore
+from serving.state.invalidations import Changes
 from tests.integration.server import Postgres, Server, assortment, event, eventually, ids, world
 from tests.world import UNTIL, department, favourite, store
 

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from embeddings.bundle import Manifest
-from embeddings.facts import FACTS
-from embeddings.sources import SOURCES
-from embeddings.store import BundleStore
+from embeddings.ranking.features import FACTS
+from embeddings.ranking.sources import SOURCES
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 from tests.integration.server import Server, assortment, carried, eligible_offers, eligible_products, event, ids, world
 from tests.world import CUSTOMERS, PRODUCTS, UNTIL, department, favourite, store, taste, visit
 

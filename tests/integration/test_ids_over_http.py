@@ -13,8 +13,8 @@ from uuid import uuid4
 import polars as pl
 import pytest
 
-from embeddings.context import LONGEST_ID
-from embeddings.tables import TABLES
+from embeddings.catalogue.context import LONGEST_ID
+from embeddings.catalogue.tables import TABLES
 from tests.integration.server import Postgres, Server, event
 from tests.world import UNTIL, tables
 from training.config import Recipe

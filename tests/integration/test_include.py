@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import demo
+from benchmarks.harness import demo
 from tests.integration.server import Server, world
 
 SHOWN = {"attributes", "price", "products", "products_total"}

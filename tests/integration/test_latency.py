@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks import latency
+from benchmarks.latency import run as latency
+from benchmarks.latency.traffic import REPORT, Asked, Call, Traffic, recommend_call
 from benchmarks.peers import PEERS
-from benchmarks.traffic import REPORT, Asked, Call, Traffic, recommend_call
-from embeddings.bundle import Manifest
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 from tests.world import CUSTOMERS, STORES, UNTIL, favourite, store
 
 SUMMARY = {

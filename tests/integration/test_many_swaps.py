@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from embeddings.store import BundleStore
+from embeddings.release.store import BundleStore
 from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, eventually, release
 from tests.integration.test_workers import workers
 from tests.world import UNTIL, store

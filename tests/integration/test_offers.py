@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.bundle import Manifest, ModelBundle, open_histories
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility
-from embeddings.facts import FactsReader
-from embeddings.features import Situation, encode
-from embeddings.offers import OFFER_FACTS, OffersReader
-from embeddings.profile import profile_of
-from embeddings.sources import Asked
-from embeddings.store import BundleStore
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility
+from embeddings.customer.tower_input import Situation, encode
+from embeddings.ranking.features import FactsReader
+from embeddings.ranking.offer_features import OFFER_FACTS, OffersReader
+from embeddings.ranking.profile import profile_of
+from embeddings.ranking.sources import Asked
+from embeddings.release.bundle import Manifest, ModelBundle, open_histories
+from embeddings.release.store import BundleStore
 from tests.integration.server import Server, event, eventually, ids, release
 from tests.world import UNTIL, store
 
@@ -50,7 +50,7 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
 
     def worked_out(customer: str, channel: str, location: str) -> dict[str, NDArray[np.float32]]:
         place, history, moment = eligibility.place(location), histories.of(customer), int(LATER.timestamp())
-        allowed = eligibility.offers(Context(channel, location), place, history, moment)
+        allowed = eligibility.offers(Context(channel, location), place, moment, history.audiences, history.redeemed_R)
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], bundle.manifest.history_length)
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]

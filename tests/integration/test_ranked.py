@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embeddings.bundle import Manifest, ModelBundle, open_histories
-from embeddings.context import Context
-from embeddings.eligibility import Eligibility
-from embeddings.eligible import EligibleSet
-from embeddings.facts import FACTS, FactsReader
-from embeddings.features import Situation, encode
-from embeddings.history import Histories
-from embeddings.popularity import most_popular, popular
-from embeddings.profile import profile_of
-from embeddings.sources import ALL, RETRIEVED, SOURCES, Asked, propose, times_more
-from embeddings.store import BundleStore
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation, encode
+from embeddings.ranking.features import FACTS, FactsReader
+from embeddings.ranking.popularity import most_popular, popular
+from embeddings.ranking.profile import profile_of
+from embeddings.ranking.sources import ALL, RETRIEVED, SOURCES, Asked, propose, times_more
+from embeddings.release.bundle import Manifest, ModelBundle, open_histories
+from embeddings.release.store import BundleStore
 from tests.integration.server import Postgres, Server, assortment, copy_store, event, ids, serve, world
 from tests.world import CUSTOMERS, UNTIL, favourite, store
 

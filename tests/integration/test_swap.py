@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from embeddings.bundle import Manifest
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
 from serving.slot import BundleSlot, Model
 from tests.integration.server import (
     Postgres,

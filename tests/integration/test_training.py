@@ -22,11 +22,11 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from embeddings.bundle import Manifest, ModelBundle, open_histories, read_manifest
-from embeddings.catalog import Catalog
+from embeddings.catalogue.columns import Catalog
+from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
-from embeddings.history import Histories
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest, ModelBundle, open_histories, read_manifest
+from embeddings.release.store import BundleStore
 from tests.world import CUSTOMERS, STORES, UNTIL, carries, tables, write_world
 from training import __main__ as command
 from training import fit as fitting

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from embeddings.bundle import Manifest, read_manifest
-from embeddings.store import BundleStore
+from embeddings.release.bundle import Manifest, read_manifest
+from embeddings.release.store import BundleStore
 from tests.integration.server import ROOT
 from tests.integration.test_training import RECIPE
 from tests.world import UNTIL

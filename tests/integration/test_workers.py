@@ -24,11 +24,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 import serving.__main__
-from embeddings.bundle import Manifest
 from embeddings.device import free_memory
 from embeddings.errors import InvalidInput
-from embeddings.store import BundleStore
-from serving.state.tally import Tally
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
+from serving.state.worker_metrics import Tally
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import (
     PATIENCE_SECONDS,

@@ -12,12 +12,12 @@ from haversine import haversine_vector
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from embeddings.catalog import Catalog, ChannelRule
-from embeddings.context import Context, GeoPoint
-from embeddings.eligibility import Eligibility, Place
-from embeddings.eligible import FOREVER, EligibleSet
+from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.context import Context, GeoPoint
+from embeddings.catalogue.eligibility import Eligibility, Place
+from embeddings.catalogue.eligible import FOREVER, EligibleSet
+from embeddings.customer.history import EVENT, REDEMPTION, History
 from embeddings.errors import InvalidInput, UnknownReference
-from embeddings.history import EVENT, REDEMPTION, History
 from tests.world import UNTIL, carries, tables
 from training.catalogue import master_catalog, observe
 from training.config import RECIPES, Recipe, read_recipe
@@ -155,7 +155,9 @@ def offers(
     events_E["type"], events_E["offer"] = REDEMPTION, -1  # the last one is of an offer that nobody knows any more
     events_E["offer"][:-1] = [OFFERS.index(one) for one in redeemed]
     history = History(events_E if redeemed else events_E[:0], np.zeros(0, np.int32), (0,) if vip else ())
-    return eligibility.offers(Context(channel, place), eligibility.place(place), history, moment)
+    return eligibility.offers(
+        Context(channel, place), eligibility.place(place), moment, history.audiences, history.redeemed_R
+    )
 
 
 def names(ids: list[str], found: EligibleSet) -> set[str]:
@@ -233,7 +235,7 @@ def test_a_set_holds_until_the_time_it_says(
 def test_a_small_memo_answers_right_forwards_and_backwards(
     kept: int, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("embeddings.eligibility.REMEMBERED_BYTES", kept * 600)
+    monkeypatch.setattr("embeddings.catalogue.eligibility.REMEMBERED_BYTES", kept * 600)
     eligibility = Eligibility(catalog)
     moments = [bound + step for bound in BOUNDS for step in (-1, 0, 1)]
     for moment in [*moments, *reversed(moments)]:

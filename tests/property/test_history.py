@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.history import EVENT, PURCHASE, Events, Histories, History
+from embeddings.customer.history import EVENT, PURCHASE, Events, Histories, History
 from embeddings.vocabulary import Vocabulary
 
 Pairs: TypeAlias = list[tuple[int, int]]

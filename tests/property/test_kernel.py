@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import EVENT, PURCHASE
+from embeddings.customer.history import EVENT, PURCHASE
 from embeddings.index.flat import principal_axes
-from embeddings.profile import GROUP, OWN
+from embeddings.ranking.profile import GROUP, OWN
 
 _F32, _I32, _I64 = NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.history import EVENT, PURCHASE, RETURN
-from embeddings.profile import GROUP, OWN
+from embeddings.customer.history import EVENT, PURCHASE, RETURN
+from embeddings.ranking.profile import GROUP, OWN
 
 ANY = NDArray[Any]
 EDGES = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 5, 8, 2**31 - 1, 2**31, 2**62, 2**63 - 1]

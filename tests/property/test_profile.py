@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings.history import EVENT, EVENT_CODES, History
-from embeddings.profile import DECAYS, GROUP, GROUP_DECAY, OWN, Profile, profile_of
-from embeddings.session import session_of
-from embeddings.statistics import FIGURES, RHYTHMS
-from tests.unit.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
+from embeddings.customer.history import EVENT, EVENT_CODES, History
+from embeddings.customer.session import session_of
+from embeddings.ranking.profile import DECAYS, GROUP, GROUP_DECAY, OWN, Profile, profile_of
+from embeddings.ranking.statistics import FIGURES, RHYTHMS
+from tests.unit.embeddings.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
 
 STATISTICS = statistics()
 GAPS = STATISTICS.products_NP[:, FIGURES.index("gap")].tolist()

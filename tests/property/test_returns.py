@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.features import Situation, encode
-from embeddings.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, UNSAID, Events, Histories, History
+from embeddings.customer.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, UNSAID, Events, Histories, History
+from embeddings.customer.tower_input import Situation, encode
 from embeddings.vocabulary import Vocabulary
 from training.batches import Baskets
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import embeddings.__main__
+import embeddings.release.__main__
 import serving.__main__
 import training.__main__
-from embeddings.catalog import ChannelRule
+from embeddings.catalogue.columns import ChannelRule
 from serving.api.problems import STATUSES
 from training.config import RECIPES, Recipe, read_recipe
 
@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 PARSERS = {
     "opportune-train": training.__main__._parser,  # pyright: ignore[reportPrivateUsage]
     "opportune-serve": serving.__main__._parser,  # pyright: ignore[reportPrivateUsage]
-    "opportune-store": embeddings.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+    "opportune-store": embeddings.release.__main__._parser,  # pyright: ignore[reportPrivateUsage]
 }
 
 

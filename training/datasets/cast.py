@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from embeddings.tables import Dtype
+from embeddings.catalogue.tables import Dtype
 from training.config import TablesConfig
 
 DTYPES: dict[Dtype, pl.DataType] = {

@@ -7,9 +7,9 @@ from itertools import chain
 
 import polars as pl
 
-from embeddings.context import CONTROL_CHARACTERS
+from embeddings.catalogue.context import CONTROL_CHARACTERS
+from embeddings.catalogue.tables import TABLES
 from embeddings.errors import InvalidTables
-from embeddings.tables import TABLES
 from training.datasets.columns import column_problems
 from training.datasets.frames import Dataset, GivenTable, first_rows, usable_values
 from training.datasets.rules import Keys, Rule, memberships_of, rules_of

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from embeddings.tables import EVENTS, Dtype, Table
+from embeddings.catalogue.tables import EVENTS, Dtype, Table
 from training.datasets.cast import cast_column
 from training.datasets.frames import GivenTable, attributes_of_table
 from training.datasets.rules import EXPECTED_TYPE

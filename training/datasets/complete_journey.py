@@ -15,8 +15,8 @@ from pathlib import Path
 
 import polars as pl
 
+from embeddings.catalogue.tables import CUSTOMERS, EVENTS, LOCATIONS, OFFERS, PRODUCTS, PROMOTIONS
 from embeddings.errors import InvalidInput
-from embeddings.tables import CUSTOMERS, EVENTS, LOCATIONS, OFFERS, PRODUCTS, PROMOTIONS
 from training.datasets.frames import Dataset, GivenTable, assemble
 
 ZONE = "America/New_York"

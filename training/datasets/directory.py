@@ -12,8 +12,8 @@ from typing import IO
 
 import polars as pl
 
+from embeddings.catalogue.tables import TABLES, Table
 from embeddings.errors import InvalidInput, InvalidTables
-from embeddings.tables import TABLES, Table
 from training.config import TablesConfig
 from training.datasets.checks import unreadable
 from training.datasets.delimited import Delimited, read_delimited

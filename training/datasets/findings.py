@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from embeddings.catalog import ChannelRule
-from embeddings.tables import EARLIEST, PRODUCTS
+from embeddings.catalogue.columns import ChannelRule
+from embeddings.catalogue.tables import EARLIEST, PRODUCTS
 from training.config import Recipe
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names, first_rows, usable_values

@@ -6,7 +6,7 @@ from typing import IO, Any, NamedTuple
 
 import polars as pl
 
-from embeddings.tables import EARLIEST, EVENTS, TABLES, Column, Table
+from embeddings.catalogue.tables import EARLIEST, EVENTS, TABLES, Column, Table
 from training.config import TablesConfig
 from training.datasets.cast import DTYPES, cast_column
 

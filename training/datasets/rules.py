@@ -1,4 +1,4 @@
-"""What ``embeddings.tables`` demands of the rows of a table, as expressions on the table as it was given."""
+"""What ``embeddings.catalogue.tables`` demands of the rows of a table, as expressions on the table as it was given."""
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from embeddings.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
-from embeddings.tables import Column, Dtype, Table
+from embeddings.catalogue.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
+from embeddings.catalogue.tables import Column, Dtype, Table
 from training.config import TablesConfig
 from training.datasets.cast import DTYPES, given_value, lies_in_years, shown_value
 from training.datasets.frames import GivenTable
@@ -188,7 +188,7 @@ def _column_rules(column: Column, raw: pl.Expr, shown: pl.Expr, value: pl.Expr, 
 
 
 def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:
-    """Texts must be ids that every route takes, and ids at all: see ``embeddings.context.Identifier``."""
+    """Texts must be ids that every route takes, and ids at all: see ``embeddings.catalogue.context.Identifier``."""
     of_list = column.dtype == "list"
     text = pl.element() if of_list else value
     for expected, broken in (

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from msgspec import Struct
 
-from embeddings.tables import EARLIEST, EVENTS, PRODUCTS
+from embeddings.catalogue.tables import EARLIEST, EVENTS, PRODUCTS
 from training.config import Recipe, check_attributes
 from training.datasets import open_dataset
 from training.datasets.finding import Counted, Finding

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from embeddings.tables import CUSTOMERS, EVENTS, PRODUCTS
+from embeddings.catalogue.tables import CUSTOMERS, EVENTS, PRODUCTS
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names, usable_values
 from training.datasets.id_findings import means_nothing

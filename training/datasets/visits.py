@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from embeddings.history import BEGINS, GOES_ON, UNSAID
+from embeddings.customer.history import BEGINS, GOES_ON, UNSAID
 
 _JOINED = 0.05
 """If a smaller share of purchases would be joined to the one before, there is nothing to join."""

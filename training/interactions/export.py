@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embeddings.arrays import Ragged, save_array
-from embeddings.bundle import (
+from embeddings.catalogue.columns import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.customer.history import EVENT, PURCHASE, Histories
+from embeddings.customer.tower_input import Situation, encode, gather
+from embeddings.release.bundle import (
     BUNDLE,
     CATALOG,
     CURVES,
@@ -30,10 +33,7 @@ from embeddings.bundle import (
     hash_files,
     write_manifest,
 )
-from embeddings.catalog import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
-from embeddings.encoders import CustomerEncoder
-from embeddings.features import Situation, encode, gather
-from embeddings.history import EVENT, PURCHASE, Histories
+from embeddings.release.encoders import CustomerEncoder
 from embeddings.vocabulary import Vocabulary
 from training.export import check_parity, of_length_one, to_onnx, version_of, write_vectors
 from training.interactions.config import Recipe

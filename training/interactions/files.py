@@ -1,7 +1,7 @@
 """Files of interactions: a line is a customer and their products, separated by spaces.
 
 ``customer product product ...``: ids are any text without spaces, as long as the service takes it (see
-``embeddings.context.Identifier``). A file of interactions says what a customer had to do
+``embeddings.catalogue.context.Identifier``). A file of interactions says what a customer had to do
 with, in any order, once or more often; a file of sequences says it oldest first, and every mention counts. Letters: C
 customers, N products.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from embeddings.arrays import Ragged
-from embeddings.context import EXPECTED_ID, Identifier
+from embeddings.catalogue.context import EXPECTED_ID, Identifier
 from embeddings.errors import InvalidInput
 from training.interactions.config import SplitConfig
 

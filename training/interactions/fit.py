@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from embeddings.bundle import Epochs
+from embeddings.release.bundle import Epochs
 from training.curve import Curve
 from training.interactions.config import FitConfig
 from training.interactions.model import Model

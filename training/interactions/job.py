@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from embeddings.bundle import FORMAT_VERSION, Manifest
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput, RefusedByGate
-from embeddings.store import BundleStore
+from embeddings.release.bundle import FORMAT_VERSION, Manifest
+from embeddings.release.store import BundleStore
 from training.interactions.config import FactorsRecipe, Recipe
 from training.interactions.evaluate import popular, validate
 from training.interactions.export import export

@@ -1,0 +1,1 @@
+"""How fast and how steady the service is: under load, beside its peers, and strained."""

@@ -1,0 +1,1 @@
+"""What a customer did, and what the customer tower reads of it."""

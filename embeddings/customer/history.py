@@ -1,0 +1,319 @@
+"""What a customer did, and every customer's past as of a data cut-off.
+
+A history is one array of records, oldest first, so that a snapshot of all of them is one file, a customer's
+past is a slice of it, and a new event is one insertion. Letters: C customers, E events, A attributes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings import kernel
+from embeddings.arrays import Ragged, load_arrays, save_arrays
+from embeddings.catalogue.tables import EVENT_TYPES
+from embeddings.errors import InvalidInput
+from embeddings.vocabulary import Vocabulary
+
+EVENT = np.dtype(
+    [
+        ("at", "<i8"),  # seconds since 1970 UTC
+        ("product", "<i4"),  # row in the catalogue, -1 if the event has no product
+        ("offer", "<i4"),  # row in the catalogue, -1 if the event has no offer
+        ("location", "<i4"),  # row in the catalogue, -1 if unknown
+        ("quantity", "<f4"),
+        ("value", "<f4"),  # NaN if unknown
+        ("type", "<u2"),  # 1 + place in tables.EVENT_TYPES; 0 is padding
+        ("channel", "<i1"),  # code in the catalogue, -1 if unknown
+        (
+            "visit",
+            "<u1",
+        ),  # of a purchase: whether it BEGINS a visit or GOES_ON with that of the one before; 0 if unsaid
+    ]
+)
+"""One event as it lies in memory and on disk; 32 bytes, every field aligned and nothing between them."""
+
+UNSAID, BEGINS, GOES_ON = range(3)
+
+Events: TypeAlias = NDArray[np.void]
+
+EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
+PURCHASE, REDEMPTION, RETURN = EVENT_CODES["purchase"], EVENT_CODES["redemption"], EVENT_CODES["return"]
+
+LONGEST_HISTORY = 5_000
+"""How many events of a history count in an answer, the newest. No household of the demonstration data has as many in a
+year; an id that many share, such as a guest's at a till, may have them in an hour."""
+
+SLOW_DECAY = 0.995
+"""What remains after a day of the weight of a purchase that is to count for long."""
+
+
+def of_types(*names: str) -> list[bool]:
+    """Which codes of event types are those of some names; none is that of padding."""
+    return [False, *(name in names for name in EVENT_TYPES)]
+
+
+_NOT_TELLING = ("impression", "dismissal", "remove_from_cart", "return")
+TELLING = of_types(*(name for name in EVENT_TYPES if name not in _NOT_TELLING))
+"""What the customer tower reads: what a customer did with a product, not what they were shown. A dismissal says
+something too, as does what is taken out of a basket or back, but not that more of the kind is wanted."""
+
+TOLD_APART = EVENT_CODES["dismissal"] + 1
+"""How many codes of event types the customer tower has room for, that of padding included; later types tell nothing."""
+
+_ACTED = of_types("view", "click", "add_to_cart", "dismissal")
+
+
+@dataclass(frozen=True, eq=False)
+class Purchases:
+    """What a customer bought and did not take back. Histories that differ in nothing bought share it.
+
+    Attributes:
+        rows_R: int64, the distinct products, ascending.
+        times_R: how often each was bought: several lines of one product in one visit are one purchase.
+        by_visit: the purchases, visit after visit.
+        newest: the moment of the newest visit, 0 if there are none.
+    """
+
+    rows_R: NDArray[np.int64]
+    times_R: NDArray[np.int64]
+    by_visit: kernel.ByVisit
+    newest: int
+
+    def times(self, rows: Sequence[int]) -> list[int]:
+        """How often each of some products was bought."""
+        return kernel.times_bought(self.rows_R, self.times_R, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """One customer's past; immutable, so that what is worked out from it once holds as long as it does.
+
+    Attributes:
+        events_E: records of ``EVENT``, oldest first.
+        attributes_A: int32 codes of the customer's attributes, 0 for unknown.
+        audiences: codes of the catalogue's audiences that the customer belongs to.
+        visit_pause: a purchase that does not say is of the visit of the one before if it comes at most so many seconds
+            after it. No visit lasts a day.
+    """
+
+    events_E: Events
+    attributes_A: NDArray[np.int32]
+    audiences: tuple[int, ...]
+    visit_pause: int = 0
+
+    def append(self, events_E: Events) -> "History":
+        """The history with further events, each at its place in time, after older events of the same second."""
+        if not len(events_E):
+            return self
+        grown = replace(self, events_E=kernel.inserted(self.events_E, events_E))
+        if not (np.isin(events_E["type"], (PURCHASE, RETURN)) & (events_E["product"] >= 0)).any():
+            vars(grown)["purchases"] = self.purchases  # where the cached property looks for it
+        return grown
+
+    def described(self, attributes_A: NDArray[np.int32]) -> "History":
+        """The same past of a customer with these attributes."""
+        described = replace(self, attributes_A=attributes_A)
+        vars(described)["purchases"] = self.purchases
+        return described
+
+    def before(self, moment: int) -> "History":
+        """The history with only what happened before a moment, in seconds since 1970 UTC."""
+        return replace(self, events_E=self.events_E[: int(self.events_E["at"].searchsorted(moment))])
+
+    def newest(self, most: int) -> "History":
+        """The history with at most so many events, the newest."""
+        return self if len(self.events_E) <= most else replace(self, events_E=self.events_E[-most:])
+
+    @cached_property
+    def tells(self) -> bool:
+        """Whether there is anything that the customer tower reads."""
+        return kernel.any_tells(self.events_E, TELLING)
+
+    @cached_property
+    def purchases(self) -> Purchases:
+        """The purchases of known products, without those that were taken back."""
+        return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY, self.visit_pause))
+
+    @cached_property
+    def redemptions(self) -> Events:
+        """The redemptions of known offers, oldest first."""
+        return self.events_E[(self.events_E["type"] == REDEMPTION) & (self.events_E["offer"] >= 0)]
+
+    @property
+    def redeemed_R(self) -> NDArray[np.int32]:
+        """The offers redeemed, a row for each time."""
+        return self.redemptions["offer"]
+
+    @cached_property
+    def acted(self) -> int:
+        """The moment of the newest view, click, add to cart or dismissal; 0 if there is none."""
+        return kernel.newest_of(self.events_E, _ACTED)
+
+
+def _no_events() -> Events:
+    return np.zeros(0, EVENT)
+
+
+def _no_context() -> NDArray[np.int32]:
+    return np.zeros((0, 0), np.int32)
+
+
+class Bought(NamedTuple):
+    """Purchases; letter: P.
+
+    Attributes:
+        places_P: int64, their places among all events.
+        visits_P: int64, ascending numbers of their visits; not every number is there.
+    """
+
+    places_P: NDArray[np.int64]
+    visits_P: NDArray[np.int64]
+
+
+class _Words(msgspec.Struct, frozen=True):
+    attribute_names: tuple[str, ...]
+    attribute_labels: tuple[tuple[str, ...], ...]
+    visit_pause: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Every customer's past as of a data cut-off.
+
+    Attributes:
+        customers: the customers' ids.
+        events: records of ``EVENT``, customer after customer, each one's oldest first.
+        offsets: int64; customer ``c`` owns ``events[offsets[c]:offsets[c + 1]]``.
+        attributes_CA: int32 codes, 0 for unknown.
+        audiences: codes of the catalogue's audiences, by customer.
+        attribute_names, attribute_labels: the words of the customers' attributes.
+        visit_pause: as in ``History``.
+        context_EX: int32 codes of what each event says of its situation, as in ``Catalog.context``; not saved. Without
+            rows where no such attribute is declared.
+        guests: purchases and returns of anonymous customers, visit after visit. They are counted, and not saved.
+    """
+
+    customers: Vocabulary
+    events: Events
+    offsets: NDArray[np.int64]
+    attributes_CA: NDArray[np.int32]
+    audiences: Ragged
+    attribute_names: tuple[str, ...]
+    attribute_labels: tuple[tuple[str, ...], ...]
+    visit_pause: int = 0
+    context_EX: NDArray[np.int32] = field(default_factory=_no_context)
+    guests: Events = field(default_factory=_no_events)
+
+    def __getitem__(self, row: int) -> History:
+        return History(
+            events_E=self.events[self.offsets[row] : self.offsets[row + 1]],
+            attributes_A=self.attributes_CA[row],
+            audiences=tuple(self.audiences[row].tolist()),
+            visit_pause=self.visit_pause,
+        )
+
+    def bought(self) -> "Bought":
+        """The purchases of known products that were not taken back, of several of one product in a visit the first.
+
+        A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as it
+        says. A purchase of which a part is left still counts.
+        """
+        return Bought(*kernel.bought(self.events, self.offsets, self.visit_pause))
+
+    def context_of(self, places_P: NDArray[np.integer]) -> list[tuple[int, ...]]:
+        """What some events say of their situations, by their places among all events."""
+        if not len(self.context_EX):
+            return [()] * len(places_P)
+        return [tuple(codes) for codes in self.context_EX[places_P].tolist()]
+
+    def sold(self) -> Events:
+        """The purchases of known customers that were not taken back."""
+        return self.events[self.bought().places_P]
+
+    def sold_to_guests(self) -> Events:
+        """The purchases of guests that were not taken back."""
+        return self.guests[self.bought_by_guests().places_P]
+
+    def bought_by_guests(self) -> "Bought":
+        """The same of guests, with places among theirs. A return takes back what any of them bought last."""
+        guests = self.guests.copy()
+        guests["visit"][guests["visit"] == UNSAID] = BEGINS  # who says nothing of a visit is alone in it
+        return Bought(*kernel.bought(guests, np.array([0, len(guests)], np.int64), 0))
+
+    @property
+    def attribute_sizes(self) -> tuple[int, ...]:
+        """How many codes each attribute has, the unknown one included."""
+        return tuple(len(labels) + 1 for labels in self.attribute_labels)
+
+    def of(self, customer_id: str | None) -> History:
+        """A customer's past; an empty one for somebody unknown."""
+        row = None if customer_id is None else self.customers.row(customer_id)
+        if row is not None:
+            return self[row]
+        return History(_no_events(), np.zeros(len(self.attribute_names), np.int32), (), self.visit_pause)
+
+    def described(self, history: History, attributes: Mapping[str, str]) -> History:
+        """A history of a customer who has these attributes, and those not named as before.
+
+        A value that no listed customer has is an unknown one.
+
+        Raises:
+            InvalidInput: there is no such attribute.
+        """
+        codes_A = history.attributes_A.copy()
+        for name, value in attributes.items():
+            if name not in self.attribute_names:
+                known = f"one of {', '.join(self.attribute_names)}" if self.attribute_names else "none"
+                raise InvalidInput(f"attributes.{name}", f"expected {known}: the customers have no other attributes")
+            place = self.attribute_names.index(name)
+            labels = self.attribute_labels[place]
+            codes_A[place] = labels.index(value) + 1 if value in labels else 0
+        return history.described(codes_A)
+
+    def before(self, moment: int) -> Self:
+        """The same customers with only what happened before a moment, in seconds since 1970 UTC."""
+        kept = np.asarray(self.events["at"] < moment)
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
+        return replace(
+            self,
+            events=self.events[kept],
+            context_EX=self.context_EX[kept] if len(self.context_EX) else self.context_EX,
+            offsets=ends[self.offsets],
+            guests=self.guests[self.guests["at"] < moment],
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder."""
+        arrays: dict[str, NDArray[Any]] = {
+            "events": self.events,
+            "offsets": self.offsets,
+            "attributes": self.attributes_CA,
+            "audiences-offsets": self.audiences.offsets,
+            "audiences-values": self.audiences.values,
+        }
+        save_arrays(folder, arrays | {f"ids-{name}": array for name, array in self.customers.arrays().items()})
+        words = _Words(self.attribute_names, self.attribute_labels, self.visit_pause)
+        (folder / "words.json").write_bytes(msgspec.json.encode(words))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map what ``save`` wrote into memory."""
+        words = msgspec.json.decode((folder / "words.json").read_bytes(), type=_Words)
+        arrays = load_arrays(folder)
+        ids = {name.removeprefix("ids-"): array for name, array in arrays.items() if name.startswith("ids-")}
+        return cls(
+            customers=Vocabulary(ids),
+            events=arrays["events"],
+            offsets=arrays["offsets"],
+            attributes_CA=arrays["attributes"],
+            audiences=Ragged(arrays["audiences-offsets"], arrays["audiences-values"]),
+            attribute_names=words.attribute_names,
+            attribute_labels=words.attribute_labels,
+            visit_pause=words.visit_pause,
+        )

@@ -1,0 +1,98 @@
+"""The one feature encoder: a customer's history and context as the customer tower's input, offline and online.
+
+Letters: B customers, L events, A attributes, C context codes (channel, location, weekday, hour, and what the
+recipe declares besides).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings import kernel
+from embeddings.customer.history import TELLING, History
+
+WEEKDAYS, HOURS = 7, 24
+_DAY, _HOUR = 86_400, 3_600
+_THURSDAY = 3  # 1970-01-01
+
+
+class Situation(NamedTuple):
+    """A request's context in the catalogue's codes.
+
+    Attributes:
+        channel: code, -1 if unknown.
+        location: row, -1 if unknown.
+        moment: seconds since 1970 UTC.
+        attributes: codes of what else is said of it, as in ``Catalog.context``.
+    """
+
+    channel: int
+    location: int
+    moment: int
+    attributes: tuple[int, ...] = ()
+
+
+class TowerInput(NamedTuple):
+    """What the customer tower reads.
+
+    Attributes:
+        products_BL: int64 product rows of the latest telling events, newest first; -1 pads.
+        types_BL: int64 codes of event types; 0 pads.
+        ages_BL: float32, ``log2(1 + days since the event)``; 0 pads.
+        attributes_BA: int64 codes of customer attributes; 0 is unknown.
+        context_BC: int64 codes of channel, location, weekday and hour, each shifted by one, then of the situation's
+            attributes; 0 is unknown.
+    """
+
+    products_BL: NDArray[np.int64]
+    types_BL: NDArray[np.int64]
+    ages_BL: NDArray[np.float32]
+    attributes_BA: NDArray[np.int64]
+    context_BC: NDArray[np.int64]
+
+
+def encode(histories: Sequence[History], situations: Sequence[Situation], length: int) -> TowerInput:
+    """Encode some customers, each in their own situation.
+
+    Args:
+        histories: B histories; every event in them counts as past.
+        situations: B situations.
+        length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
+    """
+    events_BE, moments_B = [history.events_E for history in histories], [one.moment for one in situations]
+    products_BL, types_BL, ages_BL = kernel.latest(events_BE, TELLING, moments_B, length)
+    return TowerInput(
+        products_BL=products_BL,
+        types_BL=types_BL,
+        ages_BL=ages_BL,
+        attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(histories), -1),
+        context_BC=np.array([_codes(situation) for situation in situations], np.int64),
+    )
+
+
+def _codes(situation: Situation) -> tuple[int, ...]:
+    channel, location, moment, attributes = situation
+    return (
+        channel + 1,
+        location + 1,
+        weekday_of(moment) + 1,
+        int(hour_of(moment)) + 1,
+        *attributes,
+    )
+
+
+def weekday_of(moment: int) -> int:
+    """The day of the week in UTC, Monday 0."""
+    return (moment // _DAY + _THURSDAY) % WEEKDAYS
+
+
+def hour_of(moment: int) -> float:
+    """The hour of the day in UTC, with its fraction."""
+    return moment % _DAY / _HOUR
+
+
+def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The vectors of some rows, zeros where a row is -1; (B, L, D)."""
+    return kernel.gather(vectors_ND, rows_BL)

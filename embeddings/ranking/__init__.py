@@ -1,0 +1,1 @@
+"""Where candidates come from, and what the rankers read of them."""

@@ -1,0 +1,198 @@
+"""What the ranker of offers reads of each eligible offer: what it covers, by what the customer and everybody buy.
+
+Letters: O offers, F facts, N products, K some products, P pairs of these and the offers that cover them, G groups of
+products, T pairs of an offer and a group of what it covers.
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import Ragged
+from embeddings.catalogue.columns import Catalog
+from embeddings.ranking.features import FACTS, FactsReader
+from embeddings.ranking.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
+from embeddings.ranking.sources import Asked
+from embeddings.ranking.statistics import FIGURES, RHYTHMS, Statistics
+
+OFFER_FACTS = (
+    "products",
+    "slow",
+    "middling",
+    "fast",
+    "here",
+    "since",
+    "likely",
+    "likeliest",
+    "size",
+    "likely_per_root",
+    "slow_per_root",
+    "here_per_root",
+    "begun",
+    "left",
+    "redeemed",
+    "redeemed_by_others",
+    "share",
+    "share_per_root",
+    "types",
+    "type_mean",
+    "maker_mean",
+    "alike_per_root",
+    "buyers",
+)
+"""The columns, none of whose values is negative.
+
+How many covered products the customer bought, their decayed counts and the days since the last as in ``Profile``; the
+ranker's probabilities of buying them now, summed and the largest; how many products the offer covers; three of these
+over the square root of that; days since the offer began and until it ends; whether the customer redeemed it before, how
+often everybody did until now; its products' share of all purchases, and that over the root; the slowly decayed
+purchases of the types that it covers, summed, and their mean over its products; the same mean for makers; how much
+customers who buy the same buy its products, over the root; how many buyers its products have, summed.
+"""
+
+_SHARE_SCALE = 1e5
+"""What brings shares of all purchases among the sizes of counts."""
+
+_PERCENT = 100.0
+_SLOW, _MIDDLING, _FAST, _SINCE = (OWN.index(name) for name in ("slow", "middling", "fast", "since"))
+_SHARE, _BUYERS = (FIGURES.index(name) for name in ("share", "buyers"))
+_TYPE, _MAKER = (RHYTHMS.index(name) for name in ("type", "maker"))
+
+
+class _Groups(NamedTuple):
+    """Which groups of products each offer covers, and how many products of each."""
+
+    offers_T: NDArray[np.int64]
+    codes_T: NDArray[np.int64]
+    products_T: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, owners: NDArray[np.integer], codes: NDArray[np.integer]) -> Self:
+        """Of covered products, by the offer that covers each and by the code of its group."""
+        count = int(codes.max(initial=0)) + 1
+        pairs_T, products_T = np.unique(owners.astype(np.int64) * count + codes, return_counts=True)
+        return cls(pairs_T // count, pairs_T % count, products_T)
+
+    def bought(self, group: Group) -> NDArray[np.float64]:
+        """What a customer bought of the group of each pair (T), slowly decayed."""
+        slow_G = np.zeros(max(int(self.codes_T.max(initial=0)), int(group.codes_G.max(initial=0))) + 1)
+        slow_G[group.codes_G] = group.figures_GC[:-1, GROUP.index("slow")]
+        return slow_G[self.codes_T]
+
+
+class OffersReader:
+    """Gathers facts of offers from a release; owned by one thread."""
+
+    def __init__(self, catalog: Catalog, statistics: Statistics) -> None:
+        """Read from these; both of one moment."""
+        offers = catalog.offers
+        sizes_O = np.diff(offers.products.offsets)
+        owners = np.repeat(np.arange(len(sizes_O)), sizes_O)
+        self._catalog = catalog
+        self._covering = Ragged.grouped(offers.products.values, owners, len(catalog.products.ids))
+        self._covers = np.diff(self._covering.offsets)
+        self._sizes_O = np.maximum(sizes_O, 1).astype(np.float32)
+        shares, buyers = statistics.products_NP[offers.products.values][:, (_SHARE, _BUYERS)].T
+        self._shares_O = (np.bincount(owners, shares, len(sizes_O)) * _SHARE_SCALE).astype(np.float32)
+        self._buyers_O = np.bincount(owners, buyers, len(sizes_O)).astype(np.float32)
+        codes = statistics.rhythms_NQ[offers.products.values].T
+        self._types, self._makers = (_Groups.of(owners, codes[number]) for number in (_TYPE, _MAKER))
+
+    def covered(
+        self, asked: Asked, reader: FactsReader, vectors_ND: NDArray[np.float32], customer_D: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The products that the customer bought and that any offer covers, ascending, and the facts (K, F) of each.
+
+        The nearest of them stand for what the towers would retrieve.
+        """
+        bought_R = asked.profile.rows_R
+        covered_K = bought_R[self._covers[bought_R] > 0]
+        facts_KF = np.empty((len(covered_K), len(FACTS)), np.float32)
+        inner_K = vectors_ND.take(covered_K, axis=0) @ customer_D
+        reader.read(asked, covered_K, customer_D, -np.sort(-inner_K), facts_KF)
+        return covered_K, facts_KF
+
+    def read(
+        self,
+        asked: Asked,
+        offers_O: NDArray[np.integer],
+        covered_K: NDArray[np.int64],
+        probabilities_K: NDArray[np.float32],
+        redeemed_O: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """The facts (O, F) of some offers.
+
+        Args:
+            asked: who asks, where and when.
+            offers_O: catalogue rows of offers.
+            covered_K: from ``covered``.
+            probabilities_K: the ranker's, for these products.
+            redeemed_O: how often everybody has redeemed each offer of the catalogue until the moment asked about.
+        """
+        profile, offers = asked.profile, self._catalog.offers
+        places_K = profile.rows_R.searchsorted(covered_K)
+        own_KC = profile.own_RC[places_K]
+        away = max(asked.moment - profile.newest, 0) / DAY if profile.newest else 0.0
+        count = len(self._sizes_O)
+        offers_P, of_P = self._pairs(covered_K)
+
+        def summed(values_K: NDArray[np.floating]) -> NDArray[np.float64]:
+            return np.bincount(offers_P, values_K[of_P], count).astype(np.float64)[offers_O]
+
+        since, likeliest = np.full(count, NEVER_DAYS), np.zeros(count)
+        np.minimum.at(since, offers_P, own_KC[of_P, _SINCE] + away)
+        np.maximum.at(likeliest, offers_P, probabilities_K[of_P])
+        slower = DECAYS[0] ** away
+        slow_O, middling_O, fast_O = (
+            summed(own_KC[:, column]) * decay**away
+            for column, decay in zip((_SLOW, _MIDDLING, _FAST), DECAYS, strict=True)
+        )
+        here_O = summed(asked.local.slow_R[places_K]) * slower
+        likely_O = summed(probabilities_K) * _PERCENT
+        types_T, makers_T = self._types.bought(profile.groups[_TYPE]), self._makers.bought(profile.groups[_MAKER])
+        per_type_O, per_maker_O = (
+            np.bincount(groups.offers_T, bought_T * groups.products_T, count)[offers_O] * slower
+            for groups, bought_T in ((self._types, types_T), (self._makers, makers_T))
+        )
+        alike_rows, alike_scores = profile.alike
+        alike_P, alike_of_P = self._pairs(alike_rows)
+        alike_O = np.bincount(alike_P, alike_scores[alike_of_P], count)[offers_O]
+        sizes_O = self._sizes_O[offers_O]
+        root_O = np.sqrt(sizes_O)
+        return np.stack(
+            [
+                summed(np.ones(len(covered_K))),
+                slow_O,
+                middling_O,
+                fast_O,
+                here_O,
+                since[offers_O],
+                likely_O,
+                likeliest[offers_O] * _PERCENT,
+                sizes_O,
+                likely_O / root_O,
+                slow_O / root_O,
+                here_O / root_O,
+                np.maximum(asked.moment - offers.starts_O[offers_O], 0) / DAY,
+                np.maximum(offers.ends_O[offers_O] - asked.moment, 0) / DAY,
+                np.isin(offers_O, asked.history.redeemed_R),
+                redeemed_O[offers_O],
+                self._shares_O[offers_O],
+                self._shares_O[offers_O] / root_O,
+                np.bincount(self._types.offers_T, types_T, count)[offers_O] * slower,
+                per_type_O / sizes_O,
+                per_maker_O / sizes_O,
+                alike_O / root_O,
+                self._buyers_O[offers_O],
+            ],
+            axis=1,
+        ).astype(np.float32)
+
+    def _pairs(self, rows_K: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Some products and the offers that cover them: offers (P), and the place (P) of the product of each."""
+        counts_K = self._covers[rows_K]
+        ends_K = np.cumsum(counts_K)
+        of_P = np.repeat(np.arange(len(rows_K)), counts_K)
+        begins_K = self._covering.offsets[rows_K] - ends_K + counts_K  # less the place of each product's first pair
+        return self._covering.values[begins_K[of_P] + np.arange(len(of_P))], of_P

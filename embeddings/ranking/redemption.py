@@ -1,0 +1,152 @@
+"""What says whether a customer redeems any of the eligible offers in this visit: facts of the visit.
+
+The upper level of a nested logit (McFadden, 1978), of which the ranker of offers is the lower one. Letters: O eligible
+offers, F facts, V visits of a customer, S moments between which some offer ran.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalogue.columns import Offers
+from embeddings.customer.history import TELLING, Events, History
+from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.profile import DAY, NEVER_DAYS
+from embeddings.ranking.sources import Asked
+
+VISIT_FEATURES = (
+    "known",
+    "odds",
+    "offers",
+    "covering",
+    "likeliest",
+    "slow_per_root",
+    "begun",
+    "left",
+    "redeemed_a_day",
+    "visits",
+    "redeeming",
+    "rate",
+    "since",
+    "lines",
+    "away",
+)
+"""The columns, none of whose values is negative; all are 0 of somebody without a history.
+
+Whether the customer has a history; the sum of the odds of the eligible offers, whose logarithm is the inclusive value;
+how many there are and how many cover something bought; of all of them the largest ``likeliest`` and ``slow_per_root``,
+the smallest ``begun`` and ``left``; how often a day everybody has redeemed them since they began; the customer's
+decayed visits while some offer ran for them, and those in which one was redeemed; the smoothed share of these in
+percent; days since the last of them; purchases per visit; days since the newest purchase.
+"""
+
+VISIT_SECONDS = 1_800
+"""What a customer does within so many seconds of the last thing done is of the same visit."""
+
+_DAILY_DECAY = 0.99
+_PRIOR_VISITS, _PRIOR_REDEEMING = 10.0, 0.2
+_LARGEST_LOG = 50.0
+_PERCENT = 100.0
+_KEPT = 4_096
+_TELLING = np.array(TELLING)
+_COVERING, _LIKELIEST, _SLOW_PER_ROOT, _BEGUN, _LEFT, _REDEEMED = (
+    OFFER_FACTS.index(name)
+    for name in ("products", "likeliest", "slow_per_root", "begun", "left", "redeemed_by_others")
+)
+
+
+def begins_visit(at_E: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of a customer's events, oldest first, begin a visit."""
+    begins_E = np.ones(len(at_E), np.bool_)
+    begins_E[1:] = np.diff(at_E) > VISIT_SECONDS
+    return begins_E
+
+
+def is_of_visit(events_E: Events) -> NDArray[np.bool_]:
+    """Return which events make up visits: all but what was only shown or dismissed."""
+    return _TELLING[events_E["type"]]
+
+
+def sum_of_odds(logits_O: NDArray[np.float32]) -> float:
+    """Return the sum of the odds of some offers, at least one, by their log-odds."""
+    highest = float(logits_O.max())
+    return math.exp(min(highest + math.log(float(np.exp(logits_O - highest).sum())), _LARGEST_LOG))
+
+
+class VisitReader:
+    """Gathers facts of visits from a catalogue of offers; owned by one thread."""
+
+    def __init__(self, offers: Offers) -> None:
+        self._offers = offers
+        self._bounds: dict[tuple[int, ...], NDArray[np.int64]] = {}
+
+    def offered(self, audiences: tuple[int, ...], at_V: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return at which moments some offer ran that is for everybody or for one of these audiences."""
+        bounds_S = self._bounds.get(audiences)
+        if bounds_S is None:
+            while len(self._bounds) >= _KEPT:
+                del self._bounds[next(iter(self._bounds))]
+            bounds_S = self._bounds[audiences] = self._find_bounds(audiences)
+        return bounds_S.searchsorted(at_V, side="right") % 2 == 1
+
+    def read(self, asked: Asked, facts_OF: NDArray[np.float32], odds: float) -> NDArray[np.float32]:
+        """Return the facts (F) of a visit.
+
+        Args:
+            asked: who asks, where and when; somebody with a history.
+            facts_OF: of the eligible offers, at least one, in the order of ``OFFER_FACTS``.
+            odds: from ``sum_of_odds``.
+        """
+        profile, moment = asked.profile, asked.moment
+        visits, redeeming, since = self._habit(asked.history, moment)
+        return np.array(
+            [
+                1.0,
+                odds,
+                len(facts_OF),
+                np.count_nonzero(facts_OF[:, _COVERING]),
+                facts_OF[:, _LIKELIEST].max(),
+                facts_OF[:, _SLOW_PER_ROOT].max(),
+                facts_OF[:, _BEGUN].min(),
+                facts_OF[:, _LEFT].min(),
+                (facts_OF[:, _REDEEMED] / (facts_OF[:, _BEGUN] + 1)).sum(),
+                visits,
+                redeeming,
+                _PERCENT * (redeeming + _PRIOR_REDEEMING) / (visits + _PRIOR_VISITS),
+                since,
+                profile.lines,
+                max(moment - profile.newest, 0) / DAY if profile.newest else NEVER_DAYS,
+            ],
+            np.float32,
+        )
+
+    def _habit(self, history: History, moment: int) -> tuple[float, float, float]:
+        """Return decayed visits while an offer ran, those in which one was redeemed, and days since the last of these.
+
+        Redemptions of offers that this catalogue no longer knows are none.
+        """
+        at_E = history.events_E["at"][is_of_visit(history.events_E)]
+        starts_V = at_E[begins_visit(at_E)]
+        visits = _decayed(starts_V[self.offered(history.audiences, starts_V)], moment)
+        redeemed_E = history.redemptions["at"]
+        if not len(redeemed_E):
+            return visits, 0.0, NEVER_DAYS
+        redeeming = _decayed(redeemed_E[begins_visit(redeemed_E)], moment)
+        return visits, redeeming, min(max(moment - int(redeemed_E[-1]), 0) / DAY, NEVER_DAYS)
+
+    def _find_bounds(self, audiences: tuple[int, ...]) -> NDArray[np.int64]:
+        """Return the moments (S), ascending, at which the first offer begins to run and the last ends, by turns."""
+        offers = self._offers
+        theirs_O = (offers.audiences_O < 0) | np.isin(offers.audiences_O, audiences)
+        theirs_O &= offers.starts_O < offers.ends_O
+        at_S = np.concatenate([offers.starts_O[theirs_O], offers.ends_O[theirs_O]])
+        steps_S = np.repeat([1, -1], np.count_nonzero(theirs_O))
+        moments_S, inverse_S = np.unique(at_S, return_inverse=True)
+        running_S = np.cumsum(np.bincount(inverse_S, steps_S, len(moments_S))) > 0
+        changes_S = np.diff(running_S, prepend=False)
+        return moments_S[changes_S]
+
+
+def _decayed(at_V: NDArray[np.int64], moment: int) -> float:
+    return float((_DAILY_DECAY ** (np.maximum(moment - at_V, 0) / DAY)).sum())

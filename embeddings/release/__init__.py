@@ -1,0 +1,1 @@
+"""A release on disk: its bundle, its encoders and the store that holds it."""

@@ -1,0 +1,311 @@
+"""One immutable model release: its files, its manifest, and the checks between disk and use.
+
+    manifest.json        what it is, what it was measured at, and the SHA-256 of every other file
+    catalog/             products, offers, locations, promotion plan
+    vectors/             products.npy, products-unit.npy: float32, memory-mapped
+    products.faiss       the FAISS index over all product vectors
+    products.ivf.faiss   the same cut into cells, and products.ivf.radii.npy; only for large catalogues
+    customer.onnx        history, attributes and context -> customer vector
+    product.onnx         row and attributes -> product vector
+    statistics/          what past purchases say about each product
+    ranker.onnx          what `inputs` makes of a candidate's facts -> probability
+    offers.onnx          facts of an offer -> log-odds
+    redemption.onnx      facts of a visit -> probability that any eligible offer is redeemed in it
+    pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
+
+It holds no personal data. Histories lie apart, in a folder with a manifest of its own.
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import load_array
+from embeddings.catalogue.columns import Catalog
+from embeddings.closing import Closing
+from embeddings.customer.history import Histories
+from embeddings.device import Device
+from embeddings.errors import CorruptBundle
+from embeddings.index.planned import PlannedIndex
+from embeddings.ranking.statistics import Statistics
+from embeddings.release.encoders import CustomerEncoder, OfferRankerSession, RankerSession, RedemptionSession
+
+FORMAT_VERSION = 8
+BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
+CATALOG = "catalog"
+PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
+FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
+CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
+RANKER, OFFER_RANKER, REDEMPTION = "ranker.onnx", "offers.onnx", "redemption.onnx"
+STATISTICS = "statistics"
+CURVES, PRODUCT_MAP = "pictures/curves.png", "pictures/products.png"
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What manifests of all formats say of a release."""
+
+    format_version: int
+    version: str
+    created_at: datetime
+    data_cut_off: datetime
+
+
+class _Format(msgspec.Struct, frozen=True):
+    """What is read first of a manifest: one of another format may lack anything else."""
+
+    format_version: int = FORMAT_VERSION
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """What every manifest holds.
+
+    Attributes:
+        data_cut_off: nothing that happened at or after this moment was visible.
+        files: SHA-256 and size of every other file of the folder.
+        seal: SHA-256 of the manifest itself, written without its seal.
+    """
+
+    format_version: int = FORMAT_VERSION
+    version: str
+    created_at: datetime
+    data_cut_off: datetime
+    files: dict[str, FileEntry]
+    seal: str = ""
+
+
+class Epochs(msgspec.Struct, frozen=True):
+    """What a fit has come to after some epochs.
+
+    Attributes:
+        epochs: how many.
+        examples: how many it was shown in them, again and again: targets of the towers and of embeddings, lists of the
+            ranker.
+        seconds: of fitting, without validations and checkpoints. Of all numbers the only one that another run of the
+            same data, recipe and seed changes.
+        loss: mean over the steps of the last of the epochs.
+        metrics: on what is held out; empty where nothing was measured.
+    """
+
+    epochs: int
+    examples: int
+    seconds: float
+    loss: float
+    metrics: dict[str, float]
+
+
+class Manifest(Sealed, frozen=True, kw_only=True):
+    """What a release is.
+
+    Attributes:
+        metrics: by method, then by metric, on the validation window before the cut-off.
+        curves: the course of each fit, by what was fitted.
+    """
+
+    data: str
+    notes: tuple[str, ...]
+    counts: dict[str, int]
+    seed: int
+    dimensions: int
+    history_length: int
+    recipe: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    curves: dict[str, list[Epochs]]
+    libraries: dict[str, str]
+
+
+class HistoriesManifest(Sealed, frozen=True, kw_only=True):
+    """What a snapshot of histories is; it speaks in the rows of the bundle of the same version."""
+
+
+AnySealed = TypeVar("AnySealed", bound=Sealed)
+Decoded = TypeVar("Decoded", bound=msgspec.Struct)
+
+
+def hash_files(folder: Path) -> dict[str, FileEntry]:
+    """SHA-256 and size of every file below a folder, its manifest excepted, by relative name."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
+        return dict(zip([str(path.relative_to(folder)) for path in paths], pool.map(_entry, paths), strict=True))
+
+
+def write_manifest(folder: Path, manifest: Sealed) -> None:
+    """Seal a folder with its manifest, for people to read too."""
+    (folder / MANIFEST).write_bytes(_sealed_text(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; CorruptBundle if it is missing or unreadable."""
+    return _read(folder, Manifest)
+
+
+def read_made(folder: Path) -> Made:
+    """What release a folder holds, of whatever format; CorruptBundle if its manifest is missing or unreadable."""
+    path, text = _text(folder)
+    made = _decoded(path, text, Made)
+    if made.format_version == FORMAT_VERSION:
+        _unsealed(path, text, Manifest)
+    return made
+
+
+def read_histories_manifest(folder: Path) -> HistoriesManifest:
+    """The manifest of a snapshot of histories; CorruptBundle if it is missing or unreadable."""
+    return _read(folder, HistoriesManifest)
+
+
+def verify(folder: Path, sealed: Sealed) -> None:
+    """Check every file of a folder against its manifest.
+
+    Raises:
+        CorruptBundle: naming the first file that is missing, truncated or altered.
+    """
+    for name, entry in sealed.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptBundle(path, "missing")
+        if path.stat().st_size != entry.bytes:
+            raise CorruptBundle(path, f"expected {entry.bytes} bytes, found {path.stat().st_size}")
+    found = hash_files(folder)
+    for name, entry in sealed.files.items():
+        if found[name] != entry:
+            raise CorruptBundle(folder / name, f"altered: expected SHA-256 {entry.sha256}, found {found[name].sha256}")
+
+
+def open_histories(folder: Path) -> tuple[HistoriesManifest, Histories]:
+    """Verify a snapshot of histories and map it into memory."""
+    manifest = read_histories_manifest(folder)
+    verify(folder, manifest)
+    return manifest, Histories.load(folder)
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ModelBundle(Closing):
+    """A verified release, ready to answer; immutable from opening to closing.
+
+    Attributes:
+        ranker, offer_ranker: of products and of offers; None in a release of embeddings alone, which has no offers and
+            whose towers order what they retrieve.
+        redemption: how likely any offer is redeemed; None in a release of embeddings alone.
+        vectors_ND: product vectors, memory-mapped.
+        products: search over product vectors by inner product with a customer vector.
+        similar: search over product vectors of length one, so that inner product is cosine.
+        units_ND: those vectors of length one, memory-mapped.
+    """
+
+    _kept: ClassVar[str] = "manifest"
+
+    manifest: Manifest
+    catalog: Catalog
+    statistics: Statistics
+    customer_encoder: CustomerEncoder
+    ranker: RankerSession | None
+    offer_ranker: OfferRankerSession | None
+    redemption: RedemptionSession | None
+    vectors_ND: NDArray[np.float32]
+    units_ND: NDArray[np.float32]
+    products: PlannedIndex
+    similar: PlannedIndex
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the CPU searches in place of the device that was asked for; None while it need not."""
+        return self.products.degraded or self.similar.degraded
+
+    @classmethod
+    def open(cls, folder: Path, device: Device, cache_bytes: int) -> Self:
+        """Verify and open a bundle.
+
+        Args:
+            folder: a published bundle.
+            device: where vectors are searched and customers encoded.
+            cache_bytes: how much memory the indexes of eligible sets may take, for both searches together.
+
+        Raises:
+            CorruptBundle: a file is missing, truncated, altered or of another format.
+            InvalidInput: a vector holds NaN or infinity.
+            DeviceUnavailable: the device is not there.
+        """
+        manifest = read_manifest(folder)
+        verify(folder, manifest)
+        vectors_ND, units_ND = (load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS))
+        catalog = Catalog.load(folder / CATALOG)
+        ranked = RANKER in manifest.files
+        return cls(
+            manifest=manifest,
+            catalog=catalog,
+            statistics=Statistics.load(folder / STATISTICS)
+            if ranked
+            else Statistics.none(
+                len(catalog.products.ids), len(catalog.locations.assortment.values), len(catalog.offers.ids)
+            ),
+            customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
+            ranker=RankerSession(folder / RANKER, device) if ranked else None,
+            offer_ranker=OfferRankerSession(folder / OFFER_RANKER, device) if ranked else None,
+            redemption=RedemptionSession(folder / REDEMPTION, device) if ranked else None,
+            vectors_ND=vectors_ND,
+            units_ND=units_ND,
+            products=PlannedIndex(
+                vectors_ND,
+                device,
+                cache_bytes * 3 // 4,
+                stored=folder / FLAT_INDEX,
+                ivf=folder / IVF_INDEX if IVF_INDEX in manifest.files else None,
+            ),
+            similar=PlannedIndex(units_ND, device, cache_bytes // 4),
+        )
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def _sealed_text(manifest: Sealed) -> bytes:
+    seal = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, seal=""))).hexdigest()
+    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, seal=seal))) + b"\n"
+
+
+def _read(folder: Path, kind: type[AnySealed]) -> AnySealed:
+    path, text = _text(folder)
+    written = _decoded(path, text, _Format).format_version
+    if written != FORMAT_VERSION:
+        raise CorruptBundle(
+            path,
+            f"expected format version {FORMAT_VERSION}, found {written}: another Opportune trained it; train again",
+        )
+    return _unsealed(path, text, kind)
+
+
+def _text(folder: Path) -> tuple[Path, bytes]:
+    path = folder / MANIFEST
+    try:
+        return path, path.read_bytes()
+    except FileNotFoundError:
+        raise CorruptBundle(path, "missing") from None
+
+
+def _decoded(path: Path, text: bytes, kind: type[Decoded]) -> Decoded:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptBundle(path, "not a readable manifest", str(error)) from error
+
+
+def _unsealed(path: Path, text: bytes, kind: type[AnySealed]) -> AnySealed:
+    found = _decoded(path, text, kind)
+    if text != _sealed_text(found):
+        raise CorruptBundle(path, "altered: its text does not match its own seal")
+    return found

@@ -1,0 +1,130 @@
+"""ONNX Runtime sessions around the encoders of a bundle.
+
+Letters: B customers, L events, D dimensions, A attributes, K products, V visits.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from embeddings.customer.tower_input import TowerInput, gather
+from embeddings.device import Device
+from embeddings.errors import CorruptBundle, DeviceUnavailable
+from embeddings.ranking.redemption import VISIT_FEATURES
+from embeddings.ranking.transform import derive
+
+_PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def open_session(path: Path, device: Device) -> Any:
+    """Open an ONNX file on exactly the device asked for.
+
+    Raises:
+        DeviceUnavailable: ONNX Runtime would have fallen back to another device.
+        CorruptBundle: the file is not a model that ONNX Runtime can read.
+    """
+    options = ort.SessionOptions()
+    # One batch at a time on the event loop: more threads would only contend with the server and FAISS.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if device == "cuda":
+        ort.preload_dlls()
+    try:
+        session = ort.InferenceSession(path, options, providers=[_PROVIDERS[device]])
+    except Exception as error:  # ONNX Runtime raises plain classes of its own for every kind of bad file
+        raise CorruptBundle(path, "not a readable ONNX model", str(error)) from error
+    if _PROVIDERS[device] not in session.get_providers():
+        raise DeviceUnavailable(f"ONNX Runtime cannot run {path.name} on {device}: it offers {session.get_providers()}")
+    return session
+
+
+class CustomerEncoder:
+    """History, attributes and context in, customer vectors out."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+
+    def encode(self, tower_input: TowerInput, vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Customer vectors (B, D), comparable by inner product with the product vectors.
+
+        Args:
+            tower_input: B customers.
+            vectors_ND: the product vectors of the same bundle.
+        """
+        (vectors_BD,) = self._session.run(
+            ["vectors"],
+            {
+                "history": gather(vectors_ND, tower_input.products_BL),
+                "types": tower_input.types_BL,
+                "ages": tower_input.ages_BL,
+                "attributes": tower_input.attributes_BA,
+                "context": tower_input.context_BC,
+            },
+        )
+        return vectors_BD
+
+
+class RankerSession:
+    """Facts of candidates in, probabilities out."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+
+    def rank(self, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How likely each of some candidates (M) is taken; facts in the order of ``facts.FACTS``."""
+        (probabilities_M,) = self._session.run(["probabilities"], {"inputs": derive(facts_MF)})
+        return probabilities_M
+
+
+class OfferRankerSession:
+    """Facts of eligible offers in, log-odds out."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+
+    def rank(self, facts_OF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The log-odds (O) of each of some offers; facts in the order of ``offers.OFFER_FACTS``."""
+        (logits_O,) = self._session.run(["logits"], {"facts": facts_OF})
+        return logits_O
+
+
+class RedemptionSession:
+    """Facts of visits in, probabilities out that any of the eligible offers is redeemed.
+
+    Attributes:
+        base_rate: the probability of somebody without a history.
+    """
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+        self.base_rate = float(self.likely(np.zeros((1, len(VISIT_FEATURES)), np.float32))[0])
+
+    def likely(self, facts_VF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability (V) of each of some visits; facts in the order of ``redemption.VISIT_FEATURES``."""
+        (probabilities_V,) = self._session.run(["probabilities"], {"facts": facts_VF})
+        return probabilities_V
+
+
+class ProductEncoder:
+    """A product's row and attributes in, product vectors out."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        self._session = open_session(path, device)
+
+    def encode(
+        self, rows_K: NDArray[np.int64], attributes_KA: NDArray[np.int64], price_K: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Product vectors (K, D).
+
+        Args:
+            rows_K: catalogue rows; -1 for a product without a history of its own.
+            attributes_KA: codes of attributes, 0 for unknown.
+            price_K: list prices, NaN for unknown.
+        """
+        (vectors_KD,) = self._session.run(["vectors"], {"rows": rows_K, "attributes": attributes_KA, "price": price_K})
+        return vectors_KD

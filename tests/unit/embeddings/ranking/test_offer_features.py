@@ -1,0 +1,217 @@
+"""What is read of offers, and what their ranker learns; on a catalogue of ten products and three offers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from embeddings.arrays import Ragged
+from embeddings.catalogue.columns import Catalog, Offers
+from embeddings.customer.history import REDEMPTION, Histories, History
+from embeddings.ranking.features import FactsReader
+from embeddings.ranking.offer_features import OFFER_FACTS, OffersReader
+from embeddings.ranking.profile import DECAYS, NEVER_DAYS
+from embeddings.ranking.redemption import VISIT_FEATURES
+from embeddings.ranking.sources import Asked
+from embeddings.ranking.statistics import FIGURES
+from embeddings.release.encoders import OfferRankerSession
+from embeddings.vocabulary import Vocabulary
+from tests.unit.embeddings.small import DAY, NOW, RHYTHM_CODES, VECTORS, D, ask, catalog, events_of, past, statistics
+from training.export import export_offer_ranker
+from training.offer_ranker import OfferRanker, fit_offers
+from training.statistics import redeemed_offers, times_redeemed
+from training.visits import Visit, VisitExample
+
+COVERS = [[1, 2, 3, 4], [2], [5, 6, 7, 8, 9], []]
+O = len(COVERS)  # noqa: E741 - the letter of the shapes
+BEGAN, ENDS = 10, 20
+REDEEMED = np.array([3, 0, 7, 1], np.float32)
+
+
+def with_offers() -> Catalog:
+    """The small catalogue with offers that began ten days ago and end in twenty."""
+    everywhere = Ragged.of([[]] * O)
+    return catalog()._replace(
+        offers=Offers(
+            Vocabulary.of([f"o{row}" for row in range(O)]),
+            np.zeros(O, np.uint8),
+            np.full(O, NOW - BEGAN * DAY),
+            np.full(O, NOW + ENDS * DAY),
+            np.full(O, -1, np.int32),
+            np.ones(O, np.int32),
+            Ragged.of(COVERS),
+            everywhere,
+            everywhere,
+        )
+    )
+
+
+HISTORY = past(
+    ("purchase", 2, 40.0, 0),
+    ("purchase", 2, 5.0, 0),
+    ("purchase", 3, 5.0, 1),
+    ("purchase", 7, 3.0, 0),
+    ("purchase", 0, 3.0, 0),  # no offer covers it, no group is known of it
+)
+
+
+def read(asked: Asked, rows: list[int]) -> list[dict[str, float]]:
+    """The facts of some offers by name; each product's probability is a hundredth of its row."""
+    reader = OffersReader(with_offers(), statistics())
+    facts = FactsReader(catalog(), statistics(), VECTORS)
+    covered_K, _ = reader.covered(asked, facts, VECTORS, np.ones(D, np.float32))
+    probabilities_K = (covered_K / 100).astype(np.float32)
+    facts_OF = reader.read(asked, np.array(rows), covered_K, probabilities_K, REDEEMED)
+    assert facts_OF.dtype == np.float32
+    return [dict(zip(OFFER_FACTS, one, strict=True)) for one in facts_OF.tolist()]
+
+
+def mean_bought(group: int, row: int, bought: dict[int, list[float]]) -> float:
+    """The mean over an offer's products of the slowly decayed purchases of each one's group."""
+    codes = [int(RHYTHM_CODES[product, group]) for product in COVERS[row]]
+    return sum(decayed(group, code, bought) for code in codes) / len(codes)
+
+
+def decayed(group: int, code: int, bought: dict[int, list[float]]) -> float:
+    return sum(
+        DECAYS[0] ** days
+        for product, ages in bought.items()
+        for days in ages
+        if code and int(RHYTHM_CODES[product, group]) == code
+    )
+
+
+def test_every_fact_is_what_its_name_says():
+    bought = {2: [40.0, 5.0], 3: [5.0], 7: [3.0], 0: [3.0]}
+    asked, figures_NP = ask(HISTORY, location=0), statistics().products_NP
+    alike = dict(zip(*(one.tolist() for one in asked.profile.alike), strict=True))
+    for row, found in enumerate(read(asked, [0, 1, 2])):
+        mine = [product for product in COVERS[row] if product in bought]
+        root = len(COVERS[row]) ** 0.5
+        slow, middling, fast = (sum(decay**age for one in mine for age in bought[one]) for decay in DECAYS)
+        here = sum(DECAYS[0] ** age for one in mine for age in bought[one] if one != 3)
+        likely, share = sum(mine), figures_NP[COVERS[row], FIGURES.index("share")].sum() * 1e5
+        expected = {
+            "products": len(mine),
+            "slow": slow,
+            "middling": middling,
+            "fast": fast,
+            "here": here,
+            "since": min(min(bought[one]) for one in mine),
+            "likely": likely,
+            "likeliest": max(mine),
+            "size": len(COVERS[row]),
+            "likely_per_root": likely / root,
+            "slow_per_root": slow / root,
+            "here_per_root": here / root,
+            "begun": BEGAN,
+            "left": ENDS,
+            "redeemed": 0,
+            "redeemed_by_others": REDEEMED[row],
+            "share": share,
+            "share_per_root": share / root,
+            "types": sum(decayed(0, code, bought) for code in {int(RHYTHM_CODES[one, 0]) for one in COVERS[row]}),
+            "type_mean": mean_bought(0, row, bought),
+            "maker_mean": mean_bought(2, row, bought),
+            "alike_per_root": sum(alike.get(one, 0.0) for one in COVERS[row]) / root,
+            "buyers": figures_NP[COVERS[row], FIGURES.index("buyers")].sum(),
+        }
+        assert tuple(expected) == OFFER_FACTS
+        assert found == pytest.approx(expected, rel=1e-4), row
+
+
+def test_an_offer_that_covers_nothing_and_a_customer_who_bought_nothing_have_facts_too():
+    (found,) = read(ask(HISTORY), [3])
+    assert (found["products"], found["since"], found["types"], found["size"]) == (0, NEVER_DAYS, 0, 1)
+    for found in read(ask(past(("view", 2, 1.0, 0))), [0, 3]):
+        assert (found["slow"], found["since"], found["alike_per_root"]) == (0, NEVER_DAYS, 0)
+        assert np.isfinite(list(found.values())).all()
+
+
+def test_only_what_this_customer_redeemed_is_redeemed():
+    events_E = events_of(("purchase", 2, 5.0, 0), ("redemption", -1, 4.0, 0))
+    events_E["offer"] = -1
+    events_E["offer"][1] = 2
+    found = read(ask(History(events_E, np.zeros(0, np.int32), ())), [0, 2])
+    assert [one["redeemed"] for one in found] == [0, 1]
+    assert [one["redeemed_by_others"] for one in found] == REDEEMED[[0, 2]].tolist()
+
+
+def test_redemptions_are_counted_by_offer_oldest_first():
+    events_E = events_of(("redemption", -1, 1.0, 0), ("redemption", -1, 3.0, 0), ("purchase", 2, 2.0, 0))
+    events_E = np.concatenate([events_E, events_of(("redemption", -1, 2.0, 0), ("redemption", -1, 0.5, 0))])
+    events_E["offer"] = [2, -1, 1, 0, 2]  # three days ago; then a purchase; one day ago; two days ago; half a day ago
+    histories = Histories(
+        Vocabulary.of(["a", "b"]),
+        events_E,
+        np.array([0, 3, 5]),
+        np.zeros((2, 0), np.int32),
+        Ragged.of([[], []]),
+        (),
+        (),
+    )
+    redeemed_E = redeemed_offers(histories)
+    assert (redeemed_E["type"] == REDEMPTION).all()
+    assert redeemed_E["offer"].tolist() == [2, 0, 1, 2]
+    assert times_redeemed(redeemed_E[:2], with_offers()).tolist() == [1, 0, 1, 0]
+    assert times_redeemed(redeemed_E, with_offers()).tolist() == [1, 1, 2, 0]
+
+
+# What the ranker learns
+
+VISIT = Visit(0, NOW, -1, 0, (), frozenset(), 1.0)
+AT = {name: place for place, name in enumerate(OFFER_FACTS)}
+
+
+def random_facts(count: int, seed: int = 0) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    facts_OF = random.exponential(10, (count, len(OFFER_FACTS))).astype(np.float32)
+    facts_OF[random.random(facts_OF.shape) < 0.3] = 0
+    return facts_OF
+
+
+def days(count: int) -> list[VisitExample]:
+    """Lists of twelve, of which the one is redeemed whose ``left`` is nearest to ten days."""
+    found: list[VisitExample] = []
+    for seed in range(count):
+        facts_OF = random_facts(12, seed)
+        taken_O = np.zeros(12, np.float32)
+        taken_O[np.abs(np.log1p(facts_OF[:, AT["left"]]) - np.log(11)).argmin()] = 1
+        found.append(VisitExample(VISIT, facts_OF, taken_O, np.zeros(len(VISIT_FEATURES), np.float32)))
+    return found
+
+
+def firsts(ranker: OfferRanker, some: list[VisitExample]) -> float:
+    """How often what was redeemed comes first."""
+    with torch.inference_mode():
+        return float(np.mean([day.taken_O[ranker(torch.from_numpy(day.facts_OF)).argmax()] for day in some]))
+
+
+def test_it_learns_a_curve_that_no_line_can_follow():
+    ranker = fit_offers(days(300))
+    assert firsts(ranker, days(400)[300:]) > 0.5
+
+
+def test_the_same_days_give_the_same_ranker():
+    first, second = (fit_offers(days(60)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_with_too_few_redemptions_purchases_over_the_root_of_the_size_decide():
+    facts_OF = random_facts(30)
+    with torch.inference_mode():
+        found_O = fit_offers(days(49))(torch.from_numpy(facts_OF)).numpy()
+    np.testing.assert_allclose(found_O, np.log1p(facts_OF[:, AT["slow_per_root"]]), rtol=1e-6)
+
+
+def test_onnx_runtime_computes_what_torch_does(tmp_path: Path):
+    ranker = fit_offers(days(60))
+    export_offer_ranker(tmp_path / "offers.onnx", ranker)
+    session = OfferRankerSession(tmp_path / "offers.onnx", "cpu")
+    for count in (1, 2, 300):
+        facts_OF = random_facts(count, seed=count)
+        with torch.inference_mode():
+            expected_O = ranker(torch.from_numpy(facts_OF)).numpy()
+        np.testing.assert_allclose(session.rank(facts_OF), expected_O, atol=1e-4)

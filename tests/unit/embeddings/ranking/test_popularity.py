@@ -1,0 +1,108 @@
+"""What everybody buys lately: shares in a place, and the largest of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embeddings.arrays import Ragged
+from embeddings.catalogue.columns import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.catalogue.eligibility import Place
+from embeddings.ranking.popularity import Shares, most_popular, popular
+from embeddings.vocabulary import Vocabulary
+
+
+def shares(found: Shares) -> dict[int, float]:
+    assert (found.rows_R.dtype, found.shares_R.dtype) == (np.int64, np.float32)
+    return dict(zip(found.rows_R.tolist(), found.shares_R.tolist(), strict=True))
+
+
+def small_catalog() -> Catalog:
+    """Four products; location 0 carries 0 and 2, location 1 carries 2 and 3, location 2 nothing."""
+    none, nothing = Ragged.of([]), np.zeros(0, np.int64)
+    return Catalog(
+        channels={"web": ChannelRule.EVERYTHING},
+        audiences=(),
+        products=Products(
+            ids=Vocabulary.of(["p0", "p1", "p2", "p3"]),
+            attributes=Attributes((), (), np.zeros((4, 0), np.int32)),
+            price_N=np.ones(4),
+            popularity_N=np.array([10, 20, 30, 40], np.float32),
+            trained_N=np.ones(4, np.bool_),
+            recommendable_N=np.ones(4, np.bool_),
+        ),
+        locations=Locations(
+            ids=Vocabulary.of(["l0", "l1", "l2"]),
+            coordinates_M2=np.full((3, 2), np.nan),
+            regions_M=np.zeros(3, np.int32),
+            assortment=Ragged.of([[0, 2], [2, 3], []]),
+            popularity=np.array([5, 15, 60, 20], np.float32),
+            known_M=np.ones(3, np.bool_),
+        ),
+        offers=Offers(
+            Vocabulary.of([]),
+            np.zeros(0, np.uint8),
+            nothing,
+            nothing,
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            none,
+            none,
+            none,
+        ),
+        promotions=Promotions(np.zeros(0, np.int32), np.zeros(0, np.int32), nothing, nothing, none),
+    )
+
+
+def popularity(rows: list[int], places: tuple[int, ...] | None) -> dict[int, float]:
+    return shares(popular(small_catalog(), np.array(rows, np.int32), Place(places)))
+
+
+def test_popular_without_a_place_is_the_share_of_all_purchases():
+    assert popularity([0, 1, 3], None) == pytest.approx({0: 0.1, 1: 0.2, 3: 0.4})
+
+
+def test_popular_in_a_place_is_smoothed_by_a_hundred_purchases_elsewhere():
+    # 20 purchases here, 5 and 15 of them of 0 and 2; elsewhere the shares are .1 .2 .3 .4.
+    expected = {0: (10 + 5) / 120, 1: 20 / 120, 2: (30 + 15) / 120, 3: 40 / 120}
+    assert popularity([0, 1, 2, 3], (0,)) == pytest.approx(expected)
+
+
+def test_popular_in_several_locations_adds_them_up():
+    expected = {0: 15 / 200, 1: 20 / 200, 2: (30 + 15 + 60) / 200, 3: (40 + 20) / 200}
+    found = popularity([0, 1, 2, 3], (1, 0, 2))
+    assert found == pytest.approx(expected)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_product_has_the_same_share_whatever_else_is_asked_for():
+    alone = popularity([2], (0, 1))
+    assert alone[2] == pytest.approx(popularity([0, 1, 2, 3], (0, 1))[2])
+
+
+@pytest.mark.parametrize("places", [None, (), (0,), (2,)])
+def test_popular_of_no_products_is_empty(places: tuple[int, ...] | None):
+    assert popularity([], places) == {}
+
+
+def test_a_place_without_any_location_is_like_no_place():
+    assert popularity([0, 3], ()) == popularity([0, 3], None)
+
+
+def test_a_world_without_sales_has_no_popular_products():
+    catalog = small_catalog()
+    catalog.products.popularity_N[:] = 0
+    assert shares(popular(catalog, np.array([0, 1]), Place((2,)))) == {0: 0, 1: 0}
+
+
+@given(
+    st.dictionaries(st.integers(0, 500), st.sampled_from([0.0, 1e-8, 0.25, 0.5, 1.0]), max_size=40), st.integers(1, 50)
+)
+def test_the_largest_shares_are_found_the_largest_first_and_ties_by_row(given_shares: dict[int, float], most: int):
+    rows = sorted(given_shares)
+    found = most_popular(
+        Shares(np.array(rows, np.int64), np.array([given_shares[row] for row in rows], np.float32)), most
+    )
+    expected = sorted(rows, key=lambda row: (-np.float32(given_shares[row]), row))[:most]
+    assert found.rows_R.tolist() == expected
+    assert found.shares_R.tolist() == [float(np.float32(given_shares[row])) for row in expected]

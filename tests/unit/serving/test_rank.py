@@ -1,0 +1,365 @@
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.customer.history import EVENT, EVENT_CODES, History
+from embeddings.customer.session import Session, session_of
+from embeddings.customer.tower_input import Situation
+from embeddings.ranking.features import FACTS
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
+from serving.rank import Ranked, rank_in_pieces, rank_personal, rank_popular
+from serving.retrieve import Ask, Offered
+from serving.settings import Settings
+from serving.slot import Model, open_model
+from serving.state.events import EventStore
+from tests.world import UNTIL, favourite, store
+
+NOW = int(UNTIL.timestamp())
+
+
+@pytest.fixture(scope="module")
+def model(published: tuple[BundleStore, Manifest]) -> Model:
+    bundles, manifest = published
+    root: Path = bundles.bundle(manifest.version).parents[1]
+    return open_model(Settings(store=root), manifest.version, cast("EventStore", None))
+
+
+def ask(
+    model: Model,
+    customer: str,
+    kinds: str,
+    channel: str = "store",
+    location: str | None = "north",
+    limit: int = 10,
+    excluded: frozenset[tuple[str, int]] = frozenset(),
+    explain: bool = False,
+) -> Ask:
+    """A request for a customer; ``kinds`` has a p for products and an o for offers."""
+    context = Context(channel, location)
+    place = model.eligibility.place(location)
+    history = model.live._snapshot.of(customer)  # pyright: ignore[reportPrivateUsage]
+    return Ask(
+        model,
+        history,
+        Situation(model.eligibility.channel(channel), place.nearest, NOW),
+        model.eligibility.products(context, place, NOW) if "p" in kinds else None,
+        Offered(
+            model.eligibility.offers(context, place, NOW, history.audiences, history.redeemed_R),
+            model.bundle.statistics.redeemed_O,
+        )
+        if "o" in kinds
+        else None,
+        limit,
+        excluded,
+        place,
+        explain,
+    )
+
+
+def ranked(one: Ask, limit: int, excluded: set[tuple[str, int]] | None = None) -> list[Ranked]:
+    return rank_personal([one._replace(limit=limit, excluded=frozenset(excluded or ()))])[0]
+
+
+def names(model: Model, found: list[Ranked]) -> list[str]:
+    catalog = model.bundle.catalog
+    return [(catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row) for one in found]
+
+
+@pytest.mark.parametrize("customer", [1, 17, 38, 119])
+def test_the_favourite_comes_first(model: Model, customer: int):
+    found = ranked(ask(model, f"c{customer:03d}", "p", location=store(customer)), 10)
+    assert names(model, found)[0] == favourite(customer)
+    assert found[0].source == "due_now"
+
+
+def test_the_score_is_the_rankers_probability_of_what_it_read_and_descends(model: Model):
+    found = ranked(ask(model, "c000", "p", explain=True), 40)
+    assert model.ranker is not None
+    facts_KF = np.array([one.facts for one in found])
+    assert facts_KF.shape == (40, len(FACTS))
+    assert [one.score for one in found] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert len({one.row for one in found}) == 40
+    assert 0 <= found[-1].score < found[0].score < 1
+
+
+def test_facts_are_shown_only_where_they_were_asked_for(model: Model):
+    assert all(one.facts is None for one in ranked(ask(model, "c000", "p"), 40))
+
+
+@pytest.mark.parametrize("kind", ["product", "offer"])
+def test_an_explained_item_keeps_no_facts_of_others(model: Model, kind: str):
+    kept = [one.facts for one in ranked(ask(model, "c000", "po", explain=True), 100) if one.kind == kind]
+    assert kept
+    assert all(facts is not None and facts.base is None for facts in kept)
+
+
+def test_what_both_kinds_read_of_a_request_is_worked_out_once(model: Model, monkeypatch: pytest.MonkeyPatch):
+    moments: list[int] = []
+
+    def counted(history: History, moment: int) -> Session | None:
+        moments.append(moment)
+        return session_of(history, moment)
+
+    monkeypatch.setattr("embeddings.ranking.sources.session_of", counted)
+    rank_personal([ask(model, "c000", "po"), ask(model, "c017", "po"), ask(model, "nobody", "po")])
+    assert moments == [NOW] * 3
+
+
+def test_products_and_offers_come_in_one_order(model: Model):
+    found = ranked(ask(model, "c000", "po"), 100)
+    keys = [(-one.score, one.kind, one.row) for one in found]
+    assert keys == sorted(keys)
+    assert {one.kind for one in found} == {"product", "offer"}
+
+
+def test_every_candidate_has_the_most_telling_source_that_proposed_it(model: Model):
+    names = set[str]()
+    for customer in ("c000", "c017", "c034", "c051", "c068"):
+        one = ask(model, customer, "p", channel="web", location=None)
+        times = Counter(one.history.events_E["product"].tolist())
+        for item in ranked(one, 20):
+            names.add(item.source)
+            if item.source == "due_now":
+                assert times[item.row] > 1
+            elif item.source == "buy_again":
+                assert times[item.row] > 0
+            else:  # these customers have bought fewer products than these two propose
+                assert times[item.row] == 0
+    assert {"due_now", "buy_again", "alike", "towers", "trending"} <= names
+    assert "together" not in names
+
+
+def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: Model):
+    one = ask(model, "c017", "p", channel="web", location=None)
+    assert one.products is not None
+    few = ranked(one, 10)
+    assert "popular" not in {item.source for item in few}
+    all_rows = [item.row for item in ranked(one, 1_000)]
+    assert sorted(all_rows) == one.products.rows_N.tolist()
+
+
+def test_without_the_ranker_the_towers_order(model: Model):
+    plain = replace(model, ranker=None)
+    found = ranked(ask(plain, "c017", "p", explain=True), 30)
+    read = {one.row: one.facts for one in ranked(ask(model, "c017", "p", explain=True), 1_000)}
+    inner = [float(facts[FACTS.index("inner")]) for one in found if (facts := read[one.row]) is not None]
+    assert len(inner) == 30
+    assert all(early >= late - 1e-5 for early, late in pairwise(inner))
+    assert [one.row for one in found] != [one.row for one in ranked(ask(model, "c017", "p"), 30)]
+    assert all(0 <= one.score <= 1 and one.facts is None for one in found)
+
+
+def test_only_sources_that_are_switched_on_propose(model: Model):
+    alone = replace(model, sources={"buy_again": model.sources["buy_again"]})
+    one = ask(alone, "c017", "p")
+    bought = set(one.history.purchases.rows_R.tolist())
+    found = ranked(one, 5)
+    assert {item.source for item in found} == {"buy_again"}
+    assert {item.row for item in found} <= bought
+
+
+def history_with(model: Model, customer: str, kind: str, row: int, ago: int = 60) -> History:
+    """A customer's past and one event more."""
+    event = np.zeros(1, EVENT)
+    event["type"], event["product"], event["at"], event["location"] = EVENT_CODES[kind], row, NOW - ago, -1
+    return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
+
+
+def with_offer(model: Model, customer: str, kind: str, offer: str) -> History:
+    """A customer's past and something done with an offer a minute ago."""
+    event, row = np.zeros(1, EVENT), model.bundle.catalog.offers.ids.row(offer)
+    assert row is not None
+    event["type"], event["product"], event["offer"], event["at"] = EVENT_CODES[kind], -1, row, NOW - 60
+    event["location"] = event["channel"] = -1
+    return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("customer", ["c000", "nobody"])
+@pytest.mark.parametrize("kinds", ["o", "po"])
+def test_a_dismissed_offer_comes_last_with_and_without_a_history(model: Model, customer: str, kinds: str):
+    one = ask(model, customer, kinds, "email")
+    before = ranked(one, 1_000)
+    first = next(item for item in before if item.kind == "offer")
+    held = one._replace(history=with_offer(model, customer, "dismissal", names(model, [first])[0]))
+    after = ranked(held, 1_000)
+    assert sorted((item.kind, item.row) for item in after) == sorted((item.kind, item.row) for item in before)
+    assert (after[-1].kind, after[-1].row) == ("offer", first.row)
+    assert [item.score for item in after] == sorted((item.score for item in after), reverse=True)
+    month = NOW + 31 * 86_400
+    later = held._replace(situation=held.situation._replace(moment=month))
+    assert ranked(later, 1_000)[-1].row != first.row
+
+
+def test_without_ranker_and_history_what_was_dismissed_comes_last_too(model: Model):
+    one = ask(model, "nobody", "po", "email")
+    assert one.products is not None
+    assert one.offers is not None
+    row = int(one.offers.eligible.rows_N[0])
+    nothing = np.zeros(0, np.int64)
+    session = Session(nothing, nothing, np.array([3]), np.array([row]))
+    found = rank_popular(model, one.place, one.products, one.offers.eligible, 1_000, set(), session)
+    assert {(item.kind, item.row) for item in found[-2:]} == {("product", 3), ("offer", row)}
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert len(found) == one.products.size + one.offers.eligible.size
+
+
+def test_offers_share_the_probability_that_any_is_redeemed(model: Model):
+    one = ask(model, "c000", "o", "email", explain=True)
+    found = ranked(one, 100)
+    bundle = model.bundle
+    assert bundle.offer_ranker is not None
+    assert bundle.redemption is not None
+    logits_O = bundle.offer_ranker.rank(np.array([item.facts for item in found]))
+    total = sum(item.score for item in found)
+    shares_O = np.exp(logits_O) / np.exp(logits_O).sum()
+    assert [item.score / total for item in found] == pytest.approx(shares_O.tolist(), rel=1e-4)
+    assert 0 < total < 0.5, "the world knows no redemptions: an only offer is no certainty"
+
+
+@pytest.mark.parametrize("kind", ["add_to_cart", "dismissal"])
+def test_what_is_in_the_basket_or_was_dismissed_comes_last(model: Model, kind: str):
+    one = ask(model, "c017", "p")
+    first = ranked(one, 1)[0].row
+    held = one._replace(history=history_with(model, "c017", kind, first))
+    assert first not in [item.row for item in ranked(held, 10)]
+    everything = ranked(held, 1_000)
+    assert len(everything) == len(ranked(one, 1_000))
+    assert everything[-1].row == first
+
+
+def test_what_was_looked_at_is_proposed_with_what_goes_with_it(model: Model):
+    one = ask(model, "c017", "p")
+    unbought = next(row for row in one.products.rows_N.tolist() if row not in one.history.purchases.rows_R)  # pyright: ignore[reportOptionalMemberAccess]
+    looking = one._replace(history=history_with(model, "c017", "view", unbought))
+    found = {item.row: item.source for item in ranked(looking, 60)}
+    assert found[unbought] == "together"
+    near = set(model.bundle.statistics.together.rows_NT[unbought].tolist()) & set(found)
+    assert near
+    assert {found[row] for row in near} == {"together"}
+
+
+def test_an_excluded_item_makes_room_for_the_next(model: Model):
+    whole = ranked(ask(model, "c017", "p"), 5)
+    out = {("product", whole[0].row), ("product", whole[2].row)}
+    found = ranked(ask(model, "c017", "p"), 3, {*out})
+    assert [one.row for one in found] == [whole[1].row, whole[3].row, whole[4].row]
+
+
+def test_excluding_an_offers_row_leaves_the_product_in_that_row(model: Model):
+    first = ranked(ask(model, "c017", "p"), 1)[0]
+    assert ranked(ask(model, "c017", "p"), 1, {("offer", first.row)}) == [first]
+
+
+def test_thousands_of_parts_of_one_set_leave_nothing_behind(model: Model):
+    random, one = np.random.default_rng(0), ask(model, "c017", "p", channel="web", location=None)
+    assert one.products is not None
+    ranked(one, 10)
+    cache = model.bundle.products.cache
+    before = len(model.popular._remembered), len(cache), cache.bytes, cache.misses  # pyright: ignore[reportPrivateUsage]
+    for _ in range(100):
+        some_BR = random.choice(model.bundle.vectors_ND.shape[0], (20, 30))
+        parts = [EligibleSet.derived(one.products, some_R) for some_R in some_BR[:10]]
+        parts += [one.products.among(some_R) for some_R in some_BR[10:]]
+        for part, found in zip(parts, rank_personal([one._replace(products=part) for part in parts]), strict=True):
+            assert len(found) == one.limit
+            assert part.contains(np.array([item.row for item in found])).all()
+    assert (len(model.popular._remembered), len(cache), cache.bytes, cache.misses) == before  # pyright: ignore[reportPrivateUsage]
+
+
+def test_an_answer_does_not_depend_on_its_batch(model: Model):
+    asks = [
+        ask(model, "c017", "p"),
+        ask(model, "c001", "po", limit=100),
+        ask(model, "c017", "o", "email"),
+        ask(model, "c000", "p", limit=3, excluded=frozenset([("product", 2)])),
+    ]
+    for one, together in zip(asks, rank_personal(asks), strict=True):
+        alone = rank_personal([one])[0]
+        assert [(item.kind, item.row, item.source, item.plan) for item in together] == [
+            (item.kind, item.row, item.source, item.plan) for item in alone
+        ]
+        assert [item.score for item in together] == pytest.approx([item.score for item in alone], abs=1e-6)
+
+
+def test_a_batch_across_a_swap_is_answered_by_the_model_each_request_pinned(model: Model):
+    other = replace(model, ranker=None)
+    one = ask(model, "c017", "p")
+    assert rank_personal([one, one._replace(model=other), one])[::2] == rank_personal([one, one])
+
+
+def test_offers_on_what_a_customer_buys_come_first(model: Model):
+    # Offer ``everyone`` covers department 0, ``at-north`` department 2.
+    assert names(model, ranked(ask(model, "c000", "o"), 10))[0] == "everyone"
+    assert names(model, ranked(ask(model, "c002", "o"), 10))[0] == "at-north"
+
+
+def test_popular_offers_are_those_on_popular_products(model: Model):
+    one = ask(model, "nobody", "o", "email")
+    assert one.offers is not None
+    assert model.bundle.redemption is not None
+    found = rank_popular(model, model.eligibility.place("north"), None, one.offers.eligible, 10, set(), None)
+    assert sorted(names(model, found)) == ["at-north", "by-email", "everyone"]
+    assert sum(item.score for item in found) == pytest.approx(model.bundle.redemption.base_rate)
+    assert {item.source for item in found} == {"popular"}
+
+
+def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(model: Model):
+    one = ask(model, "nobody", "po", explain=True)
+    found = ranked(one, 30)
+    products = [item for item in found if item.kind == "product"]
+    assert {item.source for item in products} <= {"towers", "trending", "popular"}
+    facts_KF = np.array([item.facts for item in products])
+    assert model.ranker is not None
+    assert [item.score for item in products] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
+    assert not facts_KF[:, FACTS.index("own_times")].any()
+    offers = [item for item in found if item.kind == "offer"]
+    place = model.eligibility.place("north")
+    assert one.offers is not None
+    popular = rank_popular(model, place, None, one.offers.eligible, 30, set(), None)
+    assert offers == [item for item in popular if item in offers]
+
+
+def test_attributes_move_the_answer_to_somebody_without_a_history(model: Model):
+    one = ask(model, "nobody", "p", channel="web", location=None)
+    answers = set[tuple[int, ...]]()
+    for segment in ("s0", "s1", "s2", "s3"):
+        described = model.live.described(one.history, {"segment": segment})
+        answers.add(tuple(item.row for item in ranked(one._replace(history=described), 10)))
+    assert len(answers) > 1
+
+
+def test_nothing_eligible_gives_nothing(model: Model):
+    nowhere = ask(model, "c017", "p")._replace(products=model.eligibility.products(
+        Context("mailer", "pole"), model.eligibility.place("pole"), NOW
+    ))  # fmt: skip
+    assert ranked(nowhere, 10) == []
+    assert rank_popular(model, model.eligibility.place("pole"), nowhere.products, None, 10, set(), None) == []
+    assert rank_popular(model, model.eligibility.place(None), None, None, 10, set(), None) == []
+
+
+@pytest.mark.parametrize("kinds", ["p", "po"])
+def test_ranked_in_pieces_the_answer_is_the_same(model: Model, kinds: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.rank._SLICE", 7)
+    one = ask(model, "c017", kinds, limit=100, explain=True)._replace(every=True)
+    pieces, count = rank_in_pieces(one), 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as done:
+            found = done.value
+            break
+        count += 1
+    expected = rank_personal([one])[0]
+    assert one.products is not None
+    assert count >= one.products.size / 7
+    assert [(got.kind, got.row, got.source) for got in found] == [(it.kind, it.row, it.source) for it in expected]
+    assert [got.score for got in found] == pytest.approx([it.score for it in expected], abs=1e-6)

@@ -1,0 +1,516 @@
+"""The slot: what is replaced is freed, what is refused is tried again once it has changed, what is amiss is told."""
+
+import asyncio
+import gc
+import logging
+import os
+import shutil
+from collections.abc import Callable, Generator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+from weakref import ref
+
+import msgspec
+import pytest
+from litestar.types import ASGIApp
+
+from embeddings.errors import CorruptBundle, ReleaseClosed
+from embeddings.index.planned import PlannedIndex
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
+from serving.app import create_app
+from serving.metrics import Metrics
+from serving.settings import Settings
+from serving.slot import BundleSlot, Model, open_model
+from serving.state.events import EventStore, Page, Span
+from serving.state.invalidations import Changes
+from tests.integration.server import copy_store, eventually, lay_beside, point_at
+
+Opened = Callable[[str], Model]
+
+
+class NoEvents(EventStore):
+    """An event store that holds nothing and answers at once."""
+
+    def __init__(self) -> None:
+        super().__init__("", Changes(1))
+
+    async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
+        del customer_id, span, between, most
+        return Page(mark, [])
+
+    async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
+        del cut_off, snapshot
+        return {}
+
+    async def ping(self) -> None:
+        pass
+
+
+@pytest.fixture
+def root(published: tuple[BundleStore, Manifest], tmp_path: Path) -> Path:
+    """A store of a test's own, with the first version and a second one beside it."""
+    folder = copy_store(published[0], tmp_path / "store")
+    lay_beside(folder, "second")
+    return folder
+
+
+@pytest.fixture
+def settings(root: Path) -> Settings:
+    return Settings(store=root, index_cache_bytes=2**22)
+
+
+@pytest.fixture
+def opened(settings: Settings) -> Opened:
+    events = NoEvents()
+    return lambda version: open_model(settings, version, events)
+
+
+@pytest.fixture
+def uncollected() -> Generator[None]:
+    """No collector: what is freed here, is freed by whoever lets go of it last."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def mapped(folder: Path) -> set[str]:
+    """The files below a folder that this process has mapped or holds open."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    found = {line.split(maxsplit=5)[5] for line in lines if str(folder) in line}
+    for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        try:
+            name = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+        except FileNotFoundError:  # that of the listing itself
+            continue
+        found |= {name} if str(folder) in name else set()
+    return found
+
+
+def of_version(root: Path, version: str) -> set[str]:
+    store = BundleStore(root)
+    return mapped(store.bundle(version)) | mapped(store.histories(version))
+
+
+def watched(model: Model) -> list["ref[Any]"]:
+    """Everything of a model that can say when it is gone."""
+    bundle = model.bundle
+    parts = [getattr(one, name) for one in (model, bundle) for name in one.__slots__ if name != "__weakref__"]
+    found: list[ref[Any]] = []
+    for part in [model, bundle, bundle.products.cache, bundle.similar.cache, bundle.catalog.products.ids, *parts]:
+        try:
+            found.append(ref(part))
+        except TypeError:  # of a kind that cannot
+            continue
+    assert len(found) > 12
+    return found
+
+
+async def call(app: ASGIApp, path: str, body: object) -> dict[str, Any]:
+    sent: list[Any] = []
+    content = msgspec.json.encode(body)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    await app(cast("Any", scope), receive, send)
+    return {"status": sent[0]["status"], **msgspec.json.decode(sent[1]["body"])}
+
+
+REQUESTS: list[dict[str, Any]] = [
+    {"customer_id": "c017", "context": {"channel": "store", "location": "north"}, "kinds": ["product", "offer"]},
+    {"customer_id": "c010", "context": {"channel": "mailer", "location": "south"}, "novel": True, "explain": True},
+    {"customer_id": "c011", "context": {"channel": "web"}, "among": ["p001", "p050"], "exclude": ["p050"]},
+    {"context": {"channel": "store", "location": "south"}, "kinds": ["product", "offer"]},
+]
+
+
+# What was replaced is freed
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Settings, opened: Opened):
+    async def scenario() -> None:
+        store, events = BundleStore(root), NoEvents()
+        first = store.current()
+        slot = BundleSlot(open_model(settings, first, events))
+        app = create_app(settings, slot, events, Metrics()).answer
+        gone = watched(slot.current)
+        for request in REQUESTS * 2:
+            assert (await call(app, "/v1/recommend", request))["model_version"] == first
+        gc.freeze()  # as at the start of a server: what is in cycles would now stay for good
+        try:
+            point_at(root, "second")
+            await slot.look(store, opened)
+            assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == "second"
+            assert [one() for one in gone if one() is not None] == []
+            assert of_version(root, first) == set()
+            assert of_version(root, "second")
+        finally:
+            gc.unfreeze()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_what_a_request_has_pinned_is_closed_with_the_last_of_them(root: Path, opened: Opened):
+    async def scenario() -> None:
+        store = BundleStore(root)
+        first = store.current()
+        slot = BundleSlot(opened(first))
+        with slot.pinned() as model:
+            with slot.pinned() as again:
+                assert again is model
+                point_at(root, "second")
+                await slot.look(store, opened)
+                assert slot.current is not model
+            assert model.eligibility.channel("web") >= 0, "another request holds it"
+            with slot.pinned() as newer:
+                assert newer.version == "second"
+        assert model.version == first
+        with pytest.raises(ReleaseClosed, match="Model is closed: it has no eligibility"):
+            _ = model.eligibility
+        del again
+        assert of_version(root, first) == set()
+        assert newer.eligibility.channel("web") >= 0
+
+    asyncio.run(scenario())
+
+
+def test_a_version_that_is_deleted_serves_on_until_it_is_replaced(root: Path, settings: Settings, opened: Opened):
+    async def scenario() -> None:
+        store, events = BundleStore(root), NoEvents()
+        first = store.current()
+        slot = BundleSlot(open_model(settings, "second", events))
+        app = create_app(settings, slot, events, Metrics()).answer
+        assert store.prune(keep=1) == [], "of the two the newest is kept, and the current one"
+        for folder in (store.bundle("second"), store.histories("second")):
+            shutil.rmtree(folder)
+        for request in REQUESTS:
+            assert (await call(app, "/v1/recommend", request))["model_version"] == "second"
+        await slot.look(store, opened)
+        assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == first
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_fails_in_a_request_is_not_kept_by_its_error(
+    root: Path, settings: Settings, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such dimension")
+
+    async def scenario() -> None:
+        store, events = BundleStore(root), NoEvents()
+        first = store.current()
+        slot = BundleSlot(open_model(settings, first, events))
+        app = create_app(settings, slot, events, Metrics()).answer
+        with monkeypatch.context() as patched:
+            patched.setattr(PlannedIndex, "search", fail)
+            patched.setattr(logging.getLogger("opportune.serve"), "disabled", True)  # pytest keeps what is logged
+            assert (await call(app, "/v1/recommend", REQUESTS[0]))["status"] == 500
+        point_at(root, "second")
+        await slot.look(store, opened)
+        gc.collect()  # a traceback and what it tells of hold each other
+        assert of_version(root, first) == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_release_closes_once_and_says_so_afterwards_but_arrays_stay_with_their_holders(root: Path, opened: Opened):
+    model = opened("second")
+    bundle, vectors_ND = model.bundle, model.bundle.vectors_ND
+    total = float(vectors_ND.sum())
+    model.close()
+    model.close()
+    bundle.close()
+    assert model.version == bundle.manifest.version == "second"
+    for one, name in ((model, "live"), (bundle, "catalog"), (bundle, "degraded")):
+        with pytest.raises(ReleaseClosed, match="closed"):
+            getattr(one, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        getattr(bundle, "nonsense")  # noqa: B009
+    assert float(vectors_ND.sum()) == total
+    assert {Path(one).name for one in of_version(root, "second")} == {"products.npy"}
+    del vectors_ND
+    assert of_version(root, "second") == set()
+
+
+def fail_late(root: Path) -> None:
+    """A release whose histories are another's: noticed when all of the bundle is open."""
+    histories = BundleStore(root).histories
+    shutil.rmtree(histories("second"))
+    shutil.copytree(histories(BundleStore(root).current()), histories("second"))
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("what", ["histories", "first search"])
+def test_a_version_that_fails_half_way_leaves_nothing_open(
+    root: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, what: str
+):
+    monkeypatch.setattr(logging.getLogger("opportune.serve"), "disabled", True)  # pytest keeps what is logged
+
+    async def scenario() -> None:
+        store = BundleStore(root)
+        slot = BundleSlot(opened(store.current()))
+        if what == "histories":
+            fail_late(root)
+        else:
+            monkeypatch.setattr(PlannedIndex, "search", fail)
+        point_at(root, "second")
+        await slot.look(store, opened)
+        assert slot.refused is not None
+        assert slot.refused.version == "second"
+        # The thread that opened it has a moment to go.
+        await asyncio.to_thread(eventually, lambda: not of_version(root, "second"), "the files to be let go of")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("an index of nothing")
+
+    asyncio.run(scenario())
+
+
+# What is tried, and when
+
+
+class Named:
+    """As much of a model as the slot looks at."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.closed = False
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
+class Opening:
+    """Opens every version but the broken ones, and notes what it was asked for."""
+
+    def __init__(self, *broken: str) -> None:
+        self.broken = set(broken)
+        self.asked: list[str] = []
+        self.made: list[Named] = []
+
+    def __call__(self, version: str) -> Model:
+        self.asked.append(version)
+        if version in self.broken:
+            raise CorruptBundle(Path(f"/secret/{version}/vectors.npy"), "not a readable array", "secret words")
+        self.made.append(Named(version))
+        return cast("Model", self.made[-1])
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Path:
+    """A store of five versions without any content but a manifest."""
+    for number in range(1, 6):
+        for kind in ("bundles", "histories"):
+            folder = tmp_path / kind / f"v{number}"
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text("{}")
+    point_at(tmp_path, "v1")
+    return tmp_path
+
+
+def slot_of(version: str = "v1") -> BundleSlot:
+    return BundleSlot(cast("Model", Named(version)))
+
+
+def looks(slot: BundleSlot, root: Path, opening: Opening, times: int = 1) -> list[str]:
+    """Look so often; returns which versions were tried in these looks."""
+    before = len(opening.asked)
+
+    async def look() -> None:
+        for _ in range(times):
+            await slot.look(BundleStore(root), opening)
+
+    asyncio.run(look())
+    return opening.asked[before:]
+
+
+def test_versions_published_one_upon_another_are_taken_as_they_are_found_and_closed_as_they_are_replaced(
+    versions: Path,
+):
+    slot, opening, told = slot_of(), Opening(), list[str]()
+    slot.on_swap = told.append
+
+    def publishing(version: str) -> Model:
+        if version == "v2":  # three more while this one is being opened
+            for newer in ("v3", "v4", "v5"):
+                point_at(versions, newer)
+        return opening(version)
+
+    async def look() -> None:
+        for _ in range(3):
+            await slot.look(BundleStore(versions), publishing)
+
+    point_at(versions, "v2")
+    asyncio.run(look())
+    assert opening.asked == told == ["v2", "v5"]
+    assert slot.swaps == 2
+    assert [one.closed for one in opening.made] == [True, False]
+    point_at(versions, "v4")  # the version before
+    assert looks(slot, versions, opening) == ["v4"]
+    assert [one.closed for one in opening.made] == [True, True, False]
+
+
+def touch(versions: Path, name: str) -> None:
+    path = versions / name
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize("changed", ["CURRENT", "bundles/v2/manifest.json", "histories/v2/manifest.json"])
+def test_a_refused_version_is_tried_again_once_its_files_or_current_have_changed(versions: Path, changed: str):
+    slot, opening = slot_of(), Opening("v2")
+    point_at(versions, "v2")
+    assert looks(slot, versions, opening, times=5) == ["v2"]
+    touch(versions, changed)
+    assert looks(slot, versions, opening) == [], "it may be changing still"
+    assert looks(slot, versions, opening, times=5) == ["v2"]
+    opening.broken.clear()
+    assert looks(slot, versions, opening, times=5) == [], "nothing has changed since"
+    touch(versions, changed)
+    assert looks(slot, versions, opening, times=2) == ["v2"]
+    assert (slot.current.version, slot.refused) == ("v2", None)
+
+
+def test_a_file_that_comes_back_has_a_refused_version_tried_again(versions: Path):
+    slot, opening = slot_of(), Opening("v2")
+    (versions / "bundles" / "v2" / "manifest.json").unlink()
+    point_at(versions, "v2")
+    assert looks(slot, versions, opening, times=3) == ["v2"]
+    opening.broken.clear()
+    (versions / "bundles" / "v2" / "manifest.json").write_text("{}")
+    assert looks(slot, versions, opening, times=2) == ["v2"]
+    assert slot.current.version == "v2"
+
+
+def test_a_version_that_was_deleted_while_it_was_opened_makes_way_for_the_newest(versions: Path):
+    slot, opening = slot_of(), Opening()
+
+    def deleting(version: str) -> Model:
+        if version == "v2":
+            shutil.rmtree(versions / "bundles" / "v2")
+            point_at(versions, "v3")
+            raise FileNotFoundError(version)
+        return opening(version)
+
+    async def look() -> None:
+        for _ in range(2):
+            await slot.look(BundleStore(versions), deleting)
+
+    point_at(versions, "v2")
+    asyncio.run(look())
+    assert (slot.current.version, slot.refused) == ("v3", None)
+
+
+def test_a_refusal_names_the_file_and_nothing_of_the_machine_but_in_the_log(
+    versions: Path, caplog: pytest.LogCaptureFixture
+):
+    slot, opening = slot_of(), Opening("v2")
+    point_at(versions, "v2")
+    looks(slot, versions, opening, times=5)
+    assert slot.refused is not None
+    assert slot.refused[:2] == ("v2", "vectors.npy: not a readable array")
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused version v2, still serving v1: /secret/v2/vectors.npy: not a readable array: secret words"
+    ]
+
+
+def delete_store(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def fill_with_noise(root: Path) -> None:
+    (root / "CURRENT").write_bytes(b"\xff\xfe" * 40)
+
+
+def make_folder(root: Path) -> None:
+    (root / "CURRENT").unlink()
+    (root / "CURRENT").mkdir()
+
+
+def name_at_length(root: Path) -> None:
+    (root / "CURRENT").write_text("v" * 300)
+
+
+def empty(root: Path) -> None:
+    (root / "CURRENT").write_text("")
+
+
+@pytest.mark.parametrize("damage", [delete_store, fill_with_noise, make_folder, name_at_length, empty])
+def test_a_store_that_cannot_be_read_is_told_once_and_leaves_the_model_in_service(
+    versions: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+):
+    kept = shutil.copytree(versions, tmp_path_factory.mktemp("kept") / "store")
+    slot, opening = slot_of(), Opening()
+    caplog.set_level(logging.INFO)
+    damage(versions)
+    assert looks(slot, versions, opening, times=5) == []
+    assert slot.unreadable is not None
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    shutil.rmtree(versions, ignore_errors=True)
+    shutil.copytree(kept, versions)
+    point_at(versions, "v2")
+    looks(slot, versions, opening, times=5)
+    assert (slot.current.version, slot.unreadable) == ("v2", None)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "INFO"]
+
+
+# What a worker that replaces another serves
+
+
+def joined(slot: BundleSlot, version: str, root: Path, opening: Opening) -> bool:
+    return asyncio.run(slot.join(version, BundleStore(root), opening))
+
+
+@pytest.mark.parametrize("current", ["v1", "v4", None])
+def test_it_serves_what_the_others_serve_whatever_current_says(versions: Path, current: str | None):
+    if current is None:
+        (versions / "CURRENT").unlink()
+    else:
+        point_at(versions, current)
+    slot, opening = slot_of(), Opening("v4")
+    assert joined(slot, "v3", versions, opening)
+    assert slot.current.version == "v3"
+    assert opening.asked == ["v3"]
+
+
+def test_it_serves_the_current_version_where_that_of_the_others_is_gone(versions: Path):
+    point_at(versions, "v4")
+    slot = slot_of()
+    assert joined(slot, "v3", versions, Opening("v3"))
+    assert slot.current.version == "v4"
+
+
+@pytest.mark.parametrize("current", ["v3", None])
+def test_it_says_so_where_neither_can_be_opened(versions: Path, current: str | None):
+    if current is None:
+        (versions / "CURRENT").unlink()
+    else:
+        point_at(versions, current)
+    slot = slot_of()
+    assert not joined(slot, "v3", versions, Opening("v3"))
+    assert slot.current.version == "v1"
+
+
+def test_it_opens_nothing_where_the_others_serve_what_it_has(versions: Path):
+    opening = Opening()
+    assert joined(slot_of(), "v1", versions, opening)
+    assert opening.asked == []
