@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         "with commas; all by default",
     )
     quality.add_argument(
-        "--test", type=Path, help="for interactions:FILE: what is to be foretold; of sequences it is the newest product"
+        "--test",
+        type=Path,
+        help="for interactions:FILE: what is to be predicted; of sequences it is the newest product",
     )
     quality.add_argument("--validation", type=Path, help="for interactions:FILE: as for opportune-train")
     quality.add_argument("--recipe", type=Path, help="for files: as for opportune-train")

@@ -35,13 +35,15 @@ from serving.settings import DATABASE_VARIABLE, Limits, Settings, database_url, 
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.embedded import Home
 from serving.state.events import EventStore
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from serving.state.keeper import kept
 from serving.state.postgres import Database, database
-from serving.state.worker_metrics import Tally
+from serving.state.worker_metrics import WorkerMetrics
 from serving.workers import WorkerPlace, bind, listen, room_for, supervise
 
 _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
+_RENAMED: Mapping[str, str] = {"together": "bought_together", "alike": "also_bought"}
+"""Sources by their earlier names."""
 _BACKLOG = 2_048
 _DRAIN_SECONDS = 5
 # Requests make no cycles to speak of, and what a model holds is frozen: a collection every 700 objects only delays.
@@ -116,7 +118,8 @@ def _sources(names: str) -> tuple[SourceName, ...]:
     given = names.split(",")
     unknown = [name for name in given if name not in SOURCES]
     if unknown:
-        raise InvalidInput("--sources", f"expected some of {', '.join(SOURCES)}; got {', '.join(unknown)}")
+        renamed = "".join(f"; {name} is called {_RENAMED[name]} now" for name in unknown if name in _RENAMED)
+        raise InvalidInput("--sources", f"expected some of {', '.join(SOURCES)}; got {', '.join(unknown)}{renamed}")
     return tuple(name for name in SOURCES if name in given)
 
 
@@ -146,8 +149,8 @@ class _Service(NamedTuple):
 
 def _run(settings: Settings, sockets: Sequence[socket.socket], database: Database) -> None:
     """Open the model and answer with it, in this process or in as many forks of it as there are to be workers."""
-    store, changes = BundleStore(settings.store), Changes(settings.workers)
-    events = EventStore(database.url, changes)
+    store, invalidations = BundleStore(settings.store), Invalidations(settings.workers)
+    events = EventStore(database.url, invalidations)
     # On asyncio's own loop: uvloop's keeps threads that look up names.
     asyncio.run(events.prepare())
     open_version = partial(open_model, settings, events=events)
@@ -178,7 +181,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
     )
 
     def work(place: WorkerPlace) -> None:
-        changes.take(place.worker)
+        invalidations.take(place.worker)
         count_anew(slot.current.bundle)
         uvloop.run(_serve(service, place))
 
@@ -206,8 +209,8 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         await stack.enter_async_context(service.events.connected())
         if place is not None:
             place.leave_with_parent()
-            metrics.tally = Tally(place.folder, place.worker, place.workers, metrics.registry)
-            await stack.enter_async_context(metrics.tally.listening())
+            metrics.of_workers = WorkerMetrics(place.folder, place.worker, place.workers, metrics.registry)
+            await stack.enter_async_context(metrics.of_workers.listening())
             await _join(slot, place, service)
         server = uvicorn.Server(service.config)
         watching = [

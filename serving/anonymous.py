@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from embeddings.remembered import Remembered
-from serving.retrieve import Ask
+from serving.retrieve import RankRequest
 from serving.slot import Model
 
 _HOUR = 3_600
@@ -15,13 +15,13 @@ REMEMBERED_BYTES = 32 * 2**20
 Answered = TypeVar("Answered")
 
 
-class Strangers(Generic[Answered]):
+class AnonymousCache(Generic[Answered]):
     """Remembers answers as long as their model is there. Not safe for several threads: it belongs to the event loop."""
 
     def __init__(self) -> None:
         self._remembered: WeakKeyDictionary[Model, Remembered[Answered]] = WeakKeyDictionary()
 
-    async def of(self, ask: Ask, answer: Callable[[Ask], Awaitable[Answered]]) -> Answered:
+    async def of(self, ask: RankRequest, answer: Callable[[RankRequest], Awaitable[Answered]]) -> Answered:
         """The answer as of the beginning of the hour; what may be shown is that of the very moment.
 
         It is remembered unless the request asks for something of its own.

@@ -24,7 +24,7 @@ from serving.clock import Clock
 from serving.engine import Engine
 from serving.metrics import Metrics, ModelCollector, metered, metrics_page
 from serving.rank import Ranked, rank_in_pieces, rank_personal
-from serving.retrieve import Ask
+from serving.retrieve import RankRequest
 from serving.settings import Settings
 from serving.slot import BundleSlot
 from serving.state.events import EventStore
@@ -58,9 +58,9 @@ def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, m
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.
     executor = ThreadPoolExecutor(1, "device") if settings.device == "cuda" else None
-    pieces = Pieces[Ask, list[Ranked]](attrgetter("rows"), LARGEST_ROWS, rank_in_pieces)
+    pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), LARGEST_ROWS, rank_in_pieces)
     patience = _PATIENCE * settings.deadline_seconds
-    batcher: Batcher[Ask, list[Ranked]] = Batcher(rank_personal, LARGEST_BATCH, executor, patience, pieces)
+    batcher: Batcher[RankRequest, list[Ranked]] = Batcher(rank_personal, LARGEST_BATCH, executor, patience, pieces)
     cut_off = slot.current.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
     metrics.registry.register(ModelCollector(slot, batcher))

@@ -15,16 +15,16 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from embeddings.errors import Overloaded
 
-Asked = TypeVar("Asked")
+Request = TypeVar("Request")
 Answered = TypeVar("Answered")
 
-_Waiting: TypeAlias = tuple[Asked, "asyncio.Future[Answered]", float, int]
+_Waiting: TypeAlias = tuple[Request, "asyncio.Future[Answered]", float, int]
 
 InPieces: TypeAlias = Generator[None, None, Answered]
 """Yields after every piece of the work, and returns the answer."""
 
 
-class Pieces(NamedTuple, Generic[Asked, Answered]):
+class Pieces(NamedTuple, Generic[Request, Answered]):
     """How to compute what is too much for a batch.
 
     Attributes:
@@ -33,12 +33,12 @@ class Pieces(NamedTuple, Generic[Asked, Answered]):
         compute: answers one that costs more, in pieces.
     """
 
-    rows: Callable[[Asked], int]
+    rows: Callable[[Request], int]
     most: int
-    compute: Callable[[Asked], InPieces[Answered]]
+    compute: Callable[[Request], InPieces[Answered]]
 
 
-class Batcher(Generic[Asked, Answered]):
+class Batcher(Generic[Request, Answered]):
     """Collects what is asked and answers it in batches.
 
     Every future completes: with its answer, with the error that its batch raised, or with Overloaded if its turn
@@ -58,27 +58,27 @@ class Batcher(Generic[Asked, Answered]):
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Asked]], Sequence[Answered]],
+        compute: Callable[[Sequence[Request]], Sequence[Answered]],
         largest: int,
         executor: Executor | None = None,
         deadline_seconds: float = math.inf,
-        pieces: Pieces[Asked, Answered] | None = None,
+        pieces: Pieces[Request, Answered] | None = None,
     ) -> None:
         self._compute = compute
         self._largest = largest
         self._deadline = deadline_seconds
         self._executor = executor
         self._pieces = pieces
-        self._waiting: deque[_Waiting[Asked, Answered]] = deque()
-        self._large: deque[_Waiting[Asked, Answered]] = deque()
+        self._waiting: deque[_Waiting[Request, Answered]] = deque()
+        self._large: deque[_Waiting[Request, Answered]] = deque()
         self._under_way: tuple[InPieces[Answered], asyncio.Future[Answered]] | None = None
         self._large_next = False
         self._scheduled = False
         self.batches = 0
         self.computed = 0
 
-    def submit(self, asked: Asked) -> "asyncio.Future[Answered]":
-        """Ask for one answer; to be called on the event loop."""
+    def submit(self, asked: Request) -> "asyncio.Future[Answered]":
+        """RankRequest for one answer; to be called on the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answered] = loop.create_future()
         rows = 0 if self._pieces is None else self._pieces.rows(asked)
@@ -115,9 +115,9 @@ class Batcher(Generic[Asked, Answered]):
         else:
             self._scheduled = False
 
-    def _take(self, now: float) -> "list[tuple[Asked, asyncio.Future[Answered]]]":
+    def _take(self, now: float) -> "list[tuple[Request, asyncio.Future[Answered]]]":
         """The next batch: the first of those that wait, as many as may be computed at once."""
-        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        batch: list[tuple[Request, asyncio.Future[Answered]]] = []
         room = math.inf if self._pieces is None else self._pieces.most
         while self._waiting and len(batch) < self._largest and self._waiting[0][3] <= room:
             asked, future, deadline, rows = self._waiting.popleft()
@@ -169,7 +169,7 @@ class Batcher(Generic[Asked, Answered]):
         go_on(done)
 
     def _settle(
-        self, batch: "list[tuple[Asked, asyncio.Future[Answered]]]", done: "asyncio.Future[Sequence[Answered]]"
+        self, batch: "list[tuple[Request, asyncio.Future[Answered]]]", done: "asyncio.Future[Sequence[Answered]]"
     ) -> None:
         error = _error_of(done)
         if error is not None:
@@ -192,7 +192,7 @@ class Batcher(Generic[Asked, Answered]):
             future.set_result(done.result()[0])
 
     @classmethod
-    def _complete(cls, batch: "list[tuple[Asked, asyncio.Future[Answered]]]", answers: Sequence[Answered]) -> None:
+    def _complete(cls, batch: "list[tuple[Request, asyncio.Future[Answered]]]", answers: Sequence[Answered]) -> None:
         if len(answers) != len(batch):
             cls._fail(batch, RuntimeError(f"expected {len(batch)} answers, got {len(answers)}"))
             return
@@ -201,7 +201,7 @@ class Batcher(Generic[Asked, Answered]):
                 future.set_result(answer)
 
     @staticmethod
-    def _fail(batch: "list[tuple[Asked, asyncio.Future[Answered]]]", error: BaseException) -> None:
+    def _fail(batch: "list[tuple[Request, asyncio.Future[Answered]]]", error: BaseException) -> None:
         for _, future in batch:
             if not future.done():
                 future.set_exception(error)

@@ -183,7 +183,7 @@ class Connection(HttpToolsProtocol):
             self._release()
 
     def on_message_complete(self) -> None:
-        """Ask the application what has arrived whole."""
+        """RankRequest the application what has arrived whole."""
         if self.parser.should_upgrade():
             return
         self._part, self._unparsed = None, 0

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from embeddings.catalogue.columns import Catalog, Offers, Products
+from embeddings.catalogue.columns import Catalogue, Offers, Products
 from embeddings.catalogue.tables import OFFER_KINDS
 from serving.rank import Kind
 
@@ -32,9 +32,9 @@ class Details(NamedTuple):
     products_total: int | UnsetType = UNSET
 
 
-def details_of(catalog: Catalog, kind: Kind, row: int, include: Collection[Include]) -> Details:
+def details_of(catalogue: Catalogue, kind: Kind, row: int, include: Collection[Include]) -> Details:
     """Return what the catalogue holds of a product or an offer."""
-    return _of_product(catalog.products, row, include) if kind == "product" else _of_offer(catalog, row, include)
+    return _of_product(catalogue.products, row, include) if kind == "product" else _of_offer(catalogue, row, include)
 
 
 def _of_product(products: Products, row: int, include: Collection[Include]) -> Details:
@@ -52,13 +52,13 @@ def _of_product(products: Products, row: int, include: Collection[Include]) -> D
     )
 
 
-def _of_offer(catalog: Catalog, row: int, include: Collection[Include]) -> Details:
-    offers, covered = catalog.offers, catalog.offers.products[row]
+def _of_offer(catalogue: Catalogue, row: int, include: Collection[Include]) -> Details:
+    offers, covered = catalogue.offers, catalogue.offers.products[row]
     asked = "products" in include
     return Details(
-        _described(offers, catalog.audiences, row) if "attributes" in include else UNSET,
+        _described(offers, catalogue.audiences, row) if "attributes" in include else UNSET,
         UNSET,
-        catalog.products.ids.ids(covered[:MOST_PRODUCTS].tolist()) if asked else UNSET,
+        catalogue.products.ids.ids(covered[:MOST_PRODUCTS].tolist()) if asked else UNSET,
         len(covered) if asked else UNSET,
     )
 

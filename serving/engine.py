@@ -15,29 +15,33 @@ from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
 from embeddings.customer.session import session_of
 from embeddings.customer.tower_input import Situation
-from embeddings.errors import Overloaded
+from embeddings.errors import InvalidInput, Overloaded
 from embeddings.index.base import Plan
-from embeddings.ranking.features import FACTS
-from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.features import RANKER_FEATURES
+from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.sources import MORE, RETRIEVED
-from serving.anonymous import Strangers
+from serving.anonymous import AnonymousCache
 from serving.batcher import Batcher
 from serving.clock import Clock
 from serving.details import Include, details_of
 from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source, rank_popular
-from serving.retrieve import Ask, Offered
+from serving.retrieve import Offered, RankRequest
 from serving.slot import BundleSlot, Model
 
 _ID_BYTES, _IDS_AT_ONCE = 16, 256
 _LOOKED_UP = 250
 """How many ids at a time; that takes about a quarter of a millisecond."""
 _MOST_LARGE = 8
-"""How many requests with a long ``among`` may be under way: each takes the loop for 10 ms before it waits to be ranked,
+"""How many requests with long ``items`` may be under way: each takes the loop for 10 ms before it waits to be ranked,
 and admission does not see those that wait."""
 _HIDDEN = RETRIEVED * MORE
 """How many excluded items are ranked and then left out, so that what would come next takes their places. Where more are
 excluded, ranking them would cost more than the answer: candidates are sought among the other products."""
+
+
+_EARLIER = Meta(extra_json_schema={"deprecated": True})
+Wanted = Annotated[tuple[ListedId, ...], Meta(min_length=1, max_length=10_000)]
 
 
 class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,8 +54,9 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         placement: the name of the slot to be filled; a label as long as no placements are declared.
         kinds: what to recommend.
         exclude: ids of products or offers not to show; unknown ones are of no effect.
-        novel: whether only products are wanted that this customer has never bought.
-        among: ids of the products that are wanted, and no others; unknown ones are of no effect.
+        filter_already_bought: whether only products are wanted that this customer has never bought.
+        items: ids of the products that are wanted, and no others; unknown ones are of no effect.
+        novel, among: the earlier names of these two.
         explain: whether each item shows what lies behind its score.
         include: what each item shows of what the catalogue holds; nothing but its id unless asked for.
     """
@@ -63,18 +68,26 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
-    novel: bool = False
-    among: Annotated[tuple[ListedId, ...], Meta(min_length=1, max_length=10_000)] | None = None
+    filter_already_bought: bool = False
+    items: Wanted | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
+    novel: Annotated[bool, _EARLIER] = False
+    among: Annotated[Wanted | None, _EARLIER] = None
 
     def __post_init__(self) -> None:
-        """Make ids that came as JSON integers text."""
+        """Make ids that came as JSON integers text, and take what is given by its earlier name."""
         ids_as_text(self, "customer_id")
         if self.exclude:
             force_setattr(self, "exclude", listed_ids("exclude", self.exclude))
+        if self.items is not None:
+            force_setattr(self, "items", listed_ids("items", self.items))
         if self.among is not None:
-            force_setattr(self, "among", listed_ids("among", self.among))
+            if self.items is not None:
+                raise InvalidInput("among", "expected items alone: among is its earlier name")
+            force_setattr(self, "items", listed_ids("among", self.among))
+        if self.novel:
+            force_setattr(self, "filter_already_bought", self.novel)
 
 
 class Explanation(Struct, frozen=True):
@@ -82,10 +95,12 @@ class Explanation(Struct, frozen=True):
 
     Attributes:
         plan: how the towers' candidates were searched; null where they were not. It decides the time, not the answer.
-        facts: what the ranker read, by name; empty where it was not asked.
+        features: what the ranker read, by name; empty where it was not asked.
+        facts: the same by its earlier name.
     """
 
     plan: Plan | None
+    features: dict[str, float]
     facts: dict[str, float]
 
 
@@ -132,11 +147,11 @@ class _Shown(NamedTuple):
 class Engine:
     """Answers recommend calls with whatever model is in the slot when they arrive."""
 
-    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, list[Ranked]], clock: Clock) -> None:
+    def __init__(self, slot: BundleSlot, batcher: Batcher[RankRequest, list[Ranked]], clock: Clock) -> None:
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
-        self._strangers = Strangers[_Shown]()
+        self._anonymous = AnonymousCache[_Shown]()
         self._large = 0
         self._ids = _ids()
 
@@ -148,10 +163,10 @@ class Engine:
                 given that no customer has.
             Overloaded: as many requests that name a lot of products are under way as may be.
         """
-        large = request.among is not None and self._batcher.too_much(len(request.among))
+        large = request.items is not None and self._batcher.too_much(len(request.items))
         if large and self._large >= _MOST_LARGE:
             raise Overloaded(
-                f"{self._large} requests that list as many ids in among are under way; send it again later"
+                f"{self._large} requests that list as many ids in items are under way; send it again later"
             )
         self._large += large
         try:
@@ -167,20 +182,20 @@ class Engine:
             channel,
             place.nearest,
             self._clock.moment(context.at),
-            model.bundle.catalog.context.codes(context.attributes),
+            model.bundle.catalogue.context.codes(context.attributes),
         )
         known = None if request.customer_id is None else await model.live.of(request.customer_id)
-        history = model.live.nobody if known is None else known.history
+        history = model.live.anonymous if known is None else known.history
         if request.attributes:
             history = model.live.described(history, request.attributes)
 
         # To somebody who has bought nothing everything is new: the question is the same without it.
-        novel = request.novel and len(history.purchases.rows_R) > 0
+        novel = request.filter_already_bought and len(history.purchases.rows_R) > 0
         products = offers = None
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
             products = eligibility.products(context, place, situation.moment)
-            named = None if request.among is None else await _rows(request.among, model)
+            named = None if request.items is None else await _rows(request.items, model)
             products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:
             redeemed = await model.redemptions.now()
@@ -195,9 +210,9 @@ class Engine:
             gone = [row for kind, row in excluded if kind == "product"]
             products = EligibleSet.derived(products, np.array(gone, np.int64))
             excluded = frozenset(one for one in excluded if one[0] == "offer")
-        acted = history.tells
+        acted = history.has_interactions
         if acted or model.ranker is not None:
-            ask = Ask(
+            ask = RankRequest(
                 model,
                 history,
                 situation,
@@ -208,10 +223,10 @@ class Engine:
                 place,
                 request.explain,
                 novel,
-                request.among is not None,
+                request.items is not None,
             )
-            nobody = history is model.live.nobody
-            shown = await (self._strangers.of(ask, self._shown) if nobody else self._shown(ask))
+            anonymous = history is model.live.anonymous
+            shown = await (self._anonymous.of(ask, self._shown) if anonymous else self._shown(ask))
         else:
             eligible = None if offers is None else offers.eligible
             session = session_of(history, situation.moment)
@@ -226,7 +241,7 @@ class Engine:
             degraded=degraded or model.bundle.degraded is not None,
         )
 
-    async def _shown(self, ask: Ask) -> _Shown:
+    async def _shown(self, ask: RankRequest) -> _Shown:
         ranked = await self._batcher.submit(ask)
         return _Shown(ranked, reasons(ranked, ask.model, ask.history, ask.place, ask.situation.moment))
 
@@ -249,7 +264,7 @@ async def _rows(ids: Sequence[str], model: Model) -> NDArray[np.int64]:
     for start in range(0, len(ids), _LOOKED_UP):
         if start:
             await asyncio.sleep(0)
-        rows = model.bundle.catalog.products.ids.rows(ids[start : start + _LOOKED_UP])
+        rows = model.bundle.catalogue.products.ids.rows(ids[start : start + _LOOKED_UP])
         found.append(rows[rows >= 0])
     return np.concatenate(found)
 
@@ -264,10 +279,10 @@ def _wanted(eligible: EligibleSet, named: NDArray[np.int64] | None, buyer: Histo
 
 
 def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
-    catalog = model.bundle.catalog
+    catalogue = model.bundle.catalogue
     if not ids:
         return frozenset()
-    products, offers = catalog.products.ids.rows(ids).tolist(), catalog.offers.ids.rows(ids).tolist()
+    products, offers = catalogue.products.ids.rows(ids).tolist(), catalogue.offers.ids.rows(ids).tolist()
     found = [("product", row) for row in products if row >= 0]
     return frozenset(found + [("offer", row) for row in offers if row >= 0])
 
@@ -275,10 +290,10 @@ def _excluded(ids: Sequence[str], model: Model) -> frozenset[tuple[str, int]]:
 def _items(
     ranked: Sequence[Ranked], why: Sequence[list[Reason]], model: Model, request: RecommendRequest
 ) -> list[Item]:
-    catalog, include = model.bundle.catalog, request.include
+    catalogue, include = model.bundle.catalogue, request.include
     items = [
         Item(
-            (catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row),
+            (catalogue.products if one.kind == "product" else catalogue.offers).ids.id(one.row),
             one.kind,
             rank,
             one.score,
@@ -291,11 +306,12 @@ def _items(
     if not include:
         return items
     return [
-        replace(item, **details_of(catalog, one.kind, one.row, include)._asdict())
+        replace(item, **details_of(catalogue, one.kind, one.row, include)._asdict())
         for item, one in zip(items, ranked, strict=True)
     ]
 
 
 def _explanation(one: Ranked) -> Explanation:
-    names = FACTS if one.kind == "product" else OFFER_FACTS
-    return Explanation(one.plan, {} if one.facts is None else dict(zip(names, one.facts.tolist(), strict=True)))
+    names = RANKER_FEATURES if one.kind == "product" else OFFER_FEATURES
+    features = {} if one.features is None else dict(zip(names, one.features.tolist(), strict=True))
+    return Explanation(one.plan, features, features)

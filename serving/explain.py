@@ -12,12 +12,12 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Place
 from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
 from embeddings.ranking.profile import DAY
-from embeddings.ranking.statistics import FIGURES, Statistics
+from embeddings.ranking.statistics import PRODUCT_STATISTICS, Statistics
 from serving.rank import Ranked
 from serving.slot import Model
 
@@ -52,7 +52,7 @@ _EVERYBODY = ("trending", "popular")
 _DUE = 2.0
 """So many times the usual gap, or one in so many of it, may have passed where it is about time again."""
 
-_MONTH, _GAP = (FIGURES.index(name) for name in ("month", "gap"))
+_MONTH, _GAP = (PRODUCT_STATISTICS.index(name) for name in ("month", "gap"))
 _KEPT = 4_096
 
 
@@ -80,13 +80,13 @@ def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Pla
             why = next(due) + _bought(bought)
         elif one.source == "buy_again":
             why = _bought(bought)
-        elif one.source == "together":
+        elif one.source == "bought_together":
             session = session or session_of(history, moment)
             why = _together(one.row, model.bundle.statistics, session)
-        elif one.source == "alike":
+        elif one.source == "also_bought":
             why = _BOUGHT_BY_ALIKE
         elif one.source == "towers":
-            why = _NEAR_TASTE if history.tells else _FITS_PLACE if place.rows else _FITS_TIME
+            why = _NEAR_TASTE if history.has_interactions else _FITS_PLACE if place.rows else _FITS_TIME
         elif one.source == "named":
             why = _NAMED
         else:
@@ -112,19 +112,19 @@ def _due(rows: Sequence[int], model: Model, history: History, moment: int) -> li
     profile, products_NP = model.profile(history.purchases), model.bundle.statistics.products_NP
     away = max(moment - profile.newest, 0) / DAY
     found: list[list[Reason]] = []
-    for gap, since in kernel.rhythms(profile.customer, products_NP, _GAP, rows):
+    for gap, since in kernel.usual_gaps(profile.customer, products_NP, _GAP, rows):
         is_due = gap > 0 and gap / _DUE <= since + away <= gap * _DUE
-        found.append(_rhythm(round(gap), round(since + away)) if is_due else [])
+        found.append(_bought_every(round(gap), round(since + away)) if is_due else [])
     return found
 
 
 @lru_cache(_KEPT)
-def _rhythm(gap: int, since: int) -> list[Reason]:
+def _bought_every(gap: int, since: int) -> list[Reason]:
     return [Reason("due_now", f"Bought every {_days(gap, 'day')} or so, last {_days(since, 'a day')} ago.")]
 
 
 def _together(row: int, statistics: Statistics, session: Session | None) -> list[Reason]:
-    if session is not None and row in statistics.together.rows_NT[session.cart]:
+    if session is not None and row in statistics.bought_together.rows_NT[session.cart]:
         return _GOES_WITH_BASKET
     return _VIEWED if session is not None and row in session.looked else _GOES_WITH_VIEWED
 
@@ -133,9 +133,9 @@ def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reaso
     """Return the reasons for some products that everybody buys: how often it was, here if it was here at all."""
     if not rows:
         return []
-    catalog, statistics = model.bundle.catalog, model.bundle.statistics
+    catalogue, statistics = model.bundle.catalogue, model.bundle.statistics
     day = _day(model)
-    here = _sold_here(rows, catalog, statistics, place)
+    here = _sold_here(rows, catalogue, statistics, place)
     month = statistics.products_NP[rows, _MONTH].tolist()
     return [
         _sold("popular_here", "Bought {} here", round(sold), day)
@@ -147,24 +147,24 @@ def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reaso
 
 def _of_offer(row: int, model: Model, history: History, place: Place) -> list[Reason]:
     """Return the reasons for an offer: what it covers, if the customer or anybody lately has bought it, and its end."""
-    catalog, statistics = model.bundle.catalog, model.bundle.statistics
-    covered_R, until = catalog.offers.products[row], _valid_until(int(catalog.offers.ends_O[row]))
+    catalogue, statistics = model.bundle.catalogue, model.bundle.statistics
+    covered_R, until = catalogue.offers.products[row], _valid_until(int(catalogue.offers.ends_O[row]))
     count = _among(covered_R, history.purchases.rows_R)
     if count:
         what = "product" if count == 1 else "products"
         return [Reason("covers_bought", f"Covers {count} {what} bought before."), until]
     day = _day(model)
-    here = sum(_sold_here(covered_R.tolist(), catalog, statistics, place))
+    here = sum(_sold_here(covered_R.tolist(), catalogue, statistics, place))
     month = float(statistics.products_NP[covered_R, _MONTH].sum())
     covers = _sold("covers_popular_here", "Covers products bought {} here", round(here), day)
     return [*(covers or _sold("covers_popular", "Covers products bought {}", round(month), day)), until]
 
 
-def _sold_here(rows: Sequence[int], catalog: Catalog, statistics: Statistics, place: Place) -> list[float]:
+def _sold_here(rows: Sequence[int], catalogue: Catalogue, statistics: Statistics, place: Place) -> list[float]:
     """Return how often some products were bought at the locations of a place in the four weeks before the cut-off."""
     if not place.rows:
         return [0.0] * len(rows)
-    carried = catalog.locations.assortment
+    carried = catalogue.locations.assortment
     return kernel.sold_at(carried.offsets, carried.values, statistics.local_L, place.rows, rows)
 
 

@@ -17,9 +17,9 @@ from embeddings.index.planned import PlannedIndex
 from embeddings.release.bundle import ModelBundle
 from serving.batcher import Batcher
 from serving.rank import Ranked
-from serving.retrieve import Ask
+from serving.retrieve import RankRequest
 from serving.slot import BundleSlot
-from serving.state.worker_metrics import Tally
+from serving.state.worker_metrics import WorkerMetrics
 
 _LAG_EVERY_SECONDS = 0.02
 _GIVEN_UP = [(b"content-length", b"0"), (b"retry-after", b"1"), (b"connection", b"close")]
@@ -38,12 +38,12 @@ class Metrics:
 
     Attributes:
         refusing: None as long as the event store takes what it is given.
-        tally: adds what the other workers count; None where there are none.
+        of_workers: adds what the other workers count; None where there are none.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.tally: Tally | None = None
+        self.of_workers: WorkerMetrics | None = None
         self.refusing: Refusing | None = None
         self.requests = Histogram(
             "opportune_request_seconds",
@@ -74,13 +74,13 @@ class Metrics:
 
     async def page(self) -> bytes:
         """Everything that is counted, by all workers together, in Prometheus' text format."""
-        return generate_latest(self.registry) if self.tally is None else await self.tally.page()
+        return generate_latest(self.registry) if self.of_workers is None else await self.of_workers.page()
 
 
 class ModelCollector(Collector):
     """Figures read off the model and the batcher at the moment of asking."""
 
-    def __init__(self, slot: BundleSlot, batcher: Batcher[Ask, list[Ranked]]) -> None:
+    def __init__(self, slot: BundleSlot, batcher: Batcher[RankRequest, list[Ranked]]) -> None:
         self._slot = slot
         self._batcher = batcher
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Place
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.ranking.popularity import LONGEST, most_popular, popular
@@ -30,8 +30,8 @@ class PopularRanking(NamedTuple):
 class PopularRankings:
     """Rankings by eligible set and place. Not safe for several threads: it belongs to the event loop."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
         self._remembered: Remembered[PopularRanking] = Remembered(REMEMBERED_BYTES)
 
     def of(self, eligible: EligibleSet, place: Place, least: int = 0) -> PopularRanking:
@@ -56,5 +56,5 @@ class PopularRankings:
         return found
 
     def _ranked(self, eligible: EligibleSet, place: Place) -> PopularRanking:
-        best = most_popular(popular(self._catalog, eligible.rows_N, place), LONGEST)
+        best = most_popular(popular(self._catalogue, eligible.rows_N, place), LONGEST)
         return PopularRanking(best.rows_R, best.shares_R)

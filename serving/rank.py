@@ -1,6 +1,6 @@
 """From candidates to a ranking.
 
-Letters: B requests, K candidates of one, M of all, F facts, O offers, N products, D dimensions.
+Letters: B requests, K candidates of one, M of all, F features, O offers, N products, D dimensions.
 """
 
 from collections.abc import Collection, Generator, Sequence
@@ -16,11 +16,11 @@ from embeddings.catalogue.eligibility import Place
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.session import Session
 from embeddings.index.base import Candidates, Plan
-from embeddings.ranking.features import FACTS
+from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.popularity import Shares, popular
 from embeddings.ranking.redemption import sum_of_odds
-from embeddings.ranking.sources import Asked, Proposed, SourceName, propose
-from serving.retrieve import Ask, Offered, retrieve, to_search
+from embeddings.ranking.sources import Proposed, RankingQuery, SourceName, propose
+from serving.retrieve import Offered, RankRequest, retrieve, to_search
 from serving.slot import Model
 
 Kind = Literal["product", "offer"]
@@ -46,8 +46,8 @@ class Ranked(NamedTuple):
         source: what proposed it, the most telling if several did.
         demoted: whether it lies in the basket already or was dismissed, and so comes last.
         plan: how the towers' candidates of its kind were searched; None where they were not.
-        facts: what the ranker read, where an explanation was asked for; a copy, as answers are remembered, and a view
-            would keep what was read of all candidates of the batch.
+        features: what the ranker read, where an explanation was asked for; a copy, as answers are remembered, and a
+            view would keep what was read of all candidates of the batch.
     """
 
     kind: Kind
@@ -56,10 +56,10 @@ class Ranked(NamedTuple):
     source: Source
     demoted: bool = False
     plan: Plan | None = None
-    facts: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
 
 
-def rank_personal(asks: Sequence[Ask]) -> list[list[Ranked]]:
+def rank_personal(asks: Sequence[RankRequest]) -> list[list[Ranked]]:
     """The best products and offers, request by request; for somebody without a history those offers that are popular.
 
     Requests of one batch may have pinned different models while one is being swapped, or want more candidates.
@@ -74,7 +74,7 @@ def rank_personal(asks: Sequence[Ask]) -> list[list[Ranked]]:
     return answers
 
 
-def rank_in_pieces(ask: Ask) -> Generator[None, None, list[Ranked]]:
+def rank_in_pieces(ask: RankRequest) -> Generator[None, None, list[Ranked]]:
     """Rank one large request, yielding after every slice of candidates."""
     (answer,) = yield from _rank([ask], _SLICE)
     return answer
@@ -117,9 +117,9 @@ def rank_popular(
 
 def _popular_offers(model: Model, place: Place, offers: EligibleSet, session: Session | None) -> list[Ranked]:
     dismissed = frozenset[int]() if session is None else frozenset(session.dismissed_offers.tolist())
-    catalog = model.bundle.catalog
-    covered = np.unique(np.concatenate([_NONE, *(catalog.offers.products[row] for row in offers.rows_N.tolist())]))
-    shares_O = _through_products(popular(catalog, covered, place), offers.rows_N, model)
+    catalogue = model.bundle.catalogue
+    covered = np.unique(np.concatenate([_NONE, *(catalogue.offers.products[row] for row in offers.rows_N.tolist())]))
+    shares_O = _through_products(popular(catalogue, covered, place), offers.rows_N, model)
     order_O = np.argsort(-shares_O, kind="stable")
     rate = 0.0 if model.bundle.redemption is None else model.bundle.redemption.base_rate
     return [
@@ -128,18 +128,18 @@ def _popular_offers(model: Model, place: Place, offers: EligibleSet, session: Se
     ]
 
 
-def _rank(asks: Sequence[Ask], at_a_time: int) -> Generator[None, None, list[list[Ranked]]]:
+def _rank(asks: Sequence[RankRequest], at_a_time: int) -> Generator[None, None, list[list[Ranked]]]:
     retrieved = retrieve(asks)
     ranked: list[list[Ranked]] = [[] for _ in asks]
     found = retrieved.products
-    asked_B = [_asked(ask, _NONE if found is None else found.rows_BK[request]) for request, ask in enumerate(asks)]
+    queries_B = [_asked(ask, _NONE if found is None else found.rows_BK[request]) for request, ask in enumerate(asks)]
     if found is not None:
-        ranked = yield from _rank_products(asks, asked_B, retrieved.customers_BD, found, at_a_time)
-    for request, (ask, asked) in enumerate(zip(asks, asked_B, strict=True)):
-        if ask.offers is not None and ask.history.tells:
-            ranked[request] += _rank_offers(ask.offers, ask, asked, retrieved.customers_BD[request])
+        ranked = yield from _rank_products(asks, queries_B, retrieved.customers_BD, found, at_a_time)
+    for request, (ask, query) in enumerate(zip(asks, queries_B, strict=True)):
+        if ask.offers is not None and ask.history.has_interactions:
+            ranked[request] += _rank_offers(ask.offers, ask, query, retrieved.customers_BD[request])
         elif ask.offers is not None:  # the ranker of offers has learnt from customers with a history alone
-            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible, asked.session)
+            ranked[request] += _popular_offers(ask.model, ask.place, ask.offers.eligible, query.session)
     return [_best(rows, ask.limit, ask.excluded) for rows, ask in zip(ranked, asks, strict=True)]
 
 
@@ -151,8 +151,8 @@ class _Candidates(NamedTuple):
 
 
 def _rank_products(
-    asks: Sequence[Ask],
-    asked_B: Sequence[Asked],
+    asks: Sequence[RankRequest],
+    queries_B: Sequence[RankingQuery],
     customers_BD: NDArray[np.float32],
     found: Candidates,
     at_a_time: int,
@@ -160,40 +160,40 @@ def _rank_products(
     """Candidates of all sources, ranked together, so many at a time."""
     model = asks[0].model
     candidates: list[_Candidates] = []
-    for ask, asked in zip(asks, asked_B, strict=True):
-        demoted = _NONE if asked.session is None else _demoted_products(asked.session)
-        proposed = propose(asked, list(model.sources.values()), ask.most + len(demoted))
+    for ask, query in zip(asks, queries_B, strict=True):
+        demoted = _NONE if query.session is None else _demoted_products(query.session)
+        proposed = propose(query, list(model.sources.values()), ask.most + len(demoted))
         candidates.append(_Candidates(proposed, np.isin(proposed.rows_K, demoted) if len(demoted) else None))
     ends = np.cumsum([len(one.proposed.rows_K) for one in candidates]).tolist()
     spans = list(pairwise([0, *ends]))
-    scores_M, facts_MF = np.empty(ends[-1], np.float32), None
+    scores_M, features_MF = np.empty(ends[-1], np.float32), None
     if model.ranker is None:
         for customer_D, one, (begin, end) in zip(customers_BD, candidates, spans, strict=True):
             scores_M[begin:end] = _nearness(model.bundle.vectors_ND.take(one.proposed.rows_K, axis=0), customer_D)
     else:
-        facts_MF = np.empty((ends[-1], len(FACTS)), np.float32)
-        for request, (asked, one, (begin, end)) in enumerate(zip(asked_B, candidates, spans, strict=True)):
+        features_MF = np.empty((ends[-1], len(RANKER_FEATURES)), np.float32)
+        for request, (query, one, (begin, end)) in enumerate(zip(queries_B, candidates, spans, strict=True)):
             rows_K, inner_K = one.proposed.rows_K, found.scores_BK[request]
             for start in range(0, end - begin, at_a_time):
                 rows = rows_K[start : start + at_a_time]
-                facts = facts_MF[begin + start : begin + start + len(rows)]
-                model.facts.read(asked, rows, customers_BD[request], inner_K, facts)
+                features = features_MF[begin + start : begin + start + len(rows)]
+                model.features.read(query, rows, customers_BD[request], inner_K, features)
                 yield
-        for start in range(0, len(facts_MF), at_a_time):
-            scores_M[start : start + at_a_time] = model.ranker.rank(facts_MF[start : start + at_a_time])
+        for start in range(0, len(features_MF), at_a_time):
+            scores_M[start : start + at_a_time] = model.ranker.rank(features_MF[start : start + at_a_time])
             yield
     return [
-        _shown(ask, one, scores_M[begin:end], None if facts_MF is None else facts_MF[begin:end], plan)
+        _shown(ask, one, scores_M[begin:end], None if features_MF is None else features_MF[begin:end], plan)
         for ask, one, (begin, end), plan in zip(asks, candidates, spans, found.plans_B, strict=True)
     ]
 
 
-def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
+def _asked(ask: RankRequest, retrieved_K: NDArray[np.int64]) -> RankingQuery:
     model, situation, eligible = ask.model, ask.situation, to_search(ask.products)
-    return Asked.of(
+    return RankingQuery.of(
         model.profile(ask.history.purchases),
         ask.history,
-        model.bundle.statistics.together,
+        model.bundle.statistics.bought_together,
         situation.location,
         situation.moment,
         eligible,
@@ -201,7 +201,7 @@ def _asked(ask: Ask, retrieved_K: NDArray[np.int64]) -> Asked:
         model.popular.of(eligible, ask.place).rows_K,
         novel=ask.novel,
         wanted=ask.most,
-        every=ask.every,
+        rank_all=ask.rank_all,
     )
 
 
@@ -218,15 +218,15 @@ def _nearness(products_KD: NDArray[np.float32], customer_D: NDArray[np.float32])
 
 
 def _shown(
-    ask: Ask,
+    ask: RankRequest,
     candidates: _Candidates,
     scores_K: NDArray[np.float32],
-    facts_KF: NDArray[np.float32] | None,
+    features_KF: NDArray[np.float32] | None,
     plan: Plan,
 ) -> list[Ranked]:
     """As many candidates as the request can show, the best first; ties by row."""
     (rows_K, sources_K), demoted_K = candidates
-    names: list[Source] = [*ask.model.sources, "named" if ask.every else "popular"]
+    names: list[Source] = [*ask.model.sources, "named" if ask.rank_all else "popular"]
     return [
         Ranked(
             "product",
@@ -235,29 +235,31 @@ def _shown(
             names[source],
             demoted_K is not None and bool(demoted_K[place]),
             plan,
-            facts_KF[place].copy() if ask.explain and facts_KF is not None else None,
+            features_KF[place].copy() if ask.explain and features_KF is not None else None,
         )
         for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, demoted_K, ask.most)
     ]
 
 
-def _rank_offers(offers: Offered, ask: Ask, asked: Asked, customer_D: NDArray[np.float32]) -> list[Ranked]:
+def _rank_offers(
+    offers: Offered, ask: RankRequest, query: RankingQuery, customer_D: NDArray[np.float32]
+) -> list[Ranked]:
     """Every eligible offer, by how likely it is redeemed in this visit."""
     bundle, reader, rows_O = ask.model.bundle, ask.model.offers, offers.eligible.rows_N
     if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
         return []
-    covered_K, facts_KF = reader.covered(asked, ask.model.facts, bundle.vectors_ND, customer_D)
-    probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else _UNLIKELY
-    facts_OF = reader.read(asked, rows_O, covered_K, probabilities_K, offers.redeemed_O)
-    logits_O = bundle.offer_ranker.rank(facts_OF)
+    covered_K, features_KF = reader.covered(query, ask.model.features, bundle.vectors_ND, customer_D)
+    probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else _UNLIKELY
+    features_OF = reader.read(query, rows_O, covered_K, probabilities_K, offers.redeemed_O)
+    logits_O = bundle.offer_ranker.rank(features_OF)
     shares_O = np.exp(logits_O - logits_O.max())
-    facts_F = ask.model.visits.read(asked, facts_OF, sum_of_odds(logits_O))
-    scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(facts_F[None])[0]
-    demoted_O = np.isin(rows_O, _NONE if asked.session is None else asked.session.dismissed_offers)
+    features_F = ask.model.visits.read(query, features_OF, sum_of_odds(logits_O))
+    scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(features_F[None])[0]
+    demoted_O = np.isin(rows_O, _NONE if query.session is None else query.session.dismissed_offers)
     best = np.lexsort((-scores_O, demoted_O))[: ask.most]
     columns = (column[best].tolist() for column in (rows_O, scores_O, demoted_O))
     return [
-        Ranked("offer", row, score, "eligible", demoted, facts=facts_OF[place].copy() if ask.explain else None)
+        Ranked("offer", row, score, "eligible", demoted, features=features_OF[place].copy() if ask.explain else None)
         for place, row, score, demoted in zip(best.tolist(), *columns, strict=True)
     ]
 
@@ -268,9 +270,9 @@ def _through_products(shares: Shares, offers_O: NDArray[np.integer], model: Mode
     The sum over the products, over the square root of their number, so that an offer on a whole department does
     not win by its size alone.
     """
-    shares_N = np.zeros(len(model.bundle.catalog.products.ids), np.float32)
+    shares_N = np.zeros(len(model.bundle.catalogue.products.ids), np.float32)
     shares_N[shares.rows_R] = shares.shares_R
-    covered: Ragged = model.bundle.catalog.offers.products
+    covered: Ragged = model.bundle.catalogue.offers.products
     sums_O = np.array(
         [shares_N[covered[row]].sum() / max(len(covered[row]), 1) ** 0.5 for row in offers_O.tolist()],
         np.float32,

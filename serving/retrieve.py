@@ -32,7 +32,7 @@ class Offered(NamedTuple):
     redeemed_O: NDArray[np.float32]
 
 
-class Ask(NamedTuple):
+class RankRequest(NamedTuple):
     """One request to be ranked.
 
     Attributes:
@@ -41,7 +41,7 @@ class Ask(NamedTuple):
         excluded: kinds and rows that are not to be shown.
         explain: whether what the ranker read is to be shown.
         novel: whether only products that the customer has never bought are wanted.
-        every: whether the whole set is to be ranked, as the request names its products.
+        rank_all: whether the whole set is to be ranked, as the request names its products.
     """
 
     model: Model
@@ -54,7 +54,7 @@ class Ask(NamedTuple):
     place: Place
     explain: bool = False
     novel: bool = False
-    every: bool = False
+    rank_all: bool = False
 
     @property
     def most(self) -> int:
@@ -64,7 +64,7 @@ class Ask(NamedTuple):
     @property
     def rows(self) -> int:
         """About how many candidates there will be to rank."""
-        return self.products.size if self.every and self.products is not None else _SOURCES * self.candidates
+        return self.products.size if self.rank_all and self.products is not None else _SOURCES * self.candidates
 
     @property
     def candidates(self) -> int:
@@ -74,7 +74,7 @@ class Ask(NamedTuple):
     @property
     def own(self) -> bool:
         """Whether something is asked for that hardly anybody else will ask for: nothing is remembered of that."""
-        return bool(self.excluded) or self.every or (self.products is not None and self.products.parent is not None)
+        return bool(self.excluded) or self.rank_all or (self.products is not None and self.products.parent is not None)
 
 
 class Retrieved(NamedTuple):
@@ -91,7 +91,7 @@ class Retrieved(NamedTuple):
 _NONE_ELIGIBLE = EligibleSet.of(np.zeros(0, np.int32), FOREVER)
 
 
-def retrieve(asks: Sequence[Ask]) -> Retrieved:
+def retrieve(asks: Sequence[RankRequest]) -> Retrieved:
     """Answer requests that pinned the same model and want as many candidates."""
     bundle, k = asks[0].model.bundle, asks[0].candidates
     tower_input = encode([ask.history for ask in asks], [ask.situation for ask in asks], bundle.manifest.history_length)

@@ -18,10 +18,10 @@ from embeddings.closing import Closing
 from embeddings.customer.history import Histories, Purchases
 from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import CorruptBundle
-from embeddings.ranking.features import FactsReader
-from embeddings.ranking.offer_features import OffersReader
+from embeddings.ranking.features import FeatureReader
+from embeddings.ranking.offer_features import OfferFeatureReader
 from embeddings.ranking.profile import Profile, profile_of
-from embeddings.ranking.redemption import VisitReader
+from embeddings.ranking.redemption import VisitFeatureReader
 from embeddings.ranking.sources import ALL, RETRIEVED, Source, SourceName
 from embeddings.release.bundle import MANIFEST, ModelBundle, open_histories
 from embeddings.release.encoders import RankerSession
@@ -55,9 +55,9 @@ class Model(Closing):
     eligibility: Eligibility
     popular: PopularRankings
     sources: Mapping[SourceName, Source]
-    facts: FactsReader
-    offers: OffersReader
-    visits: VisitReader
+    features: FeatureReader
+    offers: OfferFeatureReader
+    visits: VisitFeatureReader
     ranker: RankerSession | None
     live: LiveHistories
     redemptions: LiveRedemptions
@@ -109,33 +109,33 @@ def _model(settings: Settings, version: str, events: EventStore, store: BundleSt
     ):
         if found != version:
             raise CorruptBundle(folder / MANIFEST, f"expected version {version}, found {found}")
-    live = LiveHistories(histories, manifest, bundle.catalog, events, settings.live_histories)
+    live = LiveHistories(histories, manifest, bundle.catalogue, events, settings.live_histories)
     nobody = encode(
-        [live.nobody], [Situation(-1, -1, 0, bundle.catalog.context.unknown)], bundle.manifest.history_length
+        [live.anonymous], [Situation(-1, -1, 0, bundle.catalogue.context.unknown)], bundle.manifest.history_length
     )
     customer_1D = bundle.customer_encoder.encode(nobody, bundle.vectors_ND)
     # The first search reads the stored index's pages: a bad one must show now, not in a request.
     bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])
-    eligibility = Eligibility(bundle.catalog)
+    eligibility = Eligibility(bundle.catalogue)
     _warm(bundle, eligibility, histories)
     names = ("towers",) if bundle.ranker is None else settings.sources
     return Model(
         bundle,
         eligibility,
-        PopularRankings(bundle.catalog),
+        PopularRankings(bundle.catalogue),
         {name: source for name, source in ALL.items() if name in names},
-        FactsReader(bundle.catalog, bundle.statistics, bundle.vectors_ND),
-        OffersReader(bundle.catalog, bundle.statistics),
-        VisitReader(bundle.catalog.offers),
+        FeatureReader(bundle.catalogue, bundle.statistics, bundle.vectors_ND),
+        OfferFeatureReader(bundle.catalogue, bundle.statistics),
+        VisitFeatureReader(bundle.catalogue.offers),
         bundle.ranker if settings.ranked else None,
         live,
-        LiveRedemptions(bundle.statistics.redeemed_O, manifest, bundle.catalog, events),
+        LiveRedemptions(bundle.statistics.redeemed_O, manifest, bundle.catalogue, events),
     )
 
 
 def _warm(bundle: ModelBundle, eligibility: Eligibility, histories: Histories) -> None:
     """Gather the sets of the contexts seen most, until they fill ``_WARMED`` of the index's cache."""
-    channels, locations = list(bundle.catalog.channels), bundle.catalog.locations.ids
+    channels, locations = list(bundle.catalogue.channels), bundle.catalogue.locations.ids
     channels_E, locations_E = (histories.events[name].astype(np.int64) for name in ("channel", "location"))
     placed_E = (channels_E >= 0) & (locations_E >= 0)
     contexts_E = (channels_E * len(locations) + locations_E)[placed_E]

@@ -43,7 +43,7 @@ def recipe() -> Recipe:
             type_attribute="brand",
             category_attribute="department",
             epochs=5,
-            questions_a_batch=16,
+            examples_a_batch=16,
         ),
     )
 

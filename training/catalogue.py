@@ -11,7 +11,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalog, ContextAttributes, Locations, Offers, Products, Promotions
+from embeddings.catalogue.columns import (
+    Attributes,
+    Catalogue,
+    ContextAttributes,
+    Locations,
+    Offers,
+    Products,
+    Promotions,
+)
 from embeddings.catalogue.tables import EVENTS, OFFER_KINDS, PRODUCTS, Table
 from embeddings.customer.history import PURCHASE, Events
 from embeddings.vocabulary import Vocabulary
@@ -22,7 +30,7 @@ from training.datasets.frames import attribute_names
 _DAY = 86_400
 
 
-def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog:
+def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalogue:
     """The catalogue without anything observed: nothing is carried, popular or trained yet.
 
     Of the promotion plan only what is still to come or running at ``since`` is kept.
@@ -44,7 +52,7 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
         | (pl.col("locations").list.len() == 0).fill_null(value=False)
     ).to_series()
     ends = offers.select(pl.when(nowhere).then("starts").otherwise("ends")).to_series()
-    return Catalog(
+    return Catalogue(
         channels=recipe.channels,
         audiences=tuple(audiences.to_list()),
         products=Products(
@@ -80,8 +88,8 @@ def master_catalog(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalog
 
 
 def observe(
-    catalog: Catalog, events: Events, moment: int, config: AssortmentConfig, guests: Events | None = None
-) -> Catalog:
+    catalogue: Catalogue, events: Events, moment: int, config: AssortmentConfig, guests: Events | None = None
+) -> Catalogue:
     """The catalogue with assortments and popularity as events before a moment show them.
 
     A location carries what was declared for it and what was bought there. One for which neither says anything is
@@ -90,14 +98,14 @@ def observe(
     those that at least ``comparable_share`` of them carry.
 
     Args:
-        catalog: from ``master_catalog``.
+        catalogue: from ``master_catalogue``.
         events: events of any customers, in any order, without purchases that were taken back; those at or after the
             moment are left out.
         moment: seconds since 1970 UTC.
         config: how popularity decays and what comparable means.
         guests: further purchases of products, by customers of whom nothing is learnt.
     """
-    products, locations = catalog.products, catalog.locations
+    products, locations = catalogue.products, catalogue.locations
     sold = events[(events["type"] == PURCHASE) & (events["product"] >= 0) & (events["at"] < moment)]
     trained_N = np.bincount(sold["product"], minlength=len(products.ids)) > 0
     if guests is not None:
@@ -116,7 +124,7 @@ def observe(
     known_M = np.diff(assortment.offsets) > 0
     if not known_M.all():
         assortment, popularity = _assume(assortment, popularity, known_M, locations.regions_M, size, config)
-    return catalog._replace(
+    return catalogue._replace(
         products=products._replace(
             popularity_N=np.bincount(sold["product"], weights, size).astype(np.float32), trained_N=trained_N
         ),

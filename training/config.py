@@ -19,6 +19,9 @@ Count = Annotated[int, Meta(ge=1)]
 
 RECIPES = Path(__file__).parent / "recipes"
 
+_RENAMED = {"questions_a_window": "examples_a_window", "questions_a_batch": "examples_a_batch"}
+"""Keys of earlier recipes, and what they are called now."""
+
 CHANNELS = {
     **dict.fromkeys(("web", "app", "email", "push", "sms", "call-centre"), ChannelRule.EVERYTHING),
     "store": ChannelRule.ASSORTMENT,
@@ -95,7 +98,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     windows: Count = 8
     window_days: Count = 28
-    questions_a_window: Count = 4_000
+    examples_a_window: Count = 4_000
     session_share: Share = 0.3
     type_attribute: str = "type"
     category_attribute: str = "category"
@@ -106,7 +109,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     newcomer_share: Share = 0.4
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (96, 48)
     epochs: Count = 4
-    questions_a_batch: Count = 64
+    examples_a_batch: Count = 64
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
 
@@ -143,6 +146,9 @@ def decode_recipe(path: Path, kind: Any) -> Any:
         raise InvalidInput("--recipe", f"expected a readable file; {error}") from error
     except msgspec.ValidationError as error:
         key, expected = explained(error, kind)
+        for old, new in _RENAMED.items():
+            if f"unknown field `{old}`" in expected:
+                expected = f"{old} is called {new} now"
         raise InvalidInput(f"{path}, {key}" if key else str(path), expected) from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidInput(str(path), str(error)) from error

@@ -1,7 +1,7 @@
 """How good a model is on the validation window, beside the baselines, in the contexts as they were.
 
-The question is each customer's first basket in the window: ten products, at that moment and location, on that
-channel, with assortments as known before the window. Letters: B questions, M candidates, N products.
+The example is each customer's first basket in the window: ten products, at that moment and location, on that
+channel, with assortments as known before the window. Letters: B examples, M candidates, N products.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
-from embeddings.ranking.features import FactsReader
+from embeddings.ranking.features import FeatureReader
 from embeddings.ranking.popularity import most_popular, popular
 from embeddings.ranking.sources import ALL
 from embeddings.ranking.statistics import Statistics
-from training.examples import Ask, asks, gather
+from training.candidates import QueriedExample, gather, query_examples
+from training.examples import Example, customer_vectors
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, probabilities
-from training.questions import Question, customer_vectors
 from training.ranker import Ranker
 
 K = 10
@@ -36,67 +36,67 @@ class Fitted(NamedTuple):
     """A model and what it was observed to be used with.
 
     Attributes:
-        catalog, statistics: as observed before what is to be foretold.
+        catalogue, statistics: as observed before what is to be predicted.
         vectors_ND: the towers' product vectors.
     """
 
-    catalog: Catalog
+    catalogue: Catalogue
     statistics: Statistics
     towers: Towers
     vectors_ND: NDArray[np.float32]
 
 
-def evaluate(questions: Sequence[Question], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
-    """Answer every question by every method and measure the answers, by method, then by metric.
+def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
+    """Answer every example by every method and measure the answers, by method, then by metric.
 
     ``served`` is what the service would answer, with the expected calibration error of its scores; ``source NAME`` what
     one source of candidates contributes.
 
     Args:
-        questions: from ``questions.ask``.
+        examples: from ``examples.first_baskets``.
         fitted: towers and statistics of what came before the window.
         ranker: fitted on what came before the window.
         als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
     """
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
-    catalog = fitted.catalog
+    catalogue = fitted.catalogue
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
-    for start in range(0, len(questions), _AT_ONCE):
-        some = questions[start : start + _AT_ONCE]
+    for start in range(0, len(examples), _AT_ONCE):
+        some = examples[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
         factors_BD = als.customers_CD[[one.customer for one in some]]
         rankings["als"] += list(als_index.search(factors_BD, K, sets).rows_BK)
-        common = [most_popular(popular(catalog, one.eligible.rows_N, one.place), K).rows_R for one in some]
+        common = [most_popular(popular(catalogue, one.eligible.rows_N, one.place), K).rows_R for one in some]
         rankings["popular"] += common
         rankings["personal_top_frequency"] += [
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
-    metrics = {name: _measure(ranking, questions) for name, ranking in rankings.items()}
-    asked = list(asks(questions, *fitted, length))
-    candidates = gather(asked, FactsReader(catalog, fitted.statistics, fitted.vectors_ND))
-    scores_M = probabilities(ranker, candidates.facts_MF)
+    metrics = {name: _measure(ranking, examples) for name, ranking in rankings.items()}
+    queried = list(query_examples(examples, *fitted, length))
+    candidates = gather(queried, FeatureReader(catalogue, fitted.statistics, fitted.vectors_ND))
+    scores_M = probabilities(ranker, candidates.features_MF)
     served = [
         candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]
         for begin, end in candidates.spans()
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
-    metrics["towers"] = measure_towers(questions, fitted.towers, fitted.vectors_ND, length)
-    metrics |= _measure_sources(asked)
-    return metrics | {"served": _measure(served, questions) | {"calibration_error": error}}
+    metrics["towers"] = measure_towers(examples, fitted.towers, fitted.vectors_ND, length)
+    metrics |= _measure_sources(queried)
+    return metrics | {"served": _measure(served, examples) | {"calibration_error": error}}
 
 
-def _measure_sources(asked: Sequence[Ask]) -> dict[str, dict[str, float]]:
+def _measure_sources(queried: Sequence[QueriedExample]) -> dict[str, dict[str, float]]:
     """What part of the baskets each source of candidates proposes, and how many products it proposes for that."""
     hits = dict.fromkeys(ALL, 0.0)
     proposed = dict.fromkeys(ALL, 0)
-    for one in asked:
-        bought = list(one.question.bought)
+    for one in queried:
+        bought = list(one.example.bought)
         for name, source in ALL.items():
-            rows = source.propose(one.asked)
+            rows = source.propose(one.query)
             hits[name] += float(np.isin(bought, rows).mean())
             proposed[name] += len(rows)
-    count = len(asked)
+    count = len(queried)
     return {
         f"source {name}": {
             "recall": round(hits[name] / count, 4),
@@ -107,16 +107,16 @@ def _measure_sources(asked: Sequence[Ask]) -> dict[str, dict[str, float]]:
 
 
 def measure_towers(
-    questions: Sequence[Question], towers: Towers, vectors_ND: NDArray[np.float32], length: int
+    examples: Sequence[Example], towers: Towers, vectors_ND: NDArray[np.float32], length: int
 ) -> dict[str, float]:
-    """How well what is nearest to the customers' vectors answers the questions; the arguments are ``evaluate``'s."""
+    """How well what is nearest to the customers' vectors answers the examples; the arguments are ``evaluate``'s."""
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     rankings: list[NDArray[np.int64]] = []
-    for start in range(0, len(questions), _AT_ONCE):
-        some = questions[start : start + _AT_ONCE]
+    for start in range(0, len(examples), _AT_ONCE):
+        some = examples[start : start + _AT_ONCE]
         customers_BD = customer_vectors(some, towers, vectors_ND, length)
         rankings += list(index.search(customers_BD, K, [one.eligible for one in some]).rows_BK)
-    return _measure(rankings, questions)
+    return _measure(rankings, examples)
 
 
 def _frequency(past: History, eligible: EligibleSet) -> NDArray[np.int64]:
@@ -130,8 +130,8 @@ def _fill(first: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.int64
     return np.concatenate([first, then[~np.isin(then, first)]])[:K]
 
 
-def _measure(rankings: Sequence[NDArray[np.int64]], questions: Sequence[Question]) -> dict[str, float]:
-    answered = [(ranking.tolist(), question.bought) for ranking, question in zip(rankings, questions, strict=True)]
+def _measure(rankings: Sequence[NDArray[np.int64]], examples: Sequence[Example]) -> dict[str, float]:
+    answered = [(ranking.tolist(), example.bought) for ranking, example in zip(rankings, examples, strict=True)]
     return {
         "ndcg@10": round(float(np.mean([ndcg_at(ranking, bought, K) for ranking, bought in answered])), 4),
         "recall@10": round(float(np.mean([recall_at(ranking, bought, K) for ranking, bought in answered])), 4),

@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from embeddings.arrays import save_array
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import Situation, encode, gather
 from embeddings.errors import OpportuneError
 from embeddings.index.flat import write_flat_index
 from embeddings.index.ivf import WORTH_ROWS, write_ivf
-from embeddings.ranking.features import FACTS
-from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.features import RANKER_FEATURES
+from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.redemption import VISIT_FEATURES
 from embeddings.ranking.statistics import Statistics
-from embeddings.ranking.transform import derive
+from embeddings.ranking.transform import transform
 from embeddings.release.bundle import (
     BUNDLE,
     CATALOG,
@@ -63,7 +63,7 @@ from embeddings.release.encoders import (
 )
 from training.config import Recipe
 from training.evaluate import Metrics
-from training.fit import ProductFeatures, Towers, customer_tensors
+from training.fit import ProductInput, Towers, customer_tensors
 from training.offer_ranker import OfferRanker
 from training.pictures import draw_curves, draw_map
 from training.ranker import Ranker
@@ -84,7 +84,7 @@ class Release(NamedTuple):
     """What a run found, to be published.
 
     Attributes:
-        catalog, statistics, histories: as of the data cut-off.
+        catalogue, statistics, histories: as of the data cut-off.
         metrics: on the validation window.
         curves: the course of each fit, by what was fitted.
     """
@@ -93,7 +93,7 @@ class Release(NamedTuple):
     ranker: Ranker
     offers: OfferRanker
     redemption: Redemption
-    catalog: Catalog
+    catalogue: Catalogue
     statistics: Statistics
     histories: Histories
     metrics: Metrics
@@ -115,22 +115,22 @@ def export(
         ParityError: ONNX Runtime and torch disagree by more than ``PARITY``.
     """
     bundle = staged / BUNDLE
-    catalog, histories = release.catalog, release.histories
+    catalogue, histories = release.catalogue, release.histories
     towers = release.towers.cpu()
-    vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalog)
+    vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalogue)
     _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, release, vectors_ND, recipe)
     export_ranker(bundle / RANKER, release.ranker)
     export_offer_ranker(bundle / OFFER_RANKER, release.offers)
     export_redemption(bundle / REDEMPTION, release.redemption)
     release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
-    catalog.save(bundle / CATALOG)
+    catalogue.save(bundle / CATALOG)
     units_ND = of_length_one(vectors_ND)
     write_vectors(bundle, vectors_ND, units_ND)
     draw_curves(bundle / CURVES, release.curves)
     category, department = recipe.ranker.category_attribute, recipe.department_attribute
-    if {category, department} <= set(catalog.products.attributes.names):
-        draw_map(bundle / PRODUCT_MAP, units_ND, catalog.products, category, department)
+    if {category, department} <= set(catalogue.products.attributes.names):
+        draw_map(bundle / PRODUCT_MAP, units_ND, catalogue.products, category, department)
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)
@@ -142,11 +142,11 @@ def export(
         data=data,
         notes=notes,
         counts={
-            "products": len(catalog.products.ids),
-            "products_sold": int(catalog.products.trained_N.sum()),
-            "locations": len(catalog.locations.ids),
-            "locations_known": int(catalog.locations.known_M.sum()),
-            "offers": len(catalog.offers.ids),
+            "products": len(catalogue.products.ids),
+            "products_sold": int(catalogue.products.trained_N.sum()),
+            "locations": len(catalogue.locations.ids),
+            "locations_known": int(catalogue.locations.known_M.sum()),
+            "offers": len(catalogue.offers.ids),
             "customers": len(histories.customers),
             "events": len(histories.events),
         },
@@ -189,10 +189,10 @@ def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArr
         write_ivf(vectors_ND, bundle / IVF_INDEX)
 
 
-def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArray[np.float32]:
+def _export_product_tower(path: Path, towers: Towers, catalogue: Catalogue) -> NDArray[np.float32]:
     """Export, and let the exported encoder compute all product vectors (N, D)."""
-    features = ProductFeatures.of(catalog, torch.device("cpu"))
-    sample = (features.rows_N[:2], features.attributes_NA[:2], features.price_N[:2])
+    product_input = ProductInput.of(catalogue, torch.device("cpu"))
+    sample = (product_input.rows_N[:2], product_input.attributes_NA[:2], product_input.price_N[:2])
     to_onnx(
         towers.product,
         sample,
@@ -201,16 +201,16 @@ def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArr
         path,
     )
     rows, attributes, price = (
-        features.rows_N.numpy(),
-        features.attributes_NA.numpy(),
-        features.price_N.numpy(),
+        product_input.rows_N.numpy(),
+        product_input.attributes_NA.numpy(),
+        product_input.price_N.numpy(),
     )
     vectors_ND = ProductEncoder(path, "cpu").encode(rows, attributes, price)
     with torch.inference_mode():
         check_parity(
             path,
             vectors_ND,
-            towers.product(features.rows_N, features.attributes_NA, features.price_N).numpy(),
+            towers.product(product_input.rows_N, product_input.attributes_NA, product_input.price_N).numpy(),
         )
     return vectors_ND
 
@@ -218,7 +218,7 @@ def _export_product_tower(path: Path, towers: Towers, catalog: Catalog) -> NDArr
 def _export_customer_tower(
     path: Path, towers: Towers, release: Release, vectors_ND: NDArray[np.float32], recipe: Recipe
 ) -> None:
-    histories, sizes, cpu = release.histories, release.catalog.context.sizes, torch.device("cpu")
+    histories, sizes, cpu = release.histories, release.catalogue.context.sizes, torch.device("cpu")
     pasts = [histories[row] for row in range(min(64, len(histories.customers)))] + [histories.of(None)]
     situations = [
         Situation(row % len(recipe.channels), -1, 3_600 * row, tuple(row % size for size in sizes))
@@ -245,36 +245,36 @@ def _export_customer_tower(
 
 def export_ranker(path: Path, ranker: Ranker) -> None:
     """Export a ranker of products; ParityError if ONNX Runtime and torch disagree."""
-    facts_MF = _facts_of_any_size(len(FACTS))
-    inputs = torch.from_numpy(derive(facts_MF))
+    features_MF = _features_of_any_size(len(RANKER_FEATURES))
+    inputs = torch.from_numpy(transform(features_MF))
     to_onnx(ranker, (inputs,), ["inputs"], {"inputs": "M"}, path, "probabilities")
     with torch.inference_mode():
-        check_parity(path, RankerSession(path, "cpu").rank(facts_MF), ranker(inputs).numpy())
+        check_parity(path, RankerSession(path, "cpu").rank(features_MF), ranker(inputs).numpy())
 
 
 def export_offer_ranker(path: Path, ranker: OfferRanker) -> None:
     """Export a ranker of offers; ParityError if ONNX Runtime and torch disagree."""
-    facts_OF = _facts_of_any_size(len(OFFER_FACTS))
-    facts = torch.from_numpy(facts_OF)
-    to_onnx(ranker, (facts,), ["facts"], {"facts": "O"}, path, "logits")
+    features_OF = _features_of_any_size(len(OFFER_FEATURES))
+    features = torch.from_numpy(features_OF)
+    to_onnx(ranker, (features,), ["features"], {"features": "O"}, path, "logits")
     with torch.inference_mode():
-        check_parity(path, OfferRankerSession(path, "cpu").rank(facts_OF), ranker(facts).numpy())
+        check_parity(path, OfferRankerSession(path, "cpu").rank(features_OF), ranker(features).numpy())
 
 
 def export_redemption(path: Path, model: Redemption) -> None:
     """Export the upper level of offers; ParityError if ONNX Runtime and torch disagree."""
-    facts_VF = _facts_of_any_size(len(VISIT_FEATURES))
-    facts = torch.from_numpy(facts_VF)
-    to_onnx(model, (facts,), ["facts"], {"facts": "V"}, path, "probabilities")
+    features_VF = _features_of_any_size(len(VISIT_FEATURES))
+    features = torch.from_numpy(features_VF)
+    to_onnx(model, (features,), ["features"], {"features": "V"}, path, "probabilities")
     with torch.inference_mode():
-        check_parity(path, RedemptionSession(path, "cpu").likely(facts_VF), model(facts).numpy())
+        check_parity(path, RedemptionSession(path, "cpu").likely(features_VF), model(features).numpy())
 
 
-def _facts_of_any_size(width: int) -> NDArray[np.float32]:
-    """Counts and days of every size a fact may have, also where nothing is known."""
-    facts_MF = np.random.default_rng(0).exponential(10, (256, width)).astype(np.float32)
-    facts_MF[np.random.default_rng(1).random(facts_MF.shape) < 0.5] = 0
-    return facts_MF
+def _features_of_any_size(width: int) -> NDArray[np.float32]:
+    """Counts and days of every size a feature may have, also where nothing is known."""
+    features_MF = np.random.default_rng(0).exponential(10, (256, width)).astype(np.float32)
+    features_MF[np.random.default_rng(1).random(features_MF.shape) < 0.5] = 0
+    return features_MF
 
 
 def to_onnx(

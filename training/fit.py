@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import TowerInput
 from embeddings.release.bundle import FORMAT_VERSION
@@ -29,7 +29,7 @@ from training.towers import CustomerTower, ProductTower
 
 
 @dataclass(frozen=True, slots=True)
-class ProductFeatures:
+class ProductInput:
     """What the product tower reads, by catalogue row.
 
     Attributes:
@@ -43,9 +43,9 @@ class ProductFeatures:
     price_N: Tensor
 
     @classmethod
-    def of(cls, catalog: Catalog, device: torch.device) -> "ProductFeatures":
+    def of(cls, catalogue: Catalogue, device: torch.device) -> "ProductInput":
         """Read them off a catalogue."""
-        products = catalog.products
+        products = catalogue.products
         rows_N = np.where(products.trained_N, np.arange(len(products.ids)), -1)
         return cls(
             rows_N=torch.as_tensor(rows_N, dtype=torch.int64, device=device),
@@ -57,29 +57,31 @@ class ProductFeatures:
 class Towers(nn.Module):
     """Both towers of one model."""
 
-    def __init__(self, catalog: Catalog, histories: Histories, recipe: Recipe) -> None:
+    def __init__(self, catalogue: Catalogue, histories: Histories, recipe: Recipe) -> None:
         super().__init__()
         shape = recipe.towers
-        self.product = ProductTower(len(catalog.products.ids), catalog.products.attributes.sizes, shape.dimensions)
+        self.product = ProductTower(len(catalogue.products.ids), catalogue.products.attributes.sizes, shape.dimensions)
         self.customer = CustomerTower(
             histories.attribute_sizes,
-            len(catalog.channels),
-            len(catalog.locations.ids),
-            catalog.context.sizes,
+            len(catalogue.channels),
+            len(catalogue.locations.ids),
+            catalogue.context.sizes,
             shape.dimensions,
             shape.heads,
         )
 
-    def loss(self, batch: Batch, features: ProductFeatures, id_dropout: float, random: np.random.Generator) -> Tensor:
+    def loss(self, batch: Batch, product_input: ProductInput, id_dropout: float, random: np.random.Generator) -> Tensor:
         """The sampled softmax loss of one batch."""
-        device = features.rows_N.device
+        device = product_input.rows_N.device
         past_BL = batch.tower_input.products_BL
         # Every product of the batch goes through its tower once, wherever it occurs.
         rows_K, places = np.unique(np.concatenate([batch.candidates_C, past_BL.ravel()]), return_inverse=True)
         known = torch.as_tensor(np.maximum(rows_K, 0), device=device)
-        rows = features.rows_N[known]
+        rows = product_input.rows_N[known]
         dropped = torch.as_tensor(random.random(len(rows_K)) < id_dropout, device=device)
-        vectors_KD = self.product(rows.masked_fill(dropped, -1), features.attributes_NA[known], features.price_N[known])
+        vectors_KD = self.product(
+            rows.masked_fill(dropped, -1), product_input.attributes_NA[known], product_input.price_N[known]
+        )
         places = torch.as_tensor(places, device=device)
         count = len(batch.candidates_C)
         history_BLD = vectors_KD[places[count:]].unflatten(0, past_BL.shape)
@@ -133,7 +135,7 @@ def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
 
 
 def fit(
-    catalog: Catalog,
+    catalogue: Catalogue,
     histories: Histories,
     als_ND: NDArray[np.float32],
     recipe: Recipe,
@@ -147,7 +149,7 @@ def fit(
     checkpoint.
 
     Args:
-        catalog: as observed at the end of the histories.
+        catalogue: as observed at the end of the histories.
         histories: what the towers may see.
         als_ND: product factors to start from.
         recipe: the settings.
@@ -158,13 +160,13 @@ def fit(
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(device.type == "cpu")
     config = recipe.fit
-    towers = Towers(catalog, histories, recipe)
+    towers = Towers(catalogue, histories, recipe)
     # ALS' scale depends on its counts; the towers want vectors of about unit length.
-    scale = np.linalg.norm(als_ND, axis=1)[catalog.products.trained_N].mean()
+    scale = np.linalg.norm(als_ND, axis=1)[catalogue.products.trained_N].mean()
     towers.product.ids.weight.data.copy_(torch.as_tensor(als_ND / max(float(scale), 1e-9)))
     towers.to(device)
-    features = ProductFeatures.of(catalog, device)
-    batches = Batches(histories, len(catalog.products.ids), recipe.towers.history_length, config, recipe.seed)
+    product_input = ProductInput.of(catalogue, device)
+    batches = Batches(histories, len(catalogue.products.ids), recipe.towers.history_length, config, recipe.seed)
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -180,7 +182,7 @@ def fit(
                 for group in optimiser.param_groups:
                     group["lr"] = config.learning_rate * schedule(done / total)
                 loss = towers.loss(
-                    batch, features, recipe.towers.id_dropout, np.random.default_rng([recipe.seed, DROPOUT, done])
+                    batch, product_input, recipe.towers.id_dropout, np.random.default_rng([recipe.seed, DROPOUT, done])
                 )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -200,18 +202,18 @@ def fit(
     return towers.eval(), curve
 
 
-def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch.device) -> str:
+def fingerprint(recipe: Recipe, past: Histories, catalogue: Catalogue, device: torch.device) -> str:
     """Equal for towers that would come out the same, so that no others go on from their checkpoint.
 
     A run that differs in the ranker alone goes on from the towers of one that the gate refused.
     """
-    products = catalog.products
+    products = catalogue.products
     sizes = (
         past.attribute_sizes,
         products.attributes.sizes,
-        catalog.context.sizes,
+        catalogue.context.sizes,
         len(products.ids),
-        len(catalog.locations.ids),
+        len(catalogue.locations.ids),
     )
     told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, past.visit_pause
     digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, told, sizes, device.type)))
@@ -228,8 +230,8 @@ def fingerprint(recipe: Recipe, past: Histories, catalog: Catalog, device: torch
     return digest.hexdigest()[:16]
 
 
-def product_vectors(towers: Towers, catalog: Catalog, device: torch.device) -> NDArray[np.float32]:
+def product_vectors(towers: Towers, catalogue: Catalogue, device: torch.device) -> NDArray[np.float32]:
     """Every product's vector (N, D), as torch computes it."""
-    features = ProductFeatures.of(catalog, device)
+    product_input = ProductInput.of(catalogue, device)
     with torch.inference_mode():
-        return towers.product(features.rows_N, features.attributes_NA, features.price_N).cpu().numpy()
+        return towers.product(product_input.rows_N, product_input.attributes_NA, product_input.price_N).cpu().numpy()

@@ -1,6 +1,6 @@
 """Fit the ranker: list by list, then calibrate its probabilities on lists it has not seen.
 
-Letters: Q questions, M candidates, B questions of a batch, X inputs of the network.
+Letters: Q examples, M candidates, B examples of a batch, X inputs of the network.
 """
 
 from typing import NamedTuple
@@ -12,15 +12,15 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from embeddings.metrics import ndcg_at
-from embeddings.ranking.transform import derive
+from embeddings.ranking.transform import transform
+from training.candidates import ExampleCandidates
 from training.config import RankerConfig
 from training.curve import Curve
-from training.examples import Examples
 from training.losses import listwise_softmax
 from training.ranker import Ranker
 
 _HELD_OUT = 0.1
-"""The share of the questions that calibrates."""
+"""The share of the examples that calibrates."""
 
 _LEAST_SPREAD = 1e-3
 _AT_ONCE = 2**16
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     owners: Tensor
 
 
-def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> tuple[Ranker, Curve]:
+def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> tuple[Ranker, Curve]:
     """Fit on what was taken, a function of its arguments alone; returns the ranker with the course of the fit.
 
     The loss is the softmax over each list of candidates (what orders them) plus a tenth of the binary cross-entropy
@@ -59,15 +59,15 @@ def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> tuple[Ran
     some_taken_Q = np.array([examples.taken_M[begin:end].any() for begin, end in examples.spans()])
     learnt = learnt[some_taken_Q[learnt]]  # a list without anything taken orders nothing
     optimiser = torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = -(-len(learnt) // config.questions_a_batch)
+    steps = -(-len(learnt) // config.examples_a_batch)
     total_steps = max(config.epochs * steps, 2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=total_steps)
     kept_back = _batch(examples, held_out)
     curve = Curve(len(learnt))
     batches = [
-        shuffled[start : start + config.questions_a_batch]
+        shuffled[start : start + config.examples_a_batch]
         for shuffled in (random.permutation(learnt) for _ in range(config.epochs))
-        for start in range(0, len(shuffled), config.questions_a_batch)
+        for start in range(0, len(shuffled), config.examples_a_batch)
     ]
     for done, batch in enumerate(track(batches, "ranker"), start=1):
         inputs, taken, owners = _batch(examples, batch)
@@ -88,12 +88,12 @@ def fit_ranker(examples: Examples, config: RankerConfig, seed: int) -> tuple[Ran
     return ranker.eval(), curve
 
 
-def probabilities(ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
     """The ranker's probabilities (M), a part at a time."""
     with torch.inference_mode():
         parts = [
-            ranker(torch.from_numpy(derive(facts_MF[start : start + _AT_ONCE]))).numpy()
-            for start in range(0, len(facts_MF), _AT_ONCE)
+            ranker(torch.from_numpy(transform(features_MF[start : start + _AT_ONCE]))).numpy()
+            for start in range(0, len(features_MF), _AT_ONCE)
         ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
@@ -110,10 +110,10 @@ def calibration_error(
     return sum(gaps) / max(len(order) if weights_M is None else float(weights_M.sum()), 1e-30)
 
 
-def _standardise(ranker: Ranker, examples: Examples) -> None:
+def _standardise(ranker: Ranker, examples: ExampleCandidates) -> None:
     with torch.inference_mode():
-        some_MF = examples.facts_MF[:: max(1, len(examples.facts_MF) // _AT_ONCE)]
-        inputs = torch.from_numpy(derive(np.ascontiguousarray(some_MF)))
+        some_MF = examples.features_MF[:: max(1, len(examples.features_MF) // _AT_ONCE)]
+        inputs = torch.from_numpy(transform(np.ascontiguousarray(some_MF)))
         spread = inputs.std(0, correction=0)
         ranker.mean.copy_(inputs.mean(0))
         # Of what was always the same nothing was learnt: should it differ one day, it must not decide.
@@ -160,13 +160,13 @@ def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
         ranker.calibration.copy_(found)
 
 
-def _batch(examples: Examples, questions: NDArray[np.int64]) -> Batch:
-    begins, ends = examples.offsets_Q[questions].tolist(), examples.offsets_Q[questions + 1].tolist()
+def _batch(candidates: ExampleCandidates, examples: NDArray[np.int64]) -> Batch:
+    begins, ends = candidates.offsets_Q[examples].tolist(), candidates.offsets_Q[examples + 1].tolist()
     chosen = list(zip(begins, ends, strict=True))
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(begin, end) for begin, end in chosen)])
     owners = np.repeat(np.arange(len(chosen)), [end - begin for begin, end in chosen])
     return Batch(
-        torch.from_numpy(derive(examples.facts_MF[rows])),
-        torch.from_numpy(examples.taken_M[rows]),
+        torch.from_numpy(transform(candidates.features_MF[rows])),
+        torch.from_numpy(candidates.taken_M[rows]),
         torch.from_numpy(owners),
     )

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalog, ContextAttributes
+from embeddings.catalogue.columns import Catalogue, ContextAttributes
 from embeddings.catalogue.tables import CUSTOMERS
 from embeddings.customer.history import EVENT, EVENT_CODES, PURCHASE, Events, Histories
 from embeddings.vocabulary import Vocabulary
@@ -16,7 +16,7 @@ from training.datasets import Dataset
 from training.datasets.visits import as_they_say, numbers_of
 
 
-def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Histories:
+def read_histories(dataset: Dataset, catalogue: Catalogue, visit_pause: int) -> Histories:
     """Every customer's events, in the rows of a catalogue.
 
     Customers whom only events name come after the listed ones, by id, with unknown attributes. An offer that the
@@ -24,11 +24,11 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Hist
 
     Args:
         dataset: checked, without what must not be known.
-        catalog: its master data.
+        catalogue: its master data.
         visit_pause: a purchase at most so many seconds after the customer's one before is of its visit.
     """
     frame = dataset.events.collect()
-    guests = _of_guests(frame.filter(pl.col("customer_id").is_null()), catalog)
+    guests = _of_guests(frame.filter(pl.col("customer_id").is_null()), catalogue)
     frame = frame.drop_nulls("customer_id")
     listed = dataset.customers.collect()
     others = frame.select("customer_id").unique().join(listed, on="customer_id", how="anti").sort("customer_id")
@@ -37,7 +37,7 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Hist
     visits = numbers_of(frame["visit"])
     order = np.lexsort((visits, seconds_of(frame["at"]), owners))
     frame, owners = frame[order], owners[order]
-    events = _records(frame, catalog)
+    events = _records(frame, catalogue)
     events["visit"] = as_they_say(owners, events["type"] == PURCHASE, visits[order])
     sizes = np.bincount(owners, minlength=customers.height)
     attributes = attributes_of(customers, CUSTOMERS)
@@ -46,16 +46,16 @@ def read_histories(dataset: Dataset, catalog: Catalog, visit_pause: int) -> Hist
         events=events,
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)]),
         attributes_CA=attributes.codes_NA,
-        audiences=_audiences(customers["audiences"], catalog.audiences),
+        audiences=_audiences(customers["audiences"], catalogue.audiences),
         attribute_names=attributes.names,
         attribute_labels=attributes.labels,
         visit_pause=visit_pause,
-        context_EX=_context(frame, catalog.context),
+        context_EX=_context(frame, catalogue.context),
         guests=guests,
     )
 
 
-def _of_guests(frame: pl.DataFrame, catalog: Catalog) -> Events:
+def _of_guests(frame: pl.DataFrame, catalogue: Catalogue) -> Events:
     """What anonymous customers bought and took back, visit after visit.
 
     The same number at another location, or half a day later, is another visit.
@@ -67,7 +67,7 @@ def _of_guests(frame: pl.DataFrame, catalog: Catalog) -> Events:
     frame = frame.with_columns(named.cast(pl.String).alias("visit"))
     begun = pl.when(pl.col("visit").is_null()).then("at").otherwise(pl.col("at").min().over("visit"))
     frame = frame.sort(begun, "visit", "at", maintain_order=True)
-    events = _records(frame, catalog)
+    events = _records(frame, catalogue)
     nobody = np.zeros(len(events), np.int64)
     events["visit"] = as_they_say(nobody, events["type"] == PURCHASE, numbers_of(frame["visit"]))
     return events
@@ -81,15 +81,15 @@ def _context(frame: pl.DataFrame, context: ContextAttributes) -> NDArray[np.int3
     return np.stack(codes, axis=1) if codes else np.zeros((0, 0), np.int32)
 
 
-def _records(frame: pl.DataFrame, catalog: Catalog) -> Events:
+def _records(frame: pl.DataFrame, catalogue: Catalogue) -> Events:
     """Events as records, in their order."""
     events = np.zeros(frame.height, EVENT)
     events["at"] = seconds_of(frame["at"])
-    events["product"] = rows_of(frame["product_id"], pl.Series(catalog.products.ids.ids(), dtype=pl.String))
-    offers = pl.Series(catalog.offers.ids.ids(), dtype=pl.String)
+    events["product"] = rows_of(frame["product_id"], pl.Series(catalogue.products.ids.ids(), dtype=pl.String))
+    offers = pl.Series(catalogue.offers.ids.ids(), dtype=pl.String)
     events["offer"] = rows_of(frame["offer_id"].cast(pl.Enum(offers), strict=False), offers)
-    events["location"] = rows_of(frame["location"], pl.Series(catalog.locations.ids.ids(), dtype=pl.String))
-    events["channel"] = rows_of(frame["channel"], pl.Series(list(catalog.channels), dtype=pl.String))
+    events["location"] = rows_of(frame["location"], pl.Series(catalogue.locations.ids.ids(), dtype=pl.String))
+    events["channel"] = rows_of(frame["channel"], pl.Series(list(catalogue.channels), dtype=pl.String))
     events["type"] = rows_of(frame["type"], pl.Series(list(EVENT_CODES))) + 1
     events["quantity"] = frame["quantity"].fill_null(1).to_numpy()
     events["value"] = frame["value"].fill_null(float("nan")).to_numpy()

@@ -14,18 +14,18 @@ from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from training.batches import Baskets
-from training.catalogue import master_catalog, observe, still_promoted
+from training.catalogue import master_catalogue, observe, still_promoted
 from training.config import Recipe
 from training.datasets import Dataset, as_of
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
 from training.evaluate import evaluate
+from training.examples import first_baskets
 from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
 from training.loop import torch_device
 from training.publish import publish
-from training.questions import ask
 from training.stages import Stages, fit_to_span, windows
 from training.statistics import Nearby, count
 
@@ -57,7 +57,7 @@ def run(
     dataset, recipe, until = given.dataset, given.recipe, given.until
     since = until - timedelta(days=recipe.validation_days)
     learnt_from = since - timedelta(weeks=recipe.ranker.windows)
-    master = master_catalog(dataset, recipe, learnt_from)
+    master = master_catalogue(dataset, recipe, learnt_from)
     histories = read_histories(dataset, master, given.visit_pause)
     window = int(since.timestamp())
     past = histories.before(window)
@@ -84,7 +84,7 @@ def run(
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
         offers = stages.offers(histories, window, moment, fitted, ranker)
-        asked = ask(past, inside, fitted.catalog)
+        asked = first_baskets(past, inside, fitted.catalogue)
         if not asked:
             days = recipe.validation_days
             raise InvalidInput(
@@ -100,20 +100,20 @@ def run(
         if gated:
             gate(metrics)
 
-        catalog = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
+        catalogue = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
-        catalog = catalog._replace(
-            products=catalog.products._replace(trained_N=fitted.catalog.products.trained_N),
-            promotions=still_promoted(catalog.promotions, moment),
+        catalogue = catalogue._replace(
+            products=catalogue.products._replace(trained_N=fitted.catalogue.products.trained_N),
+            promotions=still_promoted(catalogue.promotions, moment),
         )
-        statistics = count(histories, catalog, moment, Nearby.of(fitted.statistics), recipe.ranker)
+        statistics = count(histories, catalogue, moment, Nearby.of(fitted.statistics), recipe.ranker)
         curves = {name: curve.points for name, curve in stages.curves.items()}
         release = Release(
             fitted.towers,
             ranker,
             offers.offers,
             offers.redemption,
-            catalog,
+            catalogue,
             statistics,
             histories,
             metrics,

@@ -1,6 +1,6 @@
 """The ranker of offers: which of the eligible offers a customer redeems, given that they redeem one.
 
-A conditional logit (McFadden, 1974), additive in bent lines of the logarithms of facts.
+A conditional logit (McFadden, 1974), additive in bent lines of the logarithms of features.
 """
 
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.offer_features import OFFER_FEATURES
 from training.losses import listwise_softmax
 from training.piecewise import Piecewise, minimise
 from training.visits import VisitExample
@@ -25,11 +25,11 @@ _log = logging.getLogger("opportune.train")
 
 
 class OfferRanker(Piecewise):
-    """Facts of offers to log-odds; what all offers have in common decides nothing."""
+    """Features of offers to log-odds; what all offers have in common decides nothing."""
 
     def __init__(self) -> None:
-        super().__init__(len(OFFER_FACTS))
-        self.weights.weight.data[0, OFFER_FACTS.index("slow_per_root")] = 1.0
+        super().__init__(len(OFFER_FEATURES))
+        self.weights.weight.data[0, OFFER_FEATURES.index("slow_per_root")] = 1.0
 
 
 def fit_offers(visits: Sequence[VisitExample]) -> OfferRanker:
@@ -41,7 +41,7 @@ def fit_offers(visits: Sequence[VisitExample]) -> OfferRanker:
         return ranker.eval()
     taken = torch.from_numpy(np.concatenate([one.taken_O for one in redeeming]))
     owners = torch.from_numpy(np.repeat(np.arange(len(redeeming)), [len(one.taken_O) for one in redeeming]))
-    inputs = ranker.fit_scaling(np.concatenate([one.facts_OF for one in redeeming]))
+    inputs = ranker.fit_scaling(np.concatenate([one.features_OF for one in redeeming]))
     weights = torch.nn.init.zeros_(ranker.weights.weight)
     minimise(
         lambda: listwise_softmax(inputs @ weights[0], taken, owners, len(redeeming)) + _RIDGE * weights.square().sum(),

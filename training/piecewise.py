@@ -1,7 +1,7 @@
-"""A sum of one curve for each fact, piecewise linear in the fact's logarithm: what both levels of offers are made of.
+"""A sum of curves, one a feature, piecewise linear in its logarithm: what both levels of offers are made of.
 
-Redemptions are few, and a sum of curves over single facts holds where a network only remembers. Letters: O examples,
-F facts, X inputs, Y bends of a line.
+Redemptions are few, and a sum of curves over single features holds where a network only remembers. Letters: O examples,
+F features, X inputs, Y bends of a line.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,46 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _BENDS = (1 / 3, 2 / 3)
-"""Where the line of each fact may change its slope: at these quantiles."""
+"""Where the line of each feature may change its slope: at these quantiles."""
 
 _STEPS = 100
 
 
 class Piecewise(nn.Module):
-    """Facts, none of them negative, to log-odds.
+    """Features, none of them negative, to log-odds.
 
     Args:
-        facts: how many.
+        features: how many.
     """
 
     bends: Tensor
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, facts: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        inputs = facts * (1 + len(_BENDS))
-        self.register_buffer("bends", torch.zeros(facts, len(_BENDS)))
+        inputs = features * (1 + len(_BENDS))
+        self.register_buffer("bends", torch.zeros(features, len(_BENDS)))
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("spread", torch.ones(inputs))
         self.weights = nn.Linear(inputs, 1, bias=False)
         nn.init.zeros_(self.weights.weight)
 
-    def inputs(self, facts: Tensor) -> Tensor:
-        """Return the logarithm of each fact, and how far it lies beyond each bend (O, X), of facts (O, F)."""
-        logs_OF = torch.log1p(facts)
+    def inputs(self, features: Tensor) -> Tensor:
+        """Return the logarithm of each feature, and how far it lies beyond each bend (O, X), of features (O, F)."""
+        logs_OF = torch.log1p(features)
         beyond_OFY = torch.relu(logs_OF[:, :, None] - self.bends)
         return (torch.cat([logs_OF, beyond_OFY.flatten(1)], dim=1) - self.mean) * self.spread
 
-    def forward(self, facts: Tensor) -> Tensor:
-        """Return the log-odds (O) of facts (O, F)."""
-        return self.weights(self.inputs(facts)).squeeze(1)
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the log-odds (O) of features (O, F)."""
+        return self.weights(self.inputs(features)).squeeze(1)
 
-    def fit_scaling(self, facts_OF: NDArray[np.float32]) -> Tensor:
+    def fit_scaling(self, features_OF: NDArray[np.float32]) -> Tensor:
         """Set bends and scaling from examples; return their scaled inputs (O, X)."""
-        facts = torch.from_numpy(facts_OF)
-        self.bends.copy_(torch.from_numpy(np.quantile(np.log1p(facts_OF), _BENDS, axis=0).T))
-        inputs = self.inputs(facts)
+        features = torch.from_numpy(features_OF)
+        self.bends.copy_(torch.from_numpy(np.quantile(np.log1p(features_OF), _BENDS, axis=0).T))
+        inputs = self.inputs(features)
         self.mean.copy_(inputs.mean(0))
         self.spread.copy_(1 / (inputs.std(0, correction=0) + 1e-3))
         return (inputs - self.mean) * self.spread

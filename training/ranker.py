@@ -9,13 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from embeddings.ranking.transform import INPUTS
+from embeddings.ranking.transform import TRANSFORMED
 
 _FARTHEST = 8.0
 
 
 class Ranker(nn.Module):
-    """A small network over what ``inputs.derive`` makes of facts; its output is a probability.
+    """A small network over what ``inputs.transform`` makes of features; its output is a probability.
 
     Args:
         widths: of the hidden layers.
@@ -27,11 +27,11 @@ class Ranker(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(INPUTS))
-        self.register_buffer("spread", torch.ones(INPUTS))
+        self.register_buffer("mean", torch.zeros(TRANSFORMED))
+        self.register_buffer("spread", torch.ones(TRANSFORMED))
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
         layers: list[nn.Module] = []
-        for inputs, width in pairwise([INPUTS, *widths]):
+        for inputs, width in pairwise([TRANSFORMED, *widths]):
             layers += [nn.Linear(inputs, width), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 

@@ -1,7 +1,7 @@
 """The upper level of offers: how likely a customer redeems any of the eligible ones in a visit.
 
-A logistic regression on facts of the visit, one of which, the inclusive value, is what the ranker of offers says of all
-of them: a nested logit (McFadden, 1978). Letters: V visits, O offers, F facts.
+A logistic regression on features of the visit, one of which, the inclusive value, is what the ranker of offers says of
+all of them: a nested logit (McFadden, 1978). Letters: V visits, O offers, F features.
 """
 
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger("opportune.train")
 
 
 class Redemption(nn.Module):
-    """Facts of visits to probabilities; of somebody without a history it is the base rate.
+    """Features of visits to probabilities; of somebody without a history it is the base rate.
 
     Args:
         rate: the base rate.
@@ -47,10 +47,10 @@ class Redemption(nn.Module):
         self.curves = Piecewise(len(VISIT_FEATURES))
         self.shift = nn.Parameter(self.base.clone())
 
-    def forward(self, facts: Tensor) -> Tensor:
-        """Return probabilities (V) of facts (V, F)."""
-        logits = (self.curves(facts) + self.shift) * self.calibration[0] + self.calibration[1]
-        return torch.sigmoid(torch.where(facts[:, _KNOWN] > 0, logits, self.base))
+    def forward(self, features: Tensor) -> Tensor:
+        """Return probabilities (V) of features (V, F)."""
+        logits = (self.curves(features) + self.shift) * self.calibration[0] + self.calibration[1]
+        return torch.sigmoid(torch.where(features[:, _KNOWN] > 0, logits, self.base))
 
 
 def fit_redemption(visits: Sequence[VisitExample], offers: OfferRanker) -> Redemption:
@@ -68,33 +68,33 @@ def fit_redemption(visits: Sequence[VisitExample], offers: OfferRanker) -> Redem
     model = Redemption((redeeming + _PRIOR_REDEEMING) / (float(weights_V.sum()) + _PRIOR_VISITS))
     if taken_V.sum() < FEWEST_VISITS:
         return model.eval()
-    facts_VF = visit_features(visits, offers)
+    features_VF = visit_features(visits, offers)
     folds_V = np.array([one.visit.customer for one in visits]) % _FOLDS
     apart_V = np.zeros(len(visits), np.float32)
     for fold in range(_FOLDS):
         others_V = folds_V != fold
         part = Redemption(0.5)
-        _fit(part, facts_VF[others_V], taken_V[others_V], weights_V[others_V])
+        _fit(part, features_VF[others_V], taken_V[others_V], weights_V[others_V])
         with torch.inference_mode():
-            apart_V[~others_V] = torch.logit(part(torch.from_numpy(facts_VF[~others_V]))).numpy()
-    _fit(model, facts_VF, taken_V, weights_V)
+            apart_V[~others_V] = torch.logit(part(torch.from_numpy(features_VF[~others_V]))).numpy()
+    _fit(model, features_VF, taken_V, weights_V)
     _calibrate(model, apart_V, taken_V, weights_V)
     return model.eval()
 
 
 def visit_features(visits: Sequence[VisitExample], offers: OfferRanker) -> NDArray[np.float32]:
-    """Return the facts (V, F) of some visits, at least one, the sum of odds among them."""
-    facts_VF = np.stack([one.facts_F for one in visits])
+    """Return the features (V, F) of some visits, at least one, the sum of odds among them."""
+    features_VF = np.stack([one.features_F for one in visits])
     for place, logits_O in enumerate(offer_logits(visits, offers)):
-        facts_VF[place, _ODDS] = sum_of_odds(logits_O)
-    return facts_VF
+        features_VF[place, _ODDS] = sum_of_odds(logits_O)
+    return features_VF
 
 
 def offer_logits(visits: Sequence[VisitExample], offers: OfferRanker) -> list[NDArray[np.float32]]:
     """Return the log-odds (O) of the offers of each visit."""
     ends = np.cumsum([len(one.taken_O) for one in visits])[:-1]
     with torch.inference_mode():
-        logits = offers(torch.from_numpy(np.concatenate([one.facts_OF for one in visits]))).numpy()
+        logits = offers(torch.from_numpy(np.concatenate([one.features_OF for one in visits]))).numpy()
     return np.split(logits, ends)
 
 
@@ -123,9 +123,9 @@ def measure_offers(visits: Sequence[VisitExample], offers: OfferRanker, model: R
 
 
 def _fit(
-    model: Redemption, facts_VF: NDArray[np.float32], taken_V: NDArray[np.float32], weights_V: NDArray[np.float32]
+    model: Redemption, features_VF: NDArray[np.float32], taken_V: NDArray[np.float32], weights_V: NDArray[np.float32]
 ) -> None:
-    inputs = model.curves.fit_scaling(facts_VF)
+    inputs = model.curves.fit_scaling(features_VF)
     taken, weighed = torch.from_numpy(taken_V), torch.from_numpy(weights_V / weights_V.sum())
     slopes, shift = model.curves.weights.weight, model.shift
 

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from training.batches import Baskets
+from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
 from training.catalogue import observe
 from training.config import Recipe
 from training.curve import Curve
 from training.evaluate import Fitted, measure_towers
-from training.examples import Examples, as_newcomers, examples, for_new, for_novel, with_sessions
+from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
 from training.offer_ranker import OfferRanker, fit_offers
-from training.questions import Question, ask
 from training.ranker import Ranker
 from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
@@ -67,7 +67,7 @@ class Stages:
         curves: the course of the latest fit of each kind.
     """
 
-    master: Catalog
+    master: Catalogue
     recipe: Recipe
     device: torch.device
     runs: Path
@@ -82,28 +82,28 @@ class Stages:
             later: baskets that came later, where the towers are to be measured on them after every epoch.
         """
         recipe, length = self.recipe, self.recipe.towers.history_length
-        catalog = observe(self.master, past.sold(), moment, recipe.assortment, past.sold_to_guests())
-        asked = [] if later is None else ask(past, later, catalog)
+        catalogue = observe(self.master, past.sold(), moment, recipe.assortment, past.sold_to_guests())
+        asked = [] if later is None else first_baskets(past, later, catalogue)
 
         def measure(towers: Towers) -> Mapping[str, float]:
-            vectors_ND = product_vectors(towers, catalog, self.device)
+            vectors_ND = product_vectors(towers, catalogue, self.device)
             return measure_towers(asked, towers, vectors_ND, length)
 
-        als = fit_als(past, len(catalog.products.ids), recipe)
-        nearby = find_nearby(past, catalog, als.products_ND, recipe.als.regularisation, recipe.ranker)
-        checkpoints = self.runs / fingerprint(recipe, past, catalog, self.device)
+        als = fit_als(past, len(catalogue.products.ids), recipe)
+        nearby = find_nearby(past, catalogue, als.products_ND, recipe.als.regularisation, recipe.ranker)
+        checkpoints = self.runs / fingerprint(recipe, past, catalogue, self.device)
         towers, self.curves["towers"] = fit(
-            catalog, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
+            catalogue, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
         )
-        vectors_ND = product_vectors(towers, catalog, self.device)
-        statistics = count(past, catalog, moment, nearby, recipe.ranker)
-        return als, Fitted(catalog, statistics, towers, vectors_ND)
+        vectors_ND = product_vectors(towers, catalogue, self.device)
+        statistics = count(past, catalogue, moment, nearby, recipe.ranker)
+        return als, Fitted(catalogue, statistics, towers, vectors_ND)
 
     def ranker(self, past: Histories, begins: Sequence[int]) -> Ranker:
         """Fit a ranker on windows, with towers that have seen none of them.
 
         Every window begins as a release would: with towers of the past, figures counted up to its first moment, and
-        each customer's first basket in it to be foretold.
+        each customer's first basket in it to be predicted.
 
         Args:
             past: what it may see.
@@ -115,13 +115,13 @@ class Stages:
         nearby = Nearby.of(fitted.statistics)
         baskets = Baskets.of(past)
         parts = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
-        found = Examples.joined(parts)
+        found = ExampleCandidates.joined(parts)
         if not found.taken_M.any():
             begun = datetime.fromtimestamp(learnt_from, UTC).date()
             raise InvalidInput(
                 "--data",
-                f"expected purchases after {begun} of something that could be foretold; found none: more customers, or "
-                "more purchases of each, are needed",
+                f"expected purchases after {begun} of something that could be predicted; found none: more customers, "
+                "or more purchases of each, are needed",
             )
         ranker, self.curves["ranker"] = fit_ranker(found, config, self.recipe.seed)
         return ranker
@@ -146,9 +146,9 @@ class Stages:
             before = past.before(begin)
             if not len(before.events):
                 continue
-            catalog = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
-            statistics = count(before, catalog, begin, Nearby.of(fitted.statistics), recipe.ranker)
-            seen = fitted._replace(catalog=catalog, statistics=statistics)
+            catalogue = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
+            statistics = count(before, catalogue, begin, Nearby.of(fitted.statistics), recipe.ranker)
+            seen = fitted._replace(catalogue=catalogue, statistics=statistics)
             found += visit_examples(list(some), past, seen, ranker, recipe.towers.history_length)
         redeeming = sum(bool(one.taken_O.any()) for one in found)
         if len(self.master.offers.ids):
@@ -161,27 +161,29 @@ class Stages:
         offers = fit_offers(found)
         return FittedOffers(offers, fit_redemption(found, offers), metrics)
 
-    def _window(self, past: Histories, baskets: Baskets, begin: int, fitted: Fitted, nearby: Nearby) -> Examples:
+    def _window(
+        self, past: Histories, baskets: Baskets, begin: int, fitted: Fitted, nearby: Nearby
+    ) -> ExampleCandidates:
         recipe, config = self.recipe, self.recipe.ranker
         random = np.random.default_rng([recipe.seed, begin])
         before = past.before(begin)
-        catalog = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
+        catalogue = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
         inside = baskets.between(begin, begin + config.window_days * _DAY)
-        asked = ask(before, inside, catalog)
-        if len(asked) > config.questions_a_window:
-            kept = np.sort(random.permutation(len(asked))[: config.questions_a_window])
+        asked = first_baskets(before, inside, catalogue)
+        if len(asked) > config.examples_a_window:
+            kept = np.sort(random.permutation(len(asked))[: config.examples_a_window])
             asked = [asked[place] for place in kept.tolist()]
         bought = inside.by_customer()
-        novel = for_novel(_some(asked, config.novel_share, random), catalog, bought)
-        new = for_new(_some(asked, config.new_share, random), catalog, bought, config.candidates_of_new, random)
+        novel = for_novel(_some(asked, config.novel_share, random), catalogue, bought)
+        new = for_new(_some(asked, config.new_share, random), catalogue, bought, config.candidates_of_new, random)
         visits = with_sessions(asked, config.session_share, random)
         newcomers = as_newcomers(_some(asked, config.newcomer_share, random), random)
         asked = [*visits, *novel, *new, *newcomers]
-        statistics = count(before, catalog, begin, nearby, config)
-        seen = fitted._replace(catalog=catalog, statistics=statistics)
+        statistics = count(before, catalogue, begin, nearby, config)
+        seen = fitted._replace(catalogue=catalogue, statistics=statistics)
         day = datetime.fromtimestamp(begin, UTC).date()
         _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)
-        return examples(asked, *seen, recipe.towers.history_length)
+        return gather_candidates(asked, *seen, recipe.towers.history_length)
 
 
 def fit_to_span(recipe: Recipe, days: int) -> Recipe:
@@ -218,5 +220,5 @@ def windows(past: Histories, moment: int, most: int) -> list[int]:
     raise InvalidInput("--data", "expected purchases on at least two days before the validation window")
 
 
-def _some(questions: Sequence[Question], share: float, random: np.random.Generator) -> list[Question]:
-    return [one for one in questions if random.random() < share]
+def _some(examples: Sequence[Example], share: float, random: np.random.Generator) -> list[Example]:
+    return [one for one in examples if random.random() < share]

@@ -11,9 +11,9 @@ from implicit import nearest_neighbours
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
-from embeddings.ranking.statistics import RHYTHMS, Neighbours, Statistics, Tastes
+from embeddings.ranking.statistics import GROUPINGS, AlsFactors, Neighbours, Statistics
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -33,15 +33,15 @@ _bm25: Any = nearest_neighbours.bm25_weight
 class Nearby(NamedTuple):
     """Which products belong together; a model of its own, fitted less often than figures are counted."""
 
-    alike: Neighbours
-    together: Neighbours
-    tastes: Tastes
+    also_bought: Neighbours
+    bought_together: Neighbours
+    als: AlsFactors
     lifts_GG: NDArray[np.float32]
 
     @classmethod
     def of(cls, statistics: Statistics) -> "Nearby":
         """What statistics were counted with."""
-        return cls(statistics.alike, statistics.together, statistics.tastes, statistics.lifts_GG)
+        return cls(statistics.also_bought, statistics.bought_together, statistics.als, statistics.lifts_GG)
 
 
 class _Bought(NamedTuple):
@@ -55,13 +55,13 @@ class _Bought(NamedTuple):
 
 
 def find_nearby(
-    past: Histories, catalog: Catalog, products_ND: NDArray[np.float32], regularisation: float, config: RankerConfig
+    past: Histories, catalogue: Catalogue, products_ND: NDArray[np.float32], regularisation: float, config: RankerConfig
 ) -> Nearby:
     """Neighbours by the cosine of who buys them (counts weighed by BM25), and of which baskets they lie in.
 
     Args:
         past: what customers bought.
-        catalog: holds the products.
+        catalogue: holds the products.
         products_ND: the products' factors, from alternating least squares over the same purchases.
         regularisation: what they were fitted with.
         config: names the groups.
@@ -83,8 +83,8 @@ def find_nearby(
     return Nearby(
         _neighbours(_weighed(customers)),
         _neighbours(baskets),
-        Tastes(products_ND, gram_DD.astype(np.float32)),
-        _lifts(baskets, _rhythms(catalog, config)[:, RHYTHMS.index("category")]),
+        AlsFactors(products_ND, gram_DD.astype(np.float32)),
+        _lifts(baskets, _rhythms(catalogue, config)[:, GROUPINGS.index("category")]),
     )
 
 
@@ -99,7 +99,7 @@ def _weighed(customers: csr_matrix) -> csr_matrix:
     return weighed
 
 
-def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:
+def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:
     """The figures as of a moment, in seconds since 1970 UTC, from histories that end before it.
 
     Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen, and sizes of
@@ -107,7 +107,7 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     """
     bought = _bought(past)
     everybody, in_visits = _with_guests(bought, past)
-    size = len(catalog.products.ids)
+    size = len(catalogue.products.ids)
     days_E = (moment - everybody.at_E) / _DAY
     week_N, month_N = (np.bincount(everybody.products_E[days_E < days], minlength=size) for days in (7, 28))
     pair_days = _distinct((bought.owners_E * size + bought.products_E) * 100_000 + bought.at_E // _DAY)
@@ -122,9 +122,9 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
     lines_E = np.bincount(visits_E)[visits_E]
     usual_lines = lines_E.mean() if len(lines_E) else 0.0
     lines_N, times_N = (np.bincount(in_visits.products_E, weights, size) for weights in (lines_E, None))
-    popularity_N = catalog.products.popularity_N
+    popularity_N = catalogue.products.popularity_N
     share_N = popularity_N / max(float(popularity_N.sum()), 1e-30)
-    rhythms_NQ = _rhythms(catalog, config)
+    groups_NQ = _rhythms(catalogue, config)
     products_NP = np.stack(
         [
             share_N,
@@ -134,12 +134,12 @@ def count(past: Histories, catalog: Catalog, moment: int, nearby: Nearby, config
             buyers_N,
             (gap_days_N + _PRIOR_GAPS * _PRIOR_GAP_DAYS) / (gaps_N + _PRIOR_GAPS),
             (lines_N + _PRIOR_PURCHASES * usual_lines) / (times_N + _PRIOR_PURCHASES),
-            *(_mean_share(share_N, codes_N) for codes_N in rhythms_NQ.T),
+            *(_mean_share(share_N, codes_N) for codes_N in groups_NQ.T),
         ],
         axis=1,
     ).astype(np.float32)
-    redeemed_O = times_redeemed(redeemed_offers(past), catalog)
-    return Statistics(products_NP, _local(everybody, catalog, days_E < 28), rhythms_NQ, *nearby, redeemed_O)
+    redeemed_O = times_redeemed(redeemed_offers(past), catalogue)
+    return Statistics(products_NP, _local(everybody, catalogue, days_E < 28), groups_NQ, *nearby, redeemed_O)
 
 
 def redeemed_offers(past: Histories) -> Events:
@@ -148,14 +148,14 @@ def redeemed_offers(past: Histories) -> Events:
     return redeemed_E[np.argsort(redeemed_E["at"], kind="stable")]
 
 
-def times_redeemed(redeemed_E: Events, catalog: Catalog) -> NDArray[np.float32]:
+def times_redeemed(redeemed_E: Events, catalogue: Catalogue) -> NDArray[np.float32]:
     """How often each offer of the catalogue (O) was redeemed."""
-    return np.bincount(redeemed_E["offer"], minlength=len(catalog.offers.ids)).astype(np.float32)
+    return np.bincount(redeemed_E["offer"], minlength=len(catalogue.offers.ids)).astype(np.float32)
 
 
-def _local(bought: _Bought, catalog: Catalog, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _local(bought: _Bought, catalogue: Catalogue, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Recent purchases at each location, aligned with the assortments."""
-    assortment, size = catalog.locations.assortment, len(catalog.products.ids)
+    assortment, size = catalogue.locations.assortment, len(catalogue.products.ids)
     owners_L = np.repeat(np.arange(len(assortment)), np.diff(assortment.offsets))
     keys_L = owners_L * size + assortment.values
     placed_E = recent_E & (bought.locations_E >= 0)
@@ -192,12 +192,12 @@ def _mean_share(share_N: NDArray[np.float32], codes_N: NDArray[np.int32]) -> NDA
     return means[codes_N]
 
 
-def _rhythms(catalog: Catalog, config: RankerConfig) -> NDArray[np.int32]:
-    attributes = catalog.products.attributes
+def _rhythms(catalogue: Catalogue, config: RankerConfig) -> NDArray[np.int32]:
+    attributes = catalogue.products.attributes
     columns = [
         attributes.codes_NA[:, attributes.names.index(name)]
         if name in attributes.names
-        else np.zeros(len(catalog.products.ids), np.int32)
+        else np.zeros(len(catalogue.products.ids), np.int32)
         for name in (config.type_attribute, config.category_attribute, config.maker_attribute)
     ]
     return np.stack(columns, axis=1).astype(np.int32)

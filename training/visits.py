@@ -1,6 +1,6 @@
 """Visits in which an offer could be redeemed, with what went before them: what both levels of offers learn from.
 
-Letters: V visits, O offers, F facts, E events, K covered products.
+Letters: V visits, O offers, F features, E events, K covered products.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility, Place
 from embeddings.customer.history import REDEMPTION, Histories
 from embeddings.customer.tower_input import Situation
-from embeddings.ranking.features import FACTS, FactsReader
-from embeddings.ranking.offer_features import OffersReader
+from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
+from embeddings.ranking.offer_features import OfferFeatureReader
 from embeddings.ranking.profile import profile_of
-from embeddings.ranking.redemption import VISIT_SECONDS, VisitReader, is_of_visit
-from embeddings.ranking.sources import Asked
+from embeddings.ranking.redemption import VISIT_SECONDS, VisitFeatureReader, is_of_visit
+from embeddings.ranking.sources import RankingQuery
 from training.evaluate import Fitted
+from training.examples import Example, customer_vectors
 from training.fit_ranker import probabilities
-from training.questions import Question, customer_vectors
 from training.ranker import Ranker
 from training.statistics import redeemed_offers
 
@@ -54,15 +54,15 @@ class VisitExample(NamedTuple):
     """What was eligible in a visit, and what was redeemed of it.
 
     Attributes:
-        facts_OF: float32, of the offers.
+        features_OF: float32, of the offers.
         taken_O: float32, 1 for what was redeemed.
-        facts_F: float32, of the visit; its sum of odds is 0, as that is the ranker's of offers to say.
+        features_F: float32, of the visit; its sum of odds is 0, as that is the ranker's of offers to say.
     """
 
     visit: Visit
-    facts_OF: NDArray[np.float32]
+    features_OF: NDArray[np.float32]
     taken_O: NDArray[np.float32]
-    facts_F: NDArray[np.float32]
+    features_F: NDArray[np.float32]
 
 
 def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: int) -> list[Visit]:
@@ -93,7 +93,7 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
     for visit, offer in zip((np.cumsum(first_E) - 1)[taken_E].tolist(), events["offer"][taken_E].tolist(), strict=True):
         redeemed.setdefault(visit, set()).add(offer)
 
-    reader, offered_V = VisitReader(offers), np.zeros(len(starts_V), np.bool_)
+    reader, offered_V = VisitFeatureReader(offers), np.zeros(len(starts_V), np.bool_)
     bounds = owners_V.searchsorted(np.arange(len(past.customers) + 1))
     for customer, (begin, end) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
         offered_V[begin:end] = reader.offered(tuple(past.audiences[customer].tolist()), at_V[begin:end])
@@ -138,76 +138,76 @@ def visit_examples(
     """
     found: list[VisitExample] = []
     redeemed_E = redeemed_offers(past)
-    redeemed_O, counted = np.zeros(len(seen.catalog.offers.ids), np.float32), 0
-    offers, reader = OffersReader(seen.catalog, seen.statistics), VisitReader(seen.catalog.offers)
+    redeemed_O, counted = np.zeros(len(seen.catalogue.offers.ids), np.float32), 0
+    offers, reader = OfferFeatureReader(seen.catalogue, seen.statistics), VisitFeatureReader(seen.catalogue.offers)
     for one in _asked(visits, past, seen, ranker, length):
         now = int(redeemed_E["at"].searchsorted(one.visit.at))
         np.add.at(redeemed_O, redeemed_E["offer"][counted:now], 1)
         counted = now
-        rows_O = one.asked.eligible.rows_N
-        facts_OF = offers.read(one.asked, rows_O, one.covered_K, one.probabilities_K, redeemed_O)
+        rows_O = one.query.eligible.rows_N
+        features_OF = offers.read(one.query, rows_O, one.covered_K, one.probabilities_K, redeemed_O)
         taken_O = np.isin(rows_O, list(one.visit.redeemed)).astype(np.float32)
-        found.append(VisitExample(one.visit, facts_OF, taken_O, reader.read(one.asked, facts_OF, 0.0)))
+        found.append(VisitExample(one.visit, features_OF, taken_O, reader.read(one.query, features_OF, 0.0)))
     return found
 
 
-class _AskedVisit(NamedTuple):
-    """A visit as the readers of facts want it."""
+class _QueriedVisit(NamedTuple):
+    """A visit as the readers of features want it."""
 
     visit: Visit
-    asked: Asked
+    query: RankingQuery
     covered_K: NDArray[np.int64]
     probabilities_K: NDArray[np.float32]
 
 
 def _asked(
     visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
-) -> Iterator[_AskedVisit]:
+) -> Iterator[_QueriedVisit]:
     """Yield the visits of customers with a history to whom anything could be shown."""
-    catalog, statistics, towers, vectors_ND = seen
-    eligibility = Eligibility(catalog)
-    facts, offers = FactsReader(catalog, statistics, vectors_ND), OffersReader(catalog, statistics)
-    questions = [_question(one, past, eligibility, list(catalog.channels)) for one in visits]
+    catalogue, statistics, towers, vectors_ND = seen
+    eligibility = Eligibility(catalogue)
+    features, offers = FeatureReader(catalogue, statistics, vectors_ND), OfferFeatureReader(catalogue, statistics)
+    examples = [_example(one, past, eligibility, list(catalogue.channels)) for one in visits]
     pairs = [
-        (visit, question)
-        for visit, question in zip(visits, questions, strict=True)
-        if question.past.tells and question.eligible.size
+        (visit, example)
+        for visit, example in zip(visits, examples, strict=True)
+        if example.past.has_interactions and example.eligible.size
     ]
     for start in range(0, len(pairs), _AT_ONCE):
         some = pairs[start : start + _AT_ONCE]
-        customers_BD = customer_vectors([question for _, question in some], towers, vectors_ND, length)
-        asked_B = [
-            Asked.of(
-                profile_of(question.past.purchases, statistics),
-                question.past,
-                statistics.together,
-                question.situation.location,
-                question.situation.moment,
-                question.eligible,
+        customers_BD = customer_vectors([example for _, example in some], towers, vectors_ND, length)
+        queries_B = [
+            RankingQuery.of(
+                profile_of(example.past.purchases, statistics),
+                example.past,
+                statistics.bought_together,
+                example.situation.location,
+                example.situation.moment,
+                example.eligible,
                 _NONE,
                 _NONE,
             )
-            for _, question in some
+            for _, example in some
         ]
         covered = [
-            offers.covered(asked, facts, vectors_ND, customer_D)
-            for asked, customer_D in zip(asked_B, customers_BD, strict=True)
+            offers.covered(query, features, vectors_ND, customer_D)
+            for query, customer_D in zip(queries_B, customers_BD, strict=True)
         ]
-        facts_MF = np.concatenate([facts_KF for _, facts_KF in covered]).reshape(-1, len(FACTS))
+        features_MF = np.concatenate([features_KF for _, features_KF in covered]).reshape(-1, len(RANKER_FEATURES))
         ends = np.cumsum([len(rows_K) for rows_K, _ in covered])[:-1]
-        likely = np.split(probabilities(ranker, facts_MF), ends)
-        for (visit, _), asked, (rows_K, _), likely_K in zip(some, asked_B, covered, likely, strict=True):
-            yield _AskedVisit(visit, asked, rows_K, likely_K)
+        likely = np.split(probabilities(ranker, features_MF), ends)
+        for (visit, _), query, (rows_K, _), likely_K in zip(some, queries_B, covered, likely, strict=True):
+            yield _QueriedVisit(visit, query, rows_K, likely_K)
 
 
-def _question(visit: Visit, past: Histories, eligibility: Eligibility, channels: Sequence[str]) -> Question:
+def _example(visit: Visit, past: Histories, eligibility: Eligibility, channels: Sequence[str]) -> Example:
     earlier = past[visit.customer].before(visit.at)
     place = Place((visit.location,) if visit.location >= 0 else None)
     eligible = eligibility.offers(
         Context(channels[visit.channel]), place, visit.at, earlier.audiences, earlier.redeemed_R
     )
     situation = Situation(visit.channel, visit.location, visit.at, visit.context)
-    return Question(visit.customer, earlier, situation, place, eligible, visit.redeemed)
+    return Example(visit.customer, earlier, situation, place, eligible, visit.redeemed)
 
 
 def _first_known(codes_E: NDArray[np.integer], starts_V: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ def ndcg_of_held_out(matrix_CN: csr_matrix, held_out: dict[int, set[int]], k: in
 
     Args:
         matrix_CN: what the model was fitted on.
-        held_out: by the customer's row, the rows of what is to be foretold.
+        held_out: by the customer's row, the rows of what is to be predicted.
         k: how many count.
     """
     rows = np.array(sorted(held_out))

@@ -32,7 +32,7 @@ JOURNEY = "complete-journey"
 DEFAULT = (JOURNEY, "interactions", "sequences")
 _RECIPE_OF: Mapping[str, Path] = {JOURNEY: RECIPES / "default.toml", **DEFAULT_RECIPES}
 _QUICK: Mapping[str, Mapping[str, int]] = {
-    JOURNEY: {"windows": 2, "questions_a_window": 1_000},
+    JOURNEY: {"windows": 2, "examples_a_window": 1_000},
     "interactions": {"epochs": 15},
     "sequences": {"epochs": 6},
 }

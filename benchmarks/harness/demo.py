@@ -81,7 +81,7 @@ def _names(url: str, items: Iterable[Answer]) -> dict[str, str]:
     covered = sorted({one for item in items for one in item.get("products", [])[:LOOKED_AT]})
     if not covered:
         return {}
-    request = {"context": {"channel": "web"}, "among": covered, "limit": len(covered), "include": ["attributes"]}
+    request = {"context": {"channel": "web"}, "items": covered, "limit": len(covered), "include": ["attributes"]}
     return {item["id"]: _name(item["attributes"]) for item in _recommend(url, request)}
 
 

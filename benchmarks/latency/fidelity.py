@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness.server import Served
-from benchmarks.latency.traffic import RECOMMEND, Asked, K, recommend_call
+from benchmarks.latency.traffic import RECOMMEND, K, RankingQuery, recommend_call
 from benchmarks.peers.stack import Past
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligible import EligibleSet
@@ -54,7 +54,7 @@ class _Judged(NamedTuple):
     short: bool
 
 
-def peer_fidelity(served: Served, past: Past, asked: Sequence[Asked]) -> Fidelity:
+def peer_fidelity(served: Served, past: Past, asked: Sequence[RankingQuery]) -> Fidelity:
     """How right a peer's recommendations are."""
     judged: list[_Judged] = []
     for one in asked:
@@ -64,7 +64,7 @@ def peer_fidelity(served: Served, past: Past, asked: Sequence[Asked]) -> Fidelit
     return _summed(judged)
 
 
-def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[Asked]) -> Fidelity:
+def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[RankingQuery]) -> Fidelity:
     """How right the service is.
 
     Its recommendations mix several sources, so they show violations and short answers. Its search, filter and all,
@@ -77,7 +77,7 @@ def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[
         asked: what to ask. Recall is measured on the channels whose filter does not change with time.
     """
     judged: list[_Judged] = []
-    popular_N = np.argsort(-past.catalog.products.popularity_N)
+    popular_N = np.argsort(-past.catalogue.products.popularity_N)
     for place, one in enumerate(asked):
         answer = _items(served.post(RECOMMEND, recommend_call(one).body))
         eligible = past.eligible(_context(one))
@@ -86,7 +86,7 @@ def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[
         if one.channel != "mailer":
             row = int(popular_N[place])
             query = urlencode({"limit": K, "channel": one.channel, "location": one.location})
-            similar = _items(served.get(f"/v1/products/{past.catalog.products.ids.id(row)}/similar?{query}"))
+            similar = _items(served.get(f"/v1/products/{past.catalogue.products.ids.id(row)}/similar?{query}"))
             near = _judge(past, similar, units_ND[row], units_ND, eligible, row)
             recall = near.recall
             filtered = _Judged(None, filtered.violations + near.violations, filtered.short or near.short)
@@ -113,7 +113,7 @@ def _judge(
 
 
 def _known(past: Past, product: str) -> int:
-    row = past.catalog.products.ids.row(product)
+    row = past.catalogue.products.ids.row(product)
     return -1 if row is None else row
 
 
@@ -127,7 +127,7 @@ def _summed(judged: Sequence[_Judged]) -> Fidelity:
     )
 
 
-def _context(one: Asked) -> Context:
+def _context(one: RankingQuery) -> Context:
     return Context(one.channel, one.location, one.at)
 
 

@@ -24,7 +24,7 @@ from benchmarks.latency.generate import generator
 from benchmarks.latency.plan import Stage
 from benchmarks.latency.samples import Latencies, Samples
 from benchmarks.latency.traffic import RECOMMEND, traffic
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.release.store import BundleStore
 
 _CONNECTIONS = 512
@@ -95,8 +95,8 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, Strained]:
         found["twice"] = under(twice, effort.overload)
         found["half, after"] = under(half, effort.beside)
         found["beside nobody"] = under(_BESIDE_RPS, effort.beside)
-        with _held(served.port), _asking(served.port, _largest_among(store, version)):
-            found["beside slow clients and the largest among"] = under(_BESIDE_RPS, effort.beside)
+        with _held(served.port), _asking(served.port, _largest_request(store, version)):
+            found["beside slow clients and the largest items"] = under(_BESIDE_RPS, effort.beside)
     write_report(json_file, {"suite": "strain", "quick": quick, "machine": machine.describe(), "found": found})
     table = Table("Strain", ["", "due/s", "accepted", "refused", "other", "p50 ms", "p99 ms", "refusal ms", "MiB"])
     for name, one in found.items():
@@ -192,9 +192,9 @@ def _asking(port: int, body: bytes) -> AbstractContextManager[None]:
     return _meanwhile(ask)
 
 
-def _largest_among(store: Path, version: str) -> bytes:
+def _largest_request(store: Path, version: str) -> bytes:
     """The most that one request can ask for: as many products as may be named, with an explanation of each shown."""
-    ids = Catalog.load(BundleStore(store).bundle(version) / "catalog").products.ids
+    ids = Catalogue.load(BundleStore(store).bundle(version) / "catalogue").products.ids
     named = ids.ids(range(min(_AMONG, len(ids))))
-    body = {"context": {"channel": "web"}, "among": named, "explain": True, "limit": 100}
+    body = {"context": {"channel": "web"}, "items": named, "explain": True, "limit": 100}
     return msgspec.json.encode(body)

@@ -6,9 +6,9 @@ import msgspec
 from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 
-from benchmarks.peers.stack import Asked, events, readyz
+from benchmarks.peers.stack import RankingQuery, events, readyz
 
-_asked = msgspec.json.Decoder(Asked)
+_asked = msgspec.json.Decoder(RankingQuery)
 _FILLER = b'{"items":[]}'
 
 

@@ -22,7 +22,7 @@ from litestar.datastructures import State
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.context import Context, Identifier
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.eligible import EligibleSet
@@ -36,7 +36,7 @@ from embeddings.release.store import BundleStore
 _ENCODED_AT_ONCE = 256
 
 
-class Asked(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RankingQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A recommend call, with the fields of the service's own."""
 
     context: Context
@@ -80,7 +80,7 @@ class Past:
     """
 
     manifest: Manifest
-    catalog: Catalog
+    catalogue: Catalogue
     eligibility: Eligibility
     histories: Histories
     vectors_ND: F32
@@ -92,7 +92,7 @@ class Past:
         bundles = BundleStore(store)
         version = bundles.current()
         folder = bundles.bundle(version)
-        manifest, catalog = read_manifest(folder), Catalog.load(folder / "catalog")
+        manifest, catalogue = read_manifest(folder), Catalogue.load(folder / "catalogue")
         _, histories = open_histories(bundles.histories(version))
         vectors_ND: NDArray[np.float32] = np.load(folder / "vectors" / "products.npy")
         encoder = CustomerEncoder(folder / "customer.onnx", "cpu")
@@ -107,7 +107,12 @@ class Past:
             if (some := everybody[start : start + _ENCODED_AT_ONCE])
         ]
         return cls(
-            manifest, catalog, Eligibility(catalog), histories, vectors_ND, np.ascontiguousarray(np.concatenate(parts))
+            manifest,
+            catalogue,
+            Eligibility(catalogue),
+            histories,
+            vectors_ND,
+            np.ascontiguousarray(np.concatenate(parts)),
         )
 
     def customer(self, customer_id: str | None) -> int:
@@ -121,7 +126,7 @@ class Past:
         return self.eligibility.products(context, self.eligibility.place(context.location), int(at.timestamp()))
 
 
-_asked = msgspec.json.Decoder(Asked)
+_asked = msgspec.json.Decoder(RankingQuery)
 
 
 @get("/readyz")
@@ -148,7 +153,7 @@ async def recommend(request: Request[Any, Any, Any], state: State) -> Answer:
     if not k:
         return Answer([])
     rows, scores = peer.top(past.customer(asked.customer_id), eligible, k)
-    ids = past.catalog.products.ids
+    ids = past.catalogue.products.ids
     found = zip(rows, scores, strict=True)
     return Answer([Item(ids.id(row), rank, score) for rank, (row, score) in enumerate(found, start=1)])
 

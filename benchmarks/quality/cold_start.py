@@ -15,7 +15,7 @@ from rich.progress import track
 from benchmarks.quality.journey import Basket, household_attributes, journey
 from benchmarks.quality.outcome import Comparison, Outcome, Scores, judge
 from benchmarks.quality.service import Event, Service
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.ranking.popularity import most_popular, popular
@@ -30,7 +30,7 @@ def measure(service: Service, until: datetime) -> Outcome:
     """Ask before and after what is first bought."""
     baskets = [basket for basket in journey(until).baskets if len(basket.products) > max(FIRST)]
     attributes = household_attributes()
-    usual = popular_here(Catalog.load(service.bundle / CATALOG), baskets)
+    usual = popular_here(Catalogue.load(service.bundle / CATALOG), baskets)
     whole = [basket.products for basket in baskets]
     described = [attributes.get(basket.household, {}) for basket in baskets]
     scores: dict[str, Scores] = {
@@ -66,18 +66,18 @@ def measure(service: Service, until: datetime) -> Outcome:
     )
 
 
-def popular_here(catalog: Catalog, baskets: Sequence[Basket]) -> list[list[str]]:
+def popular_here(catalogue: Catalogue, baskets: Sequence[Basket]) -> list[list[str]]:
     """What the store carries, by recent purchases there, smoothed with those everywhere: ``K`` and some to be left out.
 
     That is what the service answers where it has no ranker.
     """
-    eligibility, ids = Eligibility(catalog), catalog.products.ids
+    eligibility, ids = Eligibility(catalogue), catalogue.products.ids
     found: list[list[str]] = []
     for basket in baskets:
         context = Context("store", basket.store, basket.at)
         place = eligibility.place(context.location)
         eligible = eligibility.products(context, place, int(basket.at.timestamp()))
-        most = most_popular(popular(catalog, eligible.rows_N, place), K + max(FIRST))
+        most = most_popular(popular(catalogue, eligible.rows_N, place), K + max(FIRST))
         found.append(list(ids.ids(most.rows_R.tolist())))
     return found
 

@@ -1,4 +1,4 @@
-"""Days on which a household redeemed coupons, and how well they are foretold without the service.
+"""Days on which a household redeemed coupons, and how well they are predicted without the service.
 
 Only the day of a redemption is known: it is placed at the household's last transaction of that day.
 

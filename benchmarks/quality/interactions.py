@@ -1,9 +1,9 @@
-"""How well files of interactions and of sequences are foretold: full ranking, products already had left out.
+"""How well files of interactions and of sequences are predicted: full ranking, products already had left out.
 
-Protocol. For interactions, the model is trained on one file and another holds what is to be foretold of the same
+Protocol. For interactions, the model is trained on one file and another holds what is to be predicted of the same
 customers: Recall@20 and NDCG@20. For sequences, the newest product of each is taken off the file, the model is trained
-on the rest and foretells it: the hit rate and NDCG of ten. A second model, a product behind, is trained without the
-newest product of that rest as well, and reads it nonetheless when it foretells: much of the literature never learns
+on the rest and predicts it: the hit rate and NDCG of ten. A second model, a product behind, is trained without the
+newest product of that rest as well, and reads it nonetheless when it predicts: much of the literature never learns
 from the last product but one, which it validates with. The number of epochs is found on what training holds out for
 itself; what is tested was never seen. Ratios are means over customers; intervals are of 1,000 resamples of customers.
 
@@ -28,7 +28,7 @@ from benchmarks.harness import machine
 from benchmarks.harness.release import RECIPES, current
 from benchmarks.harness.report import Table, write_report
 from benchmarks.quality.bootstrap import Figure, Resamples
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import InvalidInput
@@ -60,7 +60,7 @@ class Question(NamedTuple):
     Attributes:
         row: in the histories of the release.
         seen: product rows that are left out.
-        wanted: product rows to be foretold; -1 for one that training never saw.
+        wanted: product rows to be predicted; -1 for one that training never saw.
     """
 
     row: int
@@ -81,7 +81,7 @@ def run(
 
     Args:
         data: ``interactions:FILE`` or ``sequences:FILE``.
-        test: for interactions, the file of what is to be foretold; None for sequences.
+        test: for interactions, the file of what is to be predicted; None for sequences.
         recipe: what to train; None for the default of this kind of file.
         store: a folder for the stores of this suite, one for each file and recipe.
         json_file: where to write everything that was measured.
@@ -95,14 +95,14 @@ def run(
     if asked is None:
         trained_on, asked = _parted(file, store)
     recipe = recipe or DEFAULT_RECIPES[kind]
-    foretold = read_lines(asked)
+    predicted = read_lines(asked)
     releases, version = _release(kind, trained_on, recipe, store, validation)
     bundle = releases.bundle(version)
     manifest = read_manifest(bundle)
     _, histories = open_histories(releases.histories(version))
     products_NV = np.load(bundle / PRODUCT_VECTORS)
-    product_rows = {product: row for row, product in enumerate(Catalog.load(bundle / CATALOG).products.ids.ids())}
-    questions = _questions(foretold, histories, product_rows)
+    product_rows = {product: row for row, product in enumerate(Catalogue.load(bundle / CATALOG).products.ids.ids())}
+    questions = _questions(predicted, histories, product_rows)
     rows_C = [question.row for question in questions]
     had = _matrix(histories, len(products_NV))
     k = KS[kind]
@@ -216,11 +216,11 @@ def _train(data: str, recipe: Path, store: Path, validation: Path | None) -> Non
 
 
 def _questions(
-    foretold: Sequence[Sequence[str]], histories: Histories, product_rows: Mapping[str, int]
+    predicted: Sequence[Sequence[str]], histories: Histories, product_rows: Mapping[str, int]
 ) -> list[Question]:
-    """Customers of whom something is to be foretold that they have not had already."""
+    """Customers of whom something is to be predicted that they have not had already."""
     questions: list[Question] = []
-    for customer, *products in foretold:
+    for customer, *products in predicted:
         row = histories.customers.row(customer)
         if row is None:
             raise InvalidInput("--test", f"expected customers that --data names; {customer} is not there")
@@ -270,7 +270,7 @@ def _numbered(bundle: Path, product_rows: Mapping[str, int]) -> NDArray[np.float
     """Product vectors of a release by rows of another (N, V); zeros, near to nobody, for products it does not know."""
     vectors = np.load(bundle / PRODUCT_VECTORS)
     products_NV = np.zeros((len(product_rows), vectors.shape[1]), np.float32)
-    products_NV[[product_rows[product] for product in Catalog.load(bundle / CATALOG).products.ids.ids()]] = vectors
+    products_NV[[product_rows[product] for product in Catalogue.load(bundle / CATALOG).products.ids.ids()]] = vectors
     return products_NV
 
 

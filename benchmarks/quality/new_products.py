@@ -35,7 +35,7 @@ def measure(service: Service, until: datetime) -> Outcome:
     }
     asked = [basket for basket in found.baskets if basket.household in truths]
     rankings = [
-        service.recommend(basket.household, "web", basket.store, basket.at, K, among=names)
+        service.recommend(basket.household, "web", basket.store, basket.at, K, items=names)
         for basket in track(asked, "asking for new products", transient=True)
     ]
     households = [basket.household for basket in asked]

@@ -49,6 +49,6 @@ def first_bought(found: Journey) -> dict[str, frozenset[str]]:
 
 def _ask(service: Service, baskets: Sequence[Basket]) -> list[list[str]]:
     return [
-        service.recommend(basket.household, "web", basket.store, basket.at, K, novel=True)
+        service.recommend(basket.household, "web", basket.store, basket.at, K, filter_already_bought=True)
         for basket in track(baskets, "asking for what is new to them", transient=True)
     ]

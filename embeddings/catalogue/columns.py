@@ -161,7 +161,7 @@ class _Words(msgspec.Struct, frozen=True):
     context_labels: tuple[tuple[str, ...], ...] = ()
 
 
-class Catalog(NamedTuple):
+class Catalogue(NamedTuple):
     """All of it, immutable.
 
     Attributes:

@@ -12,7 +12,7 @@ import haversine
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.context import Context, GeoPoint
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.errors import InvalidInput, UnknownReference
@@ -40,25 +40,25 @@ class Place(NamedTuple):
 
 
 class Eligibility:
-    """Context x Catalog -> EligibleSet, remembered for the span of time in which the set holds.
+    """Context x Catalogue -> EligibleSet, remembered for the span of time in which the set holds.
 
     Not safe for several threads: it belongs to the event loop.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
         self._remembered: Remembered[EligibleSet] = Remembered(REMEMBERED_BYTES)
         self._places: dict[str, Place] = {}  # of the locations asked about so far: looking an id up costs more
-        offers, promotions = catalog.offers, catalog.promotions
+        offers, promotions = catalogue.offers, catalogue.promotions
         self._restricted_O = (np.diff(offers.channels.offsets) > 0) | (np.diff(offers.locations.offsets) > 0)
         self._offer_bounds = np.unique(np.concatenate([offers.starts_O, offers.ends_O]))
         self._promotion_bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
 
     def channel(self, channel: str, field: str = "context.channel") -> int:
         """The channel's code; UnknownReference if the catalogue does not declare it."""
-        code = self._catalog.channel_code(channel)
+        code = self._catalogue.channel_code(channel)
         if code is None:
-            known = ", ".join(self._catalog.channels)
+            known = ", ".join(self._catalogue.channels)
             raise UnknownReference(field, f"expected one of {known}; got {channel!r}")
         return code
 
@@ -71,7 +71,7 @@ class Eligibility:
         """
         if location is None:
             return Place(None)
-        locations = self._catalog.locations
+        locations = self._catalogue.locations
         if isinstance(location, GeoPoint):
             placed_M = np.flatnonzero(np.isfinite(locations.coordinates_M2).all(axis=1))
             if not len(placed_M):
@@ -95,7 +95,7 @@ class Eligibility:
     def products(self, context: Context, place: Place, moment: int) -> EligibleSet:
         """The product rows a context allows at a moment, in seconds since 1970 UTC."""
         channel = self.channel(context.channel)
-        rule = self._catalog.channels[context.channel]
+        rule = self._catalogue.channels[context.channel]
         match rule:
             case ChannelRule.EVERYTHING:
                 key: _Key = (rule,)
@@ -127,19 +127,19 @@ class Eligibility:
         if not len(redeemed_R):
             return allowed
         rows, times = np.unique(redeemed_R, return_counts=True)
-        return EligibleSet.derived(allowed, rows[times >= self._catalog.offers.uses_O[rows]])
+        return EligibleSet.derived(allowed, rows[times >= self._catalogue.offers.uses_O[rows]])
 
     def _find_products(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
-        catalog = self._catalog
+        catalogue = self._catalogue
         match rule:
             case ChannelRule.EVERYTHING:
                 return self.recommendable
             case ChannelRule.ASSORTMENT:
-                assortment = catalog.locations.assortment
+                assortment = catalogue.locations.assortment
                 carried = [assortment.values] if place.rows is None else [assortment[row] for row in place.rows]
                 return EligibleSet.of(self._shown(_union(carried)), FOREVER)
             case ChannelRule.PROMOTED:
-                promotions = catalog.promotions
+                promotions = catalogue.promotions
                 active_G = (promotions.channels_G == channel) & (promotions.starts_G <= moment)
                 active_G &= moment < promotions.ends_G
                 if place.rows is not None:
@@ -150,13 +150,13 @@ class Eligibility:
     @cached_property
     def recommendable(self) -> EligibleSet:
         """The products that are shown anywhere at all."""
-        return EligibleSet.of(np.flatnonzero(self._catalog.products.recommendable_N).astype(np.int32), FOREVER)
+        return EligibleSet.of(np.flatnonzero(self._catalogue.products.recommendable_N).astype(np.int32), FOREVER)
 
     def _shown(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        return rows[self._catalog.products.recommendable_N[rows]]
+        return rows[self._catalogue.products.recommendable_N[rows]]
 
     def _find_offers(self, channel: int, place: Place, audiences: tuple[int, ...], moment: int) -> EligibleSet:
-        offers = self._catalog.offers
+        offers = self._catalogue.offers
         allowed_O = (offers.starts_O <= moment) & (moment < offers.ends_O)
         allowed_O &= (offers.audiences_O < 0) | np.isin(offers.audiences_O, audiences)
         for row in np.flatnonzero(allowed_O & self._restricted_O).tolist():

@@ -58,8 +58,8 @@ def of_types(*names: str) -> list[bool]:
     return [False, *(name in names for name in EVENT_TYPES)]
 
 
-_NOT_TELLING = ("impression", "dismissal", "remove_from_cart", "return")
-TELLING = of_types(*(name for name in EVENT_TYPES if name not in _NOT_TELLING))
+_NO_INTERACTIONS = ("impression", "dismissal", "remove_from_cart", "return")
+INTERACTION_TYPES = of_types(*(name for name in EVENT_TYPES if name not in _NO_INTERACTIONS))
 """What the customer tower reads: what a customer did with a product, not what they were shown. A dismissal says
 something too, as does what is taken out of a basket or back, but not that more of the kind is wanted."""
 
@@ -131,9 +131,9 @@ class History:
         return self if len(self.events_E) <= most else replace(self, events_E=self.events_E[-most:])
 
     @cached_property
-    def tells(self) -> bool:
+    def has_interactions(self) -> bool:
         """Whether there is anything that the customer tower reads."""
-        return kernel.any_tells(self.events_E, TELLING)
+        return kernel.any_interaction(self.events_E, INTERACTION_TYPES)
 
     @cached_property
     def purchases(self) -> Purchases:
@@ -194,8 +194,8 @@ class Histories:
         audiences: codes of the catalogue's audiences, by customer.
         attribute_names, attribute_labels: the words of the customers' attributes.
         visit_pause: as in ``History``.
-        context_EX: int32 codes of what each event says of its situation, as in ``Catalog.context``; not saved. Without
-            rows where no such attribute is declared.
+        context_EX: int32 codes of what each event says of its situation, as in ``Catalogue.context``; not saved.
+            Without rows where no such attribute is declared.
         guests: purchases and returns of anonymous customers, visit after visit. They are counted, and not saved.
     """
 

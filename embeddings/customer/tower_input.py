@@ -1,4 +1,4 @@
-"""The one feature encoder: a customer's history and context as the customer tower's input, offline and online.
+"""Encodes a customer's history and context as the customer tower's input, the same offline and online.
 
 Letters: B customers, L events, A attributes, C context codes (channel, location, weekday, hour, and what the
 recipe declares besides).
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.customer.history import TELLING, History
+from embeddings.customer.history import INTERACTION_TYPES, History
 
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
@@ -25,7 +25,7 @@ class Situation(NamedTuple):
         channel: code, -1 if unknown.
         location: row, -1 if unknown.
         moment: seconds since 1970 UTC.
-        attributes: codes of what else is said of it, as in ``Catalog.context``.
+        attributes: codes of what else is said of it, as in ``Catalogue.context``.
     """
 
     channel: int
@@ -38,7 +38,7 @@ class TowerInput(NamedTuple):
     """What the customer tower reads.
 
     Attributes:
-        products_BL: int64 product rows of the latest telling events, newest first; -1 pads.
+        products_BL: int64 product rows of the latest interactions, newest first; -1 pads.
         types_BL: int64 codes of event types; 0 pads.
         ages_BL: float32, ``log2(1 + days since the event)``; 0 pads.
         attributes_BA: int64 codes of customer attributes; 0 is unknown.
@@ -62,7 +62,7 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
         length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
     """
     events_BE, moments_B = [history.events_E for history in histories], [one.moment for one in situations]
-    products_BL, types_BL, ages_BL = kernel.latest(events_BE, TELLING, moments_B, length)
+    products_BL, types_BL, ages_BL = kernel.latest(events_BE, INTERACTION_TYPES, moments_B, length)
     return TowerInput(
         products_BL=products_BL,
         types_BL=types_BL,

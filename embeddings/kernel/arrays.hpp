@@ -54,7 +54,7 @@ bool is_moment(std::int64_t at) { return at > -(std::int64_t{1} << 52) && at < s
 
 std::int64_t day_of(std::int64_t at) { return at >= 0 ? at / 86'400 : -((86'399 - at) / 86'400); }
 
-// Ascending keys, looked up without a branch that a processor could foretell wrongly.
+// Ascending keys, looked up without a branch that a processor could predict wrongly.
 template <class T>
 struct Keys {
     const T* keys;
@@ -85,7 +85,7 @@ void find_all(const Keys<T>& keys, const Wanted* wanted, std::size_t count, std:
     std::fill_n(places, count, 0);
     for (std::size_t left = keys.size; left > 1;) {
         const auto half = static_cast<std::uint32_t>(left / 2);
-        for (std::size_t k = 0; k < count; ++k)  // without a branch that a processor would foretell wrongly
+        for (std::size_t k = 0; k < count; ++k)  // without a branch that a processor would predict wrongly
             places[k] += half * static_cast<std::uint32_t>(keys.keys[places[k] + half - 1] < wanted[k]);
         left -= half;
     }
@@ -151,7 +151,7 @@ double squares(const float* numbers, py::ssize_t dimensions) {
 }
 
 // The columns of profile.OWN.
-enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, LINES, OWN };
+enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, BASKET_SIZE, OWN };
 
 // How many columns profile.GROUP has.
 constexpr py::ssize_t GROUP = 4;

@@ -1,4 +1,4 @@
-// profile.py: one customer, as sources and facts read them.
+// profile.py: one customer, as sources and features read them.
 
 #pragma once
 
@@ -18,24 +18,24 @@ struct Customer {
     Array<std::int64_t> rows_R;
     Array<float> own_RC;
     std::vector<std::pair<Array<std::int32_t>, Array<float>>> groups;
-    Scored alike;
-    Array<float> taste_D;
+    Scored also_bought;
+    Array<float> als_D;
     std::vector<Rhythm> rhythms;
     std::vector<float> slow_R;
 
     Customer(Array<std::int64_t> rows, Array<float> own, std::vector<std::pair<Array<std::int32_t>, Array<float>>> by,
-             Scored near, Array<float> taste)
+             Scored near, Array<float> factors)
         : rows_R(std::move(rows)),
           own_RC(std::move(own)),
           groups(std::move(by)),
-          alike(std::move(near)),
-          taste_D(std::move(taste)) {
+          also_bought(std::move(near)),
+          als_D(std::move(factors)) {
         check(own_RC.ndim() == 2 && own_RC.shape(1) == OWN && own_RC.shape(0) == rows_R.size() + 1,
               "expected figures for each product bought, and one row more");
-        for (const auto& [codes_G, figures_GC] : groups)
-            check(figures_GC.ndim() == 2 && figures_GC.shape(0) == codes_G.size() + 1 && figures_GC.shape(1) == GROUP,
+        for (const auto& [codes_G, statistics_GC] : groups)
+            check(statistics_GC.ndim() == 2 && statistics_GC.shape(0) == codes_G.size() + 1 && statistics_GC.shape(1) == GROUP,
                   "expected figures for each group, and one row more");
-        check(alike.first.size() == alike.second.size(), "expected a score for each row");
+        check(also_bought.first.size() == also_bought.second.size(), "expected a score for each row");
         for (py::ssize_t r = 0; r < rows_R.size(); ++r) {
             const float* own = own_RC.data() + r * OWN;
             slow_R.push_back(own[SLOW]);

@@ -1,4 +1,4 @@
-// facts.py: what the ranker reads of each candidate.
+// features.py: what the ranker reads of each candidate.
 
 #pragma once
 
@@ -6,17 +6,17 @@
 
 namespace {
 
-// The tables of a release that facts are read from, and the reading itself; the columns are those of facts.FACTS.
-class Facts {
+// The tables of a release that features are read from, and the reading itself; the columns are those of features.RANKER_FEATURES.
+class FeatureReader {
   public:
-    Facts(Array<float> products_NP, Array<std::int32_t> rhythms_NQ, Array<float> lifts_GG, Array<float> vectors_ND,
-          Array<float> tastes_NT, Array<std::int64_t> offsets, Array<std::int32_t> carried_L, Array<float> popular_L,
+    FeatureReader(Array<float> products_NP, Array<std::int32_t> groups_NQ, Array<float> lifts_GG, Array<float> vectors_ND,
+          Array<float> als_NT, Array<std::int64_t> offsets, Array<std::int32_t> carried_L, Array<float> popular_L,
           Array<float> month_L, py::ssize_t gap, py::ssize_t wide)
         : products_NP_(std::move(products_NP)),
-          rhythms_NQ_(std::move(rhythms_NQ)),
+          groups_NQ_(std::move(groups_NQ)),
           lifts_GG_(std::move(lifts_GG)),
           vectors_ND_(std::move(vectors_ND)),
-          tastes_NT_(std::move(tastes_NT)),
+          als_NT_(std::move(als_NT)),
           offsets_(std::move(offsets)),
           carried_L_(std::move(carried_L)),
           popular_L_(std::move(popular_L)),
@@ -24,7 +24,7 @@ class Facts {
           gap_(gap),
           wide_(wide) {
         for (const py::array& table :
-             std::initializer_list<py::array>{products_NP_, rhythms_NQ_, vectors_ND_, tastes_NT_})
+             std::initializer_list<py::array>{products_NP_, groups_NQ_, vectors_ND_, als_NT_})
             check(table.ndim() == 2 && table.shape(0) == products_NP_.shape(0),
                   "expected tables (N, …) of all products");
         check(lifts_GG_.ndim() == 2 && lifts_GG_.shape(0) == lifts_GG_.shape(1), "expected lifts (G, G)");
@@ -34,10 +34,10 @@ class Facts {
                   std::is_sorted(offsets_.data(), offsets_.data() + offsets_.size()) &&
                   offsets_.data()[offsets_.size() - 1] == carried_L_.size(),
               "expected offsets that ascend to the entries of the assortments");
-        check(gap_ >= 0 && gap_ < products_NP_.shape(1) && wide_ >= 0 && wide_ < rhythms_NQ_.shape(1),
+        check(gap_ >= 0 && gap_ < products_NP_.shape(1) && wide_ >= 0 && wide_ < groups_NQ_.shape(1),
               "expected columns of the tables");
-        const std::int32_t* codes = rhythms_NQ_.data();
-        for (py::ssize_t n = wide_; n < rhythms_NQ_.size(); n += rhythms_NQ_.shape(1))
+        const std::int32_t* codes = groups_NQ_.data();
+        for (py::ssize_t n = wide_; n < groups_NQ_.size(); n += groups_NQ_.shape(1))
             check(codes[n] >= 0 && codes[n] < lifts_GG_.shape(0), "expected lifts for every wide group");
     }
 
@@ -46,21 +46,21 @@ class Facts {
         return OWN + 2 + GROUP * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1;
     }
 
-    // The facts of some candidates (K, F).
+    // The features of some candidates (K, F).
     void read(const Customer& customer, const Array<float>& here_R, const Array<float>& hour_R,
               const Array<std::int64_t>& rows_K, const Array<float>& customer_D, std::int32_t location,
-              const Array<std::int32_t>& promoted, const Scored& together, const Array<std::int64_t>& meant,
-              const Array<std::int64_t>& looked, const std::vector<float>& context, Array<float>& facts_KF) const {
+              const Array<std::int32_t>& promoted, const Scored& bought_together, const Array<std::int64_t>& meant,
+              const Array<std::int64_t>& looked, const std::vector<float>& context, Array<float>& features_KF) const {
         const py::ssize_t width = columns() + static_cast<py::ssize_t>(context.size());
         const auto count = static_cast<std::size_t>(rows_K.size());
-        check(facts_KF.ndim() == 2 && facts_KF.shape(0) == rows_K.size() && facts_KF.shape(1) == width,
-              "expected room for all facts (K, F)");
+        check(features_KF.ndim() == 2 && features_KF.shape(0) == rows_K.size() && features_KF.shape(1) == width,
+              "expected room for all features (K, F)");
         for (const Array<float>* part : {&here_R, &hour_R})
             check(part->size() == customer.rows_R.size() + 1, "expected figures for each product bought, and one more");
-        check(customer_D.size() == vectors_ND_.shape(1) && customer.taste_D.size() == tastes_NT_.shape(1),
+        check(customer_D.size() == vectors_ND_.shape(1) && customer.als_D.size() == als_NT_.shape(1),
               "expected a customer's vectors of the products' lengths");
         check(static_cast<py::ssize_t>(customer.groups.size()) == groups(), "expected figures for each kind of group");
-        check(together.first.size() == together.second.size(), "expected a score for each row");
+        check(bought_together.first.size() == bought_together.second.size(), "expected a score for each row");
         check(location >= -1 && location < offsets_.size() - 1, "expected a location of the catalogue, or -1");
         for (const Array<std::int64_t>* rows : {&rows_K, &meant})
             for (py::ssize_t k = 0; k < rows->size(); ++k)
@@ -77,19 +77,19 @@ class Facts {
         };
         const auto own_K = places_in(keys_of(customer.rows_R), rows);
         const auto entries_K = places_in(Keys<std::int32_t>{carried_L_.data() + begin, carried}, rows);
-        const auto alike_K = places_in(keys_of(customer.alike.first), rows);
+        const auto also_bought_K = places_in(keys_of(customer.also_bought.first), rows);
         const auto promoted_K = places_in(keys_of(promoted), rows);
-        const auto together_K = places_in(keys_of(together.first), rows);
+        const auto bought_together_K = places_in(keys_of(bought_together.first), rows);
         const auto looked_K = places_in(keys_of(looked), rows);
         std::vector<std::vector<std::uint32_t>> groups_QK;
         std::vector<std::int32_t> codes_K(count);
         for (py::ssize_t q = 0; q < groups(); ++q) {
-            for (std::size_t k = 0; k < count; ++k) codes_K[k] = rhythms_NQ_.data()[rows[k] * groups() + q];
+            for (std::size_t k = 0; k < count; ++k) codes_K[k] = groups_NQ_.data()[rows[k] * groups() + q];
             groups_QK.push_back(places_in(keys_of(customer.groups[q].first), codes_K.data()));
         }
 
         const auto never = static_cast<std::uint32_t>(customer.rows_R.size());
-        const py::ssize_t dimensions = vectors_ND_.shape(1), tastes = tastes_NT_.shape(1),
+        const py::ssize_t dimensions = vectors_ND_.shape(1), factors = als_NT_.shape(1),
                           figures = products_NP_.shape(1);
         for (std::size_t k = 0; k < count; ++k) {
             if (k + AHEAD < count) {
@@ -101,7 +101,7 @@ class Facts {
                 }
             }
             const std::int64_t row = rows[k];
-            float* out = facts_KF.mutable_data() + static_cast<py::ssize_t>(k) * width;
+            float* out = features_KF.mutable_data() + static_cast<py::ssize_t>(k) * width;
             out = std::copy_n(customer.own_RC.data() + own_K[k] * OWN, OWN, out);
             float* gap = out - OWN + GAP;
             *out++ = here_R.data()[own_K[k]];
@@ -114,24 +114,24 @@ class Facts {
             const bool here = entries_K[k] != carried;
             *out++ = here ? popular_L_.data()[begin + entries_K[k]] : 0;
             *out++ = here ? month_L_.data()[begin + entries_K[k]] : 0;
-            *out++ = value_of(customer.alike, alike_K[k]);
+            *out++ = value_of(customer.also_bought, also_bought_K[k]);
             out = std::copy(context.begin(), context.end(), out);
             *out++ = dot(vectors_ND_.data() + row * dimensions, customer_D.data(), dimensions);
-            *out++ = dot(tastes_NT_.data() + row * tastes, customer.taste_D.data(), tastes);
+            *out++ = dot(als_NT_.data() + row * factors, customer.als_D.data(), factors);
             *out++ = promoted_K[k] != static_cast<std::uint32_t>(promoted.size());
-            *out++ = value_of(together, together_K[k]);
-            out = of_session(out, rhythms_NQ_.data() + row * groups(), meant);
+            *out++ = value_of(bought_together, bought_together_K[k]);
+            out = of_session(out, groups_NQ_.data() + row * groups(), meant);
             *out++ = looked_K[k] != static_cast<std::uint32_t>(looked.size());
         }
     }
 
   private:
-    py::ssize_t groups() const { return rhythms_NQ_.shape(1); }
+    py::ssize_t groups() const { return groups_NQ_.shape(1); }
 
     void ask_for(std::int64_t row) const {
-        for (const Array<float>* table : {&vectors_ND_, &tastes_NT_, &products_NP_})
+        for (const Array<float>* table : {&vectors_ND_, &als_NT_, &products_NP_})
             prefetch(table->data() + row * table->shape(1), table->shape(1));
-        __builtin_prefetch(rhythms_NQ_.data() + row * groups());
+        __builtin_prefetch(groups_NQ_.data() + row * groups());
     }
 
     // The score at a place, 0 past the last.
@@ -145,7 +145,7 @@ class Facts {
         float* goes_with = out++;
         std::fill_n(out, groups(), 0.0f);
         for (py::ssize_t m = 0; m < meant.size(); ++m) {
-            const std::int32_t* theirs = rhythms_NQ_.data() + meant.data()[m] * groups();
+            const std::int32_t* theirs = groups_NQ_.data() + meant.data()[m] * groups();
             lift += lifts_GG_.data()[theirs[wide_] * lifts_GG_.shape(0) + codes[wide_]];
             for (py::ssize_t g = 0; g < groups(); ++g)
                 if (codes[g] > 0 && codes[g] == theirs[g]) out[g] = 1;
@@ -155,8 +155,8 @@ class Facts {
     }
 
     Array<float> products_NP_;
-    Array<std::int32_t> rhythms_NQ_;
-    Array<float> lifts_GG_, vectors_ND_, tastes_NT_;
+    Array<std::int32_t> groups_NQ_;
+    Array<float> lifts_GG_, vectors_ND_, als_NT_;
     Array<std::int64_t> offsets_;
     Array<std::int32_t> carried_L_;
     Array<float> popular_L_, month_L_;

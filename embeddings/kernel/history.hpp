@@ -1,4 +1,4 @@
-// history.py and features.py: what a history holds, and what of it the customer tower reads.
+// history.py and tower_input.py: what a history holds, and what of it the customer tower reads.
 
 #pragma once
 
@@ -232,20 +232,20 @@ std::pair<Array<std::int64_t>, Array<std::int64_t>> visit(const Array<Event>& ev
 }
 
 // Whether a type is among some, and of a product.
-bool tells(const Event& event, const std::vector<bool>& types) {
+bool is_interaction(const Event& event, const std::vector<bool>& types) {
     return event.product >= 0 && event.type < types.size() && types[event.type];
 }
 
 // Whether any of the events tells.
-bool any_tells(const Array<Event>& events_E, const std::vector<bool>& types) {
+bool any_interaction(const Array<Event>& events_E, const std::vector<bool>& types) {
     // From the newest on: those who do anything at all have mostly done something lately.
     TakenBack taken;
     for (py::ssize_t e = events_E.size(); e-- > 0;)
-        if (const Event& event = events_E.data()[e]; !taken.meets(event) && tells(event, types)) return true;
+        if (const Event& event = events_E.data()[e]; !taken.meets(event) && is_interaction(event, types)) return true;
     return false;
 }
 
-// The newest telling events of some customers side by side, at most so many, the newest first and padded: products (-1)
+// The newest interactions of some customers side by side, at most so many, the newest first and padded: products (-1)
 // and types (0), both (B, L), and ages (B, L), the logarithm of one and the days since each (0). Events lie oldest
 // first.
 py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<bool>& types,
@@ -259,7 +259,7 @@ py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<b
         const std::size_t start = told.size(), full = start + static_cast<std::size_t>(most);
         TakenBack taken;
         for (py::ssize_t e = events_E.size(); e-- > 0 && told.size() < full;)
-            if (const Event& event = events_E.data()[e]; !taken.meets(event) && tells(event, types))
+            if (const Event& event = events_E.data()[e]; !taken.meets(event) && is_interaction(event, types))
                 told.push_back(&event);
         ends_B.push_back(told.size());
         width = std::max(width, static_cast<py::ssize_t>(told.size() - start));

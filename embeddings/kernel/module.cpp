@@ -1,13 +1,13 @@
-// The inner loops of candidates, profiles, facts and scores, where NumPy would spend more on each call than on its
+// The inner loops of candidates, profiles, features and scores, where NumPy would spend more on each call than on its
 // numbers.
 //
-// Every function takes and gives NumPy arrays; what is kept from call to call is a class: the tables of `Facts`, the
-// rows of `Members`, a `Copy` of vectors, the arrays of a `Customer`, purchases `ByVisit`, the constants of `Inputs`.
+// Every function takes and gives NumPy arrays; what is kept from call to call is a class: the tables of `Features`, the
+// rows of `Members`, a `Copy` of vectors, the arrays of a `Customer`, purchases `ByVisit`, the constants of `FeatureTransform`.
 // What is computed, and why, is said where it is called, in the Python module that each header names. Arrays of another
 // dtype than declared, or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit
 // raise ValueError. Sums run over a fixed order, in double precision but for inner products.
 //
-// Letters: B queries or customers, C columns, D dimensions, E events or purchases, F facts, G groups, K candidates or
+// Letters: B queries or customers, C columns, D dimensions, E events or purchases, F features, G groups, K candidates or
 // results, L events that a tower reads or entries of assortments, N products or rows of a set, P rows proposed, Q kinds
 // of groups, R products bought, S rows with a score, T neighbours, V visits.
 
@@ -21,7 +21,7 @@
 
 PYBIND11_MODULE(kernel, module) {
     PYBIND11_NUMPY_DTYPE(Event, at, product, offer, location, quantity, value, type, channel, visit);
-    module.doc() = "The inner loops of candidates, profiles and facts.";
+    module.doc() = "The inner loops of candidates, profiles and features.";
     const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
     module.def("inner_products", &inner_products, exact("queries_BD"), exact("vectors_BKD"));
     module.def("best", &best, exact("queries_BD"), exact("vectors_ND"), exact("rows_BP"), py::arg("kept"));
@@ -45,23 +45,23 @@ PYBIND11_MODULE(kernel, module) {
         for (const auto& [name, next] : instruction_sets()) names.push_back(name);
         return names;
     });
-    module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("held_back_K"),
+    module.def("leading", &leading, exact("scores_K"), exact("rows_K"), exact("sources_K"), exact("demoted_K"),
                py::arg("most"));
     module.def("log_sum_exp", &log_sum_exp, exact("values_K"));
     py::class_<Customer>(module, "Customer")
         .def(py::init<Array<std::int64_t>, Array<float>, std::vector<std::pair<Array<std::int32_t>, Array<float>>>,
                       Scored, Array<float>>(),
-             exact("rows_R"), exact("own_RC"), exact("groups"), exact("alike"), exact("taste_D"));
+             exact("rows_R"), exact("own_RC"), exact("groups"), exact("also_bought"), exact("als_D"));
     module.def("largest", &largest, exact("scored"), py::arg("eligible"), py::arg("most"));
     module.def("again", &again, py::arg("customer"), exact("here_R"), py::arg("more"), py::arg("eligible"),
                py::arg("most"));
     module.def("due", &due, py::arg("customer"), py::arg("aged"), py::arg("eligible"), py::arg("most"));
-    module.def("rhythms", &rhythms, py::arg("customer"), exact("products_NP"), py::arg("usual"), py::arg("rows"));
+    module.def("usual_gaps", &usual_gaps, py::arg("customer"), exact("products_NP"), py::arg("usual"), py::arg("rows"));
     module.def("sold_at", &sold_at, exact("offsets"), exact("carried_L"), exact("sold_L"), py::arg("locations"),
                py::arg("rows"));
     module.def("foremost", &foremost, exact("weights_R"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
-    module.def("taste", &taste, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
+    module.def("als_step", &als_step, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
     module.def("bought", &bought, exact("events_E"), exact("offsets"), py::arg("pause"));
@@ -71,28 +71,28 @@ PYBIND11_MODULE(kernel, module) {
     module.def("products_since", &rows_since<&Event::product>, exact("events_E"), py::arg("after"), py::arg("types"));
     module.def("offers_since", &rows_since<&Event::offer>, exact("events_E"), py::arg("after"), py::arg("types"));
     module.def("visit", &visit, exact("events_E"), py::arg("after"), py::arg("looking"));
-    module.def("any_tells", &any_tells, exact("events_E"), py::arg("types"));
+    module.def("any_interaction", &any_interaction, exact("events_E"), py::arg("types"));
     module.def("latest", &latest, exact("events_BE"), py::arg("types"), py::arg("moments_B"), py::arg("most"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
     py::class_<ByVisit>(module, "ByVisit")
-        .def("figures", &ByVisit::figures, exact("rows_R"), exact("products_NP"), py::arg("gap"), exact("codes_NQ"),
+        .def("statistics", &ByVisit::statistics, exact("rows_R"), exact("products_NP"), py::arg("gap"), exact("codes_NQ"),
              py::arg("decays"), py::arg("group_decay"), py::arg("never_days"), py::arg("prior_days"), py::arg("never"),
              py::arg("usual_gap"))
         .def("at", &ByVisit::at, py::arg("location"))
         .def("at_hour", &ByVisit::at_hour, py::arg("moment"), py::arg("seconds"), py::arg("other_days"));
-    py::class_<Facts>(module, "Facts")
+    py::class_<FeatureReader>(module, "FeatureReader")
         .def(py::init<Array<float>, Array<std::int32_t>, Array<float>, Array<float>, Array<float>, Array<std::int64_t>,
                       Array<std::int32_t>, Array<float>, Array<float>, py::ssize_t, py::ssize_t>(),
-             exact("products_NP"), exact("rhythms_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("tastes_NT"),
+             exact("products_NP"), exact("groups_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("als_NT"),
              exact("offsets"), exact("carried_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
              py::arg("wide"))
-        .def("read", &Facts::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
-             exact("customer_D"), py::arg("location"), exact("promoted"), exact("together"), exact("meant"),
-             exact("looked"), py::arg("context"), exact("facts_KF"));
-    py::class_<Inputs>(module, "Inputs")
+        .def("read", &FeatureReader::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
+             exact("customer_D"), py::arg("location"), exact("promoted"), exact("bought_together"), exact("meant"),
+             exact("looked"), py::arg("context"), exact("features_KF"));
+    py::class_<FeatureTransform>(module, "FeatureTransform")
         .def(py::init<std::vector<float>, std::vector<float>, std::vector<float>, std::vector<Ratio>, float, float,
                       float, float, const std::array<py::ssize_t, 6>&>(),
              py::arg("decays_F"), py::arg("ages_F"), py::arg("scales_C"), py::arg("ratios"), py::arg("most"),
              py::arg("above_ratios"), py::arg("prior"), py::arg("above_shares"), py::arg("columns"))
-        .def("derive", &Inputs::derive, exact("facts_MF"));
+        .def("transform", &FeatureTransform::transform, exact("features_MF"));
 }

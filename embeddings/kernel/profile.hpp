@@ -46,7 +46,7 @@ class ByVisit {
             check(is_moment(at_E[e]), MOMENTS);
             check(visits_.empty() || at_E[e] >= visits_.back().at, "expected purchases, oldest first");
             if (e == 0 || numbers_E[e] != numbers_E[e - 1]) visits_.push_back({at_E[e], 0, 0});
-            ++visits_.back().lines;
+            ++visits_.back().size;
             purchases_.push_back({places_E[e], locations_E[e]});
         }
         visits_.shrink_to_fit();
@@ -54,9 +54,9 @@ class ByVisit {
         for (std::size_t v = 0; v < slow_V.size(); ++v) visits_[v].slow = slow_V[v];
     }
 
-    // Figures of products, of each kind of groups, decayed visits, purchases per visit, and the median of the days
+    // Statistics of products, of each kind of groups, decayed visits, purchases per visit, and the median of the days
     // between visits. `decays` are those of products' weights besides the slow one.
-    py::tuple figures(const Array<std::int64_t>& rows_R, const Array<float>& products_NP, py::ssize_t gap,
+    py::tuple statistics(const Array<std::int64_t>& rows_R, const Array<float>& products_NP, py::ssize_t gap,
                       const Array<std::int32_t>& codes_NQ, const std::array<double, 2>& decays, double group_decay,
                       float never_days, double prior_days, const std::array<float, 4>& never, double usual_gap) const {
         check(rows_R.size() == count_, "expected a row for each product bought");
@@ -87,10 +87,10 @@ class ByVisit {
             groups.append(of_groups(codes_R, lately_V, prior_days, never));
         double slow = 0;
         for (const Visit& visit : visits_) slow += visit.slow;
-        const double lines =
+        const double basket_size =
             static_cast<double>(purchases_.size()) / static_cast<double>(std::max<std::size_t>(visits_.size(), 1));
         return py::make_tuple(of_products(gaps_R, {weights(decays[0]), weights(decays[1])}, never_days), groups, slow,
-                              lines, gap_of_visits(usual_gap));
+                              basket_size, gap_of_visits(usual_gap));
     }
 
     // What was bought at one location: of each product, with one more of zero; and the visits that began there.
@@ -101,7 +101,7 @@ class ByVisit {
         const Purchase* line = purchases_.data();
         for (const Visit& visit : visits_) {
             if (here(*line)) visits += visit.slow;
-            for (const Purchase* end = line + visit.lines; line < end; ++line)
+            for (const Purchase* end = line + visit.size; line < end; ++line)
                 if (here(*line)) sums[line->place] += visit.slow;
         }
         return {narrowed(sums), visits};
@@ -113,10 +113,10 @@ class ByVisit {
         check(seconds > 0, "expected a length of time");
         check(is_moment(moment), MOMENTS);
         std::vector<double> sums(count_ + 1, 0.0);
-        double visits = 0, lines = 0;
+        double visits = 0, purchases = 0;
         const Purchase* line = purchases_.data();
         for (const Visit& visit : visits_) {
-            const Purchase* end = line + visit.lines;
+            const Purchase* end = line + visit.size;
             double share = 1 - beside<1>(moment - visit.at) / seconds;
             if (share > 0) {
                 if (beside<7>(moment - visit.at) > DAY / 2) share *= other_days;
@@ -124,12 +124,12 @@ class ByVisit {
                 visits += counts;
                 for (; line < end; ++line) {
                     sums[line->place] += counts;
-                    lines += counts;
+                    purchases += counts;
                 }
             }
             line = end;
         }
-        return {narrowed(sums), visits, lines};
+        return {narrowed(sums), visits, purchases};
     }
 
     // The moment of the newest purchase; 0 if there is none.
@@ -137,7 +137,7 @@ class ByVisit {
 
   private:
     struct Visit {
-        std::int64_t at, lines;
+        std::int64_t at, size;
         double slow;
     };
 
@@ -160,7 +160,7 @@ class ByVisit {
         struct Sums {
             Span span;
             std::size_t last = 0;
-            std::int64_t times = 0, lines = 0;
+            std::int64_t times = 0, in_visits = 0;
             double slow = 0, middling = 0, fast = 0;
         };
         std::vector<Sums> sums_R(count_);
@@ -168,12 +168,12 @@ class ByVisit {
         for (std::size_t v = 0; v < visits_.size(); ++v) {
             const Visit& visit = visits_[v];
             const std::int64_t day = day_of(visit.at);
-            for (const Purchase* end = line + visit.lines; line < end; ++line) {
+            for (const Purchase* end = line + visit.size; line < end; ++line) {
                 Sums& sums = sums_R[line->place];
                 sums.span.meet(visit.at, day);
                 sums.last = v;
                 ++sums.times;
-                sums.lines += visit.lines;
+                sums.in_visits += visit.size;
                 sums.slow += visit.slow;
                 sums.middling += decayed_V[0][v];
                 sums.fast += decayed_V[1][v];
@@ -192,7 +192,7 @@ class ByVisit {
             out[SINCE] = static_cast<float>(static_cast<double>(newest() - sums.span.last) / DAY);
             out[GAP] = static_cast<float>(sums.span.gap(gaps_R[r]));
             out[VISITS_SINCE] = static_cast<float>(visits_.size() - 1 - sums.last);
-            out[LINES] = static_cast<float>(static_cast<double>(sums.lines) / static_cast<double>(sums.times));
+            out[BASKET_SIZE] = static_cast<float>(static_cast<double>(sums.in_visits) / static_cast<double>(sums.times));
         }
         own_RC.mutable_data(count_, 0)[SINCE] = never_days;
         return own_RC;
@@ -223,16 +223,16 @@ class ByVisit {
         for (std::size_t v = 0; v < visits_.size(); ++v) {
             const Visit& visit = visits_[v];
             const std::int64_t day = day_of(visit.at);
-            for (const Purchase* end = line + visit.lines; line < end; ++line) {
+            for (const Purchase* end = line + visit.size; line < end; ++line) {
                 Sums& sums = sums_G[place_of[codes_R[line->place]]];
                 sums.span.meet(visit.at, day);
                 sums.lately += lately_V[v];
                 sums.slow += visit.slow;
             }
         }
-        Array<float> figures_GC({static_cast<py::ssize_t>(codes.size()) + 1, GROUP});
+        Array<float> statistics_GC({static_cast<py::ssize_t>(codes.size()) + 1, GROUP});
         for (std::size_t g = 0; g <= codes.size(); ++g) {
-            float* out = figures_GC.mutable_data(static_cast<py::ssize_t>(g), 0);
+            float* out = statistics_GC.mutable_data(static_cast<py::ssize_t>(g), 0);
             if (g == codes.size() || codes[g] == 0) {
                 std::copy(never.begin(), never.end(), out);
                 continue;
@@ -243,7 +243,7 @@ class ByVisit {
             out[2] = static_cast<float>(static_cast<double>(newest() - sums.span.last) / DAY);
             out[3] = static_cast<float>(sums.span.gap(prior_days));
         }
-        return py::make_tuple(array_of(codes), figures_GC);
+        return py::make_tuple(array_of(codes), statistics_GC);
     }
 
     // The median of the days between visits, or what is usual where there are fewer than three.

@@ -158,7 +158,7 @@ struct Copy {
         const std::vector<std::uint64_t> bits = members.bits(catalogue);
         std::vector<std::int32_t> places(rows.size());
         py::ssize_t count = 0;
-        for (std::size_t m = 0; m < rows.size(); ++m) {  // without a branch that a processor would foretell wrongly
+        for (std::size_t m = 0; m < rows.size(); ++m) {  // without a branch that a processor would predict wrongly
             places[count] = static_cast<std::int32_t>(m);
             count += bits[rows[m] / 64] >> (rows[m] % 64) & 1;
         }

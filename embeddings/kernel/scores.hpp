@@ -70,14 +70,14 @@ std::pair<Array<std::int64_t>, Array<float>> best(const Array<float>& queries_BD
 // those that are held back after all others.
 std::vector<std::tuple<py::ssize_t, std::int64_t, float, std::int64_t>> leading(
     const Array<float>& scores_K, const Array<std::int64_t>& rows_K, const Array<std::int64_t>& sources_K,
-    const std::optional<Array<bool>>& held_back_K, py::ssize_t most) {
+    const std::optional<Array<bool>>& demoted_K, py::ssize_t most) {
     check(rows_K.size() == scores_K.size() && sources_K.size() == scores_K.size() &&
-              (!held_back_K || held_back_K->size() == scores_K.size()) && most >= 0,
+              (!demoted_K || demoted_K->size() == scores_K.size()) && most >= 0,
           "expected a row, a source and a score for each candidate, and at least none wanted");
     std::vector<std::tuple<bool, float, py::ssize_t>> ranked(scores_K.size());
     for (py::ssize_t k = 0; k < scores_K.size(); ++k) {
         check(!std::isnan(scores_K.data()[k]), "expected scores that are numbers");
-        ranked[k] = {held_back_K && held_back_K->data()[k], -scores_K.data()[k], k};
+        ranked[k] = {demoted_K && demoted_K->data()[k], -scores_K.data()[k], k};
     }
     const auto kept = std::min(most, scores_K.size());
     std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());

@@ -16,7 +16,7 @@ class Largest {
         inside_.resize(offered);
     }
 
-    void offer(std::int64_t row, float weight) {  // no branch: nobody foretells what is eligible
+    void offer(std::int64_t row, float weight) {  // no branch: nobody predicts what is eligible
         inside_[count_] = {-weight, row};
         count_ += eligible_.has(row);
         odd_ |= std::isnan(weight);
@@ -77,7 +77,7 @@ Array<std::int64_t> due(const Customer& customer, float aged, const Members& eli
 // Of some products the usual days between two days on which the customer bought each, and the days since the last one as
 // of the newest purchase; (0, 0) for what was not bought on several days. The gap of `own_RC` is smoothed, as if the
 // product's usual one, a column of its figures, had been seen once more.
-std::vector<std::pair<double, double>> rhythms(const Customer& customer, const Array<float>& products_NP,
+std::vector<std::pair<double, double>> usual_gaps(const Customer& customer, const Array<float>& products_NP,
                                                py::ssize_t usual, const std::vector<std::int64_t>& rows) {
     check(products_NP.ndim() == 2 && usual >= 0 && usual < products_NP.shape(1), "expected a column of the figures");
     std::vector<std::pair<double, double>> found;
@@ -133,8 +133,8 @@ std::pair<Array<std::int64_t>, Array<std::int64_t>> merged(const std::vector<Arr
     return {rows_K, lists_K};
 }
 
-// The factors (D) of somebody who bought some products so many times; as in Tastes.
-Array<float> taste(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& times_R,
+// The factors (D) of somebody who bought some products so many times; as in AlsFactors.
+Array<float> als_step(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& times_R,
                    const Array<float>& products_ND, const Array<float>& gram_DD) {
     check(rows_R.size() == times_R.size(), "expected a number for each row");
     check(products_ND.ndim() == 2 && gram_DD.ndim() == 2 && gram_DD.shape(0) == products_ND.shape(1) &&
@@ -169,14 +169,14 @@ Array<float> taste(const Array<std::int64_t>& rows_R, const Array<std::int64_t>&
             rest[d] -= share * rest[c];
         }
     }
-    Array<float> taste_D(dimensions);
+    Array<float> als_D(dimensions);
     for (py::ssize_t c = dimensions; c-- > 0;) {
         const float* row = system.data() + c * dimensions;
         float sum = rest[c];
-        for (py::ssize_t d = c + 1; d < dimensions; ++d) sum -= row[d] * taste_D.data()[d];
-        taste_D.mutable_data()[c] = sum / row[c];
+        for (py::ssize_t d = c + 1; d < dimensions; ++d) sum -= row[d] * als_D.data()[d];
+        als_D.mutable_data()[c] = sum / row[c];
     }
-    return taste_D;
+    return als_D;
 }
 
 // The neighbours of some weighted products, ascending, each with its weighted sum of cosines.

@@ -1,4 +1,4 @@
-// inputs.py: what the ranker's network reads, but for the logarithms.
+// transform.py: what the ranker's network reads, but for the logarithms.
 
 #pragma once
 
@@ -6,21 +6,21 @@
 
 namespace {
 
-// The columns of facts that have a part of their own.
+// The columns of features that have a part of their own.
 struct Columns {
     py::ssize_t away, popular_here, sold_here, product_share, inner, retrieved;
 };
 
-// A fact over another one, which is at least so much.
+// A feature over another one, which is at least so much.
 using Ratio = std::tuple<py::ssize_t, py::ssize_t, float>;
 
-// What is done to the facts of a candidate before logarithms are taken.
-class Inputs {
+// What is done to the features of a candidate before logarithms are taken.
+class FeatureTransform {
   public:
-    // Of each fact: the logarithm of what remains of it after a day, and whether it grows by the days; of the first
+    // Of each feature: the logarithm of what remains of it after a day, and whether it grows by the days; of the first
     // ones, the counts: what they are multiplied with; the ratios, which are at most `most`, and what is added to them;
     // purchases' worth of the shares of all locations in those of one, and what is added to these.
-    Inputs(std::vector<float> decays_F, std::vector<float> ages_F, std::vector<float> scales_C,
+    FeatureTransform(std::vector<float> decays_F, std::vector<float> ages_F, std::vector<float> scales_C,
            std::vector<Ratio> ratios, float most, float above_ratios, float prior, float above_shares,
            const std::array<py::ssize_t, 6>& columns)
         : decays_F_(std::move(decays_F)),
@@ -32,46 +32,46 @@ class Inputs {
           prior_(prior),
           above_shares_(above_shares),
           at_{columns[0], columns[1], columns[2], columns[3], columns[4], columns[5]} {
-        check(ages_F_.size() == decays_F_.size() && scales_C_.size() <= decays_F_.size(), "expected one for each fact");
-        const auto is_fact = [this](py::ssize_t column) { return column >= 0 && column < facts(); };
-        check(std::all_of(columns.begin(), columns.end(), is_fact), "expected columns of facts");
+        check(ages_F_.size() == decays_F_.size() && scales_C_.size() <= decays_F_.size(), "expected one for each feature");
+        const auto is_feature = [this](py::ssize_t column) { return column >= 0 && column < features(); };
+        check(std::all_of(columns.begin(), columns.end(), is_feature), "expected columns of features");
         for (const auto& [above, below, least] : ratios_)
-            check(is_fact(above) && is_fact(below) && least > 0, "expected facts, and something to divide by");
+            check(is_feature(above) && is_feature(below) && least > 0, "expected features, and something to divide by");
     }
 
-    // The arguments of all logarithms first: counts, ratios and the share at the location; then the facts that are no
+    // The arguments of all logarithms first: counts, ratios and the share at the location; then the features that are no
     // counts, and how far the inner product lies above what was retrieved; (M, X).
-    Array<float> derive(const Array<float>& facts_MF) const {
-        check(facts_MF.ndim() == 2 && facts_MF.shape(1) == facts(), "expected facts (M, F)");
+    Array<float> transform(const Array<float>& features_MF) const {
+        check(features_MF.ndim() == 2 && features_MF.shape(1) == features(), "expected features (M, F)");
         const std::size_t counts = scales_C_.size();
-        const py::ssize_t width = facts() + static_cast<py::ssize_t>(ratios_.size()) + 2;
-        Array<float> inputs_MX({facts_MF.shape(0), width});
+        const py::ssize_t width = features() + static_cast<py::ssize_t>(ratios_.size()) + 2;
+        Array<float> transformed_MX({features_MF.shape(0), width});
         std::vector<float> remains_F(decays_F_.size()), grown_F(decays_F_.size()), aged_F(decays_F_.size());
         float away = std::numeric_limits<float>::quiet_NaN();
-        for (py::ssize_t m = 0; m < facts_MF.shape(0); ++m) {
-            const float* facts_F = facts_MF.data() + m * facts();
-            float* out = inputs_MX.mutable_data() + m * width;
-            if (facts_F[at_.away] != away) {  // mostly the same as of the candidate before
-                away = facts_F[at_.away];
+        for (py::ssize_t m = 0; m < features_MF.shape(0); ++m) {
+            const float* features_F = features_MF.data() + m * features();
+            float* out = transformed_MX.mutable_data() + m * width;
+            if (features_F[at_.away] != away) {  // mostly the same as of the candidate before
+                away = features_F[at_.away];
                 for (std::size_t f = 0; f < aged_F.size(); ++f) {
                     remains_F[f] = decays_F_[f] == 0 ? 1 : std::exp(away * decays_F_[f]);
                     grown_F[f] = away * ages_F_[f];
                 }
             }
-            for (std::size_t f = 0; f < aged_F.size(); ++f) aged_F[f] = facts_F[f] * remains_F[f] + grown_F[f];
+            for (std::size_t f = 0; f < aged_F.size(); ++f) aged_F[f] = features_F[f] * remains_F[f] + grown_F[f];
             for (std::size_t c = 0; c < counts; ++c) *out++ = 1 + std::max(aged_F[c] * scales_C_[c], 0.0f);
             for (const auto& [above, below, least] : ratios_)
                 *out++ = std::min(aged_F[above] / std::max(aged_F[below], least), most_) + above_ratios_;
-            const float bought_here = facts_F[at_.popular_here] + prior_ * facts_F[at_.product_share];
-            *out++ = bought_here / (facts_F[at_.sold_here] + prior_) + above_shares_;
+            const float bought_here = features_F[at_.popular_here] + prior_ * features_F[at_.product_share];
+            *out++ = bought_here / (features_F[at_.sold_here] + prior_) + above_shares_;
             out = std::copy(aged_F.begin() + static_cast<std::ptrdiff_t>(counts), aged_F.end(), out);
-            *out = facts_F[at_.inner] - facts_F[at_.retrieved];
+            *out = features_F[at_.inner] - features_F[at_.retrieved];
         }
-        return inputs_MX;
+        return transformed_MX;
     }
 
   private:
-    py::ssize_t facts() const { return static_cast<py::ssize_t>(decays_F_.size()); }
+    py::ssize_t features() const { return static_cast<py::ssize_t>(decays_F_.size()); }
 
     std::vector<float> decays_F_, ages_F_, scales_C_;
     std::vector<Ratio> ratios_;

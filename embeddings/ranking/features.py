@@ -1,7 +1,7 @@
-"""What the ranker reads of each candidate: plain facts, gathered the same way in training and in service.
+"""What the ranker reads of each candidate: plain features, gathered the same way in training and in service.
 
-Nothing is scaled, aged or divided here. That is done in ``inputs``, so that there is one place for it and both sides
-share it to the bit. Letters: K candidates of one request, F facts, N products, D dimensions, S keys looked up.
+Nothing is scaled, aged or divided here. That is done in ``transform``, so that there is one place for it and both sides
+share it to the bit. Letters: K candidates of one request, F features, N products, D dimensions, S keys looked up.
 """
 
 import math
@@ -12,29 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.catalogue.columns import Catalog, Promotions
+from embeddings.catalogue.columns import Catalogue, Promotions
 from embeddings.customer.tower_input import WEEKDAYS, hour_of, weekday_of
 from embeddings.ranking.profile import DAY, GROUP, OWN, Hour
-from embeddings.ranking.sources import RETRIEVED, Asked
-from embeddings.ranking.statistics import FIGURES, RHYTHMS, Statistics
+from embeddings.ranking.sources import RETRIEVED, RankingQuery
+from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, Statistics
 
 _COUNTS = (
     *(f"own_{name}" for name in OWN),
     "own_here",
     "own_hour",
-    *(f"{group}_{name}" for group in RHYTHMS for name in GROUP),
-    *(f"product_{name}" for name in FIGURES),
+    *(f"{group}_{name}" for group in GROUPINGS for name in GROUP),
+    *(f"product_{name}" for name in PRODUCT_STATISTICS),
     "popular_here",
     "month_here",
-    "alike",
+    "also_bought",
     # The same for every candidate of a request.
     "away",
     "visits",
-    "lines",
+    "basket_size",
     "visit_gap",
     "visits_here",
     "visits_hour",
-    "lines_hour",
+    "basket_size_hour",
     "sold_here",
     "in_cart",
     "novel",
@@ -46,18 +46,18 @@ _OTHERS = (
     "hour_cosine",
     # Of a candidate again.
     "inner",
-    "taste",
+    "als",
     "promoted",
-    "together",
+    "bought_together",
     "goes_with",
-    *(f"same_{group}" for group in RHYTHMS),
+    *(f"same_{group}" for group in GROUPINGS),
     "looked",
 )
-FACTS = _COUNTS + _OTHERS
-"""The columns. Days and counts as in ``Profile`` and ``Statistics``; ``own_hour``, ``visits_hour`` and ``lines_hour``
-as in ``profile.Hour``.
+RANKER_FEATURES = _COUNTS + _OTHERS
+"""The columns. Days and counts as in ``Profile`` and ``Statistics``; ``own_hour``, ``visits_hour`` and
+``basket_size_hour`` as in ``profile.Hour``.
 
-``inner`` is the inner product with the customer's vector, ``taste`` that of ``Tastes``, ``retrieved`` the log of the
+``inner`` is the inner product with the customer's vector, ``als`` that of ``AlsFactors``, ``retrieved`` the log of the
 sum of the exponentials of those that the towers retrieved, ``away`` days since the newest purchase, ``promoted``
 whether the location promotes the product now on some channel, ``novel`` whether only products never bought before were
 asked for.
@@ -71,84 +71,84 @@ _PROMOTED_KEPT = 1_024
 _WEEKDAYS = np.eye(WEEKDAYS).tolist()
 
 
-class FactsReader:
-    """Gathers facts from a release; owned by one thread."""
+class FeatureReader:
+    """Gathers features from a release; owned by one thread."""
 
-    def __init__(self, catalog: Catalog, statistics: Statistics, vectors_ND: NDArray[np.float32]) -> None:
+    def __init__(self, catalogue: Catalogue, statistics: Statistics, vectors_ND: NDArray[np.float32]) -> None:
         """Read from these; all three of one moment."""
-        locations, promotions = catalog.locations, catalog.promotions
+        locations, promotions = catalogue.locations, catalogue.promotions
         assortment = locations.assortment
         self._bounds: list[int] = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G])).tolist()
         # Not of a method of its own: that would hold the reader, which so would never be freed by its last user.
         self._promoted = lru_cache(_PROMOTED_KEPT)(partial(_promoted, promotions, self._bounds))
         ends = np.concatenate([np.zeros(1), np.cumsum(locations.popularity, dtype=np.float64)])
         self._sold_M: list[float] = (ends[assortment.offsets[1:]] - ends[assortment.offsets[:-1]]).tolist()
-        self._kernel = kernel.Facts(
+        self._kernel = kernel.FeatureReader(
             statistics.products_NP,
-            statistics.rhythms_NQ,
+            statistics.groups_NQ,
             statistics.lifts_GG,
             vectors_ND,
-            statistics.tastes.products_ND,
+            statistics.als.products_ND,
             assortment.offsets,
             assortment.values,
             locations.popularity,
             statistics.local_L,
-            FIGURES.index("gap"),
-            RHYTHMS.index("category"),
+            PRODUCT_STATISTICS.index("gap"),
+            GROUPINGS.index("category"),
         )
 
     def read(
         self,
-        asked: Asked,
+        query: RankingQuery,
         rows_K: NDArray[np.int64],
         customer_D: NDArray[np.float32],
         retrieved_K: NDArray[np.float32],
-        facts_KF: NDArray[np.float32],
+        features_KF: NDArray[np.float32],
     ) -> None:
-        """Write the facts of one request's candidates.
+        """Write the features of one request's candidates.
 
         Args:
-            asked: who asks, where and when.
+            query: who asks, where and when.
             rows_K: candidates, catalogue rows.
             customer_D: the customer's vector.
             retrieved_K: inner products of what the towers retrieved, the largest first; -inf in pads.
-            facts_KF: where to write, in the order of ``FACTS``.
+            features_KF: where to write, in the order of ``RANKER_FEATURES``.
         """
-        profile, location = asked.profile, asked.location
-        hour = profile.at_hour(asked.moment)
-        span = bisect_right(self._bounds, asked.moment)
+        profile, location = query.profile, query.location
+        hour = profile.at_hour(query.moment)
+        span = bisect_right(self._bounds, query.moment)
         self._kernel.read(
             profile.customer,
-            asked.local.slow_R,
+            query.local.slow_R,
             hour.slow_R,
             rows_K,
             customer_D,
             location,
             _NOTHING if location < 0 else self._promoted(location, span),
-            asked.together,
-            asked.meant,
-            _NONE if asked.session is None else asked.session.looked,
-            self._context(asked, hour, retrieved_K),
-            facts_KF,
+            query.bought_together,
+            query.meant,
+            _NONE if query.session is None else query.session.looked,
+            self._context(query, hour, retrieved_K),
+            features_KF,
         )
 
-    def _context(self, asked: Asked, hour: Hour, retrieved_K: NDArray[np.float32]) -> list[float]:
+    def _context(self, query: RankingQuery, hour: Hour, retrieved_K: NDArray[np.float32]) -> list[float]:
         """What is the same for every candidate, from ``away`` to ``hour_cosine``."""
-        profile = asked.profile
-        turn = hour_of(asked.moment) / 24 * 2 * math.pi
+        profile = query.profile
+        turn = hour_of(query.moment) / 24 * 2 * math.pi
         return [
-            max(asked.moment - profile.newest, 0) / DAY if profile.newest else 0.0,
+            max(query.moment - profile.newest, 0) / DAY if profile.newest else 0.0,
             profile.visits,
-            profile.lines,
+            profile.basket_size,
             profile.visit_gap,
-            asked.local.visits,
+            query.local.visits,
             hour.visits,
-            hour.lines,
-            self._sold_M[asked.location] if asked.location >= 0 else 0.0,
-            0.0 if asked.session is None else float(len(asked.session.cart)),
-            float(asked.novel),
+            hour.basket_size,
+            self._sold_M[query.location] if query.location >= 0 else 0.0,
+            0.0 if query.session is None else float(len(query.session.cart)),
+            float(query.novel),
             kernel.log_sum_exp(retrieved_K[:RETRIEVED]),
-            *_WEEKDAYS[weekday_of(asked.moment)],
+            *_WEEKDAYS[weekday_of(query.moment)],
             math.sin(turn),
             math.cos(turn),
         ]

@@ -1,6 +1,6 @@
 """What the ranker of offers reads of each eligible offer: what it covers, by what the customer and everybody buy.
 
-Letters: O offers, F facts, N products, K some products, P pairs of these and the offers that cover them, G groups of
+Letters: O offers, F features, N products, K some products, P pairs of these and the offers that cover them, G groups of
 products, T pairs of an offer and a group of what it covers.
 """
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalog
-from embeddings.ranking.features import FACTS, FactsReader
+from embeddings.catalogue.columns import Catalogue
+from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
-from embeddings.ranking.sources import Asked
-from embeddings.ranking.statistics import FIGURES, RHYTHMS, Statistics
+from embeddings.ranking.sources import RankingQuery
+from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, Statistics
 
-OFFER_FACTS = (
+OFFER_FEATURES = (
     "products",
     "slow",
     "middling",
@@ -38,7 +38,7 @@ OFFER_FACTS = (
     "types",
     "type_mean",
     "maker_mean",
-    "alike_per_root",
+    "also_bought_per_root",
     "buyers",
 )
 """The columns, none of whose values is negative.
@@ -56,8 +56,8 @@ _SHARE_SCALE = 1e5
 
 _PERCENT = 100.0
 _SLOW, _MIDDLING, _FAST, _SINCE = (OWN.index(name) for name in ("slow", "middling", "fast", "since"))
-_SHARE, _BUYERS = (FIGURES.index(name) for name in ("share", "buyers"))
-_TYPE, _MAKER = (RHYTHMS.index(name) for name in ("type", "maker"))
+_SHARE, _BUYERS = (PRODUCT_STATISTICS.index(name) for name in ("share", "buyers"))
+_TYPE, _MAKER = (GROUPINGS.index(name) for name in ("type", "maker"))
 
 
 class _Groups(NamedTuple):
@@ -77,63 +77,67 @@ class _Groups(NamedTuple):
     def bought(self, group: Group) -> NDArray[np.float64]:
         """What a customer bought of the group of each pair (T), slowly decayed."""
         slow_G = np.zeros(max(int(self.codes_T.max(initial=0)), int(group.codes_G.max(initial=0))) + 1)
-        slow_G[group.codes_G] = group.figures_GC[:-1, GROUP.index("slow")]
+        slow_G[group.codes_G] = group.statistics_GC[:-1, GROUP.index("slow")]
         return slow_G[self.codes_T]
 
 
-class OffersReader:
-    """Gathers facts of offers from a release; owned by one thread."""
+class OfferFeatureReader:
+    """Gathers features of offers from a release; owned by one thread."""
 
-    def __init__(self, catalog: Catalog, statistics: Statistics) -> None:
+    def __init__(self, catalogue: Catalogue, statistics: Statistics) -> None:
         """Read from these; both of one moment."""
-        offers = catalog.offers
+        offers = catalogue.offers
         sizes_O = np.diff(offers.products.offsets)
         owners = np.repeat(np.arange(len(sizes_O)), sizes_O)
-        self._catalog = catalog
-        self._covering = Ragged.grouped(offers.products.values, owners, len(catalog.products.ids))
+        self._catalogue = catalogue
+        self._covering = Ragged.grouped(offers.products.values, owners, len(catalogue.products.ids))
         self._covers = np.diff(self._covering.offsets)
         self._sizes_O = np.maximum(sizes_O, 1).astype(np.float32)
         shares, buyers = statistics.products_NP[offers.products.values][:, (_SHARE, _BUYERS)].T
         self._shares_O = (np.bincount(owners, shares, len(sizes_O)) * _SHARE_SCALE).astype(np.float32)
         self._buyers_O = np.bincount(owners, buyers, len(sizes_O)).astype(np.float32)
-        codes = statistics.rhythms_NQ[offers.products.values].T
+        codes = statistics.groups_NQ[offers.products.values].T
         self._types, self._makers = (_Groups.of(owners, codes[number]) for number in (_TYPE, _MAKER))
 
     def covered(
-        self, asked: Asked, reader: FactsReader, vectors_ND: NDArray[np.float32], customer_D: NDArray[np.float32]
+        self,
+        query: RankingQuery,
+        reader: FeatureReader,
+        vectors_ND: NDArray[np.float32],
+        customer_D: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The products that the customer bought and that any offer covers, ascending, and the facts (K, F) of each.
+        """The products that the customer bought and that any offer covers, ascending, and the features (K, F) of each.
 
         The nearest of them stand for what the towers would retrieve.
         """
-        bought_R = asked.profile.rows_R
+        bought_R = query.profile.rows_R
         covered_K = bought_R[self._covers[bought_R] > 0]
-        facts_KF = np.empty((len(covered_K), len(FACTS)), np.float32)
+        features_KF = np.empty((len(covered_K), len(RANKER_FEATURES)), np.float32)
         inner_K = vectors_ND.take(covered_K, axis=0) @ customer_D
-        reader.read(asked, covered_K, customer_D, -np.sort(-inner_K), facts_KF)
-        return covered_K, facts_KF
+        reader.read(query, covered_K, customer_D, -np.sort(-inner_K), features_KF)
+        return covered_K, features_KF
 
     def read(
         self,
-        asked: Asked,
+        query: RankingQuery,
         offers_O: NDArray[np.integer],
         covered_K: NDArray[np.int64],
         probabilities_K: NDArray[np.float32],
         redeemed_O: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """The facts (O, F) of some offers.
+        """The features (O, F) of some offers.
 
         Args:
-            asked: who asks, where and when.
+            query: who asks, where and when.
             offers_O: catalogue rows of offers.
             covered_K: from ``covered``.
             probabilities_K: the ranker's, for these products.
             redeemed_O: how often everybody has redeemed each offer of the catalogue until the moment asked about.
         """
-        profile, offers = asked.profile, self._catalog.offers
+        profile, offers = query.profile, self._catalogue.offers
         places_K = profile.rows_R.searchsorted(covered_K)
         own_KC = profile.own_RC[places_K]
-        away = max(asked.moment - profile.newest, 0) / DAY if profile.newest else 0.0
+        away = max(query.moment - profile.newest, 0) / DAY if profile.newest else 0.0
         count = len(self._sizes_O)
         offers_P, of_P = self._pairs(covered_K)
 
@@ -148,16 +152,16 @@ class OffersReader:
             summed(own_KC[:, column]) * decay**away
             for column, decay in zip((_SLOW, _MIDDLING, _FAST), DECAYS, strict=True)
         )
-        here_O = summed(asked.local.slow_R[places_K]) * slower
+        here_O = summed(query.local.slow_R[places_K]) * slower
         likely_O = summed(probabilities_K) * _PERCENT
         types_T, makers_T = self._types.bought(profile.groups[_TYPE]), self._makers.bought(profile.groups[_MAKER])
         per_type_O, per_maker_O = (
             np.bincount(groups.offers_T, bought_T * groups.products_T, count)[offers_O] * slower
             for groups, bought_T in ((self._types, types_T), (self._makers, makers_T))
         )
-        alike_rows, alike_scores = profile.alike
-        alike_P, alike_of_P = self._pairs(alike_rows)
-        alike_O = np.bincount(alike_P, alike_scores[alike_of_P], count)[offers_O]
+        also_bought_rows, also_bought_scores = profile.also_bought
+        also_bought_P, also_bought_of_P = self._pairs(also_bought_rows)
+        also_bought_O = np.bincount(also_bought_P, also_bought_scores[also_bought_of_P], count)[offers_O]
         sizes_O = self._sizes_O[offers_O]
         root_O = np.sqrt(sizes_O)
         return np.stack(
@@ -174,16 +178,16 @@ class OffersReader:
                 likely_O / root_O,
                 slow_O / root_O,
                 here_O / root_O,
-                np.maximum(asked.moment - offers.starts_O[offers_O], 0) / DAY,
-                np.maximum(offers.ends_O[offers_O] - asked.moment, 0) / DAY,
-                np.isin(offers_O, asked.history.redeemed_R),
+                np.maximum(query.moment - offers.starts_O[offers_O], 0) / DAY,
+                np.maximum(offers.ends_O[offers_O] - query.moment, 0) / DAY,
+                np.isin(offers_O, query.history.redeemed_R),
                 redeemed_O[offers_O],
                 self._shares_O[offers_O],
                 self._shares_O[offers_O] / root_O,
                 np.bincount(self._types.offers_T, types_T, count)[offers_O] * slower,
                 per_type_O / sizes_O,
                 per_maker_O / sizes_O,
-                alike_O / root_O,
+                also_bought_O / root_O,
                 self._buyers_O[offers_O],
             ],
             axis=1,

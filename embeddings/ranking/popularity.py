@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Place
 
 _PRIOR = 100.0
@@ -23,25 +23,25 @@ class Shares(NamedTuple):
     shares_R: NDArray[np.float32]
 
 
-def popular(catalog: Catalog, rows_R: NDArray[np.integer], place: Place) -> Shares:
+def popular(catalogue: Catalogue, rows_R: NDArray[np.integer], place: Place) -> Shares:
     """The share of some products, given by ascending rows, in recent purchases in a place.
 
     The decayed counts of the place's locations, smoothed towards the shares of all locations as if
     ``_PRIOR`` more purchases had been seen there; without a place, the shares of all locations.
     """
     rows_R = rows_R.astype(np.int64)
-    everywhere_N = catalog.products.popularity_N
+    everywhere_N = catalogue.products.popularity_N
     counts_R = everywhere_N[rows_R] / max(float(everywhere_N.sum()), 1e-30)
     total = 1.0
     if place.rows:
         counts_R, total = counts_R * _PRIOR, _PRIOR
-        assortment = catalog.locations.assortment
+        assortment = catalogue.locations.assortment
         for row in place.rows:
             here = slice(int(assortment.offsets[row]), int(assortment.offsets[row + 1]))
             places = np.minimum(rows_R.searchsorted(assortment.values[here]), max(len(rows_R) - 1, 0))
             found = rows_R[places] == assortment.values[here] if len(rows_R) else np.zeros(len(places), np.bool_)
-            counts_R[places[found]] += catalog.locations.popularity[here][found]
-            total += float(catalog.locations.popularity[here].sum())
+            counts_R[places[found]] += catalogue.locations.popularity[here][found]
+            total += float(catalogue.locations.popularity[here].sum())
     return Shares(rows_R, (counts_R / total).astype(np.float32))
 
 

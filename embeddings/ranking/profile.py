@@ -1,6 +1,6 @@
 """One customer's purchases worked out for sources and ranker, once for as long as no other comes.
 
-Everything holds as of the newest purchase; what only ages since then is aged in ``inputs``.
+Everything holds as of the newest purchase; what only ages since then is aged in ``transform``.
 Letters: E purchases, R products bought, G groups of products bought, Q kinds of groups, C columns.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.customer.history import SLOW_DECAY, Purchases
-from embeddings.ranking.statistics import FIGURES, Scored, Statistics
+from embeddings.ranking.statistics import PRODUCT_STATISTICS, Scored, Statistics
 
 DAY = 86_400
 
@@ -21,12 +21,12 @@ DECAYS = (SLOW_DECAY, 0.97, 0.9)
 
 GROUP_DECAY = 0.98
 
-OWN = ("times", "slow", "middling", "fast", "days", "since", "gap", "visits_since", "lines")
-"""The columns of ``Profile.own_RC``: on how many lines, decayed three ways, on how many days; days since the last,
+OWN = ("times", "slow", "middling", "fast", "days", "since", "gap", "visits_since", "basket_size")
+"""The columns of ``Profile.own_RC``: how many purchases, decayed three ways, on how many days; days since the last,
 usual days between two, visits since the last; and purchases per visit, of the visits that it was bought in."""
 
 GROUP = ("lately", "slow", "since", "gap")
-"""The columns of ``Group.figures_GC``."""
+"""The columns of ``Group.statistics_GC``."""
 
 _PRIOR_DAYS = 30.0
 NEVER_DAYS = 400.0
@@ -35,7 +35,7 @@ NEVER_DAYS = 400.0
 _NO_GROUP = (0.0, 0.0, NEVER_DAYS, 60.0)
 """The figures of a group never bought."""
 
-_ALIKE_FROM = 60
+_ALSO_BOUGHT_FROM = 60
 _USUAL_VISIT_GAP = 7.0
 """Days between the visits of somebody with fewer than three."""
 
@@ -46,7 +46,7 @@ _OTHER_DAYS = 0.3
 """How much it says if it was not on that day of the week."""
 
 _PRIOR_VISITS = 2.0
-_MIDDLING, _GAP = OWN.index("middling"), FIGURES.index("gap")
+_MIDDLING, _GAP = OWN.index("middling"), PRODUCT_STATISTICS.index("gap")
 
 
 class Group(NamedTuple):
@@ -54,18 +54,18 @@ class Group(NamedTuple):
 
     Attributes:
         codes_G: the groups' codes, ascending.
-        figures_GC: float32, in the order of ``GROUP``; one row more for a group never bought.
+        statistics_GC: float32, in the order of ``GROUP``; one row more for a group never bought.
     """
 
     codes_G: NDArray[np.int32]
-    figures_GC: NDArray[np.float32]
+    statistics_GC: NDArray[np.float32]
 
 
 class Local(NamedTuple):
     """What was bought at one location.
 
     Attributes:
-        slow_R: float32, slowly decayed lines of each product there; one more, of zero, for one never bought.
+        slow_R: float32, slowly decayed purchases of each product there; one more, of zero, for one never bought.
         visits: slowly decayed visits there.
     """
 
@@ -79,12 +79,12 @@ class Hour(NamedTuple):
     Attributes:
         slow_R: as in `Local`, the nearer the purchases to that time the more they count.
         visits: the same of visits.
-        lines: purchases per visit then, smoothed towards the usual number.
+        basket_size: purchases per visit then, smoothed towards the usual number.
     """
 
     slow_R: NDArray[np.float32]
     visits: float
-    lines: float
+    basket_size: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +95,12 @@ class Profile:
         newest: moment of the newest purchase, 0 if there is none.
         rows_R: int64 products bought, ascending.
         own_RC: float32, in the order of ``OWN``; one row more for a product never bought.
-        groups: purchases by each of ``statistics.RHYTHMS``.
+        groups: purchases by each of ``statistics.GROUPINGS``.
         visits: slowly decayed visits.
-        lines: purchases per visit.
+        basket_size: purchases per visit.
         visit_gap: usual days between two visits.
-        alike: what customers who buy the same buy too: rows, ascending, and the score of each.
-        taste_D: the customer's factors, to be multiplied with the products'.
+        also_bought: what customers who buy the same buy too: rows, ascending, and the score of each.
+        als_D: the customer's factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
         by_visit: the purchases, visit after visit. `Purchases` itself is not held, so that whoever keeps a profile
             for as long as that is there does not keep it there.
@@ -111,10 +111,10 @@ class Profile:
     own_RC: NDArray[np.float32]
     groups: tuple[Group, ...]
     visits: float
-    lines: float
+    basket_size: float
     visit_gap: float
-    alike: Scored
-    taste_D: NDArray[np.float32]
+    also_bought: Scored
+    als_D: NDArray[np.float32]
     customer: kernel.Customer
     by_visit: kernel.ByVisit
     _local: dict[int, Local] = field(default_factory=dict)
@@ -130,18 +130,18 @@ class Profile:
 
     def at_hour(self, moment: int) -> Hour:
         """What was bought at about the time of the week that a moment is in."""
-        slow_R, visits, lines = self.by_visit.at_hour(moment, _HOURS * 3_600, _OTHER_DAYS)
-        return Hour(slow_R, visits, (lines + _PRIOR_VISITS * self.lines) / (visits + _PRIOR_VISITS))
+        slow_R, visits, purchases = self.by_visit.at_hour(moment, _HOURS * 3_600, _OTHER_DAYS)
+        return Hour(slow_R, visits, (purchases + _PRIOR_VISITS * self.basket_size) / (visits + _PRIOR_VISITS))
 
 
 def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
     """Work purchases out."""
     rows_R = bought.rows_R
-    own_RC, groups, visits, lines, visit_gap = bought.by_visit.figures(
+    own_RC, groups, visits, basket_size, visit_gap = bought.by_visit.statistics(
         rows_R,
         statistics.products_NP,
         _GAP,
-        statistics.rhythms_NQ,
+        statistics.groups_NQ,
         DECAYS[1:],
         GROUP_DECAY,
         NEVER_DAYS,
@@ -150,19 +150,19 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
         _USUAL_VISIT_GAP,
     )
     middling_R = np.ascontiguousarray(own_RC[:-1, _MIDDLING])
-    most_R = kernel.foremost(middling_R, _ALIKE_FROM)
-    alike = statistics.alike.around(rows_R[most_R], np.log1p(middling_R[most_R]))
-    taste_D = statistics.tastes.of(rows_R, bought.times_R)
+    most_R = kernel.foremost(middling_R, _ALSO_BOUGHT_FROM)
+    also_bought = statistics.also_bought.around(rows_R[most_R], np.log1p(middling_R[most_R]))
+    als_D = statistics.als.of(rows_R, bought.times_R)
     return Profile(
         newest=bought.newest,
         rows_R=rows_R,
         own_RC=own_RC,
         groups=tuple(Group(*one) for one in groups),
         visits=visits,
-        lines=lines,
+        basket_size=basket_size,
         visit_gap=visit_gap,
-        alike=alike,
-        taste_D=taste_D,
-        customer=kernel.Customer(rows_R, own_RC, groups, alike, taste_D),
+        also_bought=also_bought,
+        als_D=als_D,
+        customer=kernel.Customer(rows_R, own_RC, groups, also_bought, als_D),
         by_visit=bought.by_visit,
     )

@@ -1,7 +1,7 @@
-"""What says whether a customer redeems any of the eligible offers in this visit: facts of the visit.
+"""What says whether a customer redeems any of the eligible offers in this visit: features of the visit.
 
 The upper level of a nested logit (McFadden, 1978), of which the ranker of offers is the lower one. Letters: O eligible
-offers, F facts, V visits of a customer, S moments between which some offer ran.
+offers, F features, V visits of a customer, S moments between which some offer ran.
 """
 
 import math
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Offers
-from embeddings.customer.history import TELLING, Events, History
-from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.customer.history import INTERACTION_TYPES, Events, History
+from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.profile import DAY, NEVER_DAYS
-from embeddings.ranking.sources import Asked
+from embeddings.ranking.sources import RankingQuery
 
 VISIT_FEATURES = (
     "known",
@@ -29,7 +29,7 @@ VISIT_FEATURES = (
     "redeeming",
     "rate",
     "since",
-    "lines",
+    "basket_size",
     "away",
 )
 """The columns, none of whose values is negative; all are 0 of somebody without a history.
@@ -49,9 +49,9 @@ _PRIOR_VISITS, _PRIOR_REDEEMING = 10.0, 0.2
 _LARGEST_LOG = 50.0
 _PERCENT = 100.0
 _KEPT = 4_096
-_TELLING = np.array(TELLING)
+_IS_INTERACTION = np.array(INTERACTION_TYPES)
 _COVERING, _LIKELIEST, _SLOW_PER_ROOT, _BEGUN, _LEFT, _REDEEMED = (
-    OFFER_FACTS.index(name)
+    OFFER_FEATURES.index(name)
     for name in ("products", "likeliest", "slow_per_root", "begun", "left", "redeemed_by_others")
 )
 
@@ -65,7 +65,7 @@ def begins_visit(at_E: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def is_of_visit(events_E: Events) -> NDArray[np.bool_]:
     """Return which events make up visits: all but what was only shown or dismissed."""
-    return _TELLING[events_E["type"]]
+    return _IS_INTERACTION[events_E["type"]]
 
 
 def sum_of_odds(logits_O: NDArray[np.float32]) -> float:
@@ -74,8 +74,8 @@ def sum_of_odds(logits_O: NDArray[np.float32]) -> float:
     return math.exp(min(highest + math.log(float(np.exp(logits_O - highest).sum())), _LARGEST_LOG))
 
 
-class VisitReader:
-    """Gathers facts of visits from a catalogue of offers; owned by one thread."""
+class VisitFeatureReader:
+    """Gathers features of visits from a catalogue of offers; owned by one thread."""
 
     def __init__(self, offers: Offers) -> None:
         self._offers = offers
@@ -90,32 +90,32 @@ class VisitReader:
             bounds_S = self._bounds[audiences] = self._find_bounds(audiences)
         return bounds_S.searchsorted(at_V, side="right") % 2 == 1
 
-    def read(self, asked: Asked, facts_OF: NDArray[np.float32], odds: float) -> NDArray[np.float32]:
-        """Return the facts (F) of a visit.
+    def read(self, query: RankingQuery, features_OF: NDArray[np.float32], odds: float) -> NDArray[np.float32]:
+        """Return the features (F) of a visit.
 
         Args:
-            asked: who asks, where and when; somebody with a history.
-            facts_OF: of the eligible offers, at least one, in the order of ``OFFER_FACTS``.
+            query: who asks, where and when; somebody with a history.
+            features_OF: of the eligible offers, at least one, in the order of ``OFFER_FEATURES``.
             odds: from ``sum_of_odds``.
         """
-        profile, moment = asked.profile, asked.moment
-        visits, redeeming, since = self._habit(asked.history, moment)
+        profile, moment = query.profile, query.moment
+        visits, redeeming, since = self._habit(query.history, moment)
         return np.array(
             [
                 1.0,
                 odds,
-                len(facts_OF),
-                np.count_nonzero(facts_OF[:, _COVERING]),
-                facts_OF[:, _LIKELIEST].max(),
-                facts_OF[:, _SLOW_PER_ROOT].max(),
-                facts_OF[:, _BEGUN].min(),
-                facts_OF[:, _LEFT].min(),
-                (facts_OF[:, _REDEEMED] / (facts_OF[:, _BEGUN] + 1)).sum(),
+                len(features_OF),
+                np.count_nonzero(features_OF[:, _COVERING]),
+                features_OF[:, _LIKELIEST].max(),
+                features_OF[:, _SLOW_PER_ROOT].max(),
+                features_OF[:, _BEGUN].min(),
+                features_OF[:, _LEFT].min(),
+                (features_OF[:, _REDEEMED] / (features_OF[:, _BEGUN] + 1)).sum(),
                 visits,
                 redeeming,
                 _PERCENT * (redeeming + _PRIOR_REDEEMING) / (visits + _PRIOR_VISITS),
                 since,
-                profile.lines,
+                profile.basket_size,
                 max(moment - profile.newest, 0) / DAY if profile.newest else NEVER_DAYS,
             ],
             np.float32,

@@ -16,7 +16,7 @@ from embeddings.customer.session import Session, session_of
 from embeddings.ranking.profile import DAY, Local, Profile
 from embeddings.ranking.statistics import Neighbours, Scored
 
-SourceName = Literal["together", "due_now", "buy_again", "alike", "towers", "trending"]
+SourceName = Literal["bought_together", "due_now", "buy_again", "also_bought", "towers", "trending"]
 
 SOURCES: tuple[SourceName, ...] = get_args(SourceName)
 """All of them, the most telling first: a candidate of several carries the name of the first."""
@@ -24,7 +24,7 @@ SOURCES: tuple[SourceName, ...] = get_args(SourceName)
 RETRIEVED = 24
 """How many candidates the towers retrieve, in training and in service alike."""
 
-_AGAIN, _DUE, _ALIKE, _TRENDING, _TOGETHER = 50, 15, 12, 12, 30
+_AGAIN, _DUE, _ALSO_BOUGHT, _TRENDING, _BOUGHT_TOGETHER = 50, 15, 12, 12, 30
 FEW = 20
 """Where more products are wanted, more is proposed."""
 
@@ -35,10 +35,10 @@ _HERE = 2.0
 """How much more a purchase counts at the very location asked about: 1 + this."""
 
 _NONE = np.zeros(0, np.int64)
-_NOTHING_TOGETHER: Scored = (_NONE, np.zeros(0, np.float32))
+_NOTHING_BOUGHT_TOGETHER: Scored = (_NONE, np.zeros(0, np.float32))
 
 
-class Asked(NamedTuple):
+class RankingQuery(NamedTuple):
     """What sources may look at. Make one with `of`.
 
     Attributes:
@@ -48,12 +48,12 @@ class Asked(NamedTuple):
         local: what the customer bought at that location.
         session: what happened lately, None if nothing did.
         meant: what the session is about, in the basket or looked at; catalogue rows.
-        together: what lies in the same baskets as that.
+        bought_together: what lies in the same baskets as that.
         retrieved_K: the products nearest to the customer's vector, the nearest first; -1 pads.
         popular_K: the most popular products of the set in the place, the most popular first.
         novel: whether the set holds nothing bought before.
         more: how many times as much is to be proposed.
-        every: whether the whole set is to be ranked, whatever sources propose.
+        rank_all: whether the whole set is to be ranked, whatever sources propose.
     """
 
     profile: Profile
@@ -63,20 +63,20 @@ class Asked(NamedTuple):
     local: Local
     session: Session | None
     meant: NDArray[np.int64]
-    together: Scored
+    bought_together: Scored
     eligible: EligibleSet
     retrieved_K: NDArray[np.int64]
     popular_K: NDArray[np.int64]
     novel: bool
     more: int
-    every: bool
+    rank_all: bool
 
     @classmethod
     def of(
         cls,
         profile: Profile,
         history: History,
-        together: Neighbours,
+        bought_together: Neighbours,
         location: int,
         moment: int,
         eligible: EligibleSet,
@@ -85,14 +85,14 @@ class Asked(NamedTuple):
         *,
         novel: bool = False,
         wanted: int = FEW,
-        every: bool = False,
+        rank_all: bool = False,
     ) -> Self:
         """What a customer with this past asks now, at this location; ``wanted`` is how many products."""
         session = session_of(history, moment)
-        meant, beside = _NONE, _NOTHING_TOGETHER
+        meant, beside = _NONE, _NOTHING_BOUGHT_TOGETHER
         if session is not None:
             meant = np.concatenate([session.cart, session.looked])
-            beside = together.around(meant, np.ones(len(meant), np.float32))
+            beside = bought_together.around(meant, np.ones(len(meant), np.float32))
         return cls(
             profile,
             history,
@@ -107,7 +107,7 @@ class Asked(NamedTuple):
             popular_K,
             novel,
             times_more(wanted, novel=novel),
-            every,
+            rank_all,
         )
 
 
@@ -119,7 +119,7 @@ def times_more(wanted: int, *, novel: bool) -> int:
 class Source(Protocol):
     """Proposes catalogue rows of the eligible set, distinct, in any order."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """Rows worth ranking; none if it has nothing to say."""
         ...
 
@@ -127,65 +127,65 @@ class Source(Protocol):
 class Towers:
     """The products whose vectors are nearest to the customer's."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """What retrieval found."""
-        rows_K = asked.retrieved_K
+        rows_K = query.retrieved_K
         return rows_K[rows_K >= 0] if len(rows_K) and rows_K[-1] < 0 else rows_K
 
 
 class BuyAgain:
     """What the customer buys, the more often, the more lately and the more at this very location the sooner."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """The own products of the largest decayed counts."""
         return kernel.again(
-            asked.profile.customer, asked.local.slow_R, _HERE, asked.eligible.members, _AGAIN * asked.more
+            query.profile.customer, query.local.slow_R, _HERE, query.eligible.members, _AGAIN * query.more
         )
 
 
 class DueNow:
     """What the customer buys in a rhythm, and whose time has come."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """The own products bought on several days whose usual gap has just passed."""
-        profile = asked.profile
-        aged = max(asked.moment - profile.newest, 0) / DAY
-        return kernel.due(profile.customer, aged, asked.eligible.members, _DUE * asked.more)
+        profile = query.profile
+        aged = max(query.moment - profile.newest, 0) / DAY
+        return kernel.due(profile.customer, aged, query.eligible.members, _DUE * query.more)
 
 
-class Alike:
+class AlsoBought:
     """What customers who buy the same buy too."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """The neighbours of what the customer buys most."""
-        return kernel.largest(asked.profile.alike, asked.eligible.members, _ALIKE * asked.more)
+        return kernel.largest(query.profile.also_bought, query.eligible.members, _ALSO_BOUGHT * query.more)
 
 
-class Together:
+class BoughtTogether:
     """What lies in the same baskets as what is in this customer's basket now."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """The neighbours of the basket and of what was looked at, and what was looked at itself."""
-        if asked.session is None:
+        if query.session is None:
             return _NONE
-        looked = asked.session.looked
-        found = kernel.largest(asked.together, asked.eligible.members, _TOGETHER)
-        return kernel.merged([found, looked[asked.eligible.contains(looked)]])[0] if len(looked) else found
+        looked = query.session.looked
+        found = kernel.largest(query.bought_together, query.eligible.members, _BOUGHT_TOGETHER)
+        return kernel.merged([found, looked[query.eligible.contains(looked)]])[0] if len(looked) else found
 
 
 class Trending:
     """What everybody buys lately, here."""
 
-    def propose(self, asked: Asked) -> NDArray[np.int64]:
+    def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """The most popular products of the place."""
-        return asked.popular_K[: _TRENDING * asked.more]
+        return query.popular_K[: _TRENDING * query.more]
 
 
 ALL: Mapping[SourceName, Source] = {
-    "together": Together(),
+    "bought_together": BoughtTogether(),
     "due_now": DueNow(),
     "buy_again": BuyAgain(),
-    "alike": Alike(),
+    "also_bought": AlsoBought(),
     "towers": Towers(),
     "trending": Trending(),
 }
@@ -204,16 +204,18 @@ class Proposed(NamedTuple):
     sources_K: NDArray[np.int64]
 
 
-def propose(asked: Asked, some: Sequence[Source], least: int = 0) -> Proposed:
+def propose(query: RankingQuery, some: Sequence[Source], least: int = 0) -> Proposed:
     """Ask some sources; should they propose fewer than ``least`` in all, what is popular follows.
 
     Where the whole set is to be ranked, the rest of it follows.
     """
-    parts = [source.propose(asked) for source in some]
+    parts = [source.propose(query) for source in some]
     proposed = Proposed(*kernel.merged(parts))
-    if asked.every or len(proposed.rows_K) < least:
+    if query.rank_all or len(proposed.rows_K) < least:
         parts.append(
-            asked.eligible.rows_N.astype(np.int64) if asked.every else asked.popular_K[: least + len(proposed.rows_K)]
+            query.eligible.rows_N.astype(np.int64)
+            if query.rank_all
+            else query.popular_K[: least + len(proposed.rows_K)]
         )
         proposed = Proposed(*kernel.merged(parts))
     return proposed

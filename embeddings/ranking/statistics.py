@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from embeddings import kernel
 from embeddings.arrays import load_arrays, save_arrays
 
-RHYTHMS = ("type", "category", "maker")
+GROUPINGS = ("type", "category", "maker")
 """What a rhythm is kept for besides the product itself: a narrow and a wide group of products, and who makes them."""
 
-FIGURES = ("share", "week", "month", "repeated", "buyers", "gap", "lines", *(f"{group}_share" for group in RHYTHMS))
+PRODUCT_STATISTICS = (
+    "share",
+    "week",
+    "month",
+    "repeated",
+    "buyers",
+    "gap",
+    "basket_size",
+    *(f"{group}_share" for group in GROUPINGS),
+)
 """The columns of ``Statistics.products_NP``."""
 
 
@@ -39,7 +48,7 @@ class Neighbours(NamedTuple):
         return kernel.around(rows_R, weights_R, self.rows_NT, self.weights_NT)
 
 
-class Tastes(NamedTuple):
+class AlsFactors(NamedTuple):
     """A matrix factorisation of who buys what (Hu, Koren and Volinsky, 2008), its product side.
 
     Attributes:
@@ -55,22 +64,22 @@ class Tastes(NamedTuple):
 
         Zeros for somebody who bought nothing.
         """
-        return kernel.taste(rows_R, times_R, self.products_ND, self.gram_DD)
+        return kernel.als_step(rows_R, times_R, self.products_ND, self.gram_DD)
 
 
 class Statistics(NamedTuple):
     """What the events before a moment say.
 
     Attributes:
-        products_NP: float32, in the order of ``FIGURES``: share of recent purchases; purchases in the last 7 and in
-            the last 28 days; share of buyers who bought again on another day; buyers; days between two purchases;
-            purchases per visit, of the visits that it was bought in; and the mean share of the products of its groups,
-            which is all that is known of a product not sold yet.
+        products_NP: float32, in the order of ``PRODUCT_STATISTICS``: share of recent purchases; purchases in the last 7
+            and in the last 28 days; share of buyers who bought again on another day; buyers; days between two
+            purchases; purchases per visit, of the visits that it was bought in; and the mean share of the products of
+            its groups, which is all that is known of a product not sold yet.
         local_L: float32, aligned with the locations' assortments: purchases there in the last 28 days.
-        rhythms_NQ: int32, codes of the groups named in ``RHYTHMS``, 0 where unknown.
-        alike: products that the same customers buy.
-        together: products that lie in the same baskets.
-        tastes: what says how much a product suits a customer as a whole.
+        groups_NQ: int32, codes of the groups named in ``GROUPINGS``, 0 where unknown.
+        also_bought: products that the same customers buy.
+        bought_together: products that lie in the same baskets.
+        als: what says how much a product suits a customer as a whole.
         lifts_GG: float32, by codes of the wide groups: the log of how much oftener than by chance products of both
             lie in one basket.
         redeemed_O: float32, how often each offer was redeemed.
@@ -78,10 +87,10 @@ class Statistics(NamedTuple):
 
     products_NP: NDArray[np.float32]
     local_L: NDArray[np.float32]
-    rhythms_NQ: NDArray[np.int32]
-    alike: Neighbours
-    together: Neighbours
-    tastes: Tastes
+    groups_NQ: NDArray[np.int32]
+    also_bought: Neighbours
+    bought_together: Neighbours
+    als: AlsFactors
     lifts_GG: NDArray[np.float32]
     redeemed_O: NDArray[np.float32]
 
@@ -92,13 +101,13 @@ class Statistics(NamedTuple):
             {
                 "products": self.products_NP,
                 "local": self.local_L,
-                "rhythms": self.rhythms_NQ,
-                "alike-rows": self.alike.rows_NT,
-                "alike-weights": self.alike.weights_NT,
-                "together-rows": self.together.rows_NT,
-                "together-weights": self.together.weights_NT,
-                "tastes-products": self.tastes.products_ND,
-                "tastes-gram": self.tastes.gram_DD,
+                "groups": self.groups_NQ,
+                "also-bought-rows": self.also_bought.rows_NT,
+                "also-bought-weights": self.also_bought.weights_NT,
+                "bought-together-rows": self.bought_together.rows_NT,
+                "bought-together-weights": self.bought_together.weights_NT,
+                "als-products": self.als.products_ND,
+                "als-gram": self.als.gram_DD,
                 "lifts": self.lifts_GG,
                 "redeemed": self.redeemed_O,
             },
@@ -109,12 +118,12 @@ class Statistics(NamedTuple):
         """Of a release that counts nothing: its candidates come from the towers alone."""
         nobody = Neighbours(np.zeros((products, 0), np.int32), np.zeros((products, 0), np.float32))
         return cls(
-            np.zeros((products, len(FIGURES)), np.float32),
+            np.zeros((products, len(PRODUCT_STATISTICS)), np.float32),
             np.zeros(carried, np.float32),
-            np.zeros((products, len(RHYTHMS)), np.int32),
+            np.zeros((products, len(GROUPINGS)), np.int32),
             nobody,
             nobody,
-            Tastes(np.zeros((products, 1), np.float32), np.eye(1, dtype=np.float32)),
+            AlsFactors(np.zeros((products, 1), np.float32), np.eye(1, dtype=np.float32)),
             np.zeros((1, 1), np.float32),
             np.zeros(offers, np.float32),
         )
@@ -126,10 +135,10 @@ class Statistics(NamedTuple):
         return cls(
             arrays["products"],
             arrays["local"],
-            arrays["rhythms"],
-            Neighbours(arrays["alike-rows"], arrays["alike-weights"]),
-            Neighbours(arrays["together-rows"], arrays["together-weights"]),
-            Tastes(arrays["tastes-products"], arrays["tastes-gram"]),
+            arrays["groups"],
+            Neighbours(arrays["also-bought-rows"], arrays["also-bought-weights"]),
+            Neighbours(arrays["bought-together-rows"], arrays["bought-together-weights"]),
+            AlsFactors(arrays["als-products"], arrays["als-gram"]),
             arrays["lifts"],
             arrays["redeemed"],
         )

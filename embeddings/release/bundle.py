@@ -1,16 +1,16 @@
 """One immutable model release: its files, its manifest, and the checks between disk and use.
 
     manifest.json        what it is, what it was measured at, and the SHA-256 of every other file
-    catalog/             products, offers, locations, promotion plan
+    catalogue/             products, offers, locations, promotion plan
     vectors/             products.npy, products-unit.npy: float32, memory-mapped
     products.faiss       the FAISS index over all product vectors
     products.ivf.faiss   the same cut into cells, and products.ivf.radii.npy; only for large catalogues
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
     statistics/          what past purchases say about each product
-    ranker.onnx          what `inputs` makes of a candidate's facts -> probability
-    offers.onnx          facts of an offer -> log-odds
-    redemption.onnx      facts of a visit -> probability that any eligible offer is redeemed in it
+    ranker.onnx          what `inputs` makes of a candidate's features -> probability
+    offers.onnx          features of an offer -> log-odds
+    redemption.onnx      features of a visit -> probability that any eligible offer is redeemed in it
     pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
 
 It holds no personal data. Histories lie apart, in a folder with a manifest of its own.
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import load_array
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.closing import Closing
 from embeddings.customer.history import Histories
 from embeddings.device import Device
@@ -37,9 +37,9 @@ from embeddings.index.planned import PlannedIndex
 from embeddings.ranking.statistics import Statistics
 from embeddings.release.encoders import CustomerEncoder, OfferRankerSession, RankerSession, RedemptionSession
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
-CATALOG = "catalog"
+CATALOG = "catalogue"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
 FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
 CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
@@ -208,7 +208,7 @@ class ModelBundle(Closing):
     _kept: ClassVar[str] = "manifest"
 
     manifest: Manifest
-    catalog: Catalog
+    catalogue: Catalogue
     statistics: Statistics
     customer_encoder: CustomerEncoder
     ranker: RankerSession | None
@@ -241,15 +241,15 @@ class ModelBundle(Closing):
         manifest = read_manifest(folder)
         verify(folder, manifest)
         vectors_ND, units_ND = (load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS))
-        catalog = Catalog.load(folder / CATALOG)
+        catalogue = Catalogue.load(folder / CATALOG)
         ranked = RANKER in manifest.files
         return cls(
             manifest=manifest,
-            catalog=catalog,
+            catalogue=catalogue,
             statistics=Statistics.load(folder / STATISTICS)
             if ranked
             else Statistics.none(
-                len(catalog.products.ids), len(catalog.locations.assortment.values), len(catalog.offers.ids)
+                len(catalogue.products.ids), len(catalogue.locations.assortment.values), len(catalogue.offers.ids)
             ),
             customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
             ranker=RankerSession(folder / RANKER, device) if ranked else None,

@@ -15,7 +15,7 @@ from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.device import Device
 from embeddings.errors import CorruptBundle, DeviceUnavailable
 from embeddings.ranking.redemption import VISIT_FEATURES
-from embeddings.ranking.transform import derive
+from embeddings.ranking.transform import transform
 
 _PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -70,31 +70,31 @@ class CustomerEncoder:
 
 
 class RankerSession:
-    """Facts of candidates in, probabilities out."""
+    """Features of candidates in, probabilities out."""
 
     def __init__(self, path: Path, device: Device) -> None:
         self._session = open_session(path, device)
 
-    def rank(self, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How likely each of some candidates (M) is taken; facts in the order of ``facts.FACTS``."""
-        (probabilities_M,) = self._session.run(["probabilities"], {"inputs": derive(facts_MF)})
+    def rank(self, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How likely each of some candidates (M) is taken; features in the order of ``features.RANKER_FEATURES``."""
+        (probabilities_M,) = self._session.run(["probabilities"], {"inputs": transform(features_MF)})
         return probabilities_M
 
 
 class OfferRankerSession:
-    """Facts of eligible offers in, log-odds out."""
+    """Features of eligible offers in, log-odds out."""
 
     def __init__(self, path: Path, device: Device) -> None:
         self._session = open_session(path, device)
 
-    def rank(self, facts_OF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The log-odds (O) of each of some offers; facts in the order of ``offers.OFFER_FACTS``."""
-        (logits_O,) = self._session.run(["logits"], {"facts": facts_OF})
+    def rank(self, features_OF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The log-odds (O) of each of some offers; features in the order of ``offers.OFFER_FEATURES``."""
+        (logits_O,) = self._session.run(["logits"], {"features": features_OF})
         return logits_O
 
 
 class RedemptionSession:
-    """Facts of visits in, probabilities out that any of the eligible offers is redeemed.
+    """Features of visits in, probabilities out that any of the eligible offers is redeemed.
 
     Attributes:
         base_rate: the probability of somebody without a history.
@@ -104,9 +104,9 @@ class RedemptionSession:
         self._session = open_session(path, device)
         self.base_rate = float(self.likely(np.zeros((1, len(VISIT_FEATURES)), np.float32))[0])
 
-    def likely(self, facts_VF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The probability (V) of each of some visits; facts in the order of ``redemption.VISIT_FEATURES``."""
-        (probabilities_V,) = self._session.run(["probabilities"], {"facts": facts_VF})
+    def likely(self, features_VF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability (V) of each of some visits; features in the order of ``redemption.VISIT_FEATURES``."""
+        (probabilities_V,) = self._session.run(["probabilities"], {"features": features_VF})
         return probabilities_V
 
 

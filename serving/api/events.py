@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.errors import InvalidInput, UnknownReference
 from serving.api.decode import BodyDecoder, malformed, read_fields
 from serving.api.post import Post
@@ -130,11 +130,11 @@ def events(
 
         A faulty event is rejected by itself, with its index and all its problems; the others are stored.
         """
-        catalog = slot.current.bundle.catalog
+        catalogue = slot.current.bundle.catalogue
         valid: list[Event] = []
         rejected: list[Rejected] = []
         for index, event in enumerate(request):
-            problems = _problems(event, f"events[{index}]", catalog, clock)
+            problems = _problems(event, f"events[{index}]", catalogue, clock)
             if problems or isinstance(event, Faulty):
                 errors = [problem_of(problem) for problem in problems]
                 rejected.append(Rejected(index, errors[0], errors))
@@ -155,7 +155,7 @@ def events(
         ):
             metrics.events.labels(outcome).inc(count)
         named = (one.event.product_id for one in new)
-        unknown = sum(one is not None and one not in catalog.products.ids for one in named)
+        unknown = sum(one is not None and one not in catalogue.products.ids for one in named)
         return EventsResponse(len(new), len(valid) - len(new), unknown, rejected)
 
     return Post(
@@ -163,17 +163,23 @@ def events(
     )
 
 
-def _problems(event: Event | Faulty, path: str, catalog: Catalog, clock: Clock) -> list[InvalidInput]:
+def _problems(event: Event | Faulty, path: str, catalogue: Catalogue, clock: Clock) -> list[InvalidInput]:
     """All that keeps an event from being stored; none if it can be."""
     if isinstance(event, Event):
         named = event.product_id, event.offer_id, event.location, event.channel
-        return [*_unfit(event.type, event.at, named, event.context, path, catalog, clock)]
+        return [*_unfit(event.type, event.at, named, event.context, path, catalogue, clock)]
     given = event.values
     ids = (
         None if (value := given.get(name)) is None else str(value) for name in ("product_id", "offer_id", "location")
     )
     unfit = _unfit(
-        given.get("type"), given.get("at"), (*ids, given.get("channel")), given.get("context", {}), path, catalog, clock
+        given.get("type"),
+        given.get("at"),
+        (*ids, given.get("channel")),
+        given.get("context", {}),
+        path,
+        catalogue,
+        clock,
     )
     wrong = {problem.field for problem in event.problems}
     return [*event.problems, *(problem for problem in unfit if problem.field not in wrong)]
@@ -185,7 +191,7 @@ def _unfit(
     named: tuple[str | None, ...],
     context: Mapping[str, str],
     path: str,
-    catalog: Catalog,
+    catalogue: Catalogue,
     clock: Clock,
 ) -> Iterator[InvalidInput]:
     """What is wrong with an event whose fields are of the right types, as far as they are known.
@@ -194,14 +200,14 @@ def _unfit(
     """
     product_id, offer_id, location, channel = named
     for name, value, known in (
-        ("offer_id", offer_id, catalog.offers.ids),
-        ("location", location, catalog.locations.ids),
-        ("channel", channel, catalog.channels),
+        ("offer_id", offer_id, catalogue.offers.ids),
+        ("location", location, catalogue.locations.ids),
+        ("channel", channel, catalogue.channels),
     ):
         if value is not None and value not in known:
             yield UnknownReference(f"{path}.{name}", f"expected one that the catalogue knows, got {value!r}")
     try:
-        catalog.context.check(context, f"{path}.context")
+        catalogue.context.check(context, f"{path}.context")
     except InvalidInput as error:
         yield error
     if kind in _NEEDS_PRODUCT and product_id is None:

@@ -23,7 +23,7 @@ _SHARED_SECONDS = 0.25
 
 
 class SharedPing:
-    """Ask the event store whether it answers, once for all who want to know within a quarter of a second.
+    """RankRequest the event store whether it answers, once for all who want to know within a quarter of a second.
 
     Args:
         events: the event store.

@@ -63,11 +63,11 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     clock: Clock = state.clock
     model = slot.current
     bundle = model.bundle
-    row = bundle.catalog.products.ids.row(product_id)
+    row = bundle.catalogue.products.ids.row(product_id)
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")
     recommendable = model.eligibility.recommendable
-    eligible = recommendable if recommendable.size < len(bundle.catalog.products.ids) else None
+    eligible = recommendable if recommendable.size < len(bundle.catalogue.products.ids) else None
     if query.channel is not None:
         model.eligibility.channel(query.channel, "channel")
         place = model.eligibility.place(query.location, "location")
@@ -82,8 +82,8 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     ]
     items: list[SimilarProduct] = []
     for rank, (other, score) in enumerate(others[: query.limit], start=1):
-        details = details_of(bundle.catalog, "product", other, query.include)
-        id_ = bundle.catalog.products.ids.id(other)
+        details = details_of(bundle.catalogue, "product", other, query.include)
+        id_ = bundle.catalogue.products.ids.id(other)
         items.append(SimilarProduct(id_, rank, score, details.attributes, details.price))
     return SimilarResponse(model.version, items)
 

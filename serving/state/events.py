@@ -15,7 +15,7 @@ import asyncpg
 from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
 from serving.state import schema
 from serving.state.event import Event, Row, Stored, seconds_of
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 
 _log = logging.getLogger("opportune.serve")
 
@@ -118,19 +118,19 @@ class EventStore:
     It answers while ``connected`` is entered, on the event loop that entered it.
 
     Attributes:
-        changes: where other workers see what was stored here, and this one theirs.
+        invalidations: where other workers see what was stored here, and this one theirs.
 
     Args:
         url: of PostgreSQL.
     """
 
-    def __init__(self, url: str, changes: Changes) -> None:
+    def __init__(self, url: str, invalidations: Invalidations) -> None:
         self._url = url
         self._pool = cast("asyncpg.Pool", None)
         self._waiting: deque[_Waiting] = deque()
         self._events_waiting = 0
         self._writer: asyncio.Task[None] | None = None
-        self.changes = changes
+        self.invalidations = invalidations
         self._answering = True
 
     async def prepare(self) -> None:
@@ -235,9 +235,9 @@ class EventStore:
             return
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
         for customer in {one.event.customer_id for one in once.values() if one.event.type != "impression"}:
-            self.changes.add(customer)
+            self.invalidations.add(customer)
         if any(one.event.type == "redemption" for one in once.values()):
-            self.changes.add_redemptions()
+            self.invalidations.add_redemptions()
         seqs: dict[str, int] = {record["event_id"]: record["seq"] for record in records}
         for one in group:
             # Of several requests with the same event the first one brought it.

@@ -8,7 +8,7 @@ SLOTS = 2**16
 _COUNTER_BYTES = 8
 
 
-class Changes:
+class Invalidations:
     """For every slot of customers, and for redemptions, one counter a worker, in memory that forked workers share.
 
     Only a worker itself writes its counters, and an aligned number of 64 bits is written at once: nothing is locked

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import LONGEST_HISTORY, Histories, History
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import HistoriesManifest
@@ -69,31 +69,31 @@ class LiveHistories:
     place in the order of arrival, and which history some events make depends on nothing but these events. So those
     that this worker stored are applied as they come, also while the store is being read.
 
-    Events that another worker accepted are never applied here. They are counted in ``store.changes`` before they are
-    acknowledged. A history that was read at another count is brought up to date: of the store only what later
+    Events that another worker accepted are never applied here. They are counted in ``store.invalidations`` before they
+    are acknowledged. A history that was read at another count is brought up to date: of the store only what later
     transactions have brought is read, the newest first, in pages.
 
     Of the events since the snapshot, and of both together, the newest ``LONGEST_HISTORY`` count.
 
     Attributes:
-        nobody: the history of somebody anonymous.
+        anonymous: the history of somebody anonymous.
     """
 
     def __init__(
         self,
         snapshot: Histories,
         manifest: HistoriesManifest,
-        catalog: Catalog,
+        catalogue: Catalogue,
         store: EventStore,
         limit: int,
     ) -> None:
-        self.nobody = snapshot.of(None)
+        self.anonymous = snapshot.of(None)
         self._snapshot = snapshot
         self._span = Span(manifest.data_cut_off, manifest.created_at)
-        self._catalog = catalog
+        self._catalogue = catalogue
         self._store = store
         self._limit = limit
-        self._nothing = Recent.of([], catalog)
+        self._nothing = Recent.of([], catalogue)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._reading: dict[str, _Reading] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -154,7 +154,7 @@ class LiveHistories:
             self._work_in(customer_id, kept)
         self._kept.move_to_end(customer_id)
         # Whoever stores much is read now and then, so that there is never much to be read.
-        up_to_date = kept.others == self._store.changes.by_others(customer_id) and kept.unread < _PAGE
+        up_to_date = kept.others == self._store.invalidations.by_others(customer_id) and kept.unread < _PAGE
         return kept if up_to_date else None
 
     def _past(self, customer_id: str) -> History:
@@ -162,7 +162,7 @@ class LiveHistories:
 
     def _work_in(self, customer_id: str, kept: _Kept) -> None:
         """Make the events that were applied part of the history."""
-        recent = kept.recent.merged([Recent.of(kept.applied, self._catalog)])
+        recent = kept.recent.merged([Recent.of(kept.applied, self._catalogue)])
         kept.applied = []
         kept.history = self._history(customer_id, recent, kept)
         kept.recent = recent
@@ -179,7 +179,7 @@ class LiveHistories:
         kept = self._kept.get(customer_id)
         held = self._nothing if kept is None else kept.recent
         since = 0 if kept is None else kept.mark
-        others = self._store.changes.by_others(customer_id)
+        others = self._store.invalidations.by_others(customer_id)
         reading = self._reading[customer_id] = _Reading()
         pages: list[Recent] = []
         mark, before = 0, _LAST_SEQ
@@ -189,13 +189,13 @@ class LiveHistories:
                 page = await self._store.page(customer_id, self._span, between, since, _PAGE)
                 if not pages:  # what commits while further pages are read is read next time
                     mark = page.mark
-                pages.append(Recent.of(page.rows, self._catalog))
+                pages.append(Recent.of(page.rows, self._catalogue))
                 if len(page.rows) < _PAGE:
                     break
                 before = page.rows[-1].seq
         finally:
             del self._reading[customer_id]
-        recent = held.merged([*pages, Recent.of(reading.applied, self._catalog)])
+        recent = held.merged([*pages, Recent.of(reading.applied, self._catalogue)])
         history = self._history(customer_id, recent, kept)
         fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others)
         self._kept[customer_id] = fresh

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import EVENT, EVENT_CODES, LONGEST_HISTORY, UNSAID, Events
 from embeddings.vocabulary import Vocabulary
 from serving.state.event import Row
@@ -35,16 +35,16 @@ class Recent:
     arrived_E: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: Iterable[Row], catalog: Catalog) -> Self:
+    def of(cls, rows: Iterable[Row], catalogue: Catalogue) -> Self:
         """Events in a catalogue's rows; what the catalogue does not know becomes -1.
 
         Args:
             rows: distinct events in any order.
-            catalog: whose rows are spoken in.
+            catalogue: whose rows are spoken in.
         """
         ordered = sorted(rows)
         return cls(
-            records(ordered, catalog),
+            records(ordered, catalogue),
             np.array([row.seq for row in ordered], np.int64),
             np.array([row.arrived for row in ordered], np.int64),
         )
@@ -100,10 +100,12 @@ class Recent:
         return events_E[np.argsort(at_E, kind="stable")]
 
 
-def records(rows: Iterable[Row], catalog: Catalog) -> Events:
+def records(rows: Iterable[Row], catalogue: Catalogue) -> Events:
     """Events as records in a catalogue's rows, in their order; what the catalogue does not know becomes -1."""
-    products, offers, locations = (_Rows(one.ids) for one in (catalog.products, catalog.offers, catalog.locations))
-    channels: dict[str | None, int] = {name: code for code, name in enumerate(catalog.channels)}
+    products, offers, locations = (
+        _Rows(one.ids) for one in (catalogue.products, catalogue.offers, catalogue.locations)
+    )
+    channels: dict[str | None, int] = {name: code for code, name in enumerate(catalogue.channels)}
     return np.array(
         [
             (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import HistoriesManifest
 from serving.state.events import EventStore
@@ -37,16 +37,16 @@ class LiveRedemptions:
     Args:
         snapshot_O: how often each offer was redeemed before the cut-off.
         manifest: of the histories that were counted.
-        catalog: whose rows are spoken in.
+        catalogue: whose rows are spoken in.
         store: what it has since.
     """
 
     def __init__(
-        self, snapshot_O: NDArray[np.float32], manifest: HistoriesManifest, catalog: Catalog, store: EventStore
+        self, snapshot_O: NDArray[np.float32], manifest: HistoriesManifest, catalogue: Catalogue, store: EventStore
     ) -> None:
         self._snapshot_O = snapshot_O
         self._manifest = manifest
-        self._catalog = catalog
+        self._catalogue = catalogue
         self._store = store
         self._counting = asyncio.Lock()
         self._times_O = snapshot_O
@@ -54,10 +54,10 @@ class LiveRedemptions:
 
     async def now(self) -> Redeemed:
         """Every redemption that was acknowledged before this call; those of the last count if the store is silent."""
-        if self._stored == self._store.changes.redemptions:
+        if self._stored == self._store.invalidations.redemptions:
             return Redeemed(self._times_O, degraded=False)
         async with self._counting:
-            stored = self._store.changes.redemptions
+            stored = self._store.invalidations.redemptions
             if self._stored != stored:  # while this call waited, another one may have counted all of it
                 try:
                     since = await self._store.redeemed(self._manifest.data_cut_off, self._manifest.created_at)
@@ -70,7 +70,7 @@ class LiveRedemptions:
     def _counted(self, since: dict[str, int]) -> NDArray[np.float32]:
         times_O = self._snapshot_O.copy()
         for offer_id, times in since.items():
-            row = self._catalog.offers.ids.row(offer_id)
+            row = self._catalogue.offers.ids.row(offer_id)
             if row is not None:  # an offer of another release says nothing here
                 times_O[row] += times
         return times_O

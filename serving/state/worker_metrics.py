@@ -28,7 +28,7 @@ class Family(msgspec.Struct, frozen=True):
     samples: list[tuple[str, dict[str, str], float]]
 
 
-class Tally:
+class WorkerMetrics:
     """One worker's part in figures over all workers.
 
     Each worker listens on a socket of its own in a folder of theirs, and when anybody asks for figures it writes its

@@ -41,8 +41,8 @@ def of_context(one: str) -> None:
     BodyDecoder(RecommendRequest).decode(body)
 
 
-def of_among(one: str) -> None:
-    BodyDecoder(RecommendRequest).decode(msgspec.json.encode({"context": {"channel": "web"}, "among": [one]}))
+def of_items(one: str) -> None:
+    BodyDecoder(RecommendRequest).decode(msgspec.json.encode({"context": {"channel": "web"}, "items": [one]}))
 
 
 def of_query(one: str) -> None:
@@ -53,7 +53,7 @@ def of_recipe(one: str) -> None:
     msgspec.convert({"channels": {one: ChannelRule.EVERYTHING}}, Recipe)
 
 
-TAKERS: list[Callable[[str], None]] = [of_customers, of_context, of_among, of_query, of_recipe]
+TAKERS: list[Callable[[str], None]] = [of_customers, of_context, of_items, of_query, of_recipe]
 
 
 def takes(taker: Callable[[str], None], one: str) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from embeddings.ranking.statistics import FIGURES
+from embeddings.ranking.statistics import PRODUCT_STATISTICS
 from embeddings.release.bundle import (
     BUNDLE,
     HISTORIES,
@@ -220,7 +220,7 @@ def _stage(bundles: BundleStore, version: str, gap: float) -> Path:
         shutil.copytree(source, staged / target, dirs_exist_ok=True)
     figures = staged / BUNDLE / STATISTICS / "products.npy"
     products_NP = np.load(figures)
-    products_NP[:, FIGURES.index("gap")] = gap
+    products_NP[:, PRODUCT_STATISTICS.index("gap")] = gap
     np.save(figures, products_NP)
     manifest = read_manifest(staged / BUNDLE)
     files = hash_files(staged / BUNDLE)

@@ -8,7 +8,7 @@ import asyncpg
 
 from serving.state.event import Event
 from serving.state.events import EventStore, Span
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from tests.integration.server import Postgres
 from tests.world import UNTIL
 
@@ -41,7 +41,7 @@ def event(number: int, at: datetime = UNTIL, kind: str = "purchase") -> Event:
 
 def run(url: str, test: Callable[[EventStore, asyncpg.Connection], Awaitable[None]]) -> None:
     async def connected() -> None:
-        store = EventStore(url, Changes(1))
+        store = EventStore(url, Invalidations(1))
         await store.prepare()
         async with store.connected():
             connection = await asyncpg.connect(url)

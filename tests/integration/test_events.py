@@ -14,7 +14,7 @@ import pytest
 from serving.clock import AHEAD_SECONDS
 from serving.state.event import Event
 from serving.state.events import EventStore
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from tests.integration.server import Postgres, Server, assortment, event, eventually, ids, world
 from tests.world import UNTIL, department, favourite, store
 
@@ -44,7 +44,7 @@ def test_purchases_of_a_new_product_raise_it(recorder: Server):
         shown = recorder.recommend(customer, "store", "north", at=at, limit=100, explain=True)["items"]
         place = [one["id"] for one in shown].index(new)
         ranks.append(place + 1)
-        known.append(shown[place]["explanation"]["facts"]["own_times"])
+        known.append(shown[place]["explanation"]["features"]["own_times"])
         answer = recorder.report(event(customer, new, at, location="north"))
         assert answer == {"accepted": 1, "duplicates": 0, "unknown": 0, "rejected": []}
     assert known == list(range(9)), "each purchase shows in the very next answer"
@@ -69,8 +69,8 @@ def test_an_event_that_is_no_purchase_personalises_without_pretending_one(record
     answer = recorder.recommend(f"looker-{kind}", at=LATER, limit=100)
     assert answer["personalised"]
     found = {item["source"] for item in answer["items"]}
-    assert {"together", "towers"} <= found
-    assert not {"buy_again", "due_now", "alike"} & found
+    assert {"bought_together", "towers"} <= found
+    assert not {"buy_again", "due_now", "also_bought"} & found
     assert times_bought(recorder, f"looker-{kind}", "p050") == ""
 
 
@@ -330,7 +330,7 @@ def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(postgres:
             assert sum(map(len, stored)) == 1_000
 
     async def connect() -> None:
-        store = EventStore(await asyncio.to_thread(postgres.database), Changes(1))
+        store = EventStore(await asyncio.to_thread(postgres.database), Invalidations(1))
         await store.prepare()
         async with store.connected():
             await send(store)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from embeddings.ranking.features import FACTS
+from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.sources import SOURCES
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
@@ -74,8 +74,9 @@ def test_explain_adds_what_the_ranker_read_and_how_was_searched(reader: Server, 
     assert ids(plain) == ids(explained)
     for item in explained["items"]:
         parts = item["explanation"]
-        assert set(parts) == {"plan", "facts"}
-        assert tuple(parts["facts"]) == FACTS
+        assert set(parts) == {"plan", "features", "facts"}
+        assert parts["facts"] == parts["features"]
+        assert tuple(parts["features"]) == RANKER_FEATURES
         assert parts["plan"] is not None
 
 
@@ -252,7 +253,7 @@ def test_only_valid_offers_for_this_audience_channel_and_location(
 
 def test_products_and_offers_come_in_one_order(reader: Server):
     named = ["p000", "p001", "p002", favourite(10)]
-    answer = reader.recommend(customer(10), "web", limit=100, kinds=["product", "offer"], among=named)
+    answer = reader.recommend(customer(10), "web", limit=100, kinds=["product", "offer"], items=named)
     offers = [item["id"] for item in answer["items"] if item["kind"] == "offer"]
     assert sorted(offers) == sorted(eligible_offers("web", None, UNTIL, customer(10)))
     assert sorted(ids(answer)) == sorted([*named, *offers])

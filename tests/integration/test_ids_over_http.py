@@ -158,9 +158,9 @@ def test_slashes_and_more_may_stand_in_a_path_as_they_are(server: Server, ids: I
 
 def test_every_product_can_be_wanted_and_excluded(server: Server, ids: Ids):
     for product in ids["products"].values():
-        (only,) = server.recommend(among=[product])["items"]
+        (only,) = server.recommend(items=[product])["items"]
         assert only["id"] == product
-        assert server.recommend(among=[product], exclude=[product])["items"] == []
+        assert server.recommend(items=[product], exclude=[product])["items"] == []
 
 
 def test_every_location_is_found_in_a_body_and_in_a_query(server: Server, ids: Ids):
@@ -201,7 +201,7 @@ def test_events_name_any_of_them_and_count_at_once(server: Server, ids: Ids):
         )
         assert answer == {"accepted": 3, "duplicates": 0, "unknown": 0, "rejected": []}
         later = after + timedelta(minutes=1)
-        assert server.recommend(customer, among=[product], novel=True, at=later)["items"] == []
+        assert server.recommend(customer, items=[product], filter_already_bought=True, at=later)["items"] == []
         assert server.report(event(uuid4().hex, "never sold", after))["unknown"] == 1
 
 

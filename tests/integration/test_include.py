@@ -37,7 +37,7 @@ def shown(item: dict[str, Any]) -> dict[str, Any]:
 def test_products_show_what_their_table_says(reader: Server):
     products = [one["product_id"] for one in world()["products"]]
     for some in (products[:61], products[61:]):
-        items = reader.recommend("c017", among=some, include=ALL, limit=100)["items"]
+        items = reader.recommend("c017", items=some, include=ALL, limit=100)["items"]
         assert {item["id"]: shown(item) for item in items} == {one: of_product(one) for one in some}
 
 

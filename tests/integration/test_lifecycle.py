@@ -230,11 +230,14 @@ def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, A
         "context",
         "limit",
         "exclude",
-        "novel",
-        "among",
+        "filter_already_bought",
+        "items",
         "explain",
         "include",
+        "novel",
+        "among",
     }
+    assert {name for name, one in recommend["properties"].items() if one.get("deprecated")} == {"novel", "among"}
     assert recommend["required"] == ["context"]
     assert not recommend["additionalProperties"]
     limit = recommend["properties"]["limit"]

@@ -64,7 +64,7 @@ class Load:
                     "customer_id": f"c{customer:03d}" if customer % 5 else None,
                     "context": {"channel": "store", "location": store(customer), "at": UNTIL.isoformat()},
                     "kinds": ["product", "offer"] if customer % 3 == 0 else ["product"],
-                    "novel": customer % 7 == 0,
+                    "filter_already_bought": customer % 7 == 0,
                     "explain": True,
                 }
                 answer = http.post("/v1/recommend", json=asked)
@@ -72,7 +72,9 @@ class Load:
                 told = answer.json()
                 assert not told["degraded"]
                 products = [one for one in told["items"] if one["kind"] == "product"]
-                gaps = {one["explanation"]["facts"]["product_gap"] for one in products if one["explanation"]["facts"]}
+                gaps = {
+                    one["explanation"]["features"]["product_gap"] for one in products if one["explanation"]["features"]
+                }
                 if told["model_version"].startswith("v"):
                     assert gaps <= {gap(told["model_version"])}
                 self.versions.add(told["model_version"])

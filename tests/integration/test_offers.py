@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.customer.tower_input import Situation, encode
-from embeddings.ranking.features import FactsReader
-from embeddings.ranking.offer_features import OFFER_FACTS, OffersReader
+from embeddings.ranking.features import FeatureReader
+from embeddings.ranking.offer_features import OFFER_FEATURES, OfferFeatureReader
 from embeddings.ranking.profile import profile_of
-from embeddings.ranking.sources import Asked
+from embeddings.ranking.sources import RankingQuery
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories
 from embeddings.release.store import BundleStore
 from tests.integration.server import Server, event, eventually, ids, release
@@ -29,7 +29,7 @@ def redemption(customer: str, offer: str) -> dict[str, Any]:
 def counted(server: Server, customer: str) -> dict[str, float]:
     """How often everybody has redeemed each offer, as the ranker reads it."""
     answer = server.recommend(customer, at=LATER, kinds=["offer"], explain=True)
-    return {item["id"]: item["explanation"]["facts"]["redeemed_by_others"] for item in answer["items"]}
+    return {item["id"]: item["explanation"]["features"]["redeemed_by_others"] for item in answer["items"]}
 
 
 def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the_bit(
@@ -38,13 +38,13 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
     bundles, manifest = published
     bundle = ModelBundle.open(bundles.bundle(manifest.version), "cpu", 2**24)
     _, histories = open_histories(bundles.histories(manifest.version))
-    catalog, statistics, vectors_ND = bundle.catalog, bundle.statistics, bundle.vectors_ND
-    eligibility, facts = Eligibility(catalog), FactsReader(catalog, statistics, vectors_ND)
-    reader = OffersReader(catalog, statistics)
+    catalogue, statistics, vectors_ND = bundle.catalogue, bundle.statistics, bundle.vectors_ND
+    eligibility, features = Eligibility(catalogue), FeatureReader(catalogue, statistics, vectors_ND)
+    reader = OfferFeatureReader(catalogue, statistics)
     recorder.report(*(redemption("c100", offer) for offer in ("everyone", "everyone", "at-north", "expired")))
-    redeemed_O = np.zeros(len(catalog.offers.ids), np.float32)
+    redeemed_O = np.zeros(len(catalogue.offers.ids), np.float32)
     for offer, times in (("everyone", 2), ("at-north", 1), ("expired", 1)):
-        row = catalog.offers.ids.row(offer)
+        row = catalogue.offers.ids.row(offer)
         assert row is not None
         redeemed_O[row] = times
 
@@ -54,13 +54,13 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
         situation = Situation(eligibility.channel(channel), place.nearest, moment)
         tower_input = encode([history], [situation], bundle.manifest.history_length)
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
-        profile, near = profile_of(history.purchases, statistics), statistics.together
-        question = Asked.of(profile, history, near, place.nearest, moment, allowed, NOBODY, NOBODY)
-        covered_K, facts_KF = reader.covered(question, facts, vectors_ND, customer_D)
+        profile, near = profile_of(history.purchases, statistics), statistics.bought_together
+        question = RankingQuery.of(profile, history, near, place.nearest, moment, allowed, NOBODY, NOBODY)
+        covered_K, features_KF = reader.covered(question, features, vectors_ND, customer_D)
         assert bundle.ranker is not None
-        probabilities_K = bundle.ranker.rank(facts_KF) if len(covered_K) else np.zeros(0, np.float32)
-        facts_OF = reader.read(question, allowed.rows_N, covered_K, probabilities_K, redeemed_O)
-        return dict(zip(catalog.offers.ids.ids(allowed.rows_N.tolist()), facts_OF, strict=True))
+        probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else np.zeros(0, np.float32)
+        features_OF = reader.read(question, allowed.rows_N, covered_K, probabilities_K, redeemed_O)
+        return dict(zip(catalogue.offers.ids.ids(allowed.rows_N.tolist()), features_OF, strict=True))
 
     for number in (0, 1, 2, 10, 17, 54):
         customer = f"c{number:03d}"
@@ -69,15 +69,15 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
             answer = recorder.recommend(customer, channel, store(number), at=LATER, kinds=["offer"], explain=True)
             assert set(ids(answer)) == set(expected)
             for item in answer["items"]:
-                read = item["explanation"]["facts"]
-                assert tuple(read) == OFFER_FACTS
+                read = item["explanation"]["features"]
+                assert tuple(read) == OFFER_FEATURES
                 assert np.array(list(read.values()), np.float32).tobytes() == expected[item["id"]].tobytes(), item["id"]
 
 
 def test_what_a_customer_redeemed_is_redeemed_for_them_alone_in_the_very_next_answer(own: Server):
     def redeemed(customer: str) -> dict[str, float]:
         items = own.recommend(customer, "email", at=LATER, kinds=["offer"], explain=True)["items"]
-        return {item["id"]: item["explanation"]["facts"]["redeemed"] for item in items}
+        return {item["id"]: item["explanation"]["features"]["redeemed"] for item in items}
 
     untouched = {"everyone": 0, "at-north": 0, "by-email": 0}
     assert redeemed("c005") == redeemed("c006") == untouched
@@ -90,7 +90,7 @@ def test_what_a_customer_redeemed_is_redeemed_for_them_alone_in_the_very_next_an
 def test_a_dismissed_offer_comes_last_in_the_very_next_answer(own: Server):
     def offers() -> list[str]:
         few = [f"p{number:03d}" for number in range(10)]
-        return ids(own.recommend("c008", "email", at=LATER, kinds=["product", "offer"], among=few, limit=100))
+        return ids(own.recommend("c008", "email", at=LATER, kinds=["product", "offer"], items=few, limit=100))
 
     first = next(one for one in offers() if one in {"everyone", "at-north", "by-email"})
     own.report(event("c008", None, SOON, "dismissal", offer_id=first, channel="email"))

@@ -14,10 +14,10 @@ from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import Situation, encode
-from embeddings.ranking.features import FACTS, FactsReader
+from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
 from embeddings.ranking.popularity import most_popular, popular
 from embeddings.ranking.profile import profile_of
-from embeddings.ranking.sources import ALL, RETRIEVED, SOURCES, Asked, propose, times_more
+from embeddings.ranking.sources import ALL, RETRIEVED, SOURCES, RankingQuery, propose, times_more
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories
 from embeddings.release.store import BundleStore
 from tests.integration.server import Postgres, Server, assortment, copy_store, event, ids, serve, world
@@ -35,6 +35,8 @@ BOUGHT = {
 
 # It reads in service what it read in training
 
+NAMED = ["p000", "p017", "p018", "p044", "p111", "late", "unsold"]
+
 
 class Offline(NamedTuple):
     """A release opened without the service."""
@@ -42,12 +44,12 @@ class Offline(NamedTuple):
     bundle: ModelBundle
     histories: Histories
 
-    def facts(
+    def features(
         self, customer: str, channel: str, location: str | None, at: datetime, limit: int, *, novel: bool = False
     ) -> dict[str, NDArray[np.float32]]:
         """What the ranker is to read of every candidate, by its id."""
-        catalog, statistics, vectors_ND = self.bundle.catalog, self.bundle.statistics, self.bundle.vectors_ND
-        eligibility, history = Eligibility(catalog), self.histories.of(customer)
+        catalogue, statistics, vectors_ND = self.bundle.catalogue, self.bundle.statistics, self.bundle.vectors_ND
+        eligibility, history = Eligibility(catalogue), self.histories.of(customer)
         moment, place = int(at.timestamp()), eligibility.place(location)
         allowed = eligibility.products(Context(channel, location), place, moment)
         if novel:
@@ -57,23 +59,23 @@ class Offline(NamedTuple):
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
         most = max(RETRIEVED * times_more(limit, novel=novel), limit)
         retrieved = self.bundle.products.search(customers_1D, most, [allowed])
-        asked = Asked.of(
+        asked = RankingQuery.of(
             profile_of(history.purchases, statistics),
             history,
-            statistics.together,
+            statistics.bought_together,
             place.nearest,
             moment,
             allowed,
             retrieved.rows_BK[0],
-            most_popular(popular(catalog, allowed.rows_N, place), len(allowed.rows_N)).rows_R,
+            most_popular(popular(catalogue, allowed.rows_N, place), len(allowed.rows_N)).rows_R,
             novel=novel,
             wanted=limit,
         )
         rows_K = propose(asked, list(ALL.values()), limit).rows_K
-        facts_KF = np.empty((len(rows_K), len(FACTS)), np.float32)
-        reader = FactsReader(catalog, statistics, vectors_ND)
-        reader.read(asked, rows_K, customers_1D[0], retrieved.scores_BK[0], facts_KF)
-        return dict(zip(catalog.products.ids.ids(rows_K.tolist()), facts_KF, strict=True))
+        features_KF = np.empty((len(rows_K), len(RANKER_FEATURES)), np.float32)
+        reader = FeatureReader(catalogue, statistics, vectors_ND)
+        reader.read(asked, rows_K, customers_1D[0], retrieved.scores_BK[0], features_KF)
+        return dict(zip(catalogue.products.ids.ids(rows_K.tolist()), features_KF, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +99,23 @@ def test_the_ranker_reads_in_service_what_is_worked_out_offline_to_the_bit(
         for turn, (channel, location) in enumerate(PLACES):
             at = UNTIL + timedelta(hours=31 * number + 7 * turn, seconds=number)
             limit = (10, 60, 100)[turn % 3]
-            expected = offline.facts(customer, channel, location, at, limit, novel=novel)
+            expected = offline.features(customer, channel, location, at, limit, novel=novel)
             answer = reader.recommend(
-                customer, channel, location, at=at, limit=limit, explain=True, novel=novel, exclude=["unheard-of"]
+                customer,
+                channel,
+                location,
+                at=at,
+                limit=limit,
+                explain=True,
+                filter_already_bought=novel,
+                exclude=["unheard-of"],
             )
             assert len(answer["items"]) == min(limit, len(expected)) > 0
-            read = np.array([list(item["explanation"]["facts"].values()) for item in answer["items"]], np.float32)
+            read = np.array([list(item["explanation"]["features"].values()) for item in answer["items"]], np.float32)
             worked_out = np.array([expected[one] for one in ids(answer)])
-            differing = [name for name, same in zip(FACTS, (read == worked_out).all(axis=0), strict=True) if not same]
+            differing = [
+                name for name, same in zip(RANKER_FEATURES, (read == worked_out).all(axis=0), strict=True) if not same
+            ]
             assert read.tobytes() == worked_out.tobytes(), differing
             assert offline.bundle.ranker is not None
             scores = [item["score"] for item in answer["items"]]
@@ -130,13 +141,13 @@ def test_what_is_put_in_the_cart_is_not_recommended_and_what_goes_with_it_is(rec
     after = items(recorder, customer, location=place)
     assert before[0] not in after
     assert len(after) == 10
-    assert {item["explanation"]["facts"]["in_cart"] for item in after.values()} == {1}
-    assert "together" in {item["source"] for item in after.values()}
-    assert any(item["explanation"]["facts"]["together"] > 0 for item in after.values())
+    assert {item["explanation"]["features"]["in_cart"] for item in after.values()} == {1}
+    assert "bought_together" in {item["source"] for item in after.values()}
+    assert any(item["explanation"]["features"]["bought_together"] > 0 for item in after.values())
     recorder.report(event(customer, before[1], NOON - timedelta(minutes=1), "add_to_cart"))
     more = items(recorder, customer, location=place)
     assert not {before[0], before[1]} & set(more)
-    assert {item["explanation"]["facts"]["in_cart"] for item in more.values()} == {2}
+    assert {item["explanation"]["features"]["in_cart"] for item in more.values()} == {2}
 
 
 def test_a_cart_that_was_bought_is_no_cart_any_more(recorder: Server):
@@ -146,8 +157,8 @@ def test_a_cart_that_was_bought_is_no_cart_any_more(recorder: Server):
     assert first not in items(recorder, customer, location=place)
     recorder.report(event(customer, first, NOON - timedelta(minutes=1), location=place))
     found = items(recorder, customer, location=place, limit=60)
-    assert found[first]["explanation"]["facts"]["in_cart"] == 0
-    assert found[first]["explanation"]["facts"]["own_times"] == 17
+    assert found[first]["explanation"]["features"]["in_cart"] == 0
+    assert found[first]["explanation"]["features"]["own_times"] == 17
 
 
 @pytest.mark.parametrize("kind", ["view", "click"])
@@ -156,12 +167,12 @@ def test_what_is_looked_at_is_a_candidate_of_the_very_next_answer(recorder: Serv
     number = int(customer[1:])
     shown = assortment(store(number))
     before = items(recorder, customer, location=store(number), limit=60)
-    assert "together" not in {item["source"] for item in before.values()}
+    assert "bought_together" not in {item["source"] for item in before.values()}
     looked = min(shown - BOUGHT[customer])
     recorder.report(event(customer, looked, NOON - timedelta(minutes=1), kind))
     after = items(recorder, customer, location=store(number), limit=60)
-    assert after[looked]["source"] == "together"
-    assert after[looked]["explanation"]["facts"]["looked"] == 1
+    assert after[looked]["source"] == "bought_together"
+    assert after[looked]["explanation"]["features"]["looked"] == 1
     assert after[looked]["reasons"][0]["code"] == "viewed"
     assert [item["score"] for item in after.values()] != [item["score"] for item in before.values()]
 
@@ -194,7 +205,7 @@ def test_novel_answers_hold_nothing_bought_before(
 ):
     allowed = set(ids(reader.recommend(customer, channel, location, limit=100)))
     allowed |= set(ids(reader.recommend(customer, channel, location, limit=100, exclude=sorted(allowed))))
-    answer = reader.recommend(customer, channel, location, limit=limit, novel=True)
+    answer = reader.recommend(customer, channel, location, limit=limit, filter_already_bought=True)
     assert not BOUGHT[customer] & set(ids(answer))
     assert set(ids(answer)) <= allowed
     assert len(ids(answer)) == min(limit, len(allowed - BOUGHT[customer]))
@@ -203,52 +214,64 @@ def test_novel_answers_hold_nothing_bought_before(
 
 @pytest.mark.parametrize("customer", [None, "nobody-yet"])
 def test_to_whom_nothing_is_known_everything_is_new(reader: Server, customer: str | None):
-    assert ids(reader.recommend(customer, novel=True, limit=100)) == ids(reader.recommend(customer, limit=100))
+    assert ids(reader.recommend(customer, filter_already_bought=True, limit=100)) == ids(
+        reader.recommend(customer, limit=100)
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "before"),
+    [({"items": NAMED}, {"among": NAMED}), ({"filter_already_bought": True}, {"novel": True})],
+    ids=["items", "filter_already_bought"],
+)
+def test_the_earlier_name_of_a_field_says_the_same(reader: Server, now: dict[str, Any], before: dict[str, Any]):
+    whole = ids(reader.recommend("c017", limit=100))
+    assert (
+        ids(reader.recommend("c017", limit=100, **now)) == ids(reader.recommend("c017", limit=100, **before)) != whole
+    )
 
 
 def test_a_purchase_is_no_longer_new_in_the_very_next_answer(recorder: Server):
-    first = ids(recorder.recommend("c026", at=NOON, novel=True))[0]
+    first = ids(recorder.recommend("c026", at=NOON, filter_already_bought=True))[0]
     recorder.report(event("c026", first, NOON - timedelta(minutes=1)))
-    assert first not in ids(recorder.recommend("c026", at=NOON, novel=True, limit=100))
-
-
-NAMED = ["p000", "p017", "p018", "p044", "p111", "late", "unsold"]
+    assert first not in ids(recorder.recommend("c026", at=NOON, filter_already_bought=True, limit=100))
 
 
 @pytest.mark.parametrize("customer", ["c017", "c000", "nobody-yet", None])
 def test_among_answers_hold_only_what_is_named_and_all_of_it(reader: Server, customer: str | None):
-    whole = ids(reader.recommend(customer, among=[*NAMED, "unheard-of", "p000"], limit=100))
+    whole = ids(reader.recommend(customer, items=[*NAMED, "unheard-of", "p000"], limit=100))
     assert sorted(whole) == sorted(NAMED)
-    assert ids(reader.recommend(customer, among=[*reversed(NAMED)], limit=3)) == whole[:3]
-    assert ids(reader.recommend(customer, among=NAMED, limit=3, exclude=whole[:2])) == whole[2:5]
-    assert ids(reader.recommend(customer, among=["unheard-of"])) == []
+    assert ids(reader.recommend(customer, items=[*reversed(NAMED)], limit=3)) == whole[:3]
+    assert ids(reader.recommend(customer, items=NAMED, limit=3, exclude=whole[:2])) == whole[2:5]
+    assert ids(reader.recommend(customer, items=["unheard-of"])) == []
 
 
 @pytest.mark.parametrize("customer", ["c017", None])
 def test_among_does_not_show_what_the_context_forbids(reader: Server, customer: str | None):
-    found = ids(reader.recommend(customer, "store", "north", among=NAMED))
+    found = ids(reader.recommend(customer, "store", "north", items=NAMED))
     assert sorted(found) == sorted(assortment("north") & set(NAMED))
 
 
 def test_among_many_the_best_come_first_in_the_order_of_the_ranker(reader: Server):
-    answer = reader.recommend("c017", "store", store(17), among=sorted(EVERYTHING), limit=100, explain=True)
+    answer = reader.recommend("c017", "store", store(17), items=sorted(EVERYTHING), limit=100, explain=True)
     assert set(ids(answer)) == assortment(store(17))
     assert ids(answer)[0] == favourite(17)
-    assert all(item["explanation"]["facts"] for item in answer["items"])
+    assert all(item["explanation"]["features"] for item in answer["items"])
 
 
 def test_among_and_novel_go_together(reader: Server):
     old, new = min(BOUGHT["c017"]), min(EVERYTHING - BOUGHT["c017"])
-    assert ids(reader.recommend("c017", among=[old, new], novel=True)) == [new]
+    assert ids(reader.recommend("c017", items=[old, new], filter_already_bought=True)) == [new]
 
 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"among": []}, "among"),
-        ({"among": ["a"] * 10_001}, "among"),
-        ({"among": [1.5]}, "among[0]"),
-        ({"novel": "yes"}, "novel"),
+        ({"items": []}, "items"),
+        ({"items": ["a"], "among": ["a"]}, "among"),
+        ({"items": ["a"] * 10_001}, "items"),
+        ({"items": [1.5]}, "items[0]"),
+        ({"filter_already_bought": "yes"}, "filter_already_bought"),
     ],
 )
 def test_wrong_wishes_are_refused_by_name(reader: Server, body: dict[str, Any], field: str):
@@ -312,11 +335,13 @@ def test_only_the_sources_named_propose(start: Start, named: str, limit: int):
 
 def test_without_the_ranker_the_towers_order(start: Start, reader: Server):
     known = reader.recommend("c017", explain=True, limit=100)
-    inner = {item["id"]: item["explanation"]["facts"]["inner"] for item in known["items"]}
+    inner = {item["id"]: item["explanation"]["features"]["inner"] for item in known["items"]}
     server = start("--no-ranker")
     try:
         plain = server.recommend("c017", explain=True, limit=30)
-        assert {one: {} for one in ids(plain)} == {item["id"]: item["explanation"]["facts"] for item in plain["items"]}
+        assert {one: {} for one in ids(plain)} == {
+            item["id"]: item["explanation"]["features"] for item in plain["items"]
+        }
         order = [inner[one] for one in ids(plain) if one in inner]
         assert len(order) >= 20
         assert order == pytest.approx(sorted(order, reverse=True), abs=1e-5)

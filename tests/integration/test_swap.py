@@ -41,7 +41,7 @@ def serves(server: Server, version: str) -> bool:
 
 def gaps(answer: dict[str, Any]) -> set[float]:
     """Every shown product's usual gap, as the ranker read it."""
-    return {item["explanation"]["facts"]["product_gap"] for item in answer["items"]}
+    return {item["explanation"]["features"]["product_gap"] for item in answer["items"]}
 
 
 def test_a_release_is_taken_under_load_without_a_failed_or_a_mixed_answer(own: Server):

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories, read_manifest
@@ -55,7 +55,7 @@ window_days = 14
 type_attribute = "brand"
 category_attribute = "department"
 epochs = 8
-questions_a_batch = 16
+examples_a_batch = 16
 
 [fit]
 epochs = 4
@@ -238,8 +238,8 @@ def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
     # A ranker that tells no product from another: every tie goes to the first row, and the hit is in the last.
 
-    def alike(_ranker: Ranker, facts_MF: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.zeros(len(facts_MF), np.float32)
+    def alike(_ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.zeros(len(features_MF), np.float32)
 
     monkeypatch.setattr("training.evaluate.probabilities", alike)
     assert train(data, store) == 3
@@ -259,8 +259,8 @@ def test_towers_that_learnt_nothing_pass_where_what_is_served_is_good(
 ) -> None:
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
 
-    def alike(_towers: Towers, catalog: Catalog, _device: torch.device) -> NDArray[np.float32]:
-        return np.zeros((len(catalog.products.ids), 16), np.float32)
+    def alike(_towers: Towers, catalogue: Catalogue, _device: torch.device) -> NDArray[np.float32]:
+        return np.zeros((len(catalogue.products.ids), 16), np.float32)
 
     monkeypatch.setattr("training.stages.product_vectors", alike)
     assert train(data, store) == 0
@@ -400,7 +400,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_publishes_the_same_vectors
 
 def test_of_a_product_sold_only_afterwards_there_is_no_trace(release: Release) -> None:
     bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
-    products, locations = bundle.catalog.products, bundle.catalog.locations
+    products, locations = bundle.catalogue.products, bundle.catalogue.locations
     late = products.ids.row("late")
     assert late is not None
     assert products.popularity_N[late] == 0
@@ -413,7 +413,7 @@ def test_of_a_product_sold_only_afterwards_there_is_no_trace(release: Release) -
 
 def test_assortments_are_what_the_stores_sold_before(release: Release) -> None:
     bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
-    ids, locations = bundle.catalog.products.ids, bundle.catalog.locations
+    ids, locations = bundle.catalogue.products.ids, bundle.catalogue.locations
     for store in STORES:
         row = locations.ids.row(store)
         assert row is not None
@@ -432,7 +432,7 @@ def forget_what_came_afterwards(world: Path) -> None:
 def test_of_the_promotion_plan_what_is_over_is_left_out_and_what_is_to_come_is_known(release: Release) -> None:
     bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
     weeks = {UNTIL.timestamp() + week * 7 * 86_400 for week in (1, 2)}
-    assert set(bundle.catalog.promotions.ends_G.tolist()) == weeks
+    assert set(bundle.catalogue.promotions.ends_G.tolist()) == weeks
 
 
 def test_without_the_later_events_every_byte_is_the_same(train: Train, release: Release, tmp_path: Path) -> None:
@@ -460,8 +460,8 @@ def test_nor_do_tables_that_are_derived_from_events_show_the_later_ones(train: T
     assert whole.contents() == cut.contents()
     assert whole.manifest.counts["customers"] == CUSTOMERS
     bundle = ModelBundle.open(whole.store.bundle(whole.manifest.version), "cpu", 2**20)
-    assert "late" not in bundle.catalog.products.ids
-    assert bundle.catalog.locations.ids.ids() == sorted(STORES)
+    assert "late" not in bundle.catalogue.products.ids
+    assert bundle.catalogue.locations.ids.ids() == sorted(STORES)
 
 
 def test_guests_alone_are_no_release(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from embeddings.device import free_memory
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
-from serving.state.worker_metrics import Tally
+from serving.state.worker_metrics import WorkerMetrics
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import (
     PATIENCE_SECONDS,
@@ -90,7 +90,7 @@ class Line:
     def redeemed(self, offer: str) -> float:
         """How often everybody has redeemed an offer, as the ranker reads it for the next answer."""
         items = self.recommend("c010", kinds=["offer"], explain=True)["items"]
-        return next(item["explanation"]["facts"]["redeemed_by_others"] for item in items if item["id"] == offer)
+        return next(item["explanation"]["features"]["redeemed_by_others"] for item in items if item["id"] == offer)
 
     def metric(self, name: str, **labels: str) -> float:
         samples = [
@@ -253,7 +253,7 @@ def test_counts_go_on_and_states_end_with_their_worker():
         registries = [CollectorRegistry() for _ in range(2)]
         counters = [Counter("done", "Done", ["how"], registry=one) for one in registries]
         gauges = [Gauge("held", "Held", registry=one) for one in registries]
-        tallies = [Tally(folder, place, 2, one) for place, one in enumerate(registries)]
+        tallies = [WorkerMetrics(folder, place, 2, one) for place, one in enumerate(registries)]
 
         async def told() -> tuple[float | None, float | None]:
             page = (await tallies[0].page()).decode()
@@ -279,7 +279,7 @@ def test_counts_go_on_and_states_end_with_their_worker():
         assert await told() == (8, 1), "its counts stay, what it held is gone"
         heir = CollectorRegistry()
         Counter("done", "Done", ["how"], registry=heir).labels("well").inc(10)
-        async with Tally(folder, 1, 2, heir).listening():
+        async with WorkerMetrics(folder, 1, 2, heir).listening():
             assert (await told())[0] == 18
 
     with tempfile.TemporaryDirectory() as folder:  # of a path short enough for a socket

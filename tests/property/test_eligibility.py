@@ -12,14 +12,14 @@ from haversine import haversine_vector
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.context import Context, GeoPoint
 from embeddings.catalogue.eligibility import Eligibility, Place
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, REDEMPTION, History
 from embeddings.errors import InvalidInput, UnknownReference
 from tests.world import UNTIL, carries, tables
-from training.catalogue import master_catalog, observe
+from training.catalogue import master_catalogue, observe
 from training.config import RECIPES, Recipe, read_recipe
 from training.datasets import as_of, open_dataset
 from training.histories import read_histories
@@ -49,17 +49,17 @@ CHANNELS = st.sampled_from(list(RULES))
 
 
 @pytest.fixture(scope="module")
-def catalog(world: Path, recipe: Recipe) -> Catalog:
+def catalogue(world: Path, recipe: Recipe) -> Catalogue:
     dataset = as_of(open_dataset(str(world), channels=recipe.channels, now=UNTIL), UNTIL)
-    master = master_catalog(dataset, recipe, UNTIL)
+    master = master_catalogue(dataset, recipe, UNTIL)
     events = read_histories(dataset, master, 0).events
     return observe(master, events, int(UNTIL.timestamp()), recipe.assortment)
 
 
 @pytest.fixture(scope="module")
-def eligibility(catalog: Catalog) -> Eligibility:
+def eligibility(catalogue: Catalogue) -> Eligibility:
     """One for all examples: so its memo is asked about moments in any order."""
-    return Eligibility(catalog)
+    return Eligibility(catalogue)
 
 
 def kilometres(point: GeoPoint, location: dict[str, Any]) -> float:
@@ -165,8 +165,8 @@ def names(ids: list[str], found: EligibleSet) -> set[str]:
     return {ids[row] for row in found.rows_N.tolist()}
 
 
-def shown(catalog: Catalog, found: EligibleSet) -> set[str]:
-    return names(catalog.offers.ids.ids(), found)
+def shown(catalogue: Catalogue, found: EligibleSet) -> set[str]:
+    return names(catalogue.offers.ids.ids(), found)
 
 
 def seconds(**after: float) -> int:
@@ -185,16 +185,16 @@ def test_products_are_those_the_tables_allow(
 
 @given(channel=CHANNELS, place=PLACES, moment=MOMENTS, vip=st.booleans())
 def test_offers_are_those_the_tables_allow(
-    catalog: Catalog, eligibility: Eligibility, channel: str, place: str | GeoPoint | None, moment: int, vip: bool
+    catalogue: Catalogue, eligibility: Eligibility, channel: str, place: str | GeoPoint | None, moment: int, vip: bool
 ):
     found = offers(eligibility, channel, place, moment, vip=vip)
     audiences = ["vip"] if vip else []
-    assert shown(catalog, found) == allowed_offers(channel, meant(place), audiences, moment)
+    assert shown(catalogue, found) == allowed_offers(channel, meant(place), audiences, moment)
 
 
 @given(channel=CHANNELS, place=PLACES, moment=MOMENTS, redeemed=st.lists(st.sampled_from(OFFERS), max_size=6))
 def test_an_offer_redeemed_as_often_as_it_may_be_is_not_among_them(
-    catalog: Catalog,
+    catalogue: Catalogue,
     eligibility: Eligibility,
     channel: str,
     place: str | GeoPoint | None,
@@ -202,7 +202,7 @@ def test_an_offer_redeemed_as_often_as_it_may_be_is_not_among_them(
     redeemed: list[str],
 ):
     found = offers(eligibility, channel, place, moment, redeemed=redeemed)
-    assert shown(catalog, found) == allowed_offers(channel, meant(place), [], moment, redeemed)
+    assert shown(catalogue, found) == allowed_offers(channel, meant(place), [], moment, redeemed)
 
 
 @given(place=POINTS)
@@ -215,10 +215,10 @@ def test_the_locations_around_a_point_come_nearest_first(eligibility: Eligibilit
 
 @given(channel=CHANNELS, place=PLACES, moment=MOMENTS, vip=st.booleans(), data=st.data())
 def test_a_set_holds_until_the_time_it_says(
-    catalog: Catalog, channel: str, place: str | GeoPoint | None, moment: int, vip: bool, data: st.DataObject
+    catalogue: Catalogue, channel: str, place: str | GeoPoint | None, moment: int, vip: bool, data: st.DataObject
 ):
     def ask(at: int) -> tuple[EligibleSet, EligibleSet]:
-        fresh = Eligibility(catalog)
+        fresh = Eligibility(catalogue)
         return products(fresh, channel, place, at), offers(fresh, channel, place, at, vip=vip)
 
     changes = (bounds(PLANNED) if RULES[channel] is ChannelRule.PROMOTED else [], bounds(TABLES["offers"]))
@@ -233,23 +233,23 @@ def test_a_set_holds_until_the_time_it_says(
 
 @pytest.mark.parametrize("kept", [1, 2])
 def test_a_small_memo_answers_right_forwards_and_backwards(
-    kept: int, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    kept: int, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("embeddings.catalogue.eligibility.REMEMBERED_BYTES", kept * 600)
-    eligibility = Eligibility(catalog)
+    eligibility = Eligibility(catalogue)
     moments = [bound + step for bound in BOUNDS for step in (-1, 0, 1)]
     for moment in [*moments, *reversed(moments)]:
         for place in ("north", "south", None):
             locations = meant(place)
             found = products(eligibility, "mailer", place, moment)
             assert names(PRODUCTS, found) == allowed_products("mailer", locations, moment)
-            assert shown(catalog, offers(eligibility, "web", place, moment)) == allowed_offers(
+            assert shown(catalogue, offers(eligibility, "web", place, moment)) == allowed_offers(
                 "web", locations, [], moment
             )
 
 
-def test_a_set_is_found_again_without_being_made_again(catalog: Catalog):
-    eligibility = Eligibility(catalog)
+def test_a_set_is_found_again_without_being_made_again(catalogue: Catalogue):
+    eligibility = Eligibility(catalogue)
     assert products(eligibility, "store", "north", 0) is products(eligibility, "store", "north", 10**10)
     now, later = seconds(hours=1), seconds(hours=2)
     assert products(eligibility, "mailer", "north", now) is products(eligibility, "mailer", "north", later)
@@ -271,10 +271,10 @@ def test_the_sets_of_two_channels_with_one_rule_are_one(eligibility: Eligibility
     assert web.fingerprint != products(eligibility, "store", "north", seconds()).fingerprint
 
 
-def test_a_window_holds_from_its_first_second_to_before_its_last(catalog: Catalog, eligibility: Eligibility):
+def test_a_window_holds_from_its_first_second_to_before_its_last(catalogue: Catalogue, eligibility: Eligibility):
     starts, ends = seconds(days=30), seconds(days=365)
     assert [
-        "coming" in shown(catalog, offers(eligibility, "web", None, moment))
+        "coming" in shown(catalogue, offers(eligibility, "web", None, moment))
         for moment in (starts - 1, starts, ends - 1, ends)
     ] == [False, True, True, False]
 
@@ -330,18 +330,18 @@ def test_a_radius_around_the_globe_holds_every_location_with_coordinates(eligibi
     assert sorted(rows or ()) == [row for row, one in enumerate(LOCATIONS) if one != "nowhere"]
 
 
-def test_a_radius_that_holds_no_location_leaves_a_store_nothing(catalog: Catalog, eligibility: Eligibility):
+def test_a_radius_that_holds_no_location_leaves_a_store_nothing(catalogue: Catalogue, eligibility: Eligibility):
     ocean = GeoPoint(0, -140, 5)
     assert eligibility.place(ocean) == Place(())
     assert len(products(eligibility, "store", ocean, seconds()).rows_N) == 0
     assert len(products(eligibility, "mailer", ocean, seconds()).rows_N) == 0
     assert len(products(eligibility, "web", ocean, seconds()).rows_N) == len(PRODUCTS)
-    assert shown(catalog, offers(eligibility, "web", ocean, seconds())) == {"everyone"}
+    assert shown(catalogue, offers(eligibility, "web", ocean, seconds())) == {"everyone"}
 
 
-def test_a_point_is_refused_where_no_location_has_coordinates(catalog: Catalog):
-    nowhere = catalog._replace(
-        locations=catalog.locations._replace(coordinates_M2=np.full((len(LOCATIONS), 2), np.nan))
+def test_a_point_is_refused_where_no_location_has_coordinates(catalogue: Catalogue):
+    nowhere = catalogue._replace(
+        locations=catalogue.locations._replace(coordinates_M2=np.full((len(LOCATIONS), 2), np.nan))
     )
     with pytest.raises(InvalidInput, match="no location of this catalogue has coordinates") as refused:
         Eligibility(nowhere).place(GeoPoint(0, 0, 20_000), "query.point")
@@ -363,7 +363,7 @@ def test_an_unknown_channel_is_refused_by_name(eligibility: Eligibility):
 
 @given(CHANNELS, PLACES, MOMENTS, st.sets(st.integers(0, len(PRODUCTS) - 1)))
 def test_what_is_not_recommendable_is_shown_nowhere(
-    catalog: Catalog,
+    catalogue: Catalogue,
     eligibility: Eligibility,
     channel: str,
     place: str | GeoPoint | None,
@@ -371,7 +371,7 @@ def test_what_is_not_recommendable_is_shown_nowhere(
     withheld: set[int],
 ):
     recommendable_N = ~np.isin(np.arange(len(PRODUCTS)), list(withheld))
-    some = Eligibility(catalog._replace(products=catalog.products._replace(recommendable_N=recommendable_N)))
+    some = Eligibility(catalogue._replace(products=catalogue.products._replace(recommendable_N=recommendable_N)))
     context = Context(channel)
     whole = eligibility.products(context, eligibility.place(place), moment)
     found = some.products(context, some.place(place), moment)

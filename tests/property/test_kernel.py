@@ -151,7 +151,7 @@ def test_events_tell_if_one_of_a_product_is_of_the_types_asked_for(events: list[
     for place, (kind, product) in enumerate(events):
         events_E[place]["type"], events_E[place]["product"] = kind, product
     expected = any(kind < len(types) and types[kind] and product >= 0 for kind, product in events)
-    assert kernel.any_tells(events_E, types) is expected
+    assert kernel.any_interaction(events_E, types) is expected
 
 
 _MOMENTS = st.lists(st.integers(0, 9), max_size=20)
@@ -174,7 +174,7 @@ def test_a_taste_solves_the_equations_of_its_step(times: dict[int, int], dimensi
     products_ND = random.standard_normal((60, dimensions)).astype(np.float32)
     gram_DD = (products_ND.T @ products_ND + np.eye(dimensions)).astype(np.float32)
     rows_R, times_R = np.array(list(times), np.int64), np.array(list(times.values()), np.int64)
-    found = kernel.taste(rows_R, times_R, products_ND, gram_DD)
+    found = kernel.als_step(rows_R, times_R, products_ND, gram_DD)
     bought_RD = products_ND[rows_R].astype(np.float64)
     expected = np.linalg.solve(gram_DD + (bought_RD.T * (times_R - 1)) @ bought_RD, times_R @ bought_RD)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
@@ -303,7 +303,7 @@ def test_arrays_of_another_type_are_refused_and_not_converted():
     with pytest.raises(TypeError):
         kernel.largest((np.zeros(4, np.int64)[::2], WEIGHTS_2), nobody, 1)
     with pytest.raises(TypeError):
-        kernel.any_tells(np.zeros(3, EVENT)[::2], [True])
+        kernel.any_interaction(np.zeros(3, EVENT)[::2], [True])
 
 
 def test_copies_and_searches_that_do_not_fit_are_refused():
@@ -372,12 +372,12 @@ def test_moments_whose_differences_do_not_fit_are_refused():
 
 
 def test_tables_that_do_not_fit_are_refused():
-    def made(offsets: list[int], gap: int = 0, wide: int = 0) -> kernel.Facts:
+    def made(offsets: list[int], gap: int = 0, wide: int = 0) -> kernel.FeatureReader:
         numbers_23, codes_21 = np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int32)
         lifts_11, carried, figures = np.zeros((1, 1), np.float32), np.zeros(4, np.int32), np.zeros(4, np.float32)
         offsets_L = np.array(offsets, np.int64)
         tables = numbers_23, codes_21, lifts_11, numbers_23, numbers_23
-        return kernel.Facts(*tables, offsets_L, carried, figures, figures, gap, wide)
+        return kernel.FeatureReader(*tables, offsets_L, carried, figures, figures, gap, wide)
 
     made([0, 3, 4])
     for offsets in ([], [0, 3], [0, 5, 4], [-1, 4]):
@@ -392,7 +392,7 @@ def test_tables_that_do_not_fit_are_refused():
     for code in (-1, 2**24, 2**31 - 1):
         codes_11, gaps_11 = np.full((1, 1), code, np.int32), np.zeros((1, 1), np.float32)
         with pytest.raises(ValueError, match="codes of groups"):
-            by_visit.figures(rows_R, gaps_11, 0, codes_11, (0.9, 0.9), 0.9, 1.0, 1.0, (0.0, 0.0, 0.0, 0.0), 7.0)
+            by_visit.statistics(rows_R, gaps_11, 0, codes_11, (0.9, 0.9), 0.9, 1.0, 1.0, (0.0, 0.0, 0.0, 0.0), 7.0)
 
 
 def test_sizes_that_do_not_fit_are_refused():
@@ -440,13 +440,13 @@ def test_sizes_that_do_not_fit_are_refused():
         kernel.times_bought(ROWS_2, ROWS_2[:1], [])
     gram_DD = np.eye(2, dtype=np.float32)
     with pytest.raises(ValueError, match="a number for each row"):
-        kernel.taste(ROWS_2, ROWS_2[:1], vectors_ND, gram_DD)
+        kernel.als_step(ROWS_2, ROWS_2[:1], vectors_ND, gram_DD)
     with pytest.raises(ValueError, match=r"their gram \(D, D\)"):
-        kernel.taste(ROWS_2, ROWS_2, vectors_ND, gram_DD[:1])
+        kernel.als_step(ROWS_2, ROWS_2, vectors_ND, gram_DD[:1])
     with pytest.raises(ValueError, match="positive definite"):
-        kernel.taste(ROWS_2, ROWS_2, vectors_ND, -gram_DD)
+        kernel.als_step(ROWS_2, ROWS_2, vectors_ND, -gram_DD)
     with pytest.raises(ValueError, match="rows of the catalogue"):
-        kernel.taste(np.array([3]), ROWS_2[:1], vectors_ND, gram_DD)
+        kernel.als_step(np.array([3]), ROWS_2[:1], vectors_ND, gram_DD)
 
 
 def test_a_customer_whose_figures_do_not_fit_is_refused():
@@ -466,16 +466,16 @@ def test_a_customer_whose_figures_do_not_fit_is_refused():
         kernel.due(customer, 1.0, everything, -1)
 
 
-def test_inputs_are_made_of_facts_and_of_nothing_else():
+def test_inputs_are_made_of_features_and_of_nothing_else():
     def made(ratio: tuple[int, int, float] = (0, 1, 0.5), columns: tuple[int, ...] = (0, 1, 2, 0, 1, 2)):
-        return kernel.Inputs([0.0] * 3, [0.0] * 3, [1.0], [ratio], 50, 0.02, 100, 1e-6, columns)
+        return kernel.FeatureTransform([0.0] * 3, [0.0] * 3, [1.0], [ratio], 50, 0.02, 100, 1e-6, columns)
 
-    assert made().derive(np.zeros((2, 3), np.float32)).shape == (2, 6)
-    with pytest.raises(ValueError, match="expected facts"):
-        made().derive(np.zeros((2, 4), np.float32))
+    assert made().transform(np.zeros((2, 3), np.float32)).shape == (2, 6)
+    with pytest.raises(ValueError, match="expected features"):
+        made().transform(np.zeros((2, 4), np.float32))
     with pytest.raises(ValueError, match="something to divide by"):
         made(ratio=(0, 3, 0.5))
     with pytest.raises(ValueError, match="something to divide by"):
         made(ratio=(0, 1, 0.0))
-    with pytest.raises(ValueError, match="columns of facts"):
+    with pytest.raises(ValueError, match="columns of features"):
         made(columns=(0, 1, 2, 0, 1, 3))

@@ -121,9 +121,9 @@ def nearest(odd: Odd) -> None:
         kernel.nearest(odd.floats(queries, odd.dimensions), axes_DD, vectors_ND, sets, odd.number(1, 3) % 2**10, isa)
 
 
-def facts(odd: Odd) -> None:
+def features(odd: Odd) -> None:
     groups, figures, context = 2, 3, 4
-    reader = kernel.Facts(
+    reader = kernel.FeatureReader(
         odd.floats(odd.rows, figures),
         odd.integers(odd.rows, groups, below=3, kind=np.int32),
         odd.floats(3, 3),
@@ -162,13 +162,13 @@ def purchases(odd: Odd) -> None:
     products_NP, codes_NQ = odd.floats(odd.rows, 3), odd.integers(odd.rows, 2, below=300, kind=np.int32)
     by_visit.at(odd.number(-1, 0, 1) % 2**31)
     by_visit.at_hour(odd.number(newest), odd.real() * 7_200, odd.real())
-    by_visit.figures(
+    by_visit.statistics(
         rows_R, products_NP, odd.number(1), codes_NQ, (0.9, 0.5), odd.real(), 1.0, odd.real(), (0.0, 1.0, 2.0, 3.0), 7.0
     )
 
 
 def inputs(odd: Odd) -> None:
-    made = kernel.Inputs(
+    made = kernel.FeatureTransform(
         [0.0] * odd.size(3),
         [0.0] * odd.size(3),
         [1.0] * odd.size(2),
@@ -179,7 +179,7 @@ def inputs(odd: Odd) -> None:
         1e-6,
         [odd.number(column % 3) for column in range(6)],
     )
-    made.derive(odd.floats(4, 3))
+    made.transform(odd.floats(4, 3))
 
 
 def few(odd: Odd) -> Sequence[int]:
@@ -208,7 +208,7 @@ CALLS: dict[str, Callable[[Odd], object]] = {
         odd.customer(), odd.floats(odd.bought + 1), odd.real(), odd.members(), odd.number(0, 2, 9)
     ),
     "due": lambda odd: kernel.due(odd.customer(), odd.real(), odd.members(), odd.number(0, 2, 9)),
-    "rhythms": lambda odd: kernel.rhythms(
+    "groups": lambda odd: kernel.usual_gaps(
         odd.customer(), odd.floats(odd.rows, 3), odd.number(0, 2), [odd.number(0, 3) for _ in few(odd)]
     ),
     "sold_at": lambda odd: kernel.sold_at(
@@ -220,7 +220,7 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     ),
     "foremost": lambda odd: kernel.foremost(odd.floats(6), odd.number(0, 3, 9)),
     "merged": lambda odd: kernel.merged([odd.rows_of(4) for _ in few(odd)]),
-    "taste": lambda odd: kernel.taste(
+    "als": lambda odd: kernel.als_step(
         odd.rows_of(9),
         odd.integers(9, below=4, least=1),
         odd.floats(odd.rows, odd.dimensions),
@@ -241,14 +241,14 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     "visit": lambda odd: kernel.visit(odd.events(6), odd.number(0), [True for _ in few(odd)]),
     "newest_of": lambda odd: kernel.newest_of(odd.events(6), [True for _ in few(odd)]),
     "products_since": lambda odd: kernel.products_since(odd.events(6), odd.number(0), [True for _ in few(odd)]),
-    "any_tells": lambda odd: kernel.any_tells(odd.events(6), [True for _ in few(odd)]),
+    "any_interaction": lambda odd: kernel.any_interaction(odd.events(6), [True for _ in few(odd)]),
     "latest": lambda odd: kernel.latest(
         [odd.events(6), odd.events(0)], [True] * 6, [odd.number(10**7)] * odd.size(2), odd.number(1, 3, 9)
     ),
     "gather": lambda odd: kernel.gather(
         odd.floats(odd.rows, odd.dimensions), odd.integers(2, 9, below=odd.rows, least=-1)
     ),
-    "facts": facts,
+    "features": features,
     "inputs": inputs,
 }
 

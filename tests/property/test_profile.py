@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from embeddings.customer.history import EVENT, EVENT_CODES, History
 from embeddings.customer.session import session_of
 from embeddings.ranking.profile import DECAYS, GROUP, GROUP_DECAY, OWN, Profile, profile_of
-from embeddings.ranking.statistics import FIGURES, RHYTHMS
+from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS
 from tests.unit.embeddings.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
 
 STATISTICS = statistics()
-GAPS = STATISTICS.products_NP[:, FIGURES.index("gap")].tolist()
+GAPS = STATISTICS.products_NP[:, PRODUCT_STATISTICS.index("gap")].tolist()
 HOUR = 3_600
 
 
@@ -90,7 +90,7 @@ def test_what_was_bought_is_counted_by_product(events: list[Event]):
             # As if the gaps seen were one more, of everybody's length.
             "gap": ((max(at) - min(at)) / DAY + GAPS[row]) / days,
             "visits_since": sum(visit > max(at) for visit in visits),
-            "lines": sum(sizes[moment] for moment in at) / len(at),
+            "basket_size": sum(sizes[moment] for moment in at) / len(at),
         }
         assert dict(zip(OWN, found.own_RC[place].tolist(), strict=True)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     never = dict(zip(OWN, found.own_RC[-1].tolist(), strict=True))
@@ -102,13 +102,13 @@ def test_what_was_bought_is_counted_by_product(events: list[Event]):
 def test_what_was_bought_is_counted_by_group(events: list[Event]):
     found, bought = profile(events), bought_of(events)
     newest = max((event.at for event in bought), default=0)
-    assert len(found.groups) == len(RHYTHMS)
+    assert len(found.groups) == len(GROUPINGS)
     for number, group in enumerate(found.groups):
         lines: defaultdict[int, list[int]] = defaultdict(list)
         for event in bought:
             lines[int(RHYTHM_CODES[event.product, number])].append(event.at)
         assert group.codes_G.tolist() == sorted(lines)
-        never = group.figures_GC[-1].tolist()
+        never = group.statistics_GC[-1].tolist()
         for place, code in enumerate(sorted(lines)):
             at = lines[code]
             expected = {
@@ -117,7 +117,7 @@ def test_what_was_bought_is_counted_by_group(events: list[Event]):
                 "since": (newest - max(at)) / DAY,
                 "gap": ((max(at) - min(at)) / DAY + 30) / len({moment // DAY for moment in at}),
             }
-            figures = dict(zip(GROUP, group.figures_GC[place].tolist(), strict=True))
+            figures = dict(zip(GROUP, group.statistics_GC[place].tolist(), strict=True))
             if code:
                 assert figures == pytest.approx(expected, rel=1e-5, abs=1e-6)
             else:
@@ -130,7 +130,7 @@ def test_visits_are_moments_of_purchases(events: list[Event]):
     found, bought = profile(events), bought_of(events)
     moments = sorted({event.at for event in bought})
     assert found.visits == pytest.approx(decayed(moments, DECAYS[0], found.newest))
-    assert found.lines == pytest.approx(len(bought) / max(len(moments), 1))
+    assert found.basket_size == pytest.approx(len(bought) / max(len(moments), 1))
     gaps = [(late - early) / DAY for early, late in itertools.pairwise(moments)]
     assert found.visit_gap == pytest.approx(plain.median(gaps) if len(gaps) > 1 else 7.0)
 
@@ -169,7 +169,7 @@ def test_what_was_bought_near_a_time_of_the_week_is_counted_by_how_near(events: 
     assert hour.slow_R.tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert hour.visits == pytest.approx(counted({event.at for event in bought}))
     lines = counted(event.at for event in bought)
-    assert hour.lines == pytest.approx((lines + 2 * found.lines) / (hour.visits + 2))
+    assert hour.basket_size == pytest.approx((lines + 2 * found.basket_size) / (hour.visits + 2))
 
 
 @given(EVENTS, st.sampled_from([NOW, NOW + HOUR, NOW + 5 * HOUR, NOW + 20 * DAY, NOW + 40 * DAY]))
@@ -208,5 +208,5 @@ def test_alike_are_the_neighbours_of_what_was_bought_lately_and_often(events: li
     for place, row in enumerate(found.rows_R.tolist()):
         for other, weight in ALIKE[row]:
             expected[other] += weight * math.log1p(found.own_RC[place, OWN.index("middling")])
-    assert found.alike[0].tolist() == sorted(expected)
-    assert found.alike[1].tolist() == pytest.approx([expected[row] for row in sorted(expected)], rel=1e-5)
+    assert found.also_bought[0].tolist() == sorted(expected)
+    assert found.also_bought[1].tolist() == pytest.approx([expected[row] for row in sorted(expected)], rel=1e-5)

@@ -118,7 +118,7 @@ def test_it_is_the_same_event_by_event(before: list[Happened], then: list[Happen
 def test_the_tower_reads_what_is_left_and_what_was_looked_at(happened: list[Happened]):
     told = [*left(happened), *(place for place, one in enumerate(happened) if one.kind == "view" and one.product >= 0)]
     whole = past(happened)
-    assert whole.tells == bool(told)
+    assert whole.has_interactions == bool(told)
     read = encode([whole], [Situation(-1, -1, 100)], 20)
     products = [happened[place].product for place in sorted(told, reverse=True)]
     assert read.products_BL[0, : len(told)].tolist() == products

@@ -77,7 +77,7 @@ class Dataset(NamedTuple):
 def assemble(
     name: str, given: Iterable[GivenTable], notes: Iterable[str] = (), unused: tuple[str, ...] = ()
 ) -> Dataset:
-    """Cast the given tables and derive the others, lazily.
+    """Cast the given tables and transform the others, lazily.
 
     Raises:
         polars.exceptions.PolarsError: a frame's schema cannot be read.

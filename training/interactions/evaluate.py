@@ -50,7 +50,7 @@ def measure(ranked_BK: NDArray[np.int64], relevant: Sequence[NDArray[np.int32]])
 
     Args:
         ranked_BK: from ``rank``.
-        relevant: each customer's products to be foretold, at least one.
+        relevant: each customer's products to be predicted, at least one.
     """
     k = ranked_BK.shape[1]
     answered = [(row.tolist(), set(wanted.tolist())) for row, wanted in zip(ranked_BK, relevant, strict=True)]
@@ -61,7 +61,7 @@ def measure(ranked_BK: NDArray[np.int64], relevant: Sequence[NDArray[np.int32]])
 
 
 def validate(found: Vectors, parts: Split, k: int) -> Metrics:
-    """How well what is held out is foretold by full ranking, what a customer had to do with before left out."""
+    """How well what is held out is predicted by full ranking, what a customer had to do with before left out."""
     asked = np.flatnonzero(np.diff(parts.held_out.rows.offsets)).tolist()
     seen = Ragged.of(parts.fit.rows[row] for row in asked)
     ranked_BK = rank(found.customers_CV[asked], found.products_NV, seen, k)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embeddings.arrays import Ragged, save_array
-from embeddings.catalogue.columns import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Offers, Products, Promotions
 from embeddings.customer.history import EVENT, PURCHASE, Histories
 from embeddings.customer.tower_input import Situation, encode, gather
 from embeddings.release.bundle import (
@@ -106,7 +106,7 @@ def export(
     histories = _histories(interactions, until)
     write_vectors(bundle, found.products_NV, of_length_one(found.products_NV[:, :-1]))
     (bundle / CATALOG).mkdir()
-    _catalog(interactions).save(bundle / CATALOG)
+    _catalogue(interactions).save(bundle / CATALOG)
     _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_NV, recipe.history_length)
     draw_curves(bundle / CURVES, curves)
     histories.save(past)
@@ -163,10 +163,10 @@ def _histories(interactions: Interactions, until: datetime) -> Histories:
     )
 
 
-def _catalog(interactions: Interactions) -> Catalog:
+def _catalogue(interactions: Interactions) -> Catalogue:
     products, none = len(interactions.products), Ragged.of([])
     numbers, rows, nobody = np.zeros(0, np.int64), np.zeros(0, np.int32), Vocabulary.of(())
-    return Catalog(
+    return Catalogue(
         channels={CHANNEL: ChannelRule.EVERYTHING},
         audiences=(),
         products=Products(

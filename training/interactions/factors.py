@@ -93,7 +93,7 @@ class Factors(Model):
 
     @property
     def examples(self) -> int:
-        """How many products an epoch shows with a customer, to be foretold."""
+        """How many products an epoch shows with a customer, to be predicted."""
         return len(self._rows.values)
 
     def loss(self, epoch: int, step: int) -> Tensor:

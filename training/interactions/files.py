@@ -66,7 +66,7 @@ class Split:
 
     Attributes:
         fit: what is learnt from.
-        held_out: what is foretold to choose the number of epochs.
+        held_out: what is predicted to choose the number of epochs.
     """
 
     fit: Interactions

@@ -48,7 +48,7 @@ class Model(nn.Module, ABC):
     @property
     @abstractmethod
     def examples(self) -> int:
-        """How many products an epoch shows with a customer, to be foretold."""
+        """How many products an epoch shows with a customer, to be predicted."""
 
     @abstractmethod
     def loss(self, epoch: int, step: int) -> Tensor:

@@ -4,7 +4,7 @@ Kang and McAuley, 2018 (arXiv 1808.09781), trained with a sampled softmax in pla
 positions it learns how much attention each head pays to what lies so many products back, as T5 does. Beside the
 attention each layer averages over the past, as BSARec does (Shin et al., 2024, arXiv 2312.10325): where most products
 are seldom seen, attention alone learns the sequences by heart. BSARec's average is the lowest frequencies of the whole
-sequence; here it is the mean of what a position may see, so that all positions can be foretold at once. Sequences lie
+sequence; here it is the mean of what a position may see, so that all positions can be predicted at once. Sequences lie
 newest first, as the customer encoder of a bundle reads them: position 0 is the newest, pads stand at the end, and a
 position attends to itself and to older ones. Letters: B sequences, L positions, D dimensions, H heads.
 """

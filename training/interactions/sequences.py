@@ -1,4 +1,4 @@
-"""Sequences as training examples: at every position the next product is to be foretold.
+"""Sequences as training examples: at every position the next product is to be predicted.
 
 Letters: S sequences, B sequences of a batch, L positions, D dimensions, N products, K drawn products, T targets.
 """
@@ -54,7 +54,7 @@ class Sequences(Model):
 
     @property
     def examples(self) -> int:
-        """How many products an epoch shows with a customer, to be foretold."""
+        """How many products an epoch shows with a customer, to be predicted."""
         return int(np.minimum(self._sizes_S[self._active] - 1, self._recipe.history_length).sum())
 
     def loss(self, epoch: int, step: int) -> Tensor:
@@ -69,11 +69,11 @@ class Sequences(Model):
         next_BL = torch.as_tensor(padded([one[1:] for one in sequences], recipe.history_length), device=device)
         there_BL = past_BL != PAD
         history_BLD = self.products[past_BL.clamp(min=0)] * there_BL.unsqueeze(2)
-        foretold_TD = self.encoder(history_BLD, there_BL)[there_BL]
+        predicted_TD = self.encoder(history_BLD, there_BL)[there_BL]
         target_T = next_BL[there_BL]
-        drawn_TK = foretold_TD @ self.products[drawn].T / recipe.loss.temperature
+        drawn_TK = predicted_TD @ self.products[drawn].T / recipe.loss.temperature
         drawn_TK = (drawn_TK + self._log_weights_N[drawn]).masked_fill(target_T.unsqueeze(1) == drawn, -torch.inf)
-        positive_T = (foretold_TD * self.products[target_T]).sum(1)
+        positive_T = (predicted_TD * self.products[target_T]).sum(1)
         return sampled_softmax(positive_T / recipe.loss.temperature, self._log_shares_N[target_T], drawn_TK)
 
     def vectors(self) -> Vectors:

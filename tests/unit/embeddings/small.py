@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Offers, Products, Promotions
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, EVENT_CODES, Events, History
 from embeddings.ranking.profile import profile_of
-from embeddings.ranking.sources import Asked
-from embeddings.ranking.statistics import FIGURES, RHYTHMS, Neighbours, Statistics, Tastes
+from embeddings.ranking.sources import RankingQuery
+from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
 from embeddings.vocabulary import Vocabulary
 
 DAY = 86_400
@@ -35,23 +35,25 @@ ALIKE = [[((row + step) % N, 0.9 / step) for step in (1, 2, 3)[: row % 4]] for r
 TOGETHER = [[((row + 2 * step) % N, 0.5 / step) for step in (1, 2)[: row % 3]] for row in range(N)]
 
 # No group is known of product 0 and of nobody's last one.
-RHYTHM_CODES = np.stack([(np.arange(N) % (3 + number)) * (np.arange(N) > 0) for number in range(len(RHYTHMS))], axis=1)
+RHYTHM_CODES = np.stack(
+    [(np.arange(N) % (3 + number)) * (np.arange(N) > 0) for number in range(len(GROUPINGS))], axis=1
+)
 
 
 def statistics() -> Statistics:
     """Figures, groups and neighbours that tell all products apart."""
-    figures_NP = np.random.default_rng(5).uniform(1, 50, (N, len(FIGURES))).astype(np.float32)
-    figures_NP[:, FIGURES.index("share")] /= 500
+    figures_NP = np.random.default_rng(5).uniform(1, 50, (N, len(PRODUCT_STATISTICS))).astype(np.float32)
+    figures_NP[:, PRODUCT_STATISTICS.index("share")] /= 500
     factors_ND = np.random.default_rng(6).standard_normal((N, 2)).astype(np.float32)
     codes = int(RHYTHM_CODES.max()) + 1
     lifts_GG = np.random.default_rng(7).standard_normal((codes, codes))
     return Statistics(
         products_NP=figures_NP,
-        local_L=np.arange(1, len(catalog().locations.assortment.values) + 1, dtype=np.float32),
-        rhythms_NQ=RHYTHM_CODES.astype(np.int32),
-        alike=neighbours(ALIKE),
-        together=neighbours(TOGETHER),
-        tastes=Tastes(factors_ND, (factors_ND.T @ factors_ND + 0.1 * np.eye(2)).astype(np.float32)),
+        local_L=np.arange(1, len(catalogue().locations.assortment.values) + 1, dtype=np.float32),
+        groups_NQ=RHYTHM_CODES.astype(np.int32),
+        also_bought=neighbours(ALIKE),
+        bought_together=neighbours(TOGETHER),
+        als=AlsFactors(factors_ND, (factors_ND.T @ factors_ND + 0.1 * np.eye(2)).astype(np.float32)),
         lifts_GG=lifts_GG.astype(np.float32),
         redeemed_O=np.zeros(0, np.float32),
     )
@@ -61,11 +63,11 @@ PROMOTED = [(0, NOW - DAY, NOW, [1, 2]), (0, NOW, NOW + DAY, [2, 3]), (0, NOW - 
 """(location, starts, ends, products) of the promotion plan."""
 
 
-def catalog() -> Catalog:
+def catalogue() -> Catalogue:
     """Location 0 carries the even products, 1 the first five, 2 nothing."""
     none, nothing = Ragged.of([]), np.zeros(0, np.int64)
     assortment = Ragged.of([[0, 2, 4, 6, 8], [0, 1, 2, 3, 4], []])
-    return Catalog(
+    return Catalogue(
         channels={"web": ChannelRule.EVERYTHING},
         audiences=(),
         products=Products(
@@ -138,10 +140,10 @@ def ask(
     popular: Sequence[int] | None = None,
     *,
     novel: bool = False,
-    every: bool = False,
-) -> Asked:
-    """A question to the sources and the reader of facts; what is popular are the eligible rows unless given."""
-    return Asked.of(
+    rank_all: bool = False,
+) -> RankingQuery:
+    """A question to the sources and the reader of features; what is popular are the eligible rows unless given."""
+    return RankingQuery.of(
         profile_of(history.purchases, statistics()),
         history,
         neighbours(TOGETHER),
@@ -151,5 +153,5 @@ def ask(
         np.array(retrieved, np.int64),
         np.array(sorted(rows) if popular is None else popular, np.int64),
         novel=novel,
-        every=every,
+        rank_all=rank_all,
     )

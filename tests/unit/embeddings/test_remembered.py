@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility, Place
 from embeddings.remembered import Remembered, bytes_of
 from embeddings.vocabulary import Vocabulary
 from serving.popular import PopularRankings
-from tests.unit.embeddings.small import catalog
+from tests.unit.embeddings.small import catalogue
 
 LOCATIONS = 457
 
@@ -47,9 +47,9 @@ def test_the_last_value_is_held_however_large():
     assert (len(held), held.find("c")) == (1, b"y")
 
 
-def many_locations() -> Catalog:
+def many_locations() -> Catalogue:
     """Each of them carries nearly nothing."""
-    whole = catalog()
+    whole = catalogue()
     return whole._replace(
         channels={"store": ChannelRule.ASSORTMENT},
         locations=whole.locations._replace(

@@ -11,9 +11,9 @@ from embeddings.catalogue.eligibility import Place
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, History
 from embeddings.customer.tower_input import Situation
-from serving.anonymous import Strangers
+from serving.anonymous import AnonymousCache
 from serving.rank import Ranked
-from serving.retrieve import Ask, Offered
+from serving.retrieve import Offered, RankRequest
 from serving.slot import Model
 
 HOUR = 3_600
@@ -33,23 +33,23 @@ def model() -> Model:
 
 
 NOBODY = History(np.zeros(0, EVENT), np.zeros(0, np.int32), ())
-ASK = Ask(model(), NOBODY, Situation(0, 3, NOW + 60), rows(1, 2), None, 10, frozenset(), Place((3,)))
+ASK = RankRequest(model(), NOBODY, Situation(0, 3, NOW + 60), rows(1, 2), None, 10, frozenset(), Place((3,)))
 
 
 class Worker:
     """Works answers out, and notes what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Ask] = []
+        self.asked: list[RankRequest] = []
 
-    async def __call__(self, ask: Ask) -> list[Ranked]:
+    async def __call__(self, ask: RankRequest) -> list[Ranked]:
         self.asked.append(ask)
         return [Ranked("product", len(self.asked), 0.5, "trending")]
 
 
-def answers(*asks: Ask) -> tuple[list[list[Ranked]], Worker]:
+def answers(*asks: RankRequest) -> tuple[list[list[Ranked]], Worker]:
     async def run() -> tuple[list[list[Ranked]], Worker]:
-        strangers, worker = Strangers[list[Ranked]](), Worker()
+        strangers, worker = AnonymousCache[list[Ranked]](), Worker()
         return [await strangers.of(one, worker) for one in asks], worker
 
     return asyncio.run(run())
@@ -75,7 +75,7 @@ def test_the_same_question_within_an_hour_is_worked_out_once_as_of_its_beginning
         {"place": Place((3, 4))},
         {"explain": True},
         {"novel": True},
-        {"every": True},
+        {"rank_all": True},
         {"model": model()},
     ],
     ids="-".join,
@@ -92,7 +92,7 @@ def test_any_other_question_is_worked_out_anew(change: dict[str, Any]) -> None:
         {"products": EligibleSet.derived(rows(1, 2), np.array([2]))},
         {"products": rows(1, 2).among(np.array([2]))},
         {"excluded": frozenset({("product", 1)})},
-        {"every": True},
+        {"rank_all": True},
     ],
     ids="-".join,
 )
@@ -112,11 +112,11 @@ def test_only_so_many_are_remembered_the_latest_used(monkeypatch: pytest.MonkeyP
 
 def test_what_is_remembered_of_a_model_goes_with_it_even_if_it_is_answered_late() -> None:
     async def run() -> None:
-        strangers, worker = Strangers(), Worker()
+        strangers, worker = AnonymousCache(), Worker()
         old, new = ASK._replace(model=model()), ASK._replace(model=model())
         held = asyncio.Event()
 
-        async def late(ask: Ask) -> list[Ranked]:
+        async def late(ask: RankRequest) -> list[Ranked]:
             await held.wait()
             return await worker(ask)
 

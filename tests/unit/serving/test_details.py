@@ -7,21 +7,21 @@ import pytest
 from msgspec import UNSET
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalog, Offers
+from embeddings.catalogue.columns import Attributes, Catalogue, Offers
 from embeddings.vocabulary import Vocabulary
 from serving.details import MOST_PRODUCTS, Details, Include, details_of
 from serving.rank import Kind
-from tests.unit.embeddings.small import N, catalog
+from tests.unit.embeddings.small import N, catalogue
 
 ALL: tuple[Include, ...] = ("attributes", "price", "products")
 JUNE, JULY = 1_748_736_000, 1_751_328_000
 
 
 @pytest.fixture(scope="module")
-def shop() -> Catalog:
+def shop() -> Catalogue:
     """Product 1 has no brand and no price; an offer for vips covers three products, one for everybody 250."""
     many = 250
-    small = catalog()
+    small = catalogue()
     attributes = Attributes(("brand", "name"), (("Acme",), ("café", "tea")), np.zeros((many, 2), np.int32))
     attributes.codes_NA[0], attributes.codes_NA[1] = (1, 2), (0, 1)
     prices = np.full(many, 12_345_678.9)
@@ -45,20 +45,20 @@ def shop() -> Catalog:
     )
 
 
-def test_a_product_has_the_attributes_and_the_price_that_its_table_gave(shop: Catalog):
+def test_a_product_has_the_attributes_and_the_price_that_its_table_gave(shop: Catalogue):
     assert details_of(shop, "product", 0, ALL) == Details({"brand": "Acme", "name": "tea"}, 1.99)
     assert details_of(shop, "product", 1, ALL) == Details({"name": "café"})
     assert details_of(shop, "product", 2, ALL) == Details({}, 12_345_678.9)
 
 
-def test_an_offer_has_its_kind_its_window_its_audience_and_its_products(shop: Catalog):
+def test_an_offer_has_its_kind_its_window_its_audience_and_its_products(shop: Catalogue):
     window = {"starts": "2025-06-01T00:00:00Z", "ends": "2025-07-01T00:00:00Z"}
     few, many = (details_of(shop, "offer", row, ALL) for row in range(2))
     assert few == Details({"kind": "promotion", **window, "audience": "vip"}, UNSET, ["p3", "p5", "p249"], 3)
     assert many.attributes == {"kind": "coupon", **window}
 
 
-def test_of_many_products_the_first_are_named_and_all_are_counted(shop: Catalog):
+def test_of_many_products_the_first_are_named_and_all_are_counted(shop: Catalogue):
     many = details_of(shop, "offer", 1, ("products",))
     assert many.products == [f"p{row}" for row in range(MOST_PRODUCTS)]
     assert many.products_total == 250
@@ -66,11 +66,11 @@ def test_of_many_products_the_first_are_named_and_all_are_counted(shop: Catalog)
 
 @pytest.mark.parametrize("include", [part for size in range(4) for part in combinations(ALL, size)])
 @pytest.mark.parametrize("kind", ["product", "offer"])
-def test_only_what_was_asked_for_is_told(shop: Catalog, kind: Kind, include: tuple[Include, ...]):
+def test_only_what_was_asked_for_is_told(shop: Catalogue, kind: Kind, include: tuple[Include, ...]):
     everything = details_of(shop, kind, 0, ALL)._asdict()
     kept = {**everything, **{name: UNSET for name in everything if name.removesuffix("_total") not in include}}
     assert details_of(shop, kind, 0, include) == Details(**kept)
 
 
 def test_nothing_is_told_unless_asked_for():
-    assert details_of(catalog(), "product", N - 1, ()) == Details()
+    assert details_of(catalogue(), "product", N - 1, ()) == Details()

@@ -9,7 +9,7 @@ from embeddings.arrays import Ragged
 from embeddings.catalogue.eligibility import Place
 from embeddings.customer.history import EVENT, EVENT_CODES, History
 from embeddings.ranking.profile import profile_of
-from embeddings.ranking.statistics import FIGURES
+from embeddings.ranking.statistics import PRODUCT_STATISTICS
 from serving.explain import Reason, reasons
 from serving.rank import Kind, Ranked, Source
 from serving.slot import Model
@@ -21,20 +21,20 @@ NOW = int(UNTIL.timestamp())
 # Offer 0 covers products 1 and 2, offer 1 covers product 9, offer 2 product 5, which nobody buys.
 _OFFERS = SimpleNamespace(products=Ragged.of([[1, 2], [9], [5]]), ends_O=np.array([NOW] * 3))
 _LOCATIONS = SimpleNamespace(assortment=Ragged.of([[1, 5, 7], [1, 5, 7, 9]]))
-_FIGURES_NP = np.zeros((10, len(FIGURES)), np.float32)
-_FIGURES_NP[[1, 7, 9], FIGURES.index("month")] = 1_200, 3, 1
+_FIGURES_NP = np.zeros((10, len(PRODUCT_STATISTICS)), np.float32)
+_FIGURES_NP[[1, 7, 9], PRODUCT_STATISTICS.index("month")] = 1_200, 3, 1
 _NEAR_NT = np.full((10, 2), -1, np.int32)
 _NEAR_NT[[3, 4], 0] = 7, 8
 _STATISTICS = SimpleNamespace(
     local_L=np.array([5, 0, 0, 0, 0, 1, 1], np.float32),
     products_NP=_FIGURES_NP,
-    together=SimpleNamespace(rows_NT=_NEAR_NT),
+    bought_together=SimpleNamespace(rows_NT=_NEAR_NT),
 )
 MODEL = cast(
     "Model",
     SimpleNamespace(
         bundle=SimpleNamespace(
-            catalog=SimpleNamespace(offers=_OFFERS, locations=_LOCATIONS),
+            catalogue=SimpleNamespace(offers=_OFFERS, locations=_LOCATIONS),
             statistics=_STATISTICS,
             manifest=SimpleNamespace(data_cut_off=UNTIL),
         )
@@ -103,9 +103,9 @@ def test_what_is_popular_says_how_often_and_where_it_was_bought(source: Source):
 
 def test_what_goes_with_the_basket_is_told_from_what_was_only_viewed():
     past = history(("add_to_cart", 3), ("view", 4))
-    assert [code for code, _ in why("product", 7, "together", past)] == ["goes_with_basket"]
-    assert [code for code, _ in why("product", 8, "together", past)] == ["goes_with_viewed"]
-    assert [code for code, _ in why("product", 4, "together", past)] == ["viewed"]
+    assert [code for code, _ in why("product", 7, "bought_together", past)] == ["goes_with_basket"]
+    assert [code for code, _ in why("product", 8, "bought_together", past)] == ["goes_with_viewed"]
+    assert [code for code, _ in why("product", 4, "bought_together", past)] == ["viewed"]
 
 
 def test_it_is_about_time_from_half_to_twice_the_usual_gap():
@@ -113,7 +113,7 @@ def test_it_is_about_time_from_half_to_twice_the_usual_gap():
         statistics = small.statistics()
         past = small.past(*(("purchase", 7, days_ago + gap, 0) for gap in (0.0, 10.0, 20.0)))
         model = SimpleNamespace(
-            bundle=SimpleNamespace(catalog=small.catalog(), statistics=statistics),
+            bundle=SimpleNamespace(catalogue=small.catalogue(), statistics=statistics),
             profile=lambda bought: profile_of(bought, statistics),  # pyright: ignore
         )
         ranked = Ranked("product", 7, 0.5, "due_now")
@@ -141,6 +141,6 @@ def test_what_the_towers_propose_is_near_the_customers_taste_or_fits_the_context
     assert text in said
 
 
-@pytest.mark.parametrize(("source", "code"), [("alike", "bought_by_alike"), ("named", "named")])
+@pytest.mark.parametrize(("source", "code"), [("also_bought", "bought_by_alike"), ("named", "named")])
 def test_other_sources_have_a_reason_each(source: Source, code: str):
     assert [one for one, _ in why("product", 7, source, history(("purchase", 7)))] == [code]

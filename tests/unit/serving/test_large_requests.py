@@ -17,7 +17,7 @@ from serving.batcher import Batcher, Pieces
 from serving.clock import Clock
 from serving.engine import Engine, Recommendation, RecommendRequest
 from serving.rank import Ranked, rank_in_pieces, rank_personal
-from serving.retrieve import Ask
+from serving.retrieve import RankRequest
 from serving.settings import Settings
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.events import EventStore
@@ -49,13 +49,13 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 
 
 def engine_of(model: Model) -> Engine:
-    pieces = Pieces[Ask, list[Ranked]](attrgetter("rows"), MOST, rank_in_pieces)
-    batcher: Batcher[Ask, list[Ranked]] = Batcher(rank_personal, 16, pieces=pieces)
+    pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), MOST, rank_in_pieces)
+    batcher: Batcher[RankRequest, list[Ranked]] = Batcher(rank_personal, 16, pieces=pieces)
     return Engine(BundleSlot(model), batcher, Clock("replay", int(UNTIL.timestamp())))
 
 
-def request(among: tuple[str, ...], channel: str = "web") -> RecommendRequest:
-    return RecommendRequest(context=Context(channel), among=among)
+def request(items: tuple[str, ...], channel: str = "web") -> RecommendRequest:
+    return RecommendRequest(context=Context(channel), items=items)
 
 
 async def asked(engine: Engine, *requests: RecommendRequest) -> list[Recommendation | BaseException]:

@@ -12,11 +12,11 @@ from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import EVENT, EVENT_CODES, History
 from embeddings.customer.session import Session, session_of
 from embeddings.customer.tower_input import Situation
-from embeddings.ranking.features import FACTS
+from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from serving.rank import Ranked, rank_in_pieces, rank_personal, rank_popular
-from serving.retrieve import Ask, Offered
+from serving.retrieve import Offered, RankRequest
 from serving.settings import Settings
 from serving.slot import Model, open_model
 from serving.state.events import EventStore
@@ -41,12 +41,12 @@ def ask(
     limit: int = 10,
     excluded: frozenset[tuple[str, int]] = frozenset(),
     explain: bool = False,
-) -> Ask:
+) -> RankRequest:
     """A request for a customer; ``kinds`` has a p for products and an o for offers."""
     context = Context(channel, location)
     place = model.eligibility.place(location)
     history = model.live._snapshot.of(customer)  # pyright: ignore[reportPrivateUsage]
-    return Ask(
+    return RankRequest(
         model,
         history,
         Situation(model.eligibility.channel(channel), place.nearest, NOW),
@@ -64,13 +64,13 @@ def ask(
     )
 
 
-def ranked(one: Ask, limit: int, excluded: set[tuple[str, int]] | None = None) -> list[Ranked]:
+def ranked(one: RankRequest, limit: int, excluded: set[tuple[str, int]] | None = None) -> list[Ranked]:
     return rank_personal([one._replace(limit=limit, excluded=frozenset(excluded or ()))])[0]
 
 
 def names(model: Model, found: list[Ranked]) -> list[str]:
-    catalog = model.bundle.catalog
-    return [(catalog.products if one.kind == "product" else catalog.offers).ids.id(one.row) for one in found]
+    catalogue = model.bundle.catalogue
+    return [(catalogue.products if one.kind == "product" else catalogue.offers).ids.id(one.row) for one in found]
 
 
 @pytest.mark.parametrize("customer", [1, 17, 38, 119])
@@ -83,23 +83,23 @@ def test_the_favourite_comes_first(model: Model, customer: int):
 def test_the_score_is_the_rankers_probability_of_what_it_read_and_descends(model: Model):
     found = ranked(ask(model, "c000", "p", explain=True), 40)
     assert model.ranker is not None
-    facts_KF = np.array([one.facts for one in found])
-    assert facts_KF.shape == (40, len(FACTS))
-    assert [one.score for one in found] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
+    features_KF = np.array([one.features for one in found])
+    assert features_KF.shape == (40, len(RANKER_FEATURES))
+    assert [one.score for one in found] == pytest.approx(model.ranker.rank(features_KF).tolist(), abs=1e-6)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert len({one.row for one in found}) == 40
     assert 0 <= found[-1].score < found[0].score < 1
 
 
-def test_facts_are_shown_only_where_they_were_asked_for(model: Model):
-    assert all(one.facts is None for one in ranked(ask(model, "c000", "p"), 40))
+def test_features_are_shown_only_where_they_were_asked_for(model: Model):
+    assert all(one.features is None for one in ranked(ask(model, "c000", "p"), 40))
 
 
 @pytest.mark.parametrize("kind", ["product", "offer"])
-def test_an_explained_item_keeps_no_facts_of_others(model: Model, kind: str):
-    kept = [one.facts for one in ranked(ask(model, "c000", "po", explain=True), 100) if one.kind == kind]
+def test_an_explained_item_keeps_no_features_of_others(model: Model, kind: str):
+    kept = [one.features for one in ranked(ask(model, "c000", "po", explain=True), 100) if one.kind == kind]
     assert kept
-    assert all(facts is not None and facts.base is None for facts in kept)
+    assert all(features is not None and features.base is None for features in kept)
 
 
 def test_what_both_kinds_read_of_a_request_is_worked_out_once(model: Model, monkeypatch: pytest.MonkeyPatch):
@@ -134,8 +134,8 @@ def test_every_candidate_has_the_most_telling_source_that_proposed_it(model: Mod
                 assert times[item.row] > 0
             else:  # these customers have bought fewer products than these two propose
                 assert times[item.row] == 0
-    assert {"due_now", "buy_again", "alike", "towers", "trending"} <= names
-    assert "together" not in names
+    assert {"due_now", "buy_again", "also_bought", "towers", "trending"} <= names
+    assert "bought_together" not in names
 
 
 def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: Model):
@@ -150,12 +150,14 @@ def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: Model):
 def test_without_the_ranker_the_towers_order(model: Model):
     plain = replace(model, ranker=None)
     found = ranked(ask(plain, "c017", "p", explain=True), 30)
-    read = {one.row: one.facts for one in ranked(ask(model, "c017", "p", explain=True), 1_000)}
-    inner = [float(facts[FACTS.index("inner")]) for one in found if (facts := read[one.row]) is not None]
+    read = {one.row: one.features for one in ranked(ask(model, "c017", "p", explain=True), 1_000)}
+    inner = [
+        float(features[RANKER_FEATURES.index("inner")]) for one in found if (features := read[one.row]) is not None
+    ]
     assert len(inner) == 30
     assert all(early >= late - 1e-5 for early, late in pairwise(inner))
     assert [one.row for one in found] != [one.row for one in ranked(ask(model, "c017", "p"), 30)]
-    assert all(0 <= one.score <= 1 and one.facts is None for one in found)
+    assert all(0 <= one.score <= 1 and one.features is None for one in found)
 
 
 def test_only_sources_that_are_switched_on_propose(model: Model):
@@ -176,7 +178,7 @@ def history_with(model: Model, customer: str, kind: str, row: int, ago: int = 60
 
 def with_offer(model: Model, customer: str, kind: str, offer: str) -> History:
     """A customer's past and something done with an offer a minute ago."""
-    event, row = np.zeros(1, EVENT), model.bundle.catalog.offers.ids.row(offer)
+    event, row = np.zeros(1, EVENT), model.bundle.catalogue.offers.ids.row(offer)
     assert row is not None
     event["type"], event["product"], event["offer"], event["at"] = EVENT_CODES[kind], -1, row, NOW - 60
     event["location"] = event["channel"] = -1
@@ -218,7 +220,7 @@ def test_offers_share_the_probability_that_any_is_redeemed(model: Model):
     bundle = model.bundle
     assert bundle.offer_ranker is not None
     assert bundle.redemption is not None
-    logits_O = bundle.offer_ranker.rank(np.array([item.facts for item in found]))
+    logits_O = bundle.offer_ranker.rank(np.array([item.features for item in found]))
     total = sum(item.score for item in found)
     shares_O = np.exp(logits_O) / np.exp(logits_O).sum()
     assert [item.score / total for item in found] == pytest.approx(shares_O.tolist(), rel=1e-4)
@@ -241,10 +243,10 @@ def test_what_was_looked_at_is_proposed_with_what_goes_with_it(model: Model):
     unbought = next(row for row in one.products.rows_N.tolist() if row not in one.history.purchases.rows_R)  # pyright: ignore[reportOptionalMemberAccess]
     looking = one._replace(history=history_with(model, "c017", "view", unbought))
     found = {item.row: item.source for item in ranked(looking, 60)}
-    assert found[unbought] == "together"
-    near = set(model.bundle.statistics.together.rows_NT[unbought].tolist()) & set(found)
+    assert found[unbought] == "bought_together"
+    near = set(model.bundle.statistics.bought_together.rows_NT[unbought].tolist()) & set(found)
     assert near
-    assert {found[row] for row in near} == {"together"}
+    assert {found[row] for row in near} == {"bought_together"}
 
 
 def test_an_excluded_item_makes_room_for_the_next(model: Model):
@@ -317,10 +319,10 @@ def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(mode
     found = ranked(one, 30)
     products = [item for item in found if item.kind == "product"]
     assert {item.source for item in products} <= {"towers", "trending", "popular"}
-    facts_KF = np.array([item.facts for item in products])
+    features_KF = np.array([item.features for item in products])
     assert model.ranker is not None
-    assert [item.score for item in products] == pytest.approx(model.ranker.rank(facts_KF).tolist(), abs=1e-6)
-    assert not facts_KF[:, FACTS.index("own_times")].any()
+    assert [item.score for item in products] == pytest.approx(model.ranker.rank(features_KF).tolist(), abs=1e-6)
+    assert not features_KF[:, RANKER_FEATURES.index("own_times")].any()
     offers = [item for item in found if item.kind == "offer"]
     place = model.eligibility.place("north")
     assert one.offers is not None
@@ -349,7 +351,7 @@ def test_nothing_eligible_gives_nothing(model: Model):
 @pytest.mark.parametrize("kinds", ["p", "po"])
 def test_ranked_in_pieces_the_answer_is_the_same(model: Model, kinds: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("serving.rank._SLICE", 7)
-    one = ask(model, "c017", kinds, limit=100, explain=True)._replace(every=True)
+    one = ask(model, "c017", kinds, limit=100, explain=True)._replace(rank_all=True)
     pieces, count = rank_in_pieces(one), 0
     while True:
         try:

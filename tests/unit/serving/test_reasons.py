@@ -25,7 +25,7 @@ from serving.settings import Settings
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore, Page, Span
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from tests.world import CUSTOMERS, PRODUCTS, STORES, UNTIL, tables
 
 ANSWERS = 1_000
@@ -35,7 +35,7 @@ products that are new to the customer or more than twenty are asked for."""
 
 KINDS: list[tuple[Kind, ...]] = [("product",), ("offer",), ("product", "offer")]
 SESSION, MONTH = timedelta(hours=6), timedelta(days=28)
-TELLING = ("view", "click", "add_to_cart", "purchase", "redemption")
+INTERACTION_TYPES = ("view", "click", "add_to_cart", "purchase", "redemption")
 DAY = f"{UNTIL:%Y-%m-%d}"
 ODD_NORTH = GeoPoint(latitude=59.9, longitude=10, radius_km=150)  # north and unopened
 
@@ -52,7 +52,7 @@ class Did(NamedTuple):
     product: str | None
 
 
-class Asked(NamedTuple):
+class RankingQuery(NamedTuple):
     """A request with its answer, and what its customer had done until then."""
 
     request: RecommendRequest
@@ -117,7 +117,7 @@ def days(text: str) -> int:
     return 1 if text.endswith("day") else int(text.split(maxsplit=1)[0])
 
 
-def is_due(text: str, product: str, asked: Asked) -> bool:
+def is_due(text: str, product: str, asked: RankingQuery) -> bool:
     ats = sorted(one.at for one in asked.bought if one.product == product)
     gap = (ats[-1] - ats[0]) / timedelta(days=1) / (len({at.date() for at in ats}) - 1)
     since = (asked.at - ats[-1]) / timedelta(days=1)
@@ -128,13 +128,13 @@ def is_due(text: str, product: str, asked: Asked) -> bool:
     return gap / 2.001 <= since <= gap * 2.001
 
 
-def holds(code: str, text: str, item: Item, asked: Asked, nearest: set[str]) -> bool:
+def holds(code: str, text: str, item: Item, asked: RankingQuery, nearest: set[str]) -> bool:
     """Whether a reason is true."""
     here = places(asked.request.context)
     covered = set(OFFERS[item.id]["products"]) if item.kind == "offer" else {item.id}
     bought = [one.product for one in asked.bought if one.product in covered]
     sold_here, sold_anywhere = sold(covered, here), sold(covered, STORES)
-    tells = any(one.kind in TELLING and one.product for one in asked.done)
+    tells = any(one.kind in INTERACTION_TYPES and one.product for one in asked.done)
     return {
         "bought_before": lambda: text == f"Bought {times(len(bought))} before." and bool(bought),
         "due_now": lambda: is_due(text, item.id, asked),
@@ -144,7 +144,7 @@ def holds(code: str, text: str, item: Item, asked: Asked, nearest: set[str]) -> 
         "bought_by_alike": lambda: beside_of_customers(item.id) & {one.product for one in asked.bought},
         "near_taste": lambda: tells and item.id in nearest,
         "fits_context": lambda: not tells and item.id in nearest and ("place" in text) == bool(here),
-        "named": lambda: item.id in (asked.request.among or ()),
+        "named": lambda: item.id in (asked.request.items or ()),
         "popular_here": lambda: sold_here and text == f"Bought {times(sold_here)} here in the four weeks before {DAY}.",
         "popular": lambda: (
             sold_anywhere and not sold_here and text == f"Bought {times(sold_anywhere)} in the four weeks before {DAY}."
@@ -175,7 +175,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.changes = Changes(1)
+        self.invalidations = Invalidations(1)
 
     async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
         assert span.cut_off < span.snapshot
@@ -227,8 +227,8 @@ def requests(random: np.random.Generator, count: int) -> list[RecommendRequest]:
                 customer_id=None if random.random() < 0.1 else f"c{int(random.integers(CUSTOMERS + 60)):03d}",
                 kinds=KINDS[int(random.integers(3))],
                 limit=int(random.choice([3, 10, 100])),
-                novel=bool(random.random() < 0.1),
-                among=(*some, "unsold") if random.random() < 0.1 else None,
+                filter_already_bought=bool(random.random() < 0.1),
+                items=(*some, "unsold") if random.random() < 0.1 else None,
             )
         )
     return found
@@ -251,7 +251,7 @@ def models(published: tuple[BundleStore, Manifest], heard: Heard) -> list[Model]
     return [open_model(one, manifest.version, cast("EventStore", heard)) for one in some]
 
 
-def ask(model: Model, heard: Heard, count: int) -> list[Asked]:
+def ask(model: Model, heard: Heard, count: int) -> list[RankingQuery]:
     """Every request with its answer."""
     done: dict[str, list[Did]] = {}
     for row in PAST:
@@ -259,28 +259,29 @@ def ask(model: Model, heard: Heard, count: int) -> list[Asked]:
     for event in heard.events:
         done.setdefault(event.customer_id, []).append(Did(event.type, event.at, event.product_id))
 
-    async def all_answers() -> list[Asked]:
+    async def all_answers() -> list[RankingQuery]:
         engine = Engine(BundleSlot(model), Batcher(rank_personal, 64), Clock("replay", int(UNTIL.timestamp())))
         some = requests(np.random.default_rng(3), count)
         answers = [await engine.recommend(one) for one in some]
         return [
-            Asked(one, answer, done.get(one.customer_id or "", [])) for one, answer in zip(some, answers, strict=True)
+            RankingQuery(one, answer, done.get(one.customer_id or "", []))
+            for one, answer in zip(some, answers, strict=True)
         ]
 
     return asyncio.run(all_answers())
 
 
-def nearest(asked: Asked, model: Model) -> set[str]:
+def nearest(asked: RankingQuery, model: Model) -> set[str]:
     """The products nearest to the customer's vector of those that the request and the context allow, by brute force."""
     request, bundle = asked.request, model.bundle
     place = model.eligibility.place(request.context.location)
     allowed = model.eligibility.products(request.context, place, int(asked.at.timestamp())).rows_N.tolist()
-    ids = bundle.catalog.products.ids
-    rows = [row for row in allowed if request.among is None or ids.id(row) in request.among]
-    if request.novel:
+    ids = bundle.catalogue.products.ids
+    rows = [row for row in allowed if request.items is None or ids.id(row) in request.items]
+    if request.filter_already_bought:
         bought = {one.product for one in asked.bought}
         rows = [row for row in rows if ids.id(row) not in bought]
-    known = asyncio.run(model.live.of(request.customer_id)).history if request.customer_id else model.live.nobody
+    known = asyncio.run(model.live.of(request.customer_id)).history if request.customer_id else model.live.anonymous
     at = int(asked.at.timestamp())
     found: set[str] = set()
     for moment in {at, at // 3_600 * 3_600}:  # to nobody in particular it is answered as of the hour
@@ -288,7 +289,7 @@ def nearest(asked: Asked, model: Model) -> set[str]:
         tower_input = encode([known], [situation], bundle.manifest.history_length)
         (customer_D,) = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
         inner = sorted(((float(bundle.vectors_ND[row] @ customer_D), row) for row in rows), reverse=True)
-        more = MORE if request.novel or request.limit > 20 else 1
+        more = MORE if request.filter_already_bought or request.limit > 20 else 1
         found |= {ids.id(row) for _, row in inner[: max(NEAREST * more, request.limit)]}
     return found
 

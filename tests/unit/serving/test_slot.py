@@ -24,7 +24,7 @@ from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.slot import BundleSlot, Model, open_model
 from serving.state.events import EventStore, Page, Span
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from tests.integration.server import copy_store, eventually, lay_beside, point_at
 
 Opened = Callable[[str], Model]
@@ -34,7 +34,7 @@ class NoEvents(EventStore):
     """An event store that holds nothing and answers at once."""
 
     def __init__(self) -> None:
-        super().__init__("", Changes(1))
+        super().__init__("", Invalidations(1))
 
     async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
         del customer_id, span, between, most
@@ -99,7 +99,7 @@ def watched(model: Model) -> list["ref[Any]"]:
     bundle = model.bundle
     parts = [getattr(one, name) for one in (model, bundle) for name in one.__slots__ if name != "__weakref__"]
     found: list[ref[Any]] = []
-    for part in [model, bundle, bundle.products.cache, bundle.similar.cache, bundle.catalog.products.ids, *parts]:
+    for part in [model, bundle, bundle.products.cache, bundle.similar.cache, bundle.catalogue.products.ids, *parts]:
         try:
             found.append(ref(part))
         except TypeError:  # of a kind that cannot
@@ -131,8 +131,13 @@ async def call(app: ASGIApp, path: str, body: object) -> dict[str, Any]:
 
 REQUESTS: list[dict[str, Any]] = [
     {"customer_id": "c017", "context": {"channel": "store", "location": "north"}, "kinds": ["product", "offer"]},
-    {"customer_id": "c010", "context": {"channel": "mailer", "location": "south"}, "novel": True, "explain": True},
-    {"customer_id": "c011", "context": {"channel": "web"}, "among": ["p001", "p050"], "exclude": ["p050"]},
+    {
+        "customer_id": "c010",
+        "context": {"channel": "mailer", "location": "south"},
+        "filter_already_bought": True,
+        "explain": True,
+    },
+    {"customer_id": "c011", "context": {"channel": "web"}, "items": ["p001", "p050"], "exclude": ["p050"]},
     {"context": {"channel": "store", "location": "south"}, "kinds": ["product", "offer"]},
 ]
 
@@ -237,7 +242,7 @@ def test_a_release_closes_once_and_says_so_afterwards_but_arrays_stay_with_their
     model.close()
     bundle.close()
     assert model.version == bundle.manifest.version == "second"
-    for one, name in ((model, "live"), (bundle, "catalog"), (bundle, "degraded")):
+    for one, name in ((model, "live"), (bundle, "catalogue"), (bundle, "degraded")):
         with pytest.raises(ReleaseClosed, match="closed"):
             getattr(one, name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

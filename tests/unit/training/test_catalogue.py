@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import EVENT, PURCHASE, Events
-from training.catalogue import master_catalog, observe, still_promoted
+from training.catalogue import master_catalogue, observe, still_promoted
 from training.config import AssortmentConfig, Recipe
 from training.datasets.frames import Dataset, GivenTable, assemble
 
@@ -32,10 +32,10 @@ def dataset(**tables: pl.DataFrame) -> Dataset:
     )
 
 
-def master(regions: list[str | None], products: int = 4, declared: dict[str, list[str]] | None = None) -> Catalog:
+def master(regions: list[str | None], products: int = 4, declared: dict[str, list[str]] | None = None) -> Catalogue:
     """Locations l0, l1 … and products p0, p1 …, some declared to be carried somewhere."""
     ids = [f"p{row}" for row in range(products)]
-    return master_catalog(
+    return master_catalogue(
         dataset(
             products=pl.DataFrame(
                 {"product_id": ids, "locations": [(declared or {}).get(one) for one in ids]},
@@ -59,9 +59,9 @@ def events(sales: list[Sale], kind: int = PURCHASE) -> Events:
     return found
 
 
-def carried(catalog: Catalog) -> list[dict[int, float]]:
+def carried(catalogue: Catalogue) -> list[dict[int, float]]:
     """By location, the products it carries and how popular they are there."""
-    locations = catalog.locations
+    locations = catalogue.locations
     offsets = locations.assortment.offsets
     return [
         dict(zip(locations.assortment[row].tolist(), locations.popularity[start:end].tolist(), strict=True))
@@ -70,10 +70,10 @@ def carried(catalog: Catalog) -> list[dict[int, float]]:
 
 
 def test_a_location_carries_what_was_declared_and_what_it_sold_before_the_moment() -> None:
-    catalog = master(["r", "r"], declared={"p3": ["l0"], "p1": ["l0", "l1"]})
-    assert carried(catalog) == [{1: 0, 3: 0}, {1: 0}]
+    catalogue = master(["r", "r"], declared={"p3": ["l0"], "p1": ["l0", "l1"]})
+    assert carried(catalogue) == [{1: 0, 3: 0}, {1: 0}]
     sales = [(NOW - 1, 2, 0), (NOW - DAY, 0, 0), (NOW, 0, 1), (NOW + 1, 2, 1)]
-    found = observe(catalog, events(sales), NOW, HALVING)
+    found = observe(catalogue, events(sales), NOW, HALVING)
     assert [sorted(one) for one in carried(found)] == [[0, 1, 2, 3], [1]]
     assert found.locations.known_M.all()
 
@@ -87,9 +87,9 @@ def test_popularity_halves_in_a_day() -> None:
 
 
 def test_only_purchases_of_products_count() -> None:
-    catalog = master(["r"], declared={"p0": ["l0"]})
+    catalogue = master(["r"], declared={"p0": ["l0"]})
     for unsold in (events([(NOW - 1, 1, 0)], VIEW), events([(NOW - 1, -1, 0)]), events([])):
-        found = observe(catalog, unsold, NOW, HALVING)
+        found = observe(catalogue, unsold, NOW, HALVING)
         assert carried(found) == [{0: 0}]
         assert not found.products.popularity_N.any()
         assert not found.products.trained_N.any()
@@ -101,9 +101,9 @@ def sold_at(location: int, *products: int) -> list[Sale]:
 
 
 def test_an_unknown_location_carries_what_half_of_its_region_does_at_their_mean_popularity() -> None:
-    catalog = master(["a", "a", "a", "b", "a"])
+    catalogue = master(["a", "a", "a", "b", "a"])
     sales = sold_at(0, 0, 1) + sold_at(1, 0, 1, 1) + sold_at(2, 0, 2) + sold_at(3, 3)
-    found = observe(catalog, events(sales), NOW, HALVING)
+    found = observe(catalogue, events(sales), NOW, HALVING)
     # p0 in three of three, p1 in two, p2 in one, p3 only in another region.
     assert carried(found)[4] == pytest.approx({0: 0.5, 1: 0.5})
     assert carried(found)[:4] == [{0: 0.5, 1: 0.5}, {0: 0.5, 1: 1.0}, {0: 0.5, 2: 0.5}, {3: 0.5}]
@@ -146,9 +146,9 @@ sales_ = st.lists(st.tuples(st.integers(NOW - 3 * DAY, NOW + 3 * DAY), st.intege
 
 @given(sales_)
 def test_events_at_or_after_the_moment_change_nothing(sales: list[Sale]) -> None:
-    catalog = master(["a", "b", "a"])
-    found = observe(catalog, events(sales), NOW, HALVING)
-    past = observe(catalog, events([one for one in sales if one[0] < NOW]), NOW, HALVING)
+    catalogue = master(["a", "b", "a"])
+    found = observe(catalogue, events(sales), NOW, HALVING)
+    past = observe(catalogue, events([one for one in sales if one[0] < NOW]), NOW, HALVING)
     assert carried(found) == carried(past)
     assert found.products.popularity_N.tolist() == past.products.popularity_N.tolist()
     assert found.products.trained_N.tolist() == past.products.trained_N.tolist()
@@ -164,14 +164,14 @@ def test_what_was_sold_and_how_often_agrees_with_counting_one_by_one(sales: list
             popularity[product] += weight
             if location >= 0:
                 expected[location][product] += weight
-    catalog = master(["a", "b", "a"], declared={"p2": ["l0", "l1", "l2"]})
-    found = observe(catalog, events(sales), NOW, HALVING)
+    catalogue = master(["a", "b", "a"], declared={"p2": ["l0", "l1", "l2"]})
+    found = observe(catalogue, events(sales), NOW, HALVING)
     assert [dict(one) for one in carried(found)] == [pytest.approx(one) for one in expected]
     assert found.products.popularity_N.tolist() == pytest.approx(popularity)
 
 
 def test_master_data_are_coded_by_row_and_unknown_is_nought() -> None:
-    catalog = master_catalog(
+    catalogue = master_catalogue(
         dataset(
             products=pl.DataFrame(
                 {"product_id": ["p1", "p0"], "price": [None, 2.5], "brand": ["z", None], "kind": ["b", "a"]}
@@ -183,7 +183,7 @@ def test_master_data_are_coded_by_row_and_unknown_is_nought() -> None:
         RECIPE,
         SINCE,
     )
-    products, locations = catalog.products, catalog.locations
+    products, locations = catalogue.products, catalogue.locations
     assert products.ids.ids() == ["p1", "p0"]
     assert products.attributes.names == ("brand", "kind")
     assert products.attributes.labels == (("z",), ("a", "b"))
@@ -197,7 +197,7 @@ def test_master_data_are_coded_by_row_and_unknown_is_nought() -> None:
     assert not locations.known_M.any()
 
 
-def offers(**lists: list[list[str] | None]) -> Catalog:
+def offers(**lists: list[list[str] | None]) -> Catalogue:
     count = len(next(iter(lists.values())))
     columns = {"channels": [None] * count, "locations": [None] * count} | lists
     frame = pl.DataFrame(
@@ -212,7 +212,7 @@ def offers(**lists: list[list[str] | None]) -> Catalog:
         },
         schema_overrides={name: pl.List(pl.String) for name in columns},
     )
-    return master_catalog(
+    return master_catalogue(
         dataset(
             offers=frame,
             products=pl.DataFrame({"product_id": ["p0", "p1"]}),
@@ -240,11 +240,11 @@ def test_an_offer_with_an_empty_list_is_valid_nowhere_and_one_without_a_list_eve
     assert (found.starts_O < found.ends_O).tolist() == [False, True]
 
 
-def promoted(since: datetime) -> Catalog:
+def promoted(since: datetime) -> Catalogue:
     weeks = [(SINCE + timedelta(weeks=week), SINCE + timedelta(weeks=week + 1)) for week in (-2, -1, 0)]
     rows = [("mailer", "l0", product, *week) for week in weeks for product in ("p1", "p0", "p1")]
     frame = pl.DataFrame(rows, schema=["channel", "location", "product_id", "starts", "ends"], orient="row")
-    return master_catalog(dataset(promotions=frame), RECIPE, since)
+    return master_catalogue(dataset(promotions=frame), RECIPE, since)
 
 
 def test_the_promotion_plan_begins_with_what_still_runs() -> None:

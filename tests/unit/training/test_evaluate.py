@@ -1,4 +1,4 @@
-"""The questions of the validation window, and the baselines' figures against slow recomputation from the tables."""
+"""The examples of the validation window, and the baselines' figures against slow recomputation from the tables."""
 
 import copy
 from collections import Counter, defaultdict
@@ -11,21 +11,21 @@ import polars as pl
 import pytest
 import torch
 
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import PURCHASE, Histories
-from embeddings.ranking.features import FACTS
+from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.sources import ALL
 from tests.world import STORES, UNTIL, tables
 from training.batches import Baskets
-from training.catalogue import master_catalog, observe
+from training.candidates import gather_candidates
+from training.catalogue import master_catalogue, observe
 from training.config import Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
 from training.evaluate import Fitted, Metrics, evaluate
-from training.examples import examples
+from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fit_als, product_vectors
 from training.histories import read_histories
-from training.questions import Question, ask
 from training.ranker import Ranker
 from training.statistics import count, find_nearby
 
@@ -43,11 +43,11 @@ class Window(NamedTuple):
     events: pl.DataFrame
     promotions: pl.DataFrame
     histories: Histories
-    before: Catalog
-    questions: list[Question]
+    before: Catalogue
+    examples: list[Example]
 
-    def question(self, customer_id: str) -> Question:
-        (found,) = (one for one in self.questions if self.histories.customers.id(one.customer) == customer_id)
+    def example(self, customer_id: str) -> Example:
+        (found,) = (one for one in self.examples if self.histories.customers.id(one.customer) == customer_id)
         return found
 
 
@@ -62,14 +62,14 @@ def window() -> Window:
     looked = bought.with_columns(type=pl.lit("view"), at=at - timedelta(minutes=5), product_id=pl.lit("unsold"))
     frames["events"] = pl.concat([bought, looked])
     dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
-    master = master_catalog(dataset, RECIPE, SINCE)
+    master = master_catalogue(dataset, RECIPE, SINCE)
     histories = read_histories(dataset, master, 0)
     since = int(SINCE.timestamp())
     past = histories.before(since)
     before = observe(master, past.events, since, RECIPE.assortment)
     inside = Baskets.of(histories).between(since, int(UNTIL.timestamp()))
     events = frames["events"].filter(at < UNTIL)
-    return Window(events, frames["promotions"], histories, before, ask(past, inside, before))
+    return Window(events, frames["promotions"], histories, before, first_baskets(past, inside, before))
 
 
 def purchases(window: Window) -> pl.DataFrame:
@@ -88,25 +88,25 @@ def test_each_customer_is_asked_about_their_first_basket_in_the_window(window: W
             datetime.fromtimestamp(one.situation.moment, UNTIL.tzinfo),
             set(ids.ids(one.bought)),
         )
-        for one in window.questions
+        for one in window.examples
     }
     assert found == expected
-    assert len(window.questions) == CUSTOMERS
+    assert len(window.examples) == CUSTOMERS
 
 
 def test_the_answer_may_know_only_what_happened_before_the_window(window: Window) -> None:
     since = int(SINCE.timestamp())
-    for one in window.questions:
+    for one in window.examples:
         assert (one.past.events_E["at"] < since).all()
         customer_id = window.histories.customers.id(one.customer)
         known = window.events.filter(pl.col("customer_id") == customer_id, pl.col("at") < SINCE)
         assert len(one.past.events_E) == known.height
-    assert not len(window.question(NEWCOMER).past.events_E)
+    assert not len(window.example(NEWCOMER).past.events_E)
 
 
 def test_what_may_be_shown_is_what_the_channel_and_the_place_allow_as_known_before_the_window(window: Window) -> None:
     ids = window.before.products.ids
-    for one in window.questions:
+    for one in window.examples:
         customer_id = window.histories.customers.id(one.customer)
         eligible = set(ids.ids(one.eligible.rows_N.tolist()))
         store = window.before.locations.ids.id(one.situation.location)
@@ -134,8 +134,8 @@ class Models(NamedTuple):
     ranker: Ranker
     als: Factors
 
-    def metrics(self, questions: list[Question]) -> Metrics:
-        return evaluate(questions, self.fitted, self.ranker, self.als, RECIPE.towers.history_length)
+    def metrics(self, examples: list[Example]) -> Metrics:
+        return evaluate(examples, self.fitted, self.ranker, self.als, RECIPE.towers.history_length)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def models(window: Window) -> Models:
 
 @pytest.fixture(scope="module")
 def metrics(window: Window, models: Models) -> Metrics:
-    return models.metrics(window.questions)
+    return models.metrics(window.examples)
 
 
 def slow_popularity(window: Window) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -173,7 +173,7 @@ def slow_answers(window: Window) -> tuple[dict[int, list[int]], dict[int, list[i
     ids = window.before.products.ids.ids()
     common: dict[int, list[int]] = {}
     often: dict[int, list[int]] = {}
-    for one in window.questions:
+    for one in window.examples:
         store = window.before.locations.ids.id(one.situation.location)
         total = sum(everywhere.values())
         # The shares everywhere count for a hundred purchases here.
@@ -187,10 +187,10 @@ def slow_answers(window: Window) -> tuple[dict[int, list[int]], dict[int, list[i
     return common, often
 
 
-def slow_metrics(answers: dict[int, list[int]], questions: list[Question]) -> dict[str, float]:
+def slow_metrics(answers: dict[int, list[int]], examples: list[Example]) -> dict[str, float]:
     ndcg: list[float] = []
     recall: list[float] = []
-    for one in questions:
+    for one in examples:
         hits = [row in one.bought for row in answers[one.customer]]
         best = sum(1 / log2(rank + 2) for rank in range(min(10, len(one.bought))))
         ndcg.append(sum(1 / log2(rank + 2) for rank, hit in enumerate(hits) if hit) / best)
@@ -200,8 +200,8 @@ def slow_metrics(answers: dict[int, list[int]], questions: list[Question]) -> di
 
 def test_the_baselines_are_what_counting_by_hand_gives(window: Window, metrics: Metrics) -> None:
     common, often = slow_answers(window)
-    assert metrics["popular"] == pytest.approx(slow_metrics(common, window.questions), abs=1e-4)
-    assert metrics["personal_top_frequency"] == pytest.approx(slow_metrics(often, window.questions), abs=1e-4)
+    assert metrics["popular"] == pytest.approx(slow_metrics(common, window.examples), abs=1e-4)
+    assert metrics["personal_top_frequency"] == pytest.approx(slow_metrics(often, window.examples), abs=1e-4)
     assert metrics["personal_top_frequency"]["ndcg@10"] > 2 * metrics["popular"]["ndcg@10"] > 0
 
 
@@ -211,7 +211,7 @@ def bought_most_first(ranker: Ranker) -> Ranker:
     with torch.no_grad():
         for parameter in wanted.parameters():
             parameter.zero_()
-        wanted.get_parameter("layers.0.weight")[0, FACTS.index("own_times")] = 1.0
+        wanted.get_parameter("layers.0.weight")[0, RANKER_FEATURES.index("own_times")] = 1.0
         wanted.get_parameter("layers.2.weight")[0, 0] = 1.0
         wanted.calibration.copy_(torch.tensor([1.0, -3.0]))
     return wanted
@@ -219,15 +219,15 @@ def bought_most_first(ranker: Ranker) -> Ranker:
 
 def test_what_is_served_is_in_the_rankers_order(window: Window, models: Models, metrics: Metrics) -> None:
     """The favourite was bought far more often than all else, and nothing else decides."""
-    served = models._replace(ranker=bought_most_first(models.ranker)).metrics(window.questions)["served"]
+    served = models._replace(ranker=bought_most_first(models.ranker)).metrics(window.examples)["served"]
     sources = {f"source {name}" for name in ALL}
     assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served", *sources}
     assert set(served) == {"ndcg@10", "recall@10", "calibration_error"}
     common, often = slow_answers(window)
     hits = slow_metrics(
-        {one.customer: often[one.customer][:1] for one in window.questions if one.past.tells}
-        | {one.customer: common[one.customer] for one in window.questions if not one.past.tells},
-        window.questions,
+        {one.customer: often[one.customer][:1] for one in window.examples if one.past.has_interactions}
+        | {one.customer: common[one.customer] for one in window.examples if not one.past.has_interactions},
+        window.examples,
     )
     assert served["ndcg@10"] >= hits["ndcg@10"] - 1e-4 > 0.3
 
@@ -238,14 +238,14 @@ def test_the_calibration_error_is_that_of_all_candidates(window: Window, models:
         for parameter in ranker.parameters():
             parameter.zero_()
     ranker.calibration.copy_(torch.tensor([1.0, 30.0]))  # certain of everything
-    candidates = examples(window.questions, *models.fitted, RECIPE.towers.history_length)
-    found = models._replace(ranker=ranker).metrics(window.questions)["served"]["calibration_error"]
+    candidates = gather_candidates(window.examples, *models.fitted, RECIPE.towers.history_length)
+    found = models._replace(ranker=ranker).metrics(window.examples)["served"]["calibration_error"]
     assert found == pytest.approx(1 - float(candidates.taken_M.mean()), abs=1e-4)
 
 
 def test_who_has_no_past_is_ranked_too_and_buys_most_often_what_is_popular(window: Window, models: Models) -> None:
-    newcomer = window.question(NEWCOMER)
-    veteran = next(one for one in window.questions if one.past.tells)
+    newcomer = window.example(NEWCOMER)
+    veteran = next(one for one in window.examples if one.past.has_interactions)
     alone, both = models.metrics([veteran]), models.metrics([newcomer, veteran])
     popular = models.metrics([veteran, newcomer])["popular"]
     for name in ("ndcg@10", "recall@10"):

@@ -13,19 +13,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.index.exact import ExactIndex
-from embeddings.ranking.features import FACTS
+from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.statistics import Statistics
-from embeddings.ranking.transform import derive
+from embeddings.ranking.transform import transform
 from embeddings.release.bundle import IVF_INDEX, Epochs, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.release.encoders import CustomerEncoder, ProductEncoder, RankerSession
 from tests.world import UNTIL, tables
 from training import export as exporting
-from training.catalogue import master_catalog, observe
+from training.catalogue import master_catalogue, observe
 from training.config import Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
 from training.export import PARITY, ParityError, Release, export
@@ -61,8 +61,8 @@ class Exported(NamedTuple):
         return self.release.towers
 
     @property
-    def catalog(self) -> Catalog:
-        return self.release.catalog
+    def catalogue(self) -> Catalogue:
+        return self.release.catalogue
 
     @property
     def histories(self) -> Histories:
@@ -101,14 +101,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     frames |= {name: frames[name].with_columns(customer_id=known) for name in ("customers", "events")}
     frames["events"] = pl.concat([one.head(1) for one in frames["events"].partition_by("customer_id")])
     dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
-    catalog = master_catalog(dataset, RECIPE, UNTIL)
-    histories = read_histories(dataset, catalog, 0)
+    catalogue = master_catalogue(dataset, RECIPE, UNTIL)
+    histories = read_histories(dataset, catalogue, 0)
     moment = int(UNTIL.timestamp())
-    catalog = observe(catalog, histories.events, moment, RECIPE.assortment)
-    als = fit_als(histories, len(catalog.products.ids), RECIPE)
-    nearby = find_nearby(histories, catalog, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
-    statistics = count(histories, catalog, moment, nearby, RECIPE.ranker)
-    towers = randomised(Towers(catalog, histories, RECIPE))
+    catalogue = observe(catalogue, histories.events, moment, RECIPE.assortment)
+    als = fit_als(histories, len(catalogue.products.ids), RECIPE)
+    nearby = find_nearby(histories, catalogue, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
+    statistics = count(histories, catalogue, moment, nearby, RECIPE.ranker)
+    towers = randomised(Towers(catalogue, histories, RECIPE))
     return export_to(
         tmp_path_factory.mktemp("staged"),
         Release(
@@ -116,7 +116,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
             randomised_ranker(),
             OfferRanker().eval(),
             Redemption(0.1).eval(),
-            catalog,
+            catalogue,
             statistics,
             histories,
             METRICS,
@@ -125,13 +125,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     )
 
 
-def random_input(random: np.random.Generator, catalog: Catalog, batch: int, length: int) -> TowerInput:
+def random_input(random: np.random.Generator, catalogue: Catalogue, batch: int, length: int) -> TowerInput:
     lengths_B1 = random.integers(0, length + 1, (batch, 1))
     lengths_B1[0] = length
     real_BL = np.arange(length) < lengths_B1
-    contexts = (len(catalog.channels), len(catalog.locations.ids), 7, 24)
+    contexts = (len(catalogue.channels), len(catalogue.locations.ids), 7, 24)
     return TowerInput(
-        products_BL=np.where(real_BL, random.integers(0, len(catalog.products.ids), (batch, length)), -1),
+        products_BL=np.where(real_BL, random.integers(0, len(catalogue.products.ids), (batch, length)), -1),
         types_BL=np.where(real_BL, random.integers(1, 8, (batch, length)), 0),
         ages_BL=np.where(real_BL, random.random((batch, length)) * 9, 0).astype(np.float32),
         attributes_BA=random.integers(0, 5, (batch, 1)),
@@ -142,7 +142,7 @@ def random_input(random: np.random.Generator, catalog: Catalog, batch: int, leng
 @pytest.mark.parametrize("batch", [1, 2, 33])
 @pytest.mark.parametrize("length", [1, 2, LENGTH, 3 * LENGTH])
 def test_the_customer_encoder_computes_what_torch_does(exported: Exported, batch: int, length: int) -> None:
-    tower_input = random_input(np.random.default_rng([batch, length]), exported.catalog, batch, length)
+    tower_input = random_input(np.random.default_rng([batch, length]), exported.catalogue, batch, length)
     vectors_ND = np.load(exported.staged / "bundle" / "vectors" / "products.npy")
     found_BD = CustomerEncoder(exported.staged / "bundle" / "customer.onnx", "cpu").encode(tower_input, vectors_ND)
     history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL))
@@ -155,8 +155,8 @@ def test_the_customer_encoder_computes_what_torch_does(exported: Exported, batch
 @pytest.mark.parametrize("count", [1, 2, 99])
 def test_the_product_encoder_computes_what_torch_does(exported: Exported, count: int) -> None:
     random = np.random.default_rng(count)
-    sizes = exported.catalog.products.attributes.sizes
-    rows = random.integers(-1, len(exported.catalog.products.ids), count)
+    sizes = exported.catalogue.products.attributes.sizes
+    rows = random.integers(-1, len(exported.catalogue.products.ids), count)
     attributes = np.stack([random.integers(0, size, count) for size in sizes], axis=1)
     price = np.where(random.random(count) < 0.3, np.nan, random.random(count) * 50).astype(np.float32)
     found_KD = ProductEncoder(exported.staged / "bundle" / "product.onnx", "cpu").encode(rows, attributes, price)
@@ -168,11 +168,11 @@ def test_the_product_encoder_computes_what_torch_does(exported: Exported, count:
 @pytest.mark.parametrize("count", [1, 2, 999])
 def test_the_ranker_computes_what_torch_does(exported: Exported, count: int) -> None:
     random = np.random.default_rng(count)
-    facts_MF = random.exponential(30, (count, len(FACTS))).astype(np.float32)
-    facts_MF[random.random(facts_MF.shape) < 0.6] = 0
-    found_M = RankerSession(exported.staged / "bundle" / "ranker.onnx", "cpu").rank(facts_MF)
+    features_MF = random.exponential(30, (count, len(RANKER_FEATURES))).astype(np.float32)
+    features_MF[random.random(features_MF.shape) < 0.6] = 0
+    found_M = RankerSession(exported.staged / "bundle" / "ranker.onnx", "cpu").rank(features_MF)
     with torch.inference_mode():
-        expected_M = exported.release.ranker(torch.from_numpy(derive(facts_MF))).numpy()
+        expected_M = exported.release.ranker(torch.from_numpy(transform(features_MF))).numpy()
     assert found_M.shape == (count,)
     assert np.abs(found_M - expected_M).max() <= PARITY
     assert count == 1 or found_M.std() > 0.01
@@ -197,7 +197,7 @@ LAST_BIAS = {"product": "mix.2", "customer": "mix.2", "ranker": "layers.4"}
 def test_an_encoder_that_computes_something_else_is_refused(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    towers = Towers(exported.catalog, exported.histories, RECIPE)
+    towers = Towers(exported.catalogue, exported.histories, RECIPE)
     towers.load_state_dict(exported.towers.state_dict())
     ranker = randomised_ranker()
 
@@ -236,7 +236,7 @@ def test_the_manifest_says_what_the_release_is(exported: Exported) -> None:
     assert manifest.metrics == METRICS
     assert manifest.curves == CURVES
     assert manifest.recipe == msgspec.json.decode(msgspec.json.encode(RECIPE))
-    trained = int(exported.catalog.products.trained_N.sum())
+    trained = int(exported.catalogue.products.trained_N.sum())
     assert manifest.counts == {
         "products": 122,
         "products_sold": trained,

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import Histories
 from tests.world import UNTIL, tables, write_world
 from training import fit as fitting
-from training.catalogue import master_catalog, observe
+from training.catalogue import master_catalogue, observe
 from training.config import FitConfig, Recipe, TowersConfig
 from training.datasets.frames import GivenTable, as_of, assemble
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
@@ -42,7 +42,7 @@ class Killed(BaseException):
 
 
 class Past(NamedTuple):
-    catalog: Catalog
+    catalogue: Catalogue
     histories: Histories
     als: Factors
 
@@ -63,14 +63,14 @@ def past() -> Past:
     frames = tables() | {"events": tables()["events"].filter(pl.col("customer_id") < "c016")}
     given = (GivenTable(table, table.name, frames[table.name].lazy()) for table in TABLES)
     dataset = as_of(assemble("world", given), UNTIL)
-    catalog = master_catalog(dataset, RECIPE, UNTIL)
-    histories = read_histories(dataset, catalog, 0)
-    catalog = observe(catalog, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)
-    return Past(catalog, histories, fit_als(histories, len(catalog.products.ids), RECIPE))
+    catalogue = master_catalogue(dataset, RECIPE, UNTIL)
+    histories = read_histories(dataset, catalogue, 0)
+    catalogue = observe(catalogue, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)
+    return Past(catalogue, histories, fit_als(histories, len(catalogue.products.ids), RECIPE))
 
 
 def fitted(past: Past, folder: Path, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
-    return fit(past.catalog, past.histories, past.als.products_ND, recipe, CPU, folder)[0].state_dict()
+    return fit(past.catalogue, past.histories, past.als.products_ND, recipe, CPU, folder)[0].state_dict()
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -153,12 +153,12 @@ def test_fitting_learns_what_customers_buy(past: Past, tmp_path: Path, monkeypat
 
 
 def test_als_is_deterministic_and_knows_nothing_of_what_nobody_bought(past: Past) -> None:
-    again = fit_als(past.histories, len(past.catalog.products.ids), RECIPE)
+    again = fit_als(past.histories, len(past.catalogue.products.ids), RECIPE)
     assert np.array_equal(again.products_ND, past.als.products_ND)
     assert np.array_equal(again.customers_CD, past.als.customers_CD)
     assert past.als.products_ND.shape == (122, 8)
     assert past.als.customers_CD.shape == (120, 8)
-    unbought = ~past.catalog.products.trained_N
+    unbought = ~past.catalogue.products.trained_N
     assert unbought.any()
     assert not past.als.products_ND[unbought].any()
     assert past.als.products_ND[~unbought].any(axis=1).all()
@@ -166,18 +166,18 @@ def test_als_is_deterministic_and_knows_nothing_of_what_nobody_bought(past: Past
 
 def test_products_that_nobody_bought_are_placed_by_their_attributes_alone(past: Past) -> None:
     torch.manual_seed(1)
-    towers = Towers(past.catalog, past.histories, RECIPE)
-    before = product_vectors(towers, past.catalog, CPU)
+    towers = Towers(past.catalogue, past.histories, RECIPE)
+    before = product_vectors(towers, past.catalogue, CPU)
     with torch.no_grad():
         towers.product.ids.weight += 1
-    moved = (product_vectors(towers, past.catalog, CPU) != before).any(axis=1)
-    assert np.array_equal(moved, past.catalog.products.trained_N)
+    moved = (product_vectors(towers, past.catalogue, CPU) != before).any(axis=1)
+    assert np.array_equal(moved, past.catalogue.products.trained_N)
 
 
-class Asked(NamedTuple):
+class RankingQuery(NamedTuple):
     """What a run asks for to be fitted."""
 
-    catalog: Catalog
+    catalogue: Catalogue
     histories: Histories
     als_ND: NDArray[np.float32]
     recipe: Recipe
@@ -185,11 +185,11 @@ class Asked(NamedTuple):
     checkpoints: Path
 
 
-def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> Asked:
-    found: list[Asked] = []
+def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> RankingQuery:
+    found: list[RankingQuery] = []
 
     def noted(*arguments: Any) -> None:
-        found.append(Asked(*arguments[:-1]))
+        found.append(RankingQuery(*arguments[:-1]))
         raise Killed
 
     monkeypatch.setattr("training.stages.Stages.ranker", Mock())
@@ -213,7 +213,7 @@ def test_fitting_sees_nothing_of_the_validation_window(tmp_path: Path, monkeypat
     assert first.histories.events["at"].max() < window.timestamp()
     assert np.array_equal(first.histories.events, second.histories.events)
     assert np.array_equal(first.als_ND, second.als_ND)
-    (products, locations), (products_, locations_) = first.catalog[2:4], second.catalog[2:4]
+    (products, locations), (products_, locations_) = first.catalogue[2:4], second.catalogue[2:4]
     assert np.array_equal(products.popularity_N, products_.popularity_N)
     assert np.array_equal(products.trained_N, products_.trained_N)
     assert np.array_equal(locations.popularity, locations_.popularity)
@@ -222,8 +222,8 @@ def test_fitting_sees_nothing_of_the_validation_window(tmp_path: Path, monkeypat
 
 
 def test_validation_knows_what_was_promoted_in_its_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = asked(write_world(tmp_path / "world"), tmp_path / "store", monkeypatch).catalog
-    assert catalog.promotions.starts_G.min() == (UNTIL - timedelta(days=14)).timestamp()
+    catalogue = asked(write_world(tmp_path / "world"), tmp_path / "store", monkeypatch).catalogue
+    assert catalogue.promotions.starts_G.min() == (UNTIL - timedelta(days=14)).timestamp()
 
 
 def test_a_checkpoint_is_found_again_by_the_very_same_run_alone(
@@ -258,7 +258,7 @@ def test_a_checkpoint_is_found_again_by_the_very_same_run_alone(
 
 def test_towers_are_taken_up_by_a_run_that_differs_in_what_they_do_not_depend_on(past: Past) -> None:
     def key(recipe: Recipe = RECIPE, histories: Histories = past.histories) -> str:
-        return fingerprint(recipe, histories, past.catalog, CPU)
+        return fingerprint(recipe, histories, past.catalogue, CPU)
 
     same = replace(RECIPE, ranker=replace(RECIPE.ranker, epochs=9, window_days=7), validation_days=3, keep_versions=9)
     assert key(same) == key()

@@ -12,7 +12,7 @@ from embeddings.catalogue.columns import ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import EVENT, EVENT_CODES, Histories
 from training.batches import Baskets
-from training.catalogue import master_catalog
+from training.catalogue import master_catalogue
 from training.config import Recipe
 from training.datasets.frames import GivenTable, assemble
 from training.histories import read_histories
@@ -43,7 +43,7 @@ def read(events: list[Row], **tables: pl.DataFrame) -> Histories:
     tables["events"] = pl.DataFrame(events, schema=schema)
     given = (GivenTable(one, one.name, tables[one.name].lazy()) for one in TABLES if one.name in tables)
     dataset = assemble("test", given)
-    return read_histories(dataset, master_catalog(dataset, RECIPE, START), 0)
+    return read_histories(dataset, master_catalogue(dataset, RECIPE, START), 0)
 
 
 def test_an_event_is_read_into_rows_codes_and_seconds() -> None:

@@ -1,4 +1,4 @@
-"""The ranker: what it derives from facts, what it learns and how sure it is."""
+"""The ranker: what it derives from features, what it learns and how sure it is."""
 
 import math
 from pathlib import Path
@@ -9,21 +9,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from embeddings.ranking.features import COUNTED, FACTS, FactsReader
+from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DECAYS, GROUP_DECAY
-from embeddings.ranking.statistics import RHYTHMS
-from embeddings.ranking.transform import derive
+from embeddings.ranking.statistics import GROUPINGS
+from embeddings.ranking.transform import transform
 from embeddings.release.encoders import RankerSession
-from tests.unit.embeddings.small import DAY, NOW, VECTORS, N, ask, catalog, past, statistics
+from tests.unit.embeddings.small import DAY, NOW, VECTORS, N, ask, catalogue, past, statistics
+from training.candidates import ExampleCandidates
 from training.config import RankerConfig
-from training.examples import Examples
 from training.export import export_ranker
 from training.fit_ranker import calibration_error, fit_ranker, probabilities
 from training.losses import listwise_softmax
 from training.ranker import Ranker
 
-AT = {name: place for place, name in enumerate(FACTS)}
-CONFIG = RankerConfig(widths=(8,), epochs=6, questions_a_batch=16, learning_rate=1e-2)
+AT = {name: place for place, name in enumerate(RANKER_FEATURES)}
+CONFIG = RankerConfig(widths=(8,), epochs=6, examples_a_batch=16, learning_rate=1e-2)
 
 
 @pytest.fixture(autouse=True)
@@ -34,68 +34,70 @@ def _one_thread():  # pyright: ignore[reportUnusedFunction]
     torch.set_num_threads(threads)
 
 
-def random_facts(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Facts of every size; counts and days are not negative, and half of them are nothing."""
+def random_features(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Features of every size; counts and days are not negative, and half of them are nothing."""
     random = np.random.default_rng(seed)
-    facts_MF = random.exponential(10, (count, len(FACTS))).astype(np.float32)
-    facts_MF[random.random(facts_MF.shape) < 0.5] = 0
-    facts_MF[:, COUNTED:] = random.standard_normal((count, len(FACTS) - COUNTED))
-    return facts_MF
+    features_MF = random.exponential(10, (count, len(RANKER_FEATURES))).astype(np.float32)
+    features_MF[random.random(features_MF.shape) < 0.5] = 0
+    features_MF[:, COUNTED:] = random.standard_normal((count, len(RANKER_FEATURES) - COUNTED))
+    return features_MF
 
 
 # What it derives
 
 
-def slow_derive(facts: dict[str, float]) -> list[float]:
-    """Facts aged, logarithms and ratios, one number at a time."""
-    away, aged = facts["away"], dict(facts)
+def slow_derive(features: dict[str, float]) -> list[float]:
+    """Features aged, logarithms and ratios, one number at a time."""
+    away, aged = features["away"], dict(features)
     decays = {"own_slow": DECAYS[0], "own_middling": DECAYS[1], "own_fast": DECAYS[2], "own_here": DECAYS[0]}
     decays |= {"own_hour": DECAYS[0], "visits": DECAYS[0], "visits_here": DECAYS[0], "visits_hour": DECAYS[0]}
-    for group in RHYTHMS:
+    for group in GROUPINGS:
         decays |= {f"{group}_slow": DECAYS[0], f"{group}_lately": GROUP_DECAY}
     for name, decay in decays.items():
         aged[name] *= decay**away
-    for name in ("own_since", *(f"{group}_since" for group in RHYTHMS)):
+    for name in ("own_since", *(f"{group}_since" for group in GROUPINGS)):
         aged[name] += away
-    shares = {"product_share", *(f"product_{group}_share" for group in RHYTHMS)}
-    inputs = [math.log1p(aged[name] * (1e5 if name in shares else 1)) for name in FACTS[:COUNTED]]
+    shares = {"product_share", *(f"product_{group}_share" for group in GROUPINGS)}
+    inputs = [math.log1p(aged[name] * (1e5 if name in shares else 1)) for name in RANKER_FEATURES[:COUNTED]]
     ratios = [
         ("own_since", "own_gap", 0.5),
         ("own_slow", "visits", 0.5),
         ("own_here", "visits_here", 0.5),
         ("visits_here", "visits", 0.1),
         ("own_hour", "visits_hour", 0.5),
-        ("own_lines", "lines", 1.0),
-        ("lines_hour", "lines", 1.0),
-        *((f"{group}_since", f"{group}_gap", 0.5) for group in RHYTHMS),
-        *((f"{group}_slow", "visits", 0.5) for group in RHYTHMS),
-        *(("own_slow", f"{group}_slow", 0.1) for group in RHYTHMS),
+        ("own_basket_size", "basket_size", 1.0),
+        ("basket_size_hour", "basket_size", 1.0),
+        *((f"{group}_since", f"{group}_gap", 0.5) for group in GROUPINGS),
+        *((f"{group}_slow", "visits", 0.5) for group in GROUPINGS),
+        *(("own_slow", f"{group}_slow", 0.1) for group in GROUPINGS),
     ]
     inputs += [math.log(min(aged[above] / max(aged[below], least), 50) + 0.02) for above, below, least in ratios]
-    here = (facts["popular_here"] + 100 * facts["product_share"]) / (facts["sold_here"] + 100)
+    here = (features["popular_here"] + 100 * features["product_share"]) / (features["sold_here"] + 100)
     inputs.append(math.log(here + 1e-6))
-    return [*inputs, *(aged[name] for name in FACTS[COUNTED:]), facts["inner"] - facts["retrieved"]]
+    return [*inputs, *(aged[name] for name in RANKER_FEATURES[COUNTED:]), features["inner"] - features["retrieved"]]
 
 
 def test_what_the_network_reads_is_the_documented_arithmetic():
-    facts_MF = random_facts(200)
-    found_MX = derive(facts_MF)
-    for facts, inputs in zip(facts_MF.tolist(), found_MX.tolist(), strict=True):
-        expected = slow_derive(dict(zip(FACTS, facts, strict=True)))
+    features_MF = random_features(200)
+    found_MX = transform(features_MF)
+    for features, inputs in zip(features_MF.tolist(), found_MX.tolist(), strict=True):
+        expected = slow_derive(dict(zip(RANKER_FEATURES, features, strict=True)))
         assert inputs == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("days", [0.0, 0.25, 3.0, 40.0])
-def test_facts_of_the_newest_purchase_and_days_away_are_facts_counted_at_the_later_moment(days: float):
+def test_features_of_the_newest_purchase_and_days_away_are_features_counted_at_the_later_moment(days: float):
     bought = [("purchase", 1, 30.0, 0), ("purchase", 1, 2.0, 0), ("purchase", 4, 9.0, 1), ("purchase", 7, 0.0, 0)]
     asked = ask(past(*bought), 0, NOW + round(days * DAY))
-    facts_KF = np.empty((N, len(FACTS)), np.float32)
+    features_KF = np.empty((N, len(RANKER_FEATURES)), np.float32)
     inner = np.zeros(1, np.float32)
-    FactsReader(catalog(), statistics(), VECTORS).read(asked, np.arange(N), np.ones(3, np.float32), inner, facts_KF)
-    assert (facts_KF[:, AT["away"]] == days).all()
+    FeatureReader(catalogue(), statistics(), VECTORS).read(
+        asked, np.arange(N), np.ones(3, np.float32), inner, features_KF
+    )
+    assert (features_KF[:, AT["away"]] == days).all()
 
-    codes_NQ = statistics().rhythms_NQ
-    later_KF = facts_KF.copy()
+    codes_NQ = statistics().groups_NQ
+    later_KF = features_KF.copy()
     later_KF[:, AT["away"]] = 0
 
     def decayed(decay: float, rows: list[int], location: int | None = None) -> float:
@@ -114,39 +116,43 @@ def test_facts_of_the_newest_purchase_and_days_away_are_facts_counted_at_the_lat
         later[AT["own_since"]] = since([row])
         later[AT["visits"]] = decayed(DECAYS[0], list(range(N)))  # every purchase here is a visit of its own
         later[AT["visits_here"]] = decayed(DECAYS[0], list(range(N)), 0)
-        for number, group in enumerate(RHYTHMS):
+        for number, group in enumerate(GROUPINGS):
             code = codes_NQ[row, number]
             rows = np.flatnonzero(codes_NQ[:, number] == code).tolist() if code else []
             later[AT[f"{group}_lately"]] = decayed(GROUP_DECAY, rows)
             later[AT[f"{group}_slow"]] = decayed(DECAYS[0], rows)
             later[AT[f"{group}_since"]] = since(rows)
-    found, expected = derive(facts_KF), derive(later_KF)
+    found, expected = transform(features_KF), transform(later_KF)
     kept = np.arange(found.shape[1]) != AT["away"]  # which it is told besides
     np.testing.assert_allclose(found[:, kept], expected[:, kept], rtol=1e-4, atol=1e-4)
 
 
-def test_facts_of_any_size_give_finite_inputs():
-    for facts_MF in (np.zeros((1, len(FACTS))), np.full((1, len(FACTS)), 1e9), 1e4 * random_facts(50)):
-        assert np.isfinite(derive(facts_MF.astype(np.float32))).all()
+def test_features_of_any_size_give_finite_inputs():
+    for features_MF in (
+        np.zeros((1, len(RANKER_FEATURES))),
+        np.full((1, len(RANKER_FEATURES)), 1e9),
+        1e4 * random_features(50),
+    ):
+        assert np.isfinite(transform(features_MF.astype(np.float32))).all()
 
 
 # What it answers
 
 
-def lists_of(facts_MF: NDArray[np.float32], taken_M: NDArray[np.bool_], size: int) -> Examples:
+def lists_of(features_MF: NDArray[np.float32], taken_M: NDArray[np.bool_], size: int) -> ExampleCandidates:
     """Lists of equal size."""
-    count = len(facts_MF)
-    return Examples(facts_MF, taken_M.astype(np.float32), np.arange(count), np.arange(0, count + 1, size))
+    count = len(features_MF)
+    return ExampleCandidates(features_MF, taken_M.astype(np.float32), np.arange(count), np.arange(0, count + 1, size))
 
 
-def pattern(lists: int, size: int = 10, seed: int = 0) -> Examples:
+def pattern(lists: int, size: int = 10, seed: int = 0) -> ExampleCandidates:
     """In every list what was bought most often is taken, nine times of ten."""
-    facts_MF = random_facts(lists * size, seed)
-    times_QK = facts_MF[:, AT["own_times"]].reshape(lists, size)
+    features_MF = random_features(lists * size, seed)
+    times_QK = features_MF[:, AT["own_times"]].reshape(lists, size)
     random = np.random.default_rng(seed)
     best_Q = np.where(random.random(lists) < 0.9, times_QK.argmax(axis=1), random.integers(0, size, lists))
     taken_QK = np.arange(size) == best_Q[:, None]
-    return lists_of(facts_MF, taken_QK.ravel(), size)
+    return lists_of(features_MF, taken_QK.ravel(), size)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +161,7 @@ def fitted() -> Ranker:
 
 
 def test_scores_are_probabilities(fitted: Ranker):
-    found_M = probabilities(fitted, pattern(100, seed=1).facts_MF)
+    found_M = probabilities(fitted, pattern(100, seed=1).features_MF)
     assert found_M.dtype == np.float32
     assert ((found_M > 0) & (found_M < 1)).all()
     assert found_M.std() > 0.01
@@ -163,14 +169,14 @@ def test_scores_are_probabilities(fitted: Ranker):
 
 def test_an_obvious_pattern_is_learnt_and_holds_for_lists_not_seen(fitted: Ranker):
     unseen = pattern(200, seed=9)
-    scores_QK = probabilities(fitted, unseen.facts_MF).reshape(200, 10)
+    scores_QK = probabilities(fitted, unseen.features_MF).reshape(200, 10)
     hits = unseen.taken_M.reshape(200, 10)[np.arange(200), scores_QK.argmax(axis=1)].mean()
     assert hits > 0.6
 
 
 def test_probabilities_are_as_high_as_things_are_likely(fitted: Ranker):
     unseen = pattern(400, seed=9)
-    found_M = probabilities(fitted, unseen.facts_MF)
+    found_M = probabilities(fitted, unseen.features_MF)
     assert float(fitted.calibration[0]) > 0
     assert calibration_error(found_M, unseen.taken_M) < 0.05
     assert found_M.mean() == pytest.approx(0.1, abs=0.03)
@@ -181,7 +187,7 @@ def test_scores_that_lead_astray_where_nothing_was_learnt_are_not_turned_round()
     examples = pattern(400)
     order_Q = np.random.default_rng(1).permutation(400)  # as the fit draws it
     taken_QK = examples.taken_M.reshape(400, 10).copy()
-    times_QK = examples.facts_MF[:, AT["own_times"]].reshape(400, 10)
+    times_QK = examples.features_MF[:, AT["own_times"]].reshape(400, 10)
     held_out = order_Q[:40]
     taken_QK[held_out] = np.arange(10) == times_QK[held_out].argmin(axis=1)[:, None]
     ranker, _ = fit_ranker(examples._replace(taken_M=taken_QK.ravel()), CONFIG, seed=1)
@@ -198,34 +204,34 @@ def test_fitting_is_a_function_of_its_arguments(fitted: Ranker):
 
 def test_what_was_always_the_same_decides_nothing_when_it_differs_one_day():
     examples = pattern(200)
-    examples.facts_MF[:, AT["away"]] = 7.0
-    examples.facts_MF[:, AT["promoted"]] = 0.0
+    examples.features_MF[:, AT["away"]] = 7.0
+    examples.features_MF[:, AT["promoted"]] = 0.0
     ranker, _ = fit_ranker(examples, CONFIG, seed=1)
-    facts_MF = pattern(50, seed=9).facts_MF
-    facts_MF[:, [AT["away"], AT["promoted"]]] = 7.0, 0.0
-    promoted_MF = facts_MF.copy()
+    features_MF = pattern(50, seed=9).features_MF
+    features_MF[:, [AT["away"], AT["promoted"]]] = 7.0, 0.0
+    promoted_MF = features_MF.copy()
     promoted_MF[:, AT["promoted"]] = 1.0
-    np.testing.assert_array_equal(probabilities(ranker, promoted_MF), probabilities(ranker, facts_MF))
-    later_MF = facts_MF.copy()
+    np.testing.assert_array_equal(probabilities(ranker, promoted_MF), probabilities(ranker, features_MF))
+    later_MF = features_MF.copy()
     later_MF[:, AT["away"]] = 6.5
-    assert np.abs(probabilities(ranker, later_MF) - probabilities(ranker, facts_MF)).max() < 0.5
+    assert np.abs(probabilities(ranker, later_MF) - probabilities(ranker, features_MF)).max() < 0.5
 
 
 def test_lists_without_anything_taken_and_lists_of_any_length_are_learnt_from():
-    facts_MF = random_facts(60)
+    features_MF = random_features(60)
     taken_M = np.zeros(60, np.float32)
     taken_M[[3, 40]] = 1
-    examples = Examples(facts_MF, taken_M, np.arange(60), np.array([0, 10, 10, 30, 31, 60]))
+    examples = ExampleCandidates(features_MF, taken_M, np.arange(60), np.array([0, 10, 10, 30, 31, 60]))
     ranker, _ = fit_ranker(examples, msgspec.structs.replace(CONFIG, epochs=1), seed=1)
-    assert np.isfinite(probabilities(ranker, facts_MF)).all()
+    assert np.isfinite(probabilities(ranker, features_MF)).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_a_part_at_a_time_is_the_same_as_all_at_once(fitted: Ranker, monkeypatch: pytest.MonkeyPatch, count: int):
-    facts_MF = random_facts(count)
-    whole = probabilities(fitted, facts_MF)
+    features_MF = random_features(count)
+    whole = probabilities(fitted, features_MF)
     monkeypatch.setattr("training.fit_ranker._AT_ONCE", 2)
-    np.testing.assert_allclose(probabilities(fitted, facts_MF), whole, atol=1e-6)
+    np.testing.assert_allclose(probabilities(fitted, features_MF), whole, atol=1e-6)
     assert whole.shape == (count,)
 
 
@@ -233,8 +239,8 @@ def test_onnx_runtime_computes_what_torch_does(fitted: Ranker, tmp_path: Path):
     export_ranker(tmp_path / "ranker.onnx", fitted)
     session = RankerSession(tmp_path / "ranker.onnx", "cpu")
     for count in (1, 2, 500):
-        facts_MF = random_facts(count, seed=count)
-        np.testing.assert_allclose(session.rank(facts_MF), probabilities(fitted, facts_MF), atol=1e-5)
+        features_MF = random_features(count, seed=count)
+        np.testing.assert_allclose(session.rank(features_MF), probabilities(fitted, features_MF), atol=1e-5)
 
 
 # How well it is calibrated
@@ -302,14 +308,14 @@ def test_the_loss_over_lists_survives_large_logits_and_lists_without_anything_ta
 
 @pytest.mark.parametrize("taken", ["nothing", "everything", "what has the larger logits"])
 def test_lists_that_fit_no_slope_leave_the_probabilities_as_they_are(taken: str) -> None:
-    facts_MF = random_facts(400, seed=3)
+    features_MF = random_features(400, seed=3)
     taken_M = np.zeros(400, np.float32)
     if taken == "everything":
         taken_M[:] = 1
     elif taken == "what has the larger logits":
-        facts_MF[::8, 0] = 1e4
+        features_MF[::8, 0] = 1e4
         taken_M[::8] = 1
-    found = Examples(facts_MF, taken_M, np.arange(400), np.arange(0, 401, 8))
+    found = ExampleCandidates(features_MF, taken_M, np.arange(400), np.arange(0, 401, 8))
     ranker, _ = fit_ranker(found, msgspec.structs.replace(CONFIG, epochs=1), 1)
     assert torch.isfinite(ranker.calibration).all()
-    assert np.isfinite(probabilities(ranker, facts_MF)).all()
+    assert np.isfinite(probabilities(ranker, features_MF)).all()

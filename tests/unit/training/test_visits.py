@@ -12,9 +12,9 @@ import torch
 from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import Offers
 from embeddings.customer.history import EVENT, EVENT_CODES, Histories
-from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.vocabulary import Vocabulary
-from tests.unit.training.test_examples import RECIPE, read
+from tests.unit.training.test_candidates import RECIPE, read
 from tests.world import UNTIL, tables
 from training.catalogue import observe
 from training.evaluate import Fitted
@@ -47,19 +47,19 @@ def test_every_visit_knows_the_redemptions_before_it_and_none_of_its_moment_or_l
     master, histories = read(pl.concat([tables()["events"], redeemed], how="diagonal"))
     begin = int(BEGIN.timestamp())
     past = histories.before(begin)
-    catalog = observe(master, past.events, begin, RECIPE.assortment)
-    als = fit_als(past, len(catalog.products.ids), RECIPE)
-    nearby = find_nearby(past, catalog, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
-    towers = Towers(catalog, histories, RECIPE).eval()
-    vectors_ND = product_vectors(towers, catalog, torch.device("cpu"))
-    fitted = Fitted(catalog, count(past, catalog, begin, nearby, RECIPE.ranker), towers, vectors_ND)
+    catalogue = observe(master, past.events, begin, RECIPE.assortment)
+    als = fit_als(past, len(catalogue.products.ids), RECIPE)
+    nearby = find_nearby(past, catalogue, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
+    towers = Towers(catalogue, histories, RECIPE).eval()
+    vectors_ND = product_vectors(towers, catalogue, torch.device("cpu"))
+    fitted = Fitted(catalogue, count(past, catalogue, begin, nearby, RECIPE.ranker), towers, vectors_ND)
 
-    visits = [one for one in find_visits(histories, catalog.offers, begin, 10**6, 0) if one.at >= begin]
+    visits = [one for one in find_visits(histories, catalogue.offers, begin, 10**6, 0) if one.at >= begin]
     found = visit_examples(visits, histories, fitted, Ranker((4,)), RECIPE.towers.history_length)
 
     # Rows of ``everyone``, ``expired``, which then was valid still, and ``at-north``.
-    column = OFFER_FACTS.index("redeemed_by_others")
-    redeeming = [(one.facts_OF[:, column].tolist(), one.taken_O.tolist()) for one in found if one.taken_O.any()]
+    column = OFFER_FEATURES.index("redeemed_by_others")
+    redeeming = [(one.features_OF[:, column].tolist(), one.taken_O.tolist()) for one in found if one.taken_O.any()]
     assert redeeming == [
         ([1, 0, 0], [1, 0, 0]),
         ([2, 0, 0], [1, 0, 0]),
@@ -67,7 +67,7 @@ def test_every_visit_knows_the_redemptions_before_it_and_none_of_its_moment_or_l
         ([4, 0], [1, 0]),  # without ``at-north``
     ]
     assert len(found) == len(visits) > 30, "all others are visits too"
-    assert all(np.isfinite(one.facts_OF).all() and np.isfinite(one.facts_F).all() for one in found)
+    assert all(np.isfinite(one.features_OF).all() and np.isfinite(one.features_F).all() for one in found)
 
 
 def events(*some: tuple[int, float, str, int]) -> Histories:

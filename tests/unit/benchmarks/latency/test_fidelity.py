@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.harness.server import Served
 from benchmarks.latency.fidelity import peer_fidelity
-from benchmarks.latency.traffic import Asked
+from benchmarks.latency.traffic import RankingQuery
 from benchmarks.peers import stack
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligible import EligibleSet
@@ -17,7 +17,7 @@ from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from tests.world import UNTIL
 
-ASKED = Asked("c017", "store", "north", UNTIL)
+ASKED = RankingQuery("c017", "store", "north", UNTIL)
 
 
 class Canned:
@@ -39,13 +39,13 @@ def past(published: tuple[BundleStore, Manifest]) -> stack.Past:
 def ranked(past: stack.Past, k: int, eligible: EligibleSet | None) -> list[str]:
     row = past.customer(ASKED.customer)
     found = ExactIndex(past.vectors_ND).search(past.customers_CD[row : row + 1], k, [eligible])
-    return past.catalog.products.ids.ids(found.rows_BK[0].tolist())
+    return past.catalogue.products.ids.ids(found.rows_BK[0].tolist())
 
 
 def test_the_true_ten_are_faultless_and_worse_ones_are_not(past: stack.Past) -> None:
     eligible = past.eligible(Context(ASKED.channel, ASKED.location, ASKED.at))
     best = ranked(past, 20, eligible)
-    forbidden = [one for one in ranked(past, 120, None) if past.catalog.products.ids.row(one) not in eligible.rows_N]
+    forbidden = [one for one in ranked(past, 120, None) if past.catalogue.products.ids.row(one) not in eligible.rows_N]
     for ids, recall, violations, short in (
         (best[:10], 1.0, 0, 0),
         (best[:5] + best[15:], 0.5, 0, 0),

@@ -59,7 +59,7 @@ def test_a_peer_answers_ten_eligible_products(
     body = {"context": context, "limit": 10} | ({} if customer is None else {"customer_id": customer})
     items = ask(stack.app(past, peer), body)["items"]
     eligible = past.eligible(msgspec.convert(context, Context))
-    rows = [past.catalog.products.ids.row(item["id"]) for item in items]
+    rows = [past.catalogue.products.ids.row(item["id"]) for item in items]
     assert len(rows) == min(10, len(eligible.rows_N))
     assert len(set(rows)) == len(rows)
     assert set(rows) <= set(eligible.rows_N.tolist())

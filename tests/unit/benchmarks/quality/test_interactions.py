@@ -67,7 +67,7 @@ def groups(length: int) -> list[list[str]]:
 def test_interactions_are_ranked_beside_their_baselines(tmp_path: Path) -> None:
     lines = groups(7)
     trained_on = written(tmp_path / "train.txt", [line[:-2] for line in lines])
-    # What training never saw cannot be foretold, and counts as missed.
+    # What training never saw cannot be predicted, and counts as missed.
     asked = [[line[0], *line[-2:], "never-seen"] if line[0] == "c0" else [line[0], *line[-2:]] for line in lines]
     test = written(tmp_path / "test.txt", asked)
     recipe = tmp_path / "recipe.toml"
@@ -85,7 +85,7 @@ def test_interactions_are_ranked_beside_their_baselines(tmp_path: Path) -> None:
     assert report["results"]["opportune"]["recall@20"]["value"] == found["opportune"]["recall@20"].value
 
 
-def test_of_sequences_the_newest_is_foretold_and_never_trained_on(tmp_path: Path) -> None:
+def test_of_sequences_the_newest_is_predicted_and_never_trained_on(tmp_path: Path) -> None:
     file = written(tmp_path / "all.txt", [*groups(6), ["single", "g0-1"]])
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(model="sasrec", hops="layers = 1"))

@@ -41,7 +41,7 @@ def test_only_products_that_nobody_bought_before_are_asked_for(monkeypatch: pyte
 
     service = StandIn(answer)
     outcome = new_products.measure(service, UNTIL)
-    assert [(said["household"], said["among"], said["limit"]) for _, said in service.calls] == [
+    assert [(said["household"], said["items"], said["limit"]) for _, said in service.calls] == [
         ("a", ["8", "9"], 50),
         ("b", ["8", "9"], 50),
     ]

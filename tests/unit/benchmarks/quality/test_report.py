@@ -70,7 +70,7 @@ def test_an_unknown_task_is_refused_before_anything_is_done(tmp_path: Path):
         suite.run(tmp_path, tmp_path / "quality.json", ["novel", "guess"])
 
 
-def test_the_table_names_figures_what_was_left_out_and_facts(capsys: pytest.CaptureFixture[str]):
+def test_the_table_names_figures_what_was_left_out_and_features(capsys: pytest.CaptureFixture[str]):
     table = markdown({"next-basket": found()})
     assert "**next-basket**: 3 questions of 3 households" in table
     for row in (

@@ -1,4 +1,4 @@
-"""The two-stage baseline: what it learns from, which is never later than the week that it learns to foretell."""
+"""The two-stage baseline: what it learns from, which is never later than the week that it learns to predict."""
 
 from datetime import UTC, datetime, timedelta
 

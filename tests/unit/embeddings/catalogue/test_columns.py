@@ -7,36 +7,36 @@ import pytest
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalog, ChannelRule
+from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.vocabulary import Vocabulary
 from tests.world import UNTIL, tables
-from training.catalogue import master_catalog, observe
+from training.catalogue import master_catalogue, observe
 from training.config import Recipe
 from training.datasets import as_of, open_dataset
 from training.histories import read_histories
 
 
-def observed(folder: Path, recipe: Recipe) -> Catalog:
+def observed(folder: Path, recipe: Recipe) -> Catalogue:
     dataset = as_of(open_dataset(str(folder), channels=recipe.channels, now=UNTIL), UNTIL)
-    master = master_catalog(dataset, recipe, UNTIL)
+    master = master_catalogue(dataset, recipe, UNTIL)
     events = read_histories(dataset, master, 0).events
     return observe(master, events, int(UNTIL.timestamp()), recipe.assortment)
 
 
 @pytest.fixture(scope="module")
-def catalog(world: Path, recipe: Recipe) -> Catalog:
+def catalogue(world: Path, recipe: Recipe) -> Catalogue:
     return observed(world, recipe)
 
 
 @pytest.fixture(scope="module")
-def bare(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+def bare(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """The world as events alone tell it: no offers, no promotions, no attributes."""
     folder = tmp_path_factory.mktemp("bare")
     tables()["events"].write_parquet(folder / "events.parquet")
     return observed(folder, recipe)
 
 
-def leaves(value: object, name: str = "catalog") -> Iterator[tuple[str, Any]]:
+def leaves(value: object, name: str = "catalogue") -> Iterator[tuple[str, Any]]:
     """Every part of a catalogue that is not made of parts, by its path."""
     if isinstance(value, Ragged):
         yield f"{name}.offsets", value.offsets
@@ -52,18 +52,18 @@ def leaves(value: object, name: str = "catalog") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def arrays(catalog: Catalog) -> dict[str, NDArray[Any]]:
-    return {name: value for name, value in leaves(catalog) if isinstance(value, np.ndarray)}
+def arrays(catalogue: Catalogue) -> dict[str, NDArray[Any]]:
+    return {name: value for name, value in leaves(catalogue) if isinstance(value, np.ndarray)}
 
 
-@pytest.mark.parametrize("which", ["catalog", "bare"])
+@pytest.mark.parametrize("which", ["catalogue", "bare"])
 def test_a_catalogue_comes_back_as_it_was_saved(which: str, tmp_path: Path, request: pytest.FixtureRequest):
-    catalog: Catalog = request.getfixturevalue(which)
-    catalog.save(tmp_path)
-    again = Catalog.load(tmp_path)
+    catalogue: Catalogue = request.getfixturevalue(which)
+    catalogue.save(tmp_path)
+    again = Catalogue.load(tmp_path)
     found = dict(leaves(again))
     assert len(arrays(again)) == len(list(tmp_path.rglob("*.npy")))  # none escapes the comparison
-    for name, value in leaves(catalog):
+    for name, value in leaves(catalogue):
         if isinstance(value, np.ndarray):
             assert found[name].dtype == value.dtype, name
             np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -71,28 +71,28 @@ def test_a_catalogue_comes_back_as_it_was_saved(which: str, tmp_path: Path, requ
             assert found[name] == value, name
 
 
-def test_a_loaded_catalogue_is_mapped_and_read_only(catalog: Catalog, tmp_path: Path):
-    catalog.save(tmp_path)
-    for name, array in arrays(Catalog.load(tmp_path)).items():
+def test_a_loaded_catalogue_is_mapped_and_read_only(catalogue: Catalogue, tmp_path: Path):
+    catalogue.save(tmp_path)
+    for name, array in arrays(Catalogue.load(tmp_path)).items():
         assert isinstance(array.base, np.memmap), name
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
 
 
-def test_channels_keep_their_order_their_rules_and_so_their_codes(catalog: Catalog, tmp_path: Path):
-    reordered = catalog._replace(
+def test_channels_keep_their_order_their_rules_and_so_their_codes(catalogue: Catalogue, tmp_path: Path):
+    reordered = catalogue._replace(
         channels={"web": ChannelRule.EVERYTHING, "app": ChannelRule.PROMOTED, "kiosk": ChannelRule.ASSORTMENT}
     )
     reordered.save(tmp_path)
-    again = Catalog.load(tmp_path)
+    again = Catalogue.load(tmp_path)
     assert list(again.channels.items()) == list(reordered.channels.items())
     assert all(isinstance(rule, ChannelRule) for rule in again.channels.values())
     assert [again.channel_code(one) for one in ("web", "app", "kiosk", "fax")] == [0, 1, 2, None]
 
 
-def test_attribute_sizes_count_the_unknown_code(catalog: Catalog):
-    attributes = catalog.products.attributes
+def test_attribute_sizes_count_the_unknown_code(catalogue: Catalogue):
+    attributes = catalogue.products.attributes
     assert dict(zip(attributes.names, attributes.sizes, strict=True)) == {"department": 5, "brand": 6}
-    late = catalog.products.ids.row("late")
+    late = catalogue.products.ids.row("late")
     assert late is not None
     assert attributes.codes_NA[late].tolist() == [1, 0]

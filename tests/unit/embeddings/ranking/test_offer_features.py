@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalog, Offers
+from embeddings.catalogue.columns import Catalogue, Offers
 from embeddings.customer.history import REDEMPTION, Histories, History
-from embeddings.ranking.features import FactsReader
-from embeddings.ranking.offer_features import OFFER_FACTS, OffersReader
+from embeddings.ranking.features import FeatureReader
+from embeddings.ranking.offer_features import OFFER_FEATURES, OfferFeatureReader
 from embeddings.ranking.profile import DECAYS, NEVER_DAYS
 from embeddings.ranking.redemption import VISIT_FEATURES
-from embeddings.ranking.sources import Asked
-from embeddings.ranking.statistics import FIGURES
+from embeddings.ranking.sources import RankingQuery
+from embeddings.ranking.statistics import PRODUCT_STATISTICS
 from embeddings.release.encoders import OfferRankerSession
 from embeddings.vocabulary import Vocabulary
-from tests.unit.embeddings.small import DAY, NOW, RHYTHM_CODES, VECTORS, D, ask, catalog, events_of, past, statistics
+from tests.unit.embeddings.small import DAY, NOW, RHYTHM_CODES, VECTORS, D, ask, catalogue, events_of, past, statistics
 from training.export import export_offer_ranker
 from training.offer_ranker import OfferRanker, fit_offers
 from training.statistics import redeemed_offers, times_redeemed
@@ -30,10 +30,10 @@ BEGAN, ENDS = 10, 20
 REDEEMED = np.array([3, 0, 7, 1], np.float32)
 
 
-def with_offers() -> Catalog:
+def with_offers() -> Catalogue:
     """The small catalogue with offers that began ten days ago and end in twenty."""
     everywhere = Ragged.of([[]] * O)
-    return catalog()._replace(
+    return catalogue()._replace(
         offers=Offers(
             Vocabulary.of([f"o{row}" for row in range(O)]),
             np.zeros(O, np.uint8),
@@ -57,15 +57,15 @@ HISTORY = past(
 )
 
 
-def read(asked: Asked, rows: list[int]) -> list[dict[str, float]]:
-    """The facts of some offers by name; each product's probability is a hundredth of its row."""
-    reader = OffersReader(with_offers(), statistics())
-    facts = FactsReader(catalog(), statistics(), VECTORS)
-    covered_K, _ = reader.covered(asked, facts, VECTORS, np.ones(D, np.float32))
+def read(query: RankingQuery, rows: list[int]) -> list[dict[str, float]]:
+    """The features of some offers by name; each product's probability is a hundredth of its row."""
+    reader = OfferFeatureReader(with_offers(), statistics())
+    features = FeatureReader(catalogue(), statistics(), VECTORS)
+    covered_K, _ = reader.covered(query, features, VECTORS, np.ones(D, np.float32))
     probabilities_K = (covered_K / 100).astype(np.float32)
-    facts_OF = reader.read(asked, np.array(rows), covered_K, probabilities_K, REDEEMED)
-    assert facts_OF.dtype == np.float32
-    return [dict(zip(OFFER_FACTS, one, strict=True)) for one in facts_OF.tolist()]
+    features_OF = reader.read(query, np.array(rows), covered_K, probabilities_K, REDEEMED)
+    assert features_OF.dtype == np.float32
+    return [dict(zip(OFFER_FEATURES, one, strict=True)) for one in features_OF.tolist()]
 
 
 def mean_bought(group: int, row: int, bought: dict[int, list[float]]) -> float:
@@ -83,16 +83,16 @@ def decayed(group: int, code: int, bought: dict[int, list[float]]) -> float:
     )
 
 
-def test_every_fact_is_what_its_name_says():
+def test_every_feature_is_what_its_name_says():
     bought = {2: [40.0, 5.0], 3: [5.0], 7: [3.0], 0: [3.0]}
-    asked, figures_NP = ask(HISTORY, location=0), statistics().products_NP
-    alike = dict(zip(*(one.tolist() for one in asked.profile.alike), strict=True))
-    for row, found in enumerate(read(asked, [0, 1, 2])):
+    query, figures_NP = ask(HISTORY, location=0), statistics().products_NP
+    alike = dict(zip(*(one.tolist() for one in query.profile.also_bought), strict=True))
+    for row, found in enumerate(read(query, [0, 1, 2])):
         mine = [product for product in COVERS[row] if product in bought]
         root = len(COVERS[row]) ** 0.5
         slow, middling, fast = (sum(decay**age for one in mine for age in bought[one]) for decay in DECAYS)
         here = sum(DECAYS[0] ** age for one in mine for age in bought[one] if one != 3)
-        likely, share = sum(mine), figures_NP[COVERS[row], FIGURES.index("share")].sum() * 1e5
+        likely, share = sum(mine), figures_NP[COVERS[row], PRODUCT_STATISTICS.index("share")].sum() * 1e5
         expected = {
             "products": len(mine),
             "slow": slow,
@@ -115,18 +115,18 @@ def test_every_fact_is_what_its_name_says():
             "types": sum(decayed(0, code, bought) for code in {int(RHYTHM_CODES[one, 0]) for one in COVERS[row]}),
             "type_mean": mean_bought(0, row, bought),
             "maker_mean": mean_bought(2, row, bought),
-            "alike_per_root": sum(alike.get(one, 0.0) for one in COVERS[row]) / root,
-            "buyers": figures_NP[COVERS[row], FIGURES.index("buyers")].sum(),
+            "also_bought_per_root": sum(alike.get(one, 0.0) for one in COVERS[row]) / root,
+            "buyers": figures_NP[COVERS[row], PRODUCT_STATISTICS.index("buyers")].sum(),
         }
-        assert tuple(expected) == OFFER_FACTS
+        assert tuple(expected) == OFFER_FEATURES
         assert found == pytest.approx(expected, rel=1e-4), row
 
 
-def test_an_offer_that_covers_nothing_and_a_customer_who_bought_nothing_have_facts_too():
+def test_an_offer_that_covers_nothing_and_a_customer_who_bought_nothing_have_features_too():
     (found,) = read(ask(HISTORY), [3])
     assert (found["products"], found["since"], found["types"], found["size"]) == (0, NEVER_DAYS, 0, 1)
     for found in read(ask(past(("view", 2, 1.0, 0))), [0, 3]):
-        assert (found["slow"], found["since"], found["alike_per_root"]) == (0, NEVER_DAYS, 0)
+        assert (found["slow"], found["since"], found["also_bought_per_root"]) == (0, NEVER_DAYS, 0)
         assert np.isfinite(list(found.values())).all()
 
 
@@ -162,31 +162,31 @@ def test_redemptions_are_counted_by_offer_oldest_first():
 # What the ranker learns
 
 VISIT = Visit(0, NOW, -1, 0, (), frozenset(), 1.0)
-AT = {name: place for place, name in enumerate(OFFER_FACTS)}
+AT = {name: place for place, name in enumerate(OFFER_FEATURES)}
 
 
-def random_facts(count: int, seed: int = 0) -> NDArray[np.float32]:
+def random_features(count: int, seed: int = 0) -> NDArray[np.float32]:
     random = np.random.default_rng(seed)
-    facts_OF = random.exponential(10, (count, len(OFFER_FACTS))).astype(np.float32)
-    facts_OF[random.random(facts_OF.shape) < 0.3] = 0
-    return facts_OF
+    features_OF = random.exponential(10, (count, len(OFFER_FEATURES))).astype(np.float32)
+    features_OF[random.random(features_OF.shape) < 0.3] = 0
+    return features_OF
 
 
 def days(count: int) -> list[VisitExample]:
     """Lists of twelve, of which the one is redeemed whose ``left`` is nearest to ten days."""
     found: list[VisitExample] = []
     for seed in range(count):
-        facts_OF = random_facts(12, seed)
+        features_OF = random_features(12, seed)
         taken_O = np.zeros(12, np.float32)
-        taken_O[np.abs(np.log1p(facts_OF[:, AT["left"]]) - np.log(11)).argmin()] = 1
-        found.append(VisitExample(VISIT, facts_OF, taken_O, np.zeros(len(VISIT_FEATURES), np.float32)))
+        taken_O[np.abs(np.log1p(features_OF[:, AT["left"]]) - np.log(11)).argmin()] = 1
+        found.append(VisitExample(VISIT, features_OF, taken_O, np.zeros(len(VISIT_FEATURES), np.float32)))
     return found
 
 
 def firsts(ranker: OfferRanker, some: list[VisitExample]) -> float:
     """How often what was redeemed comes first."""
     with torch.inference_mode():
-        return float(np.mean([day.taken_O[ranker(torch.from_numpy(day.facts_OF)).argmax()] for day in some]))
+        return float(np.mean([day.taken_O[ranker(torch.from_numpy(day.features_OF)).argmax()] for day in some]))
 
 
 def test_it_learns_a_curve_that_no_line_can_follow():
@@ -200,10 +200,10 @@ def test_the_same_days_give_the_same_ranker():
 
 
 def test_with_too_few_redemptions_purchases_over_the_root_of_the_size_decide():
-    facts_OF = random_facts(30)
+    features_OF = random_features(30)
     with torch.inference_mode():
-        found_O = fit_offers(days(49))(torch.from_numpy(facts_OF)).numpy()
-    np.testing.assert_allclose(found_O, np.log1p(facts_OF[:, AT["slow_per_root"]]), rtol=1e-6)
+        found_O = fit_offers(days(49))(torch.from_numpy(features_OF)).numpy()
+    np.testing.assert_allclose(found_O, np.log1p(features_OF[:, AT["slow_per_root"]]), rtol=1e-6)
 
 
 def test_onnx_runtime_computes_what_torch_does(tmp_path: Path):
@@ -211,7 +211,7 @@ def test_onnx_runtime_computes_what_torch_does(tmp_path: Path):
     export_offer_ranker(tmp_path / "offers.onnx", ranker)
     session = OfferRankerSession(tmp_path / "offers.onnx", "cpu")
     for count in (1, 2, 300):
-        facts_OF = random_facts(count, seed=count)
+        features_OF = random_features(count, seed=count)
         with torch.inference_mode():
-            expected_O = ranker(torch.from_numpy(facts_OF)).numpy()
-        np.testing.assert_allclose(session.rank(facts_OF), expected_O, atol=1e-4)
+            expected_O = ranker(torch.from_numpy(features_OF)).numpy()
+        np.testing.assert_allclose(session.rank(features_OF), expected_O, atol=1e-4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalog, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Offers, Products, Promotions
 from embeddings.catalogue.eligibility import Place
 from embeddings.ranking.popularity import Shares, most_popular, popular
 from embeddings.vocabulary import Vocabulary
@@ -17,10 +17,10 @@ def shares(found: Shares) -> dict[int, float]:
     return dict(zip(found.rows_R.tolist(), found.shares_R.tolist(), strict=True))
 
 
-def small_catalog() -> Catalog:
+def small_catalogue() -> Catalogue:
     """Four products; location 0 carries 0 and 2, location 1 carries 2 and 3, location 2 nothing."""
     none, nothing = Ragged.of([]), np.zeros(0, np.int64)
-    return Catalog(
+    return Catalogue(
         channels={"web": ChannelRule.EVERYTHING},
         audiences=(),
         products=Products(
@@ -55,7 +55,7 @@ def small_catalog() -> Catalog:
 
 
 def popularity(rows: list[int], places: tuple[int, ...] | None) -> dict[int, float]:
-    return shares(popular(small_catalog(), np.array(rows, np.int32), Place(places)))
+    return shares(popular(small_catalogue(), np.array(rows, np.int32), Place(places)))
 
 
 def test_popular_without_a_place_is_the_share_of_all_purchases():
@@ -90,9 +90,9 @@ def test_a_place_without_any_location_is_like_no_place():
 
 
 def test_a_world_without_sales_has_no_popular_products():
-    catalog = small_catalog()
-    catalog.products.popularity_N[:] = 0
-    assert shares(popular(catalog, np.array([0, 1]), Place((2,)))) == {0: 0, 1: 0}
+    catalogue = small_catalogue()
+    catalogue.products.popularity_N[:] = 0
+    assert shares(popular(catalogue, np.array([0, 1]), Place((2,)))) == {0: 0, 1: 0}
 
 
 @given(

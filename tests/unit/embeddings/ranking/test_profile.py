@@ -3,7 +3,7 @@ import pytest
 
 from embeddings.ranking import profile as profiles
 from embeddings.ranking.profile import OWN, Profile, profile_of
-from embeddings.ranking.statistics import FIGURES
+from embeddings.ranking.statistics import PRODUCT_STATISTICS
 from tests.unit.embeddings.small import past, statistics
 
 HOUR = 1 / 24
@@ -19,9 +19,9 @@ def own(profile: Profile, row: int) -> dict[str, float]:
 
 def test_of_nothing_nothing_is_known():
     profile = work_out()
-    assert (profile.newest, len(profile.rows_R), profile.visits, profile.lines) == (0, 0, 0, 0)
+    assert (profile.newest, len(profile.rows_R), profile.visits, profile.basket_size) == (0, 0, 0, 0)
     assert profile.own_RC.shape == (1, len(OWN))
-    assert not profile.taste_D.any()
+    assert not profile.als_D.any()
     assert profile.at(0).slow_R.tolist() == [0]
     assert profile.at(0).visits == 0
 
@@ -36,7 +36,7 @@ def test_figures_hold_as_of_the_newest_purchase_however_long_ago_that_is():
 
 
 def test_the_usual_gap_is_smoothed_by_everybodys():
-    gaps = statistics().products_NP[:, FIGURES.index("gap")]
+    gaps = statistics().products_NP[:, PRODUCT_STATISTICS.index("gap")]
     weekly = work_out(*(("purchase", 4, 7.0 * week, 0) for week in range(9)))
     assert own(weekly, 4)["gap"] == pytest.approx((56 + gaps[4]) / 9)
     assert own(work_out(("purchase", 4, 5, 0)), 4)["gap"] == pytest.approx(gaps[4])
@@ -46,7 +46,7 @@ def test_several_lines_of_a_product_are_one_purchase_at_a_moment_and_one_day_in_
     profile = work_out(("purchase", 1, 0, 0), ("purchase", 1, 0, 0), ("purchase", 2, 0, 0), ("purchase", 1, HOUR, 0))
     assert own(profile, 1)["times"] == 2
     assert own(profile, 1)["days"] == 1
-    assert profile.lines == 1.5
+    assert profile.basket_size == 1.5
     assert profile.visits == pytest.approx(2, abs=0.01)
 
 
@@ -73,12 +73,12 @@ def test_events_that_are_no_purchases_change_nothing():
     plain, more = work_out(*bought), work_out(*bought, *acted)
     assert plain.newest == more.newest
     np.testing.assert_array_equal(plain.own_RC, more.own_RC)
-    np.testing.assert_array_equal(plain.alike, more.alike)
-    assert (plain.visits, plain.lines) == (more.visits, more.lines)
+    np.testing.assert_array_equal(plain.also_bought, more.also_bought)
+    assert (plain.visits, plain.basket_size) == (more.visits, more.basket_size)
 
 
 def test_only_what_is_bought_most_speaks_for_others(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(profiles, "_ALIKE_FROM", 1)
+    monkeypatch.setattr(profiles, "_ALSO_BOUGHT_FROM", 1)
     often = [("purchase", 2, float(days), 0) for days in range(5)]
     found = work_out(*often, ("purchase", 3, 0, 0))
-    assert found.alike[0].tolist() == [3, 4]  # the neighbours of product 2 alone
+    assert found.also_bought[0].tolist() == [3, 4]  # the neighbours of product 2 alone

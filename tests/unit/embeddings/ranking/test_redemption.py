@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Offers
 from embeddings.customer.history import History
-from embeddings.ranking.offer_features import OFFER_FACTS
+from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.profile import NEVER_DAYS
-from embeddings.ranking.redemption import VISIT_FEATURES, VisitReader, sum_of_odds
+from embeddings.ranking.redemption import VISIT_FEATURES, VisitFeatureReader, sum_of_odds
 from embeddings.release.encoders import RedemptionSession
 from tests.unit.embeddings.small import DAY, NOW, ask, events_of
 from training.export import export_redemption
@@ -41,11 +41,11 @@ def history(*events: tuple[str, int, float, int], audiences: tuple[int, ...] = (
 
 
 def read(past: History, odds: float = 3.0) -> dict[str, float]:
-    facts_OF = np.arange(1, 2 * len(OFFER_FACTS) + 1, dtype=np.float32).reshape(2, -1)
-    facts_OF[0, OFFER_FACTS.index("products")] = 0
-    facts_F = VisitReader(RUNS).read(ask(past), facts_OF, odds)
-    assert facts_F.dtype == np.float32
-    return dict(zip(VISIT_FEATURES, facts_F.tolist(), strict=True))
+    features_OF = np.arange(1, 2 * len(OFFER_FEATURES) + 1, dtype=np.float32).reshape(2, -1)
+    features_OF[0, OFFER_FEATURES.index("products")] = 0
+    features_F = VisitFeatureReader(RUNS).read(ask(past), features_OF, odds)
+    assert features_F.dtype == np.float32
+    return dict(zip(VISIT_FEATURES, features_F.tolist(), strict=True))
 
 
 def test_visits_count_while_an_offer_ran_for_the_customer_and_once_for_all_done_in_them():
@@ -69,8 +69,10 @@ def test_visits_count_while_an_offer_ran_for_the_customer_and_once_for_all_done_
 
 def test_the_offers_of_a_visit_are_summed_up():
     found = read(history(("purchase", -1, 3.0, 0)))
-    column = {name: place + 1.0 for place, name in enumerate(OFFER_FACTS)}  # of the first; the second is further by F
-    further = float(len(OFFER_FACTS))
+    column = {
+        name: place + 1.0 for place, name in enumerate(OFFER_FEATURES)
+    }  # of the first; the second is further by F
+    further = float(len(OFFER_FEATURES))
     assert (found["known"], found["odds"], found["offers"], found["covering"]) == (1, 3, 2, 1)
     assert found["likeliest"] == column["likeliest"] + further
     assert found["slow_per_root"] == column["slow_per_root"] + further
@@ -91,20 +93,22 @@ def visits(count: int, seed: int = 0) -> list[VisitExample]:
     random = np.random.default_rng(seed)
     found: list[VisitExample] = []
     for number in range(count):
-        facts_F = random.exponential(5, len(VISIT_FEATURES)).astype(np.float32)
-        facts_F[VISIT_FEATURES.index("known")] = 1
-        likely = 1 / (1 + np.exp(4 - np.log1p(facts_F[VISIT_FEATURES.index("rate")])))
+        features_F = random.exponential(5, len(VISIT_FEATURES)).astype(np.float32)
+        features_F[VISIT_FEATURES.index("known")] = 1
+        likely = 1 / (1 + np.exp(4 - np.log1p(features_F[VISIT_FEATURES.index("rate")])))
         taken_O = np.array([random.random() < likely, 0], np.float32)
-        facts_OF = np.zeros((2, len(OFFER_FACTS)), np.float32)
-        facts_OF[0, OFFER_FACTS.index("slow_per_root")] = 1
+        features_OF = np.zeros((2, len(OFFER_FEATURES)), np.float32)
+        features_OF[0, OFFER_FEATURES.index("slow_per_root")] = 1
         weight = 1.0 if taken_O.any() or number % 2 else 2.0
-        found.append(VisitExample(Visit(number % 40, NOW, -1, 0, (), frozenset(), weight), facts_OF, taken_O, facts_F))
+        found.append(
+            VisitExample(Visit(number % 40, NOW, -1, 0, (), frozenset(), weight), features_OF, taken_O, features_F)
+        )
     return found
 
 
-def probabilities(model: Redemption, facts_VF: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(model: Redemption, features_VF: NDArray[np.float32]) -> NDArray[np.float32]:
     with torch.inference_mode():
-        return model(torch.from_numpy(facts_VF)).numpy()
+        return model(torch.from_numpy(features_VF)).numpy()
 
 
 NOBODY = np.zeros((1, len(VISIT_FEATURES)), np.float32)
@@ -116,9 +120,9 @@ def test_it_learns_what_makes_visits_redeem_and_how_much():
     metrics = measure_offers(later, offers, model)
     assert metrics["visit_calibration_error"] < 0.02
     assert metrics["calibration_error"] < 0.02
-    facts_VF = np.stack([one.facts_F for one in later])
-    found_V = probabilities(model, facts_VF)
-    order = np.argsort(facts_VF[:, VISIT_FEATURES.index("rate")])
+    features_VF = np.stack([one.features_F for one in later])
+    found_V = probabilities(model, features_VF)
+    order = np.argsort(features_VF[:, VISIT_FEATURES.index("rate")])
     assert found_V[order[-1000:]].mean() > 1.5 * found_V[order[:1000]].mean()
 
 
@@ -133,8 +137,8 @@ def test_with_few_redemptions_everybody_has_a_base_rate_that_is_no_certainty(cou
     model = fit_redemption(some, OfferRanker().eval())
     redeemed = sum(float(one.taken_O.any()) for one in some)
     expected = (redeemed + 1) / (sum(one.visit.weight for one in some) + 100)
-    facts_VF = np.concatenate([NOBODY, *(one.facts_F[None] for one in some)])
-    assert probabilities(model, facts_VF).tolist() == pytest.approx([expected] * (count + 1))
+    features_VF = np.concatenate([NOBODY, *(one.features_F[None] for one in some)])
+    assert probabilities(model, features_VF).tolist() == pytest.approx([expected] * (count + 1))
 
 
 def test_metrics_of_drawn_visits_count_each_as_often_as_it_stands_for_others():
@@ -151,6 +155,6 @@ def test_onnx_runtime_computes_what_torch_does(tmp_path: Path):
     model = fit_redemption(visits(1_000), OfferRanker().eval())
     export_redemption(tmp_path / "redemption.onnx", model)
     session = RedemptionSession(tmp_path / "redemption.onnx", "cpu")
-    facts_VF = np.concatenate([NOBODY, *(one.facts_F[None] for one in visits(20, seed=2))])
-    np.testing.assert_allclose(session.likely(facts_VF), probabilities(model, facts_VF), atol=1e-5)
+    features_VF = np.concatenate([NOBODY, *(one.features_F[None] for one in visits(20, seed=2))])
+    np.testing.assert_allclose(session.likely(features_VF), probabilities(model, features_VF), atol=1e-5)
     assert session.base_rate == pytest.approx(float(probabilities(model, NOBODY)[0]))

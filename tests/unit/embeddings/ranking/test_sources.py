@@ -12,9 +12,9 @@ from embeddings.ranking.sources import (
     ALL,
     FEW,
     SOURCES,
-    Asked,
     BuyAgain,
     DueNow,
+    RankingQuery,
     Source,
     SourceName,
     propose,
@@ -23,10 +23,10 @@ from embeddings.ranking.sources import (
 from tests.unit.embeddings.small import ALIKE, DAY, NOW, TOGETHER, N, ask, past
 
 HOUR = 1 / 24
-SILENT_WITHOUT_A_PAST: tuple[SourceName, ...] = ("together", "due_now", "buy_again", "alike")
+SILENT_WITHOUT_A_PAST: tuple[SourceName, ...] = ("bought_together", "due_now", "buy_again", "also_bought")
 
 
-def draw(seed: int) -> Asked:
+def draw(seed: int) -> RankingQuery:
     """Some customer, somewhere, asking for a part of the catalogue."""
     random = np.random.default_rng(seed)
     kinds = ["purchase", "purchase", "purchase", "view", "add_to_cart", "dismissal"]
@@ -49,26 +49,26 @@ def draw(seed: int) -> Asked:
     return ask(history, location, NOW, rows, [*retrieved, *pads], popular, novel=bool(random.random() < 0.3))
 
 
-def same_but(asked: Asked, history: History) -> Asked:
+def same_but(query: RankingQuery, history: History) -> RankingQuery:
     """The same question of somebody else."""
-    fresh = ask(history, asked.location, asked.moment, novel=asked.novel)
-    return asked._replace(
+    fresh = ask(history, query.location, query.moment, novel=query.novel)
+    return query._replace(
         profile=fresh.profile,
         history=history,
         local=fresh.local,
         session=fresh.session,
         meant=fresh.meant,
-        together=fresh.together,
+        bought_together=fresh.bought_together,
     )
 
 
-def again(asked: Asked) -> Asked:
+def again(query: RankingQuery) -> RankingQuery:
     """The same question to a profile that remembers nothing."""
-    return same_but(asked, History(asked.history.events_E, np.zeros(0, np.int32), ()))
+    return same_but(query, History(query.history.events_E, np.zeros(0, np.int32), ()))
 
 
-def rows_of(source: Source, asked: Asked) -> list[int]:
-    return sorted(source.propose(asked).tolist())
+def rows_of(source: Source, query: RankingQuery) -> list[int]:
+    return sorted(source.propose(query).tolist())
 
 
 def test_every_source_is_there_in_the_order_of_its_name():
@@ -79,11 +79,11 @@ def test_every_source_is_there_in_the_order_of_its_name():
 def test_only_eligible_rows_are_proposed_each_once(name: SourceName):
     proposed = 0
     for seed in range(200):
-        asked = draw(seed)
-        found = ALL[name].propose(asked)
+        query = draw(seed)
+        found = ALL[name].propose(query)
         assert found.dtype == np.int64
         assert len(set(found.tolist())) == len(found)
-        assert set(found.tolist()) <= set(asked.eligible.rows_N.tolist())
+        assert set(found.tolist()) <= set(query.eligible.rows_N.tolist())
         proposed += len(found)
     assert proposed
 
@@ -91,25 +91,25 @@ def test_only_eligible_rows_are_proposed_each_once(name: SourceName):
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_same_question_gets_the_same_answer(name: SourceName):
     for seed in range(100):
-        asked = draw(seed)
-        first = rows_of(ALL[name], asked)
-        assert rows_of(ALL[name], asked) == first
-        assert rows_of(ALL[name], again(asked)) == first
+        query = draw(seed)
+        first = rows_of(ALL[name], query)
+        assert rows_of(ALL[name], query) == first
+        assert rows_of(ALL[name], again(query)) == first
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_was_asked_before_changes_nothing(name: SourceName, monkeypatch: pytest.MonkeyPatch):
-    for module_number in ("_AGAIN", "_ALIKE"):
+    for module_number in ("_AGAIN", "_ALSO_BOUGHT"):
         monkeypatch.setattr(proposing, module_number, 2)
-    asked = draw(5)
+    query = draw(5)
     for location in (-1, 0, 1):
         for novel in (False, True):
             for rows in (range(N), range(0, N, 2), range(5)):
                 one = ask(
                     past(("purchase", 1, 3, 0), ("purchase", 2, 2, 1), ("purchase", 7, 1, 0)), location, rows=rows
                 )
-                local = asked.profile.at(location)
-                one = one._replace(profile=asked.profile, history=asked.history, local=local, novel=novel, session=None)
+                local = query.profile.at(location)
+                one = one._replace(profile=query.profile, history=query.history, local=local, novel=novel, session=None)
                 assert rows_of(ALL[name], one) == rows_of(ALL[name], again(one)._replace(session=None))
 
 
@@ -173,44 +173,44 @@ def test_due_is_what_was_bought_on_several_days_when_its_usual_gap_has_passed(mo
 def test_due_is_what_the_formula_of_the_bump_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(proposing, "_DUE", 2)
     for seed in range(100):
-        asked = draw(seed)._replace(more=1)
-        profile = asked.profile
+        query = draw(seed)._replace(more=1)
+        profile = query.profile
         weights: dict[int, float] = {}
         for row, own in zip(profile.rows_R.tolist(), profile.own_RC.tolist(), strict=False):
             figures = dict(zip(OWN, own, strict=True))
-            if figures["days"] > 1 and row in asked.eligible.rows_N:
-                passed = figures["since"] + (asked.moment - profile.newest) / DAY
+            if figures["days"] > 1 and row in query.eligible.rows_N:
+                passed = figures["since"] + (query.moment - profile.newest) / DAY
                 weights[row] = figures["slow"] * float(
                     np.exp(-2 * np.log(max(passed / max(figures["gap"], 0.5), 0.01)) ** 2)
                 )
         least = sorted(weights.values(), reverse=True)[:2]
-        found = rows_of(DueNow(), asked)
+        found = rows_of(DueNow(), query)
         assert [weights[row] for row in sorted(found, key=lambda row: -weights[row])] == pytest.approx(least)
 
 
 def test_alike_are_neighbours_of_what_was_bought():
     near = {other for row in (2, 7) for other, _ in ALIKE[row]}
-    assert rows_of(ALL["alike"], ask(past(("purchase", 2, 3, 0), ("purchase", 7, 1, 0)))) == sorted(near)
+    assert rows_of(ALL["also_bought"], ask(past(("purchase", 2, 3, 0), ("purchase", 7, 1, 0)))) == sorted(near)
 
 
 def test_together_are_neighbours_of_the_basket_and_what_was_looked_at():
     history = past(("add_to_cart", 2, HOUR, 0), ("view", 4, HOUR, 0), ("purchase", 8, 5, 0))
     near = {other for row in (2, 4) for other, _ in TOGETHER[row]}
-    assert rows_of(ALL["together"], ask(history)) == sorted(near | {4})
+    assert rows_of(ALL["bought_together"], ask(history)) == sorted(near | {4})
     rows = [one for one in range(N) if one != 4]
-    assert rows_of(ALL["together"], ask(history, rows=rows)) == sorted(near - {4})
+    assert rows_of(ALL["bought_together"], ask(history, rows=rows)) == sorted(near - {4})
 
 
 def test_after_the_session_nothing_goes_together_any_more():
     history = past(("add_to_cart", 2, HOUR, 0), ("view", 4, HOUR, 0))
-    assert rows_of(ALL["together"], ask(history, moment=NOW + DAY)) == []
+    assert rows_of(ALL["bought_together"], ask(history, moment=NOW + DAY)) == []
 
 
 # All together
 
 
-def named(asked: Asked, names: tuple[SourceName, ...] = SOURCES, least: int = 0) -> dict[int, str]:
-    found = propose(asked, [ALL[name] for name in names], least)
+def named(query: RankingQuery, names: tuple[SourceName, ...] = SOURCES, least: int = 0) -> dict[int, str]:
+    found = propose(query, [ALL[name] for name in names], least)
     assert found.rows_K.tolist() == sorted(set(found.rows_K.tolist()))
     return {
         row: [*names, "after"][source]
@@ -220,50 +220,50 @@ def named(asked: Asked, names: tuple[SourceName, ...] = SOURCES, least: int = 0)
 
 def test_a_candidate_carries_the_name_of_the_first_source_that_proposed_it():
     for seed in range(200):
-        asked = draw(seed)
+        query = draw(seed)
         expected: dict[int, str] = {}
         for name in SOURCES:
-            for row in ALL[name].propose(asked).tolist():
+            for row in ALL[name].propose(query).tolist():
                 expected.setdefault(row, name)
-        assert named(asked) == expected
+        assert named(query) == expected
 
 
 def test_each_name_is_given_where_it_is_the_most_telling():
     history = past(
         *(("purchase", 1, 7.0 * week, 0) for week in range(1, 9)), ("purchase", 2, 7, 0), ("view", 4, HOUR, 0)
     )
-    asked = ask(history, retrieved=[1, 2, 3, 6], popular=[1, 2, 3, 4, 6, 9])
-    found = named(asked)
+    query = ask(history, retrieved=[1, 2, 3, 6], popular=[1, 2, 3, 4, 6, 9])
+    found = named(query)
     assert found[1] == "due_now"
     assert found[2] == "buy_again"
-    assert found[4] == "together"
-    assert found[3] == "alike"
+    assert found[4] == "bought_together"
+    assert found[3] == "also_bought"
     assert {3, 4} <= {other for row in (1, 2) for other, _ in ALIKE[row]}
     assert found[9] == "trending"
-    assert named(asked, ("towers", "trending")) == dict.fromkeys([1, 2, 3, 6], "towers") | dict.fromkeys(
+    assert named(query, ("towers", "trending")) == dict.fromkeys([1, 2, 3, 6], "towers") | dict.fromkeys(
         [4, 9], "trending"
     )
 
 
 def test_where_sources_propose_too_little_what_is_popular_follows():
     bought = past(("purchase", 1, 3, 0), ("purchase", 2, 1, 0))
-    asked = ask(bought, popular=[2, 9, 1, 8, 7, 3, 0, 4, 5, 6])
-    assert named(asked, ("buy_again",), least=2) == {1: "buy_again", 2: "buy_again"}
-    found = named(asked, ("buy_again",), least=4)
+    query = ask(bought, popular=[2, 9, 1, 8, 7, 3, 0, 4, 5, 6])
+    assert named(query, ("buy_again",), least=2) == {1: "buy_again", 2: "buy_again"}
+    found = named(query, ("buy_again",), least=4)
     assert len(found) >= 4
     assert {9, 8} <= set(found)
     assert {row for row, name in found.items() if name == "buy_again"} == {1, 2}
-    assert set(named(asked, ("buy_again",), least=N)) == set(range(N))
-    assert set(named(asked, ("buy_again",), least=50)) == set(range(N))
+    assert set(named(query, ("buy_again",), least=N)) == set(range(N))
+    assert set(named(query, ("buy_again",), least=50)) == set(range(N))
 
 
 @pytest.mark.parametrize("least", range(N + 1))
 def test_there_are_as_many_as_asked_for_wherever_that_many_are_eligible(least: int):
     for seed in range(100):
-        asked = draw(seed)
-        assert len(named(asked, least=least)) >= min(least, len(asked.eligible.rows_N))
+        query = draw(seed)
+        assert len(named(query, least=least)) >= min(least, len(query.eligible.rows_N))
 
 
 def test_where_the_whole_set_is_to_be_ranked_all_of_it_is():
-    asked = ask(past(("purchase", 1, 3, 0)), rows=[0, 1, 5, 6], every=True, popular=[])
-    assert named(asked, ("buy_again",)) == {0: "after", 1: "buy_again", 5: "after", 6: "after"}
+    query = ask(past(("purchase", 1, 3, 0)), rows=[0, 1, 5, 6], rank_all=True, popular=[])
+    assert named(query, ("buy_again",)) == {0: "after", 1: "buy_again", 5: "after", 6: "after"}

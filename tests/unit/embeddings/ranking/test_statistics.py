@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, PURCHASE, UNSAID, Histories
-from embeddings.ranking.statistics import FIGURES, RHYTHMS, Neighbours, Statistics, Tastes
+from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
 from embeddings.vocabulary import Vocabulary
-from tests.unit.embeddings.small import DAY, NOW, N, catalog
+from tests.unit.embeddings.small import DAY, NOW, N, catalogue
 from training.config import RankerConfig
 from training.statistics import Nearby, count, find_nearby
 
@@ -53,7 +53,7 @@ def histories_of(events: list[Event]) -> Histories:
 def draw(seed: int) -> list[Event]:
     """Baskets of half a year; nobody buys the last product, and some only look."""
     random = np.random.default_rng(seed)
-    carried = [one.tolist() for one in (catalog().locations.assortment[row] for row in range(2))]
+    carried = [one.tolist() for one in (catalogue().locations.assortment[row] for row in range(2))]
     events: list[Event] = []
     for customer in range(CUSTOMERS - 1):
         for _ in range(int(random.integers(1, 12))):
@@ -71,15 +71,15 @@ def bought_of(events: list[Event]) -> list[Event]:
     return [event for event in events if event.type == "purchase" and event.product >= 0]
 
 
-def count_all(events: list[Event], of: Catalog | None = None) -> Statistics:
-    past, of = histories_of(events).before(NOW), of or catalog()
+def count_all(events: list[Event], of: Catalogue | None = None) -> Statistics:
+    past, of = histories_of(events).before(NOW), of or catalogue()
     return count(past, of, NOW, find_nearby(past, of, FACTORS, REGULARISATION, CONFIG), CONFIG)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_figures_of_each_product_are_what_counting_gives(seed: int):
     events = draw(seed)
-    found, bought, known = count_all(events), bought_of(events), catalog().products
+    found, bought, known = count_all(events), bought_of(events), catalogue().products
     total = float(known.popularity_N.sum())
     visits = Counter((event.customer, event.at) for event in bought)
     sizes = [visits[event.customer, event.at] for event in bought]
@@ -98,13 +98,13 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
             "repeated": (sum(len(one) > 1 for one in days.values()) + 2 * 0.2) / (len(days) + 2),
             "buyers": len(days),
             "gap": (spans + 3 * 30) / (gaps + 3),
-            "lines": (sum(visits[event.customer, event.at] for event in mine) + 10 * sum(sizes) / len(sizes))
+            "basket_size": (sum(visits[event.customer, event.at] for event in mine) + 10 * sum(sizes) / len(sizes))
             / (len(mine) + 10),
         }
-        for name, codes in zip(RHYTHMS, groups, strict=True):
+        for name, codes in zip(GROUPINGS, groups, strict=True):
             alike = [known.popularity_N[other] / total for other in range(N) if codes[other] == codes[row]]
             expected[f"{name}_share"] = sum(alike) / len(alike) if codes[row] else 0
-        figures = dict(zip(FIGURES, found.products_NP[row].tolist(), strict=True))
+        figures = dict(zip(PRODUCT_STATISTICS, found.products_NP[row].tolist(), strict=True))
         assert figures == pytest.approx(expected, rel=1e-5), row
     assert found.products_NP.dtype == np.float32
 
@@ -121,37 +121,37 @@ def with_guests(events: list[Event], visit: list[int]) -> Histories:
 def test_guests_count_for_what_is_popular_and_by_visit_for_what_is_bought_together(visit: list[int]):
     events = [event for event in draw(1) if event.location != 0 or event.product not in (0, 1, 2)]
     before, after = (
-        count(past, catalog(), NOW, find_nearby(past, catalog(), FACTORS, REGULARISATION, CONFIG), CONFIG)
+        count(past, catalogue(), NOW, find_nearby(past, catalogue(), FACTORS, REGULARISATION, CONFIG), CONFIG)
         for past in (histories_of(events).before(NOW), with_guests(events, visit))
     )
-    month, lines = FIGURES.index("month"), FIGURES.index("lines")
+    month, lines = PRODUCT_STATISTICS.index("month"), PRODUCT_STATISTICS.index("basket_size")
     more = np.array([1, 1, 1] + [0] * (N - 3))
     assert (after.products_NP[:, month] - before.products_NP[:, month]).tolist() == more.tolist()
     for name in ("repeated", "buyers", "gap"):
-        figure = FIGURES.index(name)
+        figure = PRODUCT_STATISTICS.index(name)
         assert after.products_NP[:, figure].tolist() == before.products_NP[:, figure].tolist()
-    together = pairs(after.together) != pairs(before.together)
+    together = pairs(after.bought_together) != pairs(before.bought_together)
     assert together == (visit[0] == BEGINS) == (after.products_NP[0, lines] != before.products_NP[0, lines])
     assert after.local_L.sum() > before.local_L.sum()
-    assert pairs(after.alike) == pairs(before.alike)
+    assert pairs(after.also_bought) == pairs(before.also_bought)
 
 
 def test_a_group_is_as_popular_as_what_is_sold_of_it_on_average():
-    known = catalog()
+    known = catalogue()
     codes_N = known.products.attributes.codes_NA[:, 0]
     (first, *_) = rows = np.flatnonzero(codes_N == 1).tolist()
     popularity_N = known.products.popularity_N.copy()
     popularity_N[first] = 0  # not sold yet
     found = count_all(draw(0), known._replace(products=known.products._replace(popularity_N=popularity_N)))
     shares = [popularity_N[row] / popularity_N.sum() for row in rows[1:]]
-    assert found.products_NP[first, FIGURES.index("share")] == 0
-    assert found.products_NP[first, FIGURES.index("type_share")] == pytest.approx(np.mean(shares))
+    assert found.products_NP[first, PRODUCT_STATISTICS.index("share")] == 0
+    assert found.products_NP[first, PRODUCT_STATISTICS.index("type_share")] == pytest.approx(np.mean(shares))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_each_location_sold_in_a_month_lies_beside_its_assortment(seed: int):
     events = draw(seed)
-    assortment = catalog().locations.assortment
+    assortment = catalogue().locations.assortment
     expected = [
         sum(
             event.product == row and event.location == location and event.at > NOW - 28 * DAY
@@ -165,10 +165,10 @@ def test_what_each_location_sold_in_a_month_lies_beside_its_assortment(seed: int
 
 
 def test_groups_are_the_products_attributes_and_an_unknown_name_gives_none():
-    found, codes_NA = count_all(draw(0)), catalog().products.attributes.codes_NA
-    assert found.rhythms_NQ.dtype == np.int32
-    np.testing.assert_array_equal(found.rhythms_NQ[:, :2], codes_NA)
-    assert not found.rhythms_NQ[:, 2].any()
+    found, codes_NA = count_all(draw(0)), catalogue().products.attributes.codes_NA
+    assert found.groups_NQ.dtype == np.int32
+    np.testing.assert_array_equal(found.groups_NQ[:, :2], codes_NA)
+    assert not found.groups_NQ[:, 2].any()
 
 
 def pairs(found: Neighbours) -> dict[tuple[int, int], float]:
@@ -202,7 +202,7 @@ def test_together_is_the_cosine_of_baskets(seed: int):
     columns: defaultdict[int, dict[object, float]] = defaultdict(dict)
     for event in bought_of(events):
         columns[event.product][event.customer, event.at] = 1.0
-    found = pairs(count_all(events).together)
+    found = pairs(count_all(events).bought_together)
     assert found == pytest.approx(cosines(columns), rel=1e-5)
     assert found
 
@@ -223,7 +223,7 @@ def test_alike_is_the_cosine_of_buyers_weighed_by_bm25(seed: int):
         length = 0.25 + 0.75 * sizes[customer] / average
         columns[product][customer] = weight * 2.2 / (1.2 * length + weight) * rarity
     expected = {pair: weight for pair, weight in cosines(columns).items() if weight > 1e-9}
-    found = {pair: weight for pair, weight in pairs(count_all(events).alike).items() if weight > 1e-9}
+    found = {pair: weight for pair, weight in pairs(count_all(events).also_bought).items() if weight > 1e-9}
     assert found == pytest.approx(expected, rel=1e-4)
     assert found
 
@@ -233,16 +233,16 @@ def test_what_nearly_everybody_buys_is_like_nothing_and_every_cosine_is_a_number
     events = [Event(one, NOW - DAY * (one + 1), "purchase", 0, 0) for one in range(buyers)]
     events += [Event(one, NOW - DAY * (one + 2), "purchase", 1 + one % 2, 0) for one in range(CUSTOMERS)]
     found = count_all(events)
-    for near in (found.alike, found.together):
+    for near in (found.also_bought, found.bought_together):
         assert np.isfinite(near.weights_NT).all()
     # Where all but one buy it its weight by BM25 is zero.
-    assert any(0 in pair for pair in pairs(found.alike)) == (buyers < CUSTOMERS - 1)
+    assert any(0 in pair for pair in pairs(found.also_bought)) == (buyers < CUSTOMERS - 1)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_lifts_say_how_much_oftener_than_by_chance_two_groups_meet_in_a_basket(seed: int):
     events = draw(seed)
-    codes = catalog().products.attributes.codes_NA[:, 1].tolist()
+    codes = catalogue().products.attributes.codes_NA[:, 1].tolist()
     baskets: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
     for event in bought_of(events):
         baskets[event.customer, event.at].add(codes[event.product])
@@ -258,12 +258,12 @@ def test_lifts_say_how_much_oftener_than_by_chance_two_groups_meet_in_a_basket(s
 def test_only_the_nearest_twenty_are_kept():
     basket = [Event(0, NOW - DAY, "purchase", product, -1) for product in range(30)]
     often = [Event(1, NOW - 2 * DAY, "purchase", product, -1) for product in (0, 29)]
-    wide = catalog()
+    wide = catalogue()
     many = Vocabulary.of([f"q{row:02d}" for row in range(30)])
     attributes = wide.products.attributes._replace(codes_NA=np.ones((30, 2), np.int32))
     wide = wide._replace(products=wide.products._replace(ids=many, attributes=attributes))
     past = histories_of([*basket, *often])
-    found = find_nearby(past, wide, np.ones((30, 2), np.float32), 0.1, CONFIG).together
+    found = find_nearby(past, wide, np.ones((30, 2), np.float32), 0.1, CONFIG).bought_together
     assert found.rows_NT.shape == (30, 20)
     assert (found.rows_NT >= 0).all()
     assert found.rows_NT[0, 0] == 29
@@ -291,20 +291,20 @@ def flat(found: Statistics) -> list[np.ndarray]:
 
 def test_without_any_purchase_the_priors_stand():
     found = count_all([Event(0, NOW - DAY, "view", 3, 0)])
-    figures = dict(zip(FIGURES, found.products_NP[3].tolist(), strict=True))
+    figures = dict(zip(PRODUCT_STATISTICS, found.products_NP[3].tolist(), strict=True))
     assert (figures["week"], figures["month"], figures["buyers"]) == (0, 0, 0)
     assert (figures["repeated"], figures["gap"]) == pytest.approx((0.2, 30))
-    assert (found.alike.rows_NT == -1).all()
-    assert (found.together.rows_NT == -1).all()
+    assert (found.also_bought.rows_NT == -1).all()
+    assert (found.bought_together.rows_NT == -1).all()
 
 
 def test_counting_anew_keeps_what_was_fitted_before():
     events = draw(0)
     past = histories_of(events).before(NOW)
-    nearby = find_nearby(past, catalog(), FACTORS, REGULARISATION, CONFIG)
-    counted = count(past, catalog(), NOW, nearby, CONFIG)
+    nearby = find_nearby(past, catalogue(), FACTORS, REGULARISATION, CONFIG)
+    counted = count(past, catalogue(), NOW, nearby, CONFIG)
     assert Nearby.of(counted) == nearby
-    np.testing.assert_allclose(counted.tastes.gram_DD, FACTORS.T @ FACTORS + REGULARISATION * np.eye(2), rtol=1e-6)
+    np.testing.assert_allclose(counted.als.gram_DD, FACTORS.T @ FACTORS + REGULARISATION * np.eye(2), rtol=1e-6)
 
 
 # Neighbours and tastes
@@ -330,14 +330,14 @@ def test_around_nothing_there_is_nothing(rows: list[int]):
 
 def test_a_release_without_neighbours_has_none_around():
     nobody = Statistics.none(4, 2, 3)
-    rows, sums = nobody.alike.around(np.array([0, 3]), np.ones(2, np.float32))
+    rows, sums = nobody.also_bought.around(np.array([0, 3]), np.ones(2, np.float32))
     assert (len(rows), len(sums)) == (0, 0)
-    assert nobody.products_NP.shape == (4, len(FIGURES))
+    assert nobody.products_NP.shape == (4, len(PRODUCT_STATISTICS))
 
 
 def test_tastes_are_one_step_of_alternating_least_squares():
     """The factors solve the weighted least squares over all products: preference 1 where bought, 0 elsewhere."""
-    tastes = Tastes(FACTORS, (FACTORS.T @ FACTORS + REGULARISATION * np.eye(2)).astype(np.float32))
+    tastes = AlsFactors(FACTORS, (FACTORS.T @ FACTORS + REGULARISATION * np.eye(2)).astype(np.float32))
     times = {1: 3, 4: 1, 7: 9}
     found = tastes.of(np.array(list(times)), np.array(list(times.values())))
     weights = np.array([times.get(row, 1) for row in range(N)], np.float64)

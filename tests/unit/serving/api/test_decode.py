@@ -44,7 +44,7 @@ def recommend(rest: bytes, context: bytes = b'{"channel": "web"}') -> RecommendR
         (b'"kinds": ["product", "coupon"]', "kinds[1]"),
         (b'"exclude": ["a", 7.5]', "exclude[1]"),
         (b'"exclude": ["a", 7.0]', "exclude[1]"),
-        (b'"among": [true]', "among[0]"),
+        (b'"items": [true]', "items[0]"),
         (b'"exclude": [""]', "exclude[0]"),
         (b'"customer_id": 1029.0', "customer_id"),
         (b'"customer_id": false', "customer_id"),
@@ -100,9 +100,9 @@ def test_a_wrong_field_is_named_by_its_whole_path(context: bytes, field: str):
 
 def test_ids_may_be_integers_and_become_their_decimal_text():
     given = recommend(
-        b'"customer_id": -7, "exclude": ["a", 0], "among": [18, "19"]', b'{"channel": "web", "location": 329}'
+        b'"customer_id": -7, "exclude": ["a", 0], "items": [18, "19"]', b'{"channel": "web", "location": 329}'
     )
-    assert (given.customer_id, given.exclude, given.among) == ("-7", ("a", "0"), ("18", "19"))
+    assert (given.customer_id, given.exclude, given.items) == ("-7", ("a", "0"), ("18", "19"))
     assert given.context.location == "329"
 
 

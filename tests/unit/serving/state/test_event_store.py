@@ -10,7 +10,7 @@ import pytest
 from embeddings.errors import Overloaded
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 
 
 class Broken:
@@ -22,7 +22,7 @@ class Broken:
 
 def test_an_unforeseen_error_reaches_everybody_who_waits() -> None:
     async def send() -> list[list[Stored] | BaseException]:
-        store = EventStore("", Changes(1))
+        store = EventStore("", Invalidations(1))
         store._pool = cast("asyncpg.Pool", Broken())  # pyright: ignore[reportPrivateUsage]
         now = datetime(2025, 6, 1, tzinfo=UTC)
         events = [Event(event_id=str(one), type="view", customer_id="c", at=now) for one in range(3)]
@@ -47,7 +47,7 @@ class Slow:
 
 def test_events_do_not_wait_without_bound_for_a_slow_commit() -> None:
     async def send() -> None:
-        store, pool = EventStore("", Changes(1)), Slow()
+        store, pool = EventStore("", Invalidations(1)), Slow()
         store._pool = cast("asyncpg.Pool", pool)  # pyright: ignore[reportPrivateUsage]
         now = datetime(2025, 6, 1, tzinfo=UTC)
         events = [Event(event_id=str(one), type="view", customer_id="c", at=now) for one in range(1_000)]

@@ -1,4 +1,4 @@
-"""Two workers' LiveHistories over one table of changes and one store, whatever happens in whatever order."""
+"""Two workers' LiveHistories over one table of invalidations and one store, whatever happens in whatever order."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.release.bundle import Manifest, open_histories
 from embeddings.release.store import BundleStore
-from serving.state import invalidations as changes_module
+from serving.state import invalidations as invalidations_module
 from serving.state import live as live_module
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore, Page, Span
-from serving.state.invalidations import SLOTS, Changes
+from serving.state.invalidations import SLOTS, Invalidations
 from serving.state.live import LiveHistories
 from tests.world import UNTIL
 
@@ -27,9 +27,9 @@ Result = TypeVar("Result")
 CUSTOMERS = ("c001", "nobody")
 
 
-def views(workers: int) -> list[Changes]:
+def views(workers: int) -> list[Invalidations]:
     """One table as each worker sees it."""
-    one = Changes(workers)
+    one = Invalidations(workers)
     seen = [copy(one) for _ in range(workers)]
     for worker, view in enumerate(seen):
         view.take(worker)
@@ -126,18 +126,20 @@ class Database:
 class Worker:
     """One worker's histories and its way to the store."""
 
-    def __init__(self, database: Database, turns: Turns, changes: Changes, opened: tuple[Any, Any, Catalog]) -> None:
+    def __init__(
+        self, database: Database, turns: Turns, invalidations: Invalidations, opened: tuple[Any, Any, Catalogue]
+    ) -> None:
         self.database = database
         self.turns = turns
-        self.changes = changes
+        self.invalidations = invalidations
         self.reads = 0
         self.opened = opened
         self.live = self.fresh()
 
     def fresh(self) -> LiveHistories:
         """Histories that have everything still to be read."""
-        histories, manifest, catalog = self.opened
-        return LiveHistories(histories, manifest, catalog, cast("EventStore", self), 10)
+        histories, manifest, catalogue = self.opened
+        return LiveHistories(histories, manifest, catalogue, cast("EventStore", self), 10)
 
     async def page(self, customer_id: str, _span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
         self.reads += 1
@@ -153,7 +155,7 @@ class Worker:
         await self.turns.come()
         stored = self.database.end(transaction, event, ahead_of)
         await self.turns.come()
-        self.changes.add(event.customer_id)
+        self.invalidations.add(event.customer_id)
         await self.turns.come()
         if stored is None:
             self.live.reread([event.customer_id])
@@ -187,7 +189,7 @@ def names(events: list[Event], customer_id: str) -> set[int]:
 class Play:
     """Two workers, and what is under way in them."""
 
-    def __init__(self, opened: tuple[Any, Any, Catalog]) -> None:
+    def __init__(self, opened: tuple[Any, Any, Catalogue]) -> None:
         self.database, self.turns = Database(), Turns()
         self.acknowledged: list[Event] = []
         self.vanished: list[Event] = []
@@ -267,7 +269,7 @@ def test_what_any_worker_acknowledged_is_in_the_next_history_of_all_once(
 ):
     store, manifest = published
     past, histories = open_histories(store.histories(manifest.version))
-    opened = histories, past, Catalog.load(store.bundle(manifest.version) / "catalog")
+    opened = histories, past, Catalogue.load(store.bundle(manifest.version) / "catalogue")
     kinds = st.sampled_from(["read", "read", "write", "vanish", "repeat"])
     ahead = st.sampled_from([-400, -3, -1, 0, 0, 0, 3_000])
     begin = st.tuples(kinds, st.integers(0, 1), st.sampled_from(CUSTOMERS), ahead)
@@ -285,7 +287,7 @@ def test_what_any_worker_acknowledged_is_in_the_next_history_of_all_once(
     @settings(max_examples=300, deadline=None)
     @given(st.lists(begin | steps | steps | steps, max_size=60))
     def check(script: list[tuple[str, int, str, int] | int]) -> None:
-        with mock.patch.object(changes_module, "SLOTS", slots), mock.patch.object(live_module, "_PAGE", 3):
+        with mock.patch.object(invalidations_module, "SLOTS", slots), mock.patch.object(live_module, "_PAGE", 3):
             asyncio.run(perform(script))
 
     check()

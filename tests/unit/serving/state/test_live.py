@@ -9,14 +9,14 @@ from uuid import uuid4
 
 import pytest
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import EVENT_CODES, LONGEST_HISTORY, PURCHASE, History
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import Manifest, open_histories
 from embeddings.release.store import BundleStore
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore, Page, Span
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from serving.state.live import Known, LiveHistories
 from serving.state.recent import records
 from tests.world import UNTIL, favourite
@@ -36,7 +36,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.stored: list[Stored] = []
-        self.changes = Changes(1)
+        self.invalidations = Invalidations(1)
         self.gate = asyncio.Event()
         self.gate.set()
         self.reading = asyncio.Event()
@@ -72,10 +72,10 @@ Live = Callable[..., LiveHistories]
 def live(published: tuple[BundleStore, Manifest]) -> Live:
     store, manifest = published
     past, histories = open_histories(store.histories(manifest.version))
-    catalog = Catalog.load(store.bundle(manifest.version) / "catalog")
+    catalogue = Catalogue.load(store.bundle(manifest.version) / "catalogue")
 
     def make(fake: FakeStore, limit: int = 10) -> LiveHistories:
-        return LiveHistories(histories, past, catalog, cast("EventStore", fake), limit)
+        return LiveHistories(histories, past, catalogue, cast("EventStore", fake), limit)
 
     return make
 
@@ -222,8 +222,8 @@ def test_without_the_store_the_snapshot_answers_and_says_so_and_is_not_kept(live
 
 def test_without_the_store_a_history_that_another_worker_outdated_answers_and_says_so(live: Live):
     async def test(store: FakeStore) -> None:
-        store.changes = Changes(2)
-        other = copy(store.changes)
+        store.invalidations = Invalidations(2)
+        other = copy(store.invalidations)
         other.take(1)
         histories = live(store)
         store.store(bought("c001"))
@@ -269,19 +269,19 @@ def test_a_late_event_takes_its_place_in_time(live: Live):
 
 def test_an_event_becomes_a_record_in_the_catalogues_rows(published: tuple[BundleStore, Manifest]):
     store, manifest = published
-    catalog = Catalog.load(store.bundle(manifest.version) / "catalog")
+    catalogue = Catalogue.load(store.bundle(manifest.version) / "catalogue")
     product = favourite(1)
     whole = Event(
         event_id="e", type="redemption", customer_id="c001", at=UNTIL, product_id=product, offer_id="vips",
         location="south", channel="app", quantity=3, value=2.5,
     )  # fmt: skip
     bare, unknown = bought("c001", None), bought("c001", "sold-elsewhere")
-    first, second, third = records([Stored(one, 1, 0).row for one in (whole, bare, unknown)], catalog)
+    first, second, third = records([Stored(one, 1, 0).row for one in (whole, bare, unknown)], catalogue)
     assert (first["at"], first["type"]) == (UNTIL.timestamp(), EVENT_CODES["redemption"])
-    assert catalog.products.ids.id(int(first["product"])) == product
-    assert catalog.offers.ids.id(int(first["offer"])) == "vips"
-    assert catalog.locations.ids.id(int(first["location"])) == "south"
-    assert list(catalog.channels)[first["channel"]] == "app"
+    assert catalogue.products.ids.id(int(first["product"])) == product
+    assert catalogue.offers.ids.id(int(first["offer"])) == "vips"
+    assert catalogue.locations.ids.id(int(first["location"])) == "south"
+    assert list(catalogue.channels)[first["channel"]] == "app"
     assert (first["quantity"], first["value"]) == (3, 2.5)
     assert [second[name] for name in ("product", "offer", "location", "channel")] == [-1, -1, -1, -1]
     assert (second["quantity"], str(second["value"])) == (1, "nan")
@@ -293,8 +293,8 @@ def test_an_event_becomes_a_record_in_the_catalogues_rows(published: tuple[Bundl
 
 def test_what_another_worker_stored_is_read_alone_and_not_all_again(live: Live):
     async def test(store: FakeStore) -> None:
-        store.changes = Changes(2)
-        other = copy(store.changes)
+        store.invalidations = Invalidations(2)
+        other = copy(store.invalidations)
         other.take(1)
         histories = live(store)
         store.store(*(bought("c001") for _ in range(1_200)))
@@ -357,8 +357,8 @@ def test_an_impression_changes_no_history(live: Live):
 
 def test_what_is_stored_while_pages_are_read_is_read_next_time(live: Live):
     async def test(store: FakeStore) -> None:
-        store.changes = Changes(2)
-        other = copy(store.changes)
+        store.invalidations = Invalidations(2)
+        other = copy(store.invalidations)
         other.take(1)
         histories = live(store)
         store.store(*(bought("c001") for _ in range(700)))

@@ -9,20 +9,20 @@ from typing import cast
 
 import numpy as np
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import HistoriesManifest
 from embeddings.vocabulary import Vocabulary
 from serving.state.events import EventStore
-from serving.state.invalidations import Changes
+from serving.state.invalidations import Invalidations
 from serving.state.redemptions import LiveRedemptions
 
 CUT_OFF, MADE = datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 6, 2, tzinfo=UTC)
 MANIFEST = HistoriesManifest(version="first", created_at=MADE, data_cut_off=CUT_OFF, files={})
 
 
-def catalog(*offers: str) -> Catalog:
-    return cast("Catalog", SimpleNamespace(offers=SimpleNamespace(ids=Vocabulary.of(list(offers)))))
+def catalogue(*offers: str) -> Catalogue:
+    return cast("Catalogue", SimpleNamespace(offers=SimpleNamespace(ids=Vocabulary.of(list(offers)))))
 
 
 class FakeStore:
@@ -30,7 +30,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.stored: Counter[str] = Counter()
-        self.changes = Changes(2)
+        self.invalidations = Invalidations(2)
         self.gate = asyncio.Event()
         self.gate.set()
         self.counting = asyncio.Event()
@@ -40,7 +40,7 @@ class FakeStore:
     def redeem(self, offer: str) -> None:
         """As any worker's store does before it acknowledges the event."""
         self.stored[offer] += 1
-        self.changes.add_redemptions()
+        self.invalidations.add_redemptions()
 
     async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
         assert (cut_off, snapshot) == (CUT_OFF, MADE)
@@ -57,7 +57,7 @@ def opened(store: FakeStore, *offers: str) -> LiveRedemptions:
     """With one redemption before the cut-off of the first offer, two of the second, and so on."""
     snapshot_O = np.arange(1, len(offers) + 1, dtype=np.float32)
     snapshot_O.flags.writeable = False
-    return LiveRedemptions(snapshot_O, MANIFEST, catalog(*offers), cast("EventStore", store))
+    return LiveRedemptions(snapshot_O, MANIFEST, catalogue(*offers), cast("EventStore", store))
 
 
 async def times(redemptions: LiveRedemptions) -> list[float]:

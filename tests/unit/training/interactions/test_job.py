@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from embeddings.catalogue.columns import Catalog
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import InvalidInput, RefusedByGate
 from embeddings.release.bundle import (
@@ -147,7 +147,7 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     bundle = releases.bundle(version)
     manifest = read_manifest(bundle)
     verify(bundle, manifest)
-    catalog = Catalog.load(bundle / CATALOG)
+    catalogue = Catalogue.load(bundle / CATALOG)
     products_NV = np.load(bundle / PRODUCT_VECTORS)
     units_ND = np.load(bundle / UNIT_VECTORS)
     np.testing.assert_allclose(np.linalg.norm(units_ND, axis=1), 1, atol=1e-5)
@@ -156,7 +156,7 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     )
     _, histories = open_histories(releases.histories(version))
     whole = read(data, "interactions" if kind == "interactions" else "sequences")
-    assert tuple(catalog.products.ids.ids()) == whole.products
+    assert tuple(catalogue.products.ids.ids()) == whole.products
     assert tuple(histories.customers.ids()) == whole.customers
     assert histories.events["product"].tolist() == whole.rows.values.tolist()
     assert (histories.events["at"] < manifest.data_cut_off.timestamp()).all()
@@ -250,10 +250,10 @@ def test_the_wrong_recipe_or_split_for_the_data_is_refused(data: Path, tmp_path:
 def test_a_model_worse_than_popularity_is_refused_unless_it_may_pass(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nobody_foretold(found: Vectors, _parts: Split, k: int) -> Metrics:
+    def nobody_predicted(found: Vectors, _parts: Split, k: int) -> Metrics:
         return {f"recall@{k}": 0.0, f"ndcg@{k}": 0.1 if found.products_NV.shape[1] == 1 else 0.0}
 
-    monkeypatch.setattr(job, "validate", nobody_foretold)
+    monkeypatch.setattr(job, "validate", nobody_predicted)
     with pytest.raises(RefusedByGate, match=r"0\.0000 in validation, less than popularity's 0\.1000"):
         ran(data, "interactions", tmp_path)
     assert not (tmp_path / "store" / "CURRENT").exists()
