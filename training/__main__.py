@@ -116,7 +116,7 @@ def _check(arguments: argparse.Namespace) -> str:
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
     dataset, summary = open_and_summarise(arguments.data, recipe, arguments.until)
     if arguments.html is not None:
-        arguments.html.write_text(in_html(dataset.name, summary))
+        arguments.html.write_text(in_html(dataset.name, summary), encoding="utf-8")
     return in_text(summary)
 
 
@@ -150,6 +150,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("expected --store DIR, or --check to look at the data alone")
     if not arguments.check and arguments.html is not None:
         parser.error("expected --html with --check alone")
+    if arguments.html is not None and arguments.html.suffix not in (".html", ".htm"):
+        parser.error(f"expected --html FILE.html, not {arguments.html}, which it would overwrite")
     return arguments
 
 

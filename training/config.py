@@ -19,6 +19,9 @@ Count = Annotated[int, Meta(ge=1)]
 
 RECIPES = Path(__file__).parent / "recipes"
 
+_LEAST_DAYS, _PARTS = 4, 3
+"""Over how many days purchases must reach, and into how many parts they are cut, one of which is held out."""
+
 _RENAMED = {"questions_a_window": "examples_a_window", "questions_a_batch": "examples_a_batch"}
 """Keys of earlier recipes, and what they are called now."""
 
@@ -150,7 +153,7 @@ def decode_recipe(path: Path, kind: Any) -> Any:
             if f"unknown field `{old}`" in expected:
                 expected = f"{old} is called {new} now"
         raise InvalidInput(f"{path}, {key}" if key else str(path), expected) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InvalidInput(str(path), str(error)) from error
 
 
@@ -176,3 +179,19 @@ def check_attributes(recipe: Recipe, names: Collection[str]) -> None:
                 f'one of {", ".join(names)}, or "" for none' if names else '"" for none: products have no attributes'
             )
             raise InvalidInput(f"--recipe, {key}", f"expected {known}; got {named!r}")
+
+
+def fit_to_span(recipe: Recipe, days: int) -> Recipe:
+    """Return a recipe whose windows suit data of so many days: none longer than a third of them.
+
+    Raises:
+        InvalidInput: too few days for any.
+    """
+    if days < _LEAST_DAYS:
+        raise InvalidInput("--data", f"expected purchases over at least {_LEAST_DAYS} days; they span {days}")
+    most = days // _PARTS or 1
+    return msgspec.structs.replace(
+        recipe,
+        validation_days=min(recipe.validation_days, most),
+        ranker=msgspec.structs.replace(recipe.ranker, window_days=min(recipe.ranker.window_days, most)),
+    )

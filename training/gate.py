@@ -4,13 +4,18 @@ from embeddings.errors import RefusedByGate
 from training.evaluate import Metrics
 
 _METRIC = "ndcg@10"
+_FEW = 100
 
 
-def gate(metrics: Metrics) -> None:
+def gate(metrics: Metrics, examples: int) -> None:
     """Refuse a model whose answers a list of what is popular would have beaten on the validation window.
 
     What the service would answer is judged. What it is made of, the towers and the other sources of candidates, may
     each be worse than popularity where the others make up for it.
+
+    Args:
+        metrics: from ``evaluate``.
+        examples: how many baskets they are means of.
 
     Raises:
         RefusedByGate: naming the figures.
@@ -19,8 +24,8 @@ def gate(metrics: Metrics) -> None:
     if not reached >= floor:  # not a number is refused too
         raise RefusedByGate(
             f"what would be served reached {_METRIC} {reached:.4f} on the validation window, less than popularity's "
-            f"{floor:.4f}; nothing was published. Look at the data and the recipe, or publish it nonetheless with "
-            "--no-gate"
+            f"{floor:.4f}; nothing was published. {_said(examples)}Look at the data and the recipe, or publish it "
+            "nonetheless with --no-gate"
         )
     if not reached:
         raise RefusedByGate(
@@ -28,3 +33,8 @@ def gate(metrics: Metrics) -> None:
             "either; nothing was published. Do the channels of the purchases show what was bought on them? See what "
             "opportune-train --check says of the data, or publish it nonetheless with --no-gate"
         )
+
+
+def _said(examples: int) -> str:
+    few = "; of so few chance decides as much as the model does" if examples < _FEW else ""
+    return f"The figures are means of {examples:,} baskets{few}. "

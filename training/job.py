@@ -1,7 +1,6 @@
 """One training run, from tables to a published release; it reads from top to bottom."""
 
 import logging
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,10 @@ from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from training.batches import Baskets
 from training.catalogue import master_catalogue, observe, still_promoted
-from training.config import Recipe
+from training.config import Recipe, fit_to_span
 from training.datasets import Dataset, as_of
+from training.datasets.files import reading
+from training.datasets.lacking import LEAST_BUYERS, cut_off, too_few
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
 from training.evaluate import evaluate
@@ -26,10 +27,8 @@ from training.gate import gate
 from training.histories import read_histories
 from training.loop import torch_device
 from training.publish import publish
-from training.stages import Stages, fit_to_span, windows
+from training.stages import Stages, windows
 from training.statistics import Nearby, count
-
-_LEAST_BUYERS = 5
 
 _log = logging.getLogger("opportune.train")
 
@@ -57,18 +56,15 @@ def run(
     dataset, recipe, until = given.dataset, given.recipe, given.until
     since = until - timedelta(days=recipe.validation_days)
     learnt_from = since - timedelta(weeks=recipe.ranker.windows)
-    master = master_catalogue(dataset, recipe, learnt_from)
-    histories = read_histories(dataset, master, given.visit_pause)
+    with reading(dataset.given):
+        master = master_catalogue(dataset, recipe, learnt_from)
+        histories = read_histories(dataset, master, given.visit_pause)
     window = int(since.timestamp())
     past = histories.before(window)
     moment = int(until.timestamp())
     baskets = Baskets.of(histories)
     inside = baskets.between(window, moment)
-    if not len(baskets) and len(histories.guests):
-        raise InvalidInput(
-            "--data", "expected purchases that name a customer_id; all are of guests, who teach no ranking"
-        )
-    _check_baskets(baskets, window, recipe.validation_days, until)
+    _check_kept(baskets, window, recipe.validation_days, until)
     begins = windows(past, window, recipe.ranker.windows)
     _log.info(
         "%d events before %s, %d of them in the validation window",
@@ -98,7 +94,7 @@ def run(
         for method, values in metrics.items():
             _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
         if gated:
-            gate(metrics)
+            gate(metrics, len(asked))
 
         catalogue = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
@@ -151,10 +147,9 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
         InvalidInput, InvalidTables: they cannot be used.
     """
     dataset, summary = open_and_summarise(data, recipe, until)
-    if summary.first is None or summary.last is None:
-        when = "" if until is None else f" before {until}"
-        raise InvalidInput("--data", f"expected events{when}; found none that counts{_listed(summary.left_out)}")
-    until = (until or summary.last + timedelta(seconds=1)).replace(microsecond=0)
+    if summary.lacking or summary.first is None or summary.last is None:
+        raise InvalidInput("--data", summary.lacking)
+    until = cut_off(until, summary.last)
     recipe = fit_to_span(recipe, max((until - summary.first).days, 0))
     recipe = replace(recipe, visit_pause_minutes=summary.visit_pause / 60)
     notes = (*dataset.notes, *in_lines(summary))
@@ -163,31 +158,25 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
     return _Given(as_of(dataset, until), recipe, until, summary.visit_pause, notes)
 
 
-def _check_baskets(baskets: Baskets, window: int, days: int, until: datetime) -> None:
-    """Refuse purchases that are too few to learn from, or to judge by.
+def _check_kept(baskets: Baskets, window: int, days: int, until: datetime) -> None:
+    """Refuse purchases of which returns leave too few to learn from, or to judge by.
 
     Args:
-        baskets: all of them.
+        baskets: what was not taken back.
         window: where the validation window begins, in seconds since 1970 UTC.
         days: how long it is.
         until: where it ends.
 
     Raises:
-        InvalidInput: saying how many there are of how many.
+        InvalidInput: saying what is left.
     """
     earlier = baskets.moments_S < window
     for some, when in ((earlier, "before"), (~earlier, "in")):
         if not some.any():
             window_said = f"the last {days} days until {until}"
-            raise InvalidInput("--data", f"expected purchases of products {when} {window_said}; found none")
+            raise InvalidInput(
+                "--data", f"expected purchases {when} {window_said} that were not taken back; found none"
+            )
     buyers = len(np.unique(baskets.customers_S[earlier]))
-    if buyers < _LEAST_BUYERS:
-        raise InvalidInput(
-            "--data",
-            f"expected at least {_LEAST_BUYERS} customers who bought something before the last {days} days until "
-            f"{until}; found {buyers}. Figures mean something from some hundred on",
-        )
-
-
-def _listed(left_out: Mapping[str, int]) -> str:
-    return "".join(f"; {count:,} lie {why}" for why, count in left_out.items())
+    if buyers < LEAST_BUYERS:
+        raise InvalidInput("--data", too_few(buyers, days, until))

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from msgspec.structs import replace
 
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
@@ -32,9 +31,6 @@ from training.visits import VisitExample, find_visits, visit_examples
 
 _DAY = 86_400
 _WEEK = 7 * _DAY
-
-_LEAST_DAYS, _PARTS = 4, 3
-"""Over how many days purchases must reach, and into how many parts they are cut, one of which is held out."""
 
 _VISITS = 2_000
 """So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
@@ -184,22 +180,6 @@ class Stages:
         day = datetime.fromtimestamp(begin, UTC).date()
         _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)
         return gather_candidates(asked, *seen, recipe.towers.history_length)
-
-
-def fit_to_span(recipe: Recipe, days: int) -> Recipe:
-    """Return a recipe whose windows suit data of so many days: none longer than a third of them.
-
-    Raises:
-        InvalidInput: too few days for any.
-    """
-    if days < _LEAST_DAYS:
-        raise InvalidInput("--data", f"expected purchases over at least {_LEAST_DAYS} days; they span {days}")
-    most = days // _PARTS or 1
-    return replace(
-        recipe,
-        validation_days=min(recipe.validation_days, most),
-        ranker=replace(recipe.ranker, window_days=min(recipe.ranker.window_days, most)),
-    )
 
 
 def windows(past: Histories, moment: int, most: int) -> list[int]:

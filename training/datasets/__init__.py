@@ -9,6 +9,7 @@ from training.config import TablesConfig
 from training.datasets.checks import validate
 from training.datasets.complete_journey import complete_journey as read_complete_journey
 from training.datasets.directory import read_directory
+from training.datasets.files import reading
 from training.datasets.frames import Dataset, as_of
 
 __all__ = ["ADAPTERS", "Dataset", "as_of", "open_dataset"]
@@ -35,10 +36,13 @@ def open_dataset(
         InvalidInput: the source is neither a known name nor a directory, or lacks what it needs.
         InvalidTables: the tables break the data contract; carries every problem.
     """
+    if not source.isprintable():
+        raise InvalidInput("data", f"expected the path of a directory in characters of UTF-8 that show, got {source!a}")
     adapter = ADAPTERS.get(source)
     if adapter is None and not Path(source).is_dir():
         known = ", ".join(ADAPTERS)
         raise InvalidInput("data", f"expected {known} or a directory with the input tables, got {source!r}")
     dataset = read_directory(Path(source), tables) if adapter is None else adapter(now)
-    validate(dataset, channels)
+    with reading(dataset.given):
+        validate(dataset, channels)
     return dataset

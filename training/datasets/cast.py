@@ -29,6 +29,7 @@ _SPELLINGS = (
     (r"([+-]\d\d)(\d\d)$", "${1}:${2}"),
 )
 """What makes RFC 3339 of a moment as PostgreSQL and others write it: 2026-11-15 15:36:20+00."""
+_YEAR_FIRST = r"^\d{4}-"
 _NAIVE = "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d"
 
 
@@ -121,7 +122,8 @@ def _moment(text: pl.Expr, config: TablesConfig) -> pl.Expr:
         blank = text.str.replace("T", " ", literal=True)
         naive = [blank.str.to_datetime(form, time_unit="us", strict=False) for form in _NAIVE]
         moments.append(_in_zone(pl.coalesce(naive), config.time_zone))
-    return pl.coalesce(moments)
+    # Of two digits Polars would make a year of the first century.
+    return pl.when(text.str.contains(_YEAR_FIRST)).then(pl.coalesce(moments))
 
 
 def _of_years(moment: pl.Expr, given: pl.DataType) -> pl.Expr:

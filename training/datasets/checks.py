@@ -11,7 +11,8 @@ from embeddings.catalogue.context import CONTROL_CHARACTERS
 from embeddings.catalogue.tables import TABLES
 from embeddings.errors import InvalidTables
 from training.datasets.columns import column_problems
-from training.datasets.frames import Dataset, GivenTable, first_rows, usable_values
+from training.datasets.files import UNREADABLE, unreadable
+from training.datasets.frames import Dataset, GivenTable, usable_values
 from training.datasets.rules import Keys, Rule, memberships_of, rules_of
 
 _CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
@@ -25,12 +26,19 @@ def validate(dataset: Dataset, channels: Collection[str]) -> None:
     Each table is read once to count what is wrong; rows are looked up only where a count is not zero.
 
     Raises:
-        InvalidTables: with all problems: of each file, column and rule the first 20 rows, then the count.
+        InvalidTables: with all problems: of each file, column and rule the first 20 values with their first rows, then
+        the count.
     """
     names = {one.table.name for one in dataset.given}
     absent = [
         "; ".join(
-            [f"{table.name}: the table is missing, expected {table.name}.parquet or {table.name}.csv", *dataset.unused]
+            [
+                (
+                    f"{table.name}: the table is missing, expected {table.name}.parquet, {table.name}.csv or "
+                    f"{table.name}.csv.gz"
+                ),
+                *dataset.unused,
+            ]
         )
         for table in TABLES
         if table.required and table.name not in names
@@ -42,13 +50,6 @@ def validate(dataset: Dataset, channels: Collection[str]) -> None:
         raise InvalidTables(problems)
 
 
-def unreadable(file: str, error: pl.exceptions.PolarsError) -> str:
-    """The sentence for a file that is not what its name says."""
-    expected = "UTF-8 text separated by commas" if file.endswith(".csv") else "Parquet"
-    first_line = str(error).partition("\n")[0]
-    return f"{file}: cannot be read ({first_line}), expected {expected} with the same columns in every row"
-
-
 def _keys(given: GivenTable) -> Keys | None:
     """The keys of a table; None where they cannot be read, which the checks of that table report."""
     value = usable_values(given).get(given.table.key or "")
@@ -56,7 +57,7 @@ def _keys(given: GivenTable) -> Keys | None:
         return None
     try:
         return Keys(given.file, given.frame.select(value).collect(engine="streaming").to_series())
-    except pl.exceptions.PolarsError:
+    except UNREADABLE:
         return None
 
 
@@ -64,7 +65,7 @@ def _problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collection[
     yield from column_problems(given)
     try:
         yield from _row_problems(given, keys, channels)
-    except pl.exceptions.PolarsError as error:
+    except UNREADABLE as error:
         yield unreadable(given.file, error)
 
 
@@ -107,11 +108,15 @@ def _broken_rows(given: GivenTable, rule: Rule) -> Iterator[str]:
 
 def _told(given: GivenTable, rule: Rule, count: int) -> Iterator[str]:
     columns = ("column " if len(rule.columns) == 1 else "columns ") + ", ".join(rule.columns)
-    shown = [value.alias(f"value {i}") for i, value in enumerate(rule.shown)]
-    for row, *values in first_rows(given, rule.broken, shown, SHOWN_ROWS):
-        quoted = ", ".join(map(_quoted, values))
+    shown = {f"value {i}": value for i, value in enumerate(rule.shown)}
+    found = given.frame.select(rule.broken.alias("chosen"), **shown).with_row_index("row", offset=1).filter("chosen")
+    by_value = found.group_by(*shown).agg(pl.col("row").min(), pl.len().alias("rows")).sort("row").head(SHOWN_ROWS)
+    told = 0
+    for *values, row, rows in by_value.collect(engine="streaming").iter_rows():
+        quoted = ", ".join(map(_quoted, values)) + (f" in {rows:,} rows, this the first" if rows > 1 else "")
         yield f"{given.place(row)}, {columns}: {quoted}, expected {rule.expected}"
-    if count > SHOWN_ROWS:
+        told += rows
+    if count > told:
         yield f"{given.file}, {columns}: {count:,} such rows in all, expected {rule.expected}"
 
 

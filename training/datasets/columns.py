@@ -7,6 +7,7 @@ import polars as pl
 
 from embeddings.catalogue.tables import EVENTS, Dtype, Table
 from training.datasets.cast import cast_column
+from training.datasets.finding import some
 from training.datasets.frames import GivenTable, attributes_of_table
 from training.datasets.rules import EXPECTED_TYPE
 
@@ -48,6 +49,10 @@ _USUAL = {
 }
 """What other systems call a column, in small letters and digits alone."""
 _CLOSE = 0.85
+_SITUATION = (
+    "; leave it out, or name it in context_attributes under [tables] in the recipe if it says in what situation an "
+    "event happened"
+)
 _ABSENT = "; from guests alone no ranking is learnt"
 
 
@@ -56,25 +61,44 @@ def column_problems(given: GivenTable) -> Iterator[str]:
     table, file, schema = given.table, given.file, given.frame.collect_schema()
     declared = {column.name: column for column in table.columns}
     others = {name: _meant(name, table) for name in schema if name not in declared}
+    if _has_no_header(given):
+        yield (
+            f"{file}: no column has a name that a table of {table.name} has, but {some(list(schema))}; is the header "
+            "missing?"
+        )
+        return
     yield from _declared_problems(given, others)
     if table.any_of and not any(name in schema for name in table.any_of):
         yield f"{file}: columns {', '.join(table.any_of)} are missing, expected at least one of them"
     yield from _context_problems(given)
-    attributes = attributes_of_table(given)
+    attributes = set(attributes_of_table(given))
     for name, meant in others.items():
         free = meant if meant and meant not in schema else ""
+        shown = name if name.strip() and name.isprintable() else repr(name)
         if name not in attributes:
             asked = f"; did you mean {free}?" if free else ""
-            yield f"{file}: column {name} is unknown, expected only {', '.join(declared)}{asked}"
-        elif name == "*" or (name.startswith("^") and name.endswith("$")):
-            yield f"{file}: column {name} cannot be an attribute; expected a name of letters and digits"
+            asked = asked or (_SITUATION if table is EVENTS else "")
+            yield f"{file}: column {shown} is unknown, expected only {', '.join(declared)}{asked}"
+        elif name == "*" or (name.startswith("^") and name.endswith("$")) or not name.strip() or not name.isprintable():
+            yield f"{file}: column {shown} cannot be an attribute; expected a name of letters and digits"
         elif table.attributes and free and not declared[free].required:
             yield (
                 f"{file}: column {name} would be an attribute; expected {free}, or a name that is less like it where "
                 "it is not meant"
             )
         else:
-            yield from _attribute_problems(given, name)
+            yield from _attribute_problems(given, name, schema[name])
+
+
+def _has_no_header(given: GivenTable) -> bool:
+    """Whether the names of columns look like the values of a row."""
+    names = given.frame.collect_schema().names()
+    known = {column.name for column in given.table.columns}
+    return (
+        not known & set(names)
+        and not any(_meant(name, given.table) for name in names)
+        and any(name[:1].isdigit() for name in names)
+    )
 
 
 def _context_problems(given: GivenTable) -> Iterator[str]:
@@ -84,16 +108,20 @@ def _context_problems(given: GivenTable) -> Iterator[str]:
     names = [column.name for column in EVENTS.columns]
     schema = given.frame.collect_schema()
     for name in given.config.context_attributes:
+        if given.config.context_attributes.count(name) > 1:
+            yield f"{given.file}: column {name} is named twice in context_attributes, expected every name once"
+            return
         if name in names:
             yield f"{given.file}: column {name} is declared already, expected another name in context_attributes"
         elif name not in schema:
             yield f"{given.file}: column {name} is missing, which the recipe names in context_attributes"
 
 
-def _attribute_problems(given: GivenTable, name: str) -> Iterator[str]:
-    dtype = given.frame.collect_schema()[name]
+def _attribute_problems(given: GivenTable, name: str, dtype: pl.DataType) -> Iterator[str]:
     if cast_column(name, "text", dtype, given.config) is None or _is_fractional(dtype):
         advice = _advice(dtype, "text")
+        if dtype.is_float() or _is_fractional(dtype):
+            advice += ", in a few ranges such as 10-20 where it is a quantity"
         yield f"{given.file}, column {name}: the type is {dtype}, expected text, as in every attribute{advice}"
 
 
@@ -140,7 +168,7 @@ def _advice(given: pl.DataType, to: Dtype) -> str:
     elif to == "time" and given.is_numeric():
         advice = "cast what counts from 1970 to a timestamp of UTC where you write the file"
     elif to == "text" and (given.is_float() or _is_fractional(given)):
-        advice = "as whole numbers or text where it is an id, in a few ranges such as 10-20 where it is a quantity"
+        advice = "as whole numbers or text where it is an id"
     elif isinstance(given, pl.Array) or (to == "list" and isinstance(given, pl.List)):
         advice = "write it as a list of texts"
     elif to == "text" and isinstance(given, pl.List):

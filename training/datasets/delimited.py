@@ -14,13 +14,17 @@ import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 PIECE_BYTES = 1 << 24
+LONGEST_ROW = 1 << 26
+"""Bytes that a row may have. A row is held whole, and a few kB of compressed text may be a row of any length."""
+MOST_COLUMNS = 1_000
+"""Columns that a table may have: attributes are looked at side by side."""
 SHOWN_FAULTS = 20
 
 _QUOTE, _FEED, _RETURN, _NUL = b'"'[0], b"\n"[0], b"\r"[0], 0
@@ -141,11 +145,20 @@ def _copied(source: Any) -> IO[bytes] | Fault:
     decode = getincrementaldecoder("utf-16" if wide else "utf-8")()
     target = TemporaryFile()  # noqa: SIM115 - it lives as long as the table is read
     while piece:
-        target.write(decode.decode(piece).encode() if wide else piece)
+        _write(target, decode.decode(piece).encode() if wide else piece)
         piece = source.read(PIECE_BYTES)
-    target.write(decode.decode(b"", final=True).encode() if wide else b"")
-    target.flush()
+    _write(target, decode.decode(b"", final=True).encode() if wide else b"")
     return target
+
+
+def _write(target: IO[bytes], text: bytes) -> None:
+    """Write to a temporary file; OSError names the folder, which may be full."""
+    try:
+        target.write(text)
+        target.flush()
+    except OSError as error:
+        error.filename = gettempdir()
+        raise
 
 
 def _other_format(begin: bytes) -> Fault | None:
@@ -166,6 +179,9 @@ def _pieces(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
         if end:
             yield rest + read[:end], False
             rest = read[end:]
+        elif len(rest) > LONGEST_ROW:
+            yield rest, False  # the scan says what is wrong with it
+            rest = b""
         else:
             rest += read
 
@@ -200,6 +216,14 @@ class _Scan:
             return
         if last and piece and not piece.endswith(b"\n"):
             piece += b"\n"
+        elif not last and not piece.endswith(b"\n"):
+            self._fault(
+                self.records,
+                self._lines + 1,
+                f"the row is longer than {LONGEST_ROW >> 20} MiB; is the line's end missing, or another one than LF?",
+            )
+            self._lost = True
+            return
         self._check_text(piece)
         if not self._lost:
             self._check_records(np.frombuffer(piece, np.uint8), piece)
@@ -319,6 +343,9 @@ class _Scan:
             wrong = "the mark of UTF-8 (BOM) is there twice; remove one"
         elif _INSTRUCTION.fullmatch(line):
             wrong = f"{line.decode().strip()!r} is meant for Excel alone; remove the line"
+        elif line.count(self._separator.encode()) >= MOST_COLUMNS:
+            columns = line.count(self._separator.encode()) + 1
+            wrong = f"the header names about {columns:,} columns; expected at most {MOST_COLUMNS:,}"
         if wrong:
             self._fault(0, 1, wrong)
             self._lost = True
@@ -326,8 +353,11 @@ class _Scan:
         try:
             lines = csv.reader(io.StringIO(line.decode().rstrip("\r"), newline=""), delimiter=self._separator)
             self.header = tuple(next(lines, []))
-        except csv.Error:  # of a header that is at fault, which is found by itself
+        except csv.Error as error:
             self.header = ()
+            if "limit" in str(error):  # other faults of quotes are found by themselves
+                self._fault(0, 1, f"a column's name is too long ({error}); expected the names of the columns")
+                self._lost = True
 
     def _line(self, feeds: NDArray[np.intp], place: int) -> int:
         return self._lines + int(feeds.searchsorted(place)) + 1

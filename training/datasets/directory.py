@@ -15,8 +15,8 @@ import polars as pl
 from embeddings.catalogue.tables import TABLES, Table
 from embeddings.errors import InvalidInput, InvalidTables
 from training.config import TablesConfig
-from training.datasets.checks import unreadable
-from training.datasets.delimited import Delimited, read_delimited
+from training.datasets.delimited import MOST_COLUMNS, Delimited, read_delimited
+from training.datasets.files import UNREADABLE, stamp_of, unreadable
 from training.datasets.frames import Dataset, GivenTable, Part, assemble
 
 FORMATS = (".parquet", ".csv", ".csv.gz")
@@ -82,15 +82,18 @@ def _read(table: Table, path: Path, config: TablesConfig) -> tuple[GivenTable | 
     texts: list[IO[bytes]] = []
     problems: list[str] = []
     for file in files:
-        part = name if file == path else name + file.name
+        part, stamp = name if file == path else name + file.name, stamp_of(file)
         if file.name.endswith(".parquet"):
             try:
                 frame = pl.scan_parquet(file, glob=False)
-                frame.collect_schema()
-                parts.append(Part(part, frame.select(pl.len()).collect().item()))
+                columns = len(frame.collect_schema())
+                parts.append(Part(part, frame.select(pl.len()).collect().item(), file, stamp))
                 frames.append(frame)
-            except pl.exceptions.PolarsError as error:
+            except UNREADABLE as error:
                 problems.append(unreadable(part, error))
+            else:
+                if columns > MOST_COLUMNS:
+                    problems.append(f"{part}: has {columns:,} columns, expected at most {MOST_COLUMNS:,}")
             continue
         text = read_delimited(file, config.separator)
         wrong = list(_wrong(part, text, config.separator))
@@ -109,7 +112,7 @@ def _read(table: Table, path: Path, config: TablesConfig) -> tuple[GivenTable | 
                     n_rows=text.rows if text.blank else None,
                 )
             )
-            parts.append(Part(part, text.rows))
+            parts.append(Part(part, text.rows, file, stamp))
     problems += _unlike(frames, parts) if not problems else []
     if problems:
         return None, problems
@@ -121,10 +124,11 @@ def _parts(folder: Path) -> list[Path] | str:
     files = sorted(one for one in folder.iterdir() if not one.name.startswith(("_", ".")))
     for one in files:
         if _shown(one.name) != one.name:
-            return f"the name of {_shown(one.name)} in the folder is no UTF-8; rename it"
+            return f"the name of {_shown(one.name)} in the folder is no plain text; rename it"
         if not one.is_file():
             return (
-                f"the folder holds {one.name}, which is no file; expected the part files of one table and nothing else"
+                f"the folder holds {one.name}, which is no file; expected the part files of one table and nothing "
+                "else: move those of inner folders, such as month=2026-05, up into it"
             )
     formats = {next((suffix for suffix in FORMATS if one.name.endswith(suffix)), one.name) for one in files}
     if not files:
@@ -151,7 +155,7 @@ def _wrong(file: str, text: Delimited, separator: str) -> Iterator[str]:
             yield f"{file}, header (line 1): column {place} has no name; expected one, or no such column"
         elif name != name.strip():
             yield f"{file}, header (line 1): blanks around the name of column {name!r}; expected {name.strip()!r}"
-        elif header.index(name) + 1 < place:
+        elif header[: place - 1].count(name):
             yield f"{file}, header (line 1): column {name} is there twice; expected every name once"
 
 
@@ -190,8 +194,9 @@ def _unused(path: Path, used: set[str]) -> tuple[str, ...]:
 
 
 def _shown(name: str) -> str:
-    """The name of a file with bytes that are no UTF-8 as escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    """The name of a file with bytes that are no UTF-8, and characters that do not show, as escapes."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _holds_parts(folder: Path) -> bool:

@@ -37,6 +37,9 @@ class Counted(NamedTuple):
             midnight; in the order of time.
         guests: events that name no customer: how many, how many of them are purchases, and those that name a visit.
         long_visits: visits, as their column says, whose purchases span more than a day, with customer.
+        partly_named: visits some of whose purchases name a customer, the same one, and others none: how many, how many
+            of their purchases name none, and one of them.
+        lines: purchases that name customer and visit, distinct visits, and distinct moments of a customer.
         pause: how many seconds lie between purchases of one visit at most, as far as the data tell.
         left_out: how many events do not count, by why: those before ``EARLIEST``, then those that come too late.
     """
@@ -49,6 +52,8 @@ class Counted(NamedTuple):
     offers: pl.DataFrame
     guests: tuple[int, int, int]
     long_visits: pl.DataFrame
+    partly_named: tuple[int, int, str | None]
+    lines: tuple[int, int, int]
     pause: int
     left_out: Mapping[str, int]
 

@@ -3,7 +3,7 @@
 All of it passes the checks: it is no error, yet a model learns nothing from it, or something else than it says.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -14,6 +14,7 @@ from training.config import Recipe
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable, attribute_names, first_rows, usable_values
 from training.datasets.id_findings import find_in_ids
+from training.datasets.lacking import lacking
 from training.datasets.table_findings import find_in_tables
 
 _FEW_CUSTOMERS, _FEW_PRODUCTS = 100, 20
@@ -21,11 +22,15 @@ _SHARE_OF_ONE, _TIMES = 0.2, 10
 _DUPLICATES = 0.02
 _REPEATED_ROWS = 40
 _LONG_GAP = 0.25
+_JOINED = 0.8
 _OLD_DAYS = 60
+_RARE_BUYERS = 0.1
 _GROUP_KEYS = "type_attribute", "category_attribute", "maker_attribute"
 
 
-def find_all(dataset: Dataset, counted: Counted, recipe: Recipe, moment: datetime) -> tuple[Finding, ...]:
+def find_all(
+    dataset: Dataset, counted: Counted, recipe: Recipe, moment: datetime, until: datetime | None
+) -> tuple[Finding, ...]:
     """Return all findings, the most harmful first.
 
     Args:
@@ -33,9 +38,11 @@ def find_all(dataset: Dataset, counted: Counted, recipe: Recipe, moment: datetim
         counted: its events.
         recipe: the settings.
         moment: the present one, or the data cut-off, with its zone.
+        until: the data cut-off, if there is one.
     """
     events = next(one for one in dataset.given if one.table.name == "events")
     found = [
+        *(Finding(1, f"training would refuse this: {why}") for why in lacking(counted, recipe, until)),
         *_times(counted, events, moment),
         *_shown_nothing(dataset, counted, recipe.channels),
         *_repeated(counted, events),
@@ -65,20 +72,28 @@ def _times(counted: Counted, given: GivenTable, moment: datetime) -> Iterator[Fi
     for (why, count), broken in zip(counted.left_out.items(), (at < EARLIEST, at >= moment), strict=True):
         if count:
             said = f"{share(count, total)} events lie {why}; they count nowhere"
+            if why.startswith("at or after"):
+                said += ". Of what is booked ahead, give the moment of the booking"
             yield Finding(1 if count > total * RARE else 2, said, _example(given, broken))
-    days = counted.days["day"]
+    days, events = counted.days["day"], counted.days["events"]
     if days.len() < 2:
         return
     gaps = days.diff().drop_nulls()
     longest, whole = gaps.max(), days[-1] - days[0]
     if isinstance(longest, timedelta) and longest > max(timedelta(days=30), whole * _LONG_GAP):
         place = int(gaps.arg_max() or 0)
-        after = int(counted.days["events"][place + 1 :].sum())
-        said = (
-            f"no event lies between {days[place]} and {days[place + 1]}, {longest.days} days; the {after:,} events "
-            "after that decide what is held out to judge the model: leave them out with --until if they are wrong"
-        )
-        yield Finding(1, said, _example(given, (at.dt.date() >= days[place + 1]) & (at < moment)))
+        before, after = (int(part.sum()) for part in (events[: place + 1], events[place + 1 :]))
+        said = f"no event lies between {days[place]} and {days[place + 1]}, {longest.days} days; "
+        if after <= before:
+            said += (
+                f"the {after:,} events after that decide what is held out to judge the model: leave them out with "
+                "--until if they are wrong"
+            )
+            few = at.dt.date() >= days[place + 1]
+        else:
+            said += f"the {before:,} events before that count as long past: leave them out if their times are wrong"
+            few = (at.dt.date() <= days[place]) & (at >= EARLIEST)
+        yield Finding(1, said, _example(given, few & (at < moment)))
     if int(counted.days["midnight"].sum()) == int(counted.days["events"].sum()):
         yield Finding(
             3, "no event has a time finer than a day: hours say nothing; give visit, if a day may hold several"
@@ -147,6 +162,21 @@ def _visits(counted: Counted) -> Iterator[Finding]:
             f"{share(guests, whole)} events name no customer; the {bought:,} purchases among them count for what is "
             f"popular, {together}, and for no history",
         )
+    visits, unnamed, example = counted.partly_named
+    if visits:
+        yield Finding(
+            1,
+            f"{visits:,} visits have purchases of one customer and {unnamed:,} that name none, which count as a "
+            "guest's: if only the first line of an order names its customer, fill the others",
+            f"visit {example}",
+        )
+    lines, named, moments = counted.lines
+    if lines >= _FEW_CUSTOMERS and named == lines and moments < lines * _JOINED:
+        yield Finding(
+            1,
+            f"every one of {lines:,} purchases names a visit of its own, though customers bought at {moments:,} "
+            "moments alone: is visit the number of a line, and not that of the order?",
+        )
     if not counted.long_visits.is_empty():
         customer, visit = counted.long_visits.sort("first").select("customer_id", "visit").row(0)
         yield Finding(
@@ -162,13 +192,47 @@ def _groups(dataset: Dataset, recipe: Recipe) -> Iterator[Finding]:
     names = attribute_names(dataset.products, PRODUCTS)
     named = {f"ranker.{key}": getattr(recipe.ranker, key) for key in _GROUP_KEYS}
     keys = {key: name for key, name in named.items() if name and name not in names}
-    unnamed = sorted(set(names) - set(named.values()))
+    unnamed = sorted(set(names) - set(named.values()) - _telling_nothing(dataset.products, names))
     if keys and unnamed:
         said = (
             f"products have no attribute {' or '.join(keys.values())}, by which the ranker tells groups; name one of "
             f"{some(unnamed)} in the recipe as {' or '.join(keys)}, the narrowest as the type"
         )
         yield Finding(2 if len(keys) == len(_GROUP_KEYS) else 3, said)
+
+
+def _telling_nothing(products: pl.LazyFrame, names: Sequence[str]) -> set[str]:
+    """The attributes that have one value, or another one in each row."""
+    if not names:
+        return set()
+    held = products.select(
+        *(pl.col(name).drop_nulls().n_unique().alias(f"values {name}") for name in names),
+        *(pl.col(name).count().alias(f"filled {name}") for name in names),
+    ).collect(engine="streaming")
+    counts = {name: (held[f"values {name}"][0], held[f"filled {name}"][0]) for name in names}
+    return {name for name, (values, filled) in counts.items() if values <= 1 or values == filled}
+
+
+def _apart(counted: Counted) -> Iterator[Finding]:
+    """Ids of what is looked at that never meet those of what is bought."""
+    products, customers = counted.products, counted.customers
+    bought = products.filter(pl.col("bought") > 0)
+    looked = products.filter(pl.col("events") > pl.col("bought"))
+    both = bought.filter(pl.col("events") > pl.col("bought"))
+    if bought.height >= _FEW_PRODUCTS and looked.height >= _FEW_PRODUCTS and both.is_empty():
+        yield Finding(
+            1,
+            f"none of the {bought.height:,} products bought is one of the {looked.height:,} that were viewed or the "
+            "like: are their ids the same?",
+            f"{bought['product_id'].sort()[0]!r} was bought, {looked['product_id'].sort()[0]!r} was not",
+        )
+    buyers = int((customers["bought"] > 0).sum())
+    if customers.height >= _FEW_CUSTOMERS and 0 < buyers < customers.height * _RARE_BUYERS:
+        yield Finding(
+            2,
+            f"{share(buyers, customers.height)} customers bought anything: if the others are sessions or devices, name "
+            "the customer in their events where it is known",
+        )
 
 
 def _sizes(counted: Counted) -> Iterator[Finding]:
@@ -204,6 +268,7 @@ def _sizes(counted: Counted) -> Iterator[Finding]:
         yield Finding(
             1, f"no event is a purchase of a product; types are {', '.join(types)}, and purchases are what is learnt"
         )
+    yield from _apart(counted)
     returned, bought = types.get("return", 0), int(products["bought"].sum())
     if returned > bought / 2:
         yield Finding(1, f"{returned:,} returns stand beside {bought:,} purchases, and take back what they find")

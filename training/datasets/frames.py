@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import polars as pl
@@ -12,10 +13,18 @@ from training.datasets.cast import DTYPES, cast_column
 
 
 class Part(NamedTuple):
-    """A file of a table, and how many rows lie in it."""
+    """A file of a table.
+
+    Attributes:
+        file: how messages name it.
+        rows: how many lie in it.
+        path, stamp: where it lies, and what it looked like before it was read; see ``files.stamp_of``.
+    """
 
     file: str
     rows: int
+    path: Path | None = None
+    stamp: tuple[int, int, int] | None = None
 
 
 class GivenTable(NamedTuple):

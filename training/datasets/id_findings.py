@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from training.datasets.finding import RARE, Counted, Finding, share, some
 from training.datasets.frames import Dataset, GivenTable
 
-_PAIRS = 3
+_PAIRS, _TIMES = 3, 10
 _NO_VALUE = r"(?i)^\s*(?:[(\[<#]?(?:null|nil|none|nan|nat|na|n/a|nv|value!|ref!|undefined)[)\]>]?|\\N|-+)\s*$"
 """What exports write for no value."""
 _MANY = r"(?i)^(?:guest|guests|anonymous|anon|unknown|nobody|0|-1)$"
@@ -46,7 +47,7 @@ def find_in_ids(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
     for one in kinds.values():
         yield from _alike(one)
         yield from _odd(one)
-    yield from _many(kinds["customers"])
+    yield from _many(kinds["customers"], counted.customers)
     yield from _unlisted(kinds["products"], counted.products, given, rare=1)
     yield from _unlisted(kinds["customers"], counted.customers, given, rare=3)
     yield from _named_by_tables(dataset, kinds)
@@ -107,9 +108,12 @@ def _odd(ids: _Ids) -> Iterator[Finding]:
             yield Finding(1, f"{share(len(odd), whole)} ids of {ids.name} {said}: {names}", f"{ids.key} {odd[0]!r}")
 
 
-def _many(customers: _Ids) -> Iterator[Finding]:
-    found = customers.known.filter(pl.col(customers.key).str.contains(_MANY))[customers.key].sort().to_list()
-    if found:
+def _many(customers: _Ids, counted: pl.DataFrame) -> Iterator[Finding]:
+    named = pl.col(customers.key).str.contains(_MANY)
+    found = customers.known.filter(named)[customers.key].sort().to_list()
+    # The first of customers numbered from 0 is called 0, too, and does as much as others.
+    usual, many = (np.median(one["events"].to_numpy()) if one.height else 0 for one in (counted, counted.filter(named)))
+    if found and (found != ["0"] or many > _TIMES * usual):
         names = some([repr(one) for one in found])
         said = f"customers are called {names}: if that is every guest, leave the field empty, or all are one customer"
         yield Finding(1, said, f"{customers.key} {found[0]!r}")
@@ -150,4 +154,4 @@ def _named_by_tables(dataset: Dataset, kinds: Mapping[str, _Ids]) -> Iterator[Fi
             )
             if joined:
                 said += '; in text, entries of a list are separated by "|"'
-            yield Finding(1 if len(unknown) > named.height / 2 else 2, said, f"{column} {unknown[0]!r}")
+            yield Finding(1 if joined or len(unknown) > named.height / 2 else 2, said, f"{column} {unknown[0]!r}")

@@ -21,6 +21,7 @@ EXPECTED_TYPE = {
     "list": "a list of texts (in CSV separated by |)",
     "flag": "true or false",
 }
+_ZERO = (r"^0000-", "or nothing where there is no time")
 _NAIVE = r"^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$"
 _TAKEN_BACK = (
     (r"^-", 'or, where it was taken back, type return, or negative_quantities = "return" under [tables] in the recipe'),
@@ -29,7 +30,7 @@ _COMMA = r"^[+-]?\d+,\d+$"
 _ADVICE: dict[Dtype, tuple[tuple[str, str], ...]] = {
     "time": (
         (r"^-?\d{8,}(?:\.\d+)?$", "of the years 1 to 9999, and not counted from 1970"),
-        (r"^\d\d?[./-]\d\d?[./-]\d", "the year first"),
+        (r"^\d\d?[./-]\d\d?[./-]\d", "the year first, in four digits"),
     ),
     "number": (
         (r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$", "without marks between thousands"),
@@ -172,7 +173,7 @@ def _column_rules(column: Column, raw: pl.Expr, shown: pl.Expr, value: pl.Expr, 
             naive = "or, where all times are of one zone, time_zone under [tables] in the recipe"
             if config.time_zone:
                 naive = f"or one that the clock of {config.time_zone} shows"
-            advice = (_NAIVE, naive), *advice
+            advice = _ZERO, (_NAIVE, naive), *advice
         case "text":
             expected = "a whole number, as it is an id"
         case "list":

@@ -9,9 +9,11 @@ from msgspec import Struct
 from embeddings.catalogue.tables import EARLIEST, EVENTS, PRODUCTS
 from training.config import Recipe, check_attributes
 from training.datasets import open_dataset
+from training.datasets.files import reading
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
 from training.datasets.frames import Dataset, GivenTable, as_given, attribute_names
+from training.datasets.lacking import lacking
 from training.datasets.visits import moments_of_purchases, usual_pause
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
@@ -40,6 +42,7 @@ class Summary(Struct, frozen=True):
         named_visits: how many purchases say of which visit they are.
         visit_pause: another purchase at most so many seconds after the customer's one before is of its visit.
         findings: the most harmful first.
+        lacking: what keeps training from it; empty where nothing does.
     """
 
     rows: dict[str, int]
@@ -56,6 +59,7 @@ class Summary(Struct, frozen=True):
     named_visits: int
     visit_pause: int
     findings: tuple[Finding, ...]
+    lacking: str
 
 
 def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime | None = None) -> Summary:
@@ -86,7 +90,8 @@ def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime |
         left_out={why: count for why, count in counted.left_out.items() if count},
         named_visits=int(counted.kinds.filter(pl.col("type") == "purchase")["of visits"].sum()),
         visit_pause=counted.pause if declared == "auto" else round(declared * 60),
-        findings=find_all(as_given(dataset), counted, recipe, moment),
+        findings=find_all(as_given(dataset), counted, recipe, moment, until),
+        lacking=next(lacking(counted, recipe, until), ""),
     )
 
 
@@ -104,7 +109,8 @@ def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> t
     now = datetime.now(UTC)
     dataset = open_dataset(source, channels=recipe.channels, now=now, tables=recipe.tables)
     check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
-    return dataset, summarise(dataset, recipe, now, until)
+    with reading(dataset.given):
+        return dataset, summarise(dataset, recipe, now, until)
 
 
 def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
@@ -149,10 +155,26 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         .group_by("customer_id", "visit", pl.when(pl.col("customer_id").is_null()).then("location").alias("where"))
         .agg(pl.col("at").min().alias("first"), pl.col("at").max().alias("last"))
         .filter(pl.col("last") - pl.col("first") > timedelta(days=1)),
+        events.filter(bought)
+        .drop_nulls("visit")
+        .group_by("visit", "location", day)
+        .agg(
+            pl.col("customer_id").null_count().alias("unnamed"),
+            pl.col("customer_id").drop_nulls().n_unique().alias("owners"),
+        )
+        .filter((pl.col("unnamed") > 0) & (pl.col("owners") == 1))
+        .select(pl.len().alias("visits"), pl.col("unnamed").sum(), pl.col("visit").first()),
+        events.filter(bought)
+        .drop_nulls(["visit", "customer_id"])
+        .select(
+            pl.len().alias("lines"),
+            pl.struct("customer_id", "visit").n_unique().alias("visits"),
+            pl.struct("customer_id", "at").n_unique().alias("moments"),
+        ),
         moments_of_purchases(events),
     )
     outside = dataset.events.select((at < EARLIEST).sum().alias("early"), (at >= moment).sum().alias("late"))
-    *found, guests, visits, bought_at, out = pl.collect_all([*frames, outside], engine="streaming")
+    *found, guests, visits, partly_named, lines, bought_at, out = pl.collect_all([*frames, outside], engine="streaming")
     kinds, products, customers, days, locations, offers = found
     early, late = out.row(0)
     left_out = {
@@ -168,6 +190,8 @@ def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:
         offers,
         guests.row(0),
         visits,
+        partly_named.row(0),
+        lines.row(0),
         usual_pause(bought_at),
         left_out,
     )

@@ -83,7 +83,9 @@ def _attributes(dataset: Dataset, given: Mapping[str, GivenTable], moment: datet
                 yield Finding(2, f"{what} has one value in all rows and tells nothing")
             elif values == filled and filled >= _AN_ID:
                 yield Finding(
-                    2, f"{what} has another value in every row, as an id has, and tells nothing; leave it out"
+                    2,
+                    f"{what} has another value in every row, as an id has, and tells nothing; it is only "
+                    "shown where a request includes attributes",
                 )
             elif filled < rows * RARE:
                 yield Finding(3, f"{what} has a value in {share(filled, rows)} rows")

@@ -317,7 +317,7 @@ def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
         "customers.parquet, column age: the type is Float64, expected text, as in every attribute; " + FLOAT,
         "products.csv: column product_id is missing, expected text; is it what the file calls id?",
         "locations.csv: column brand is unknown, expected only location, latitude, longitude, region",
-        "events.parquet, column customer_id: the type is Float64, expected text; " + FLOAT,
+        "events.parquet, column customer_id: the type is Float64, expected text; " + FLOAT.partition(",")[0],
         f"events.parquet, column at: the type is Datetime(time_unit='us', time_zone=None), expected {TIME}; {NAIVE}",
         "events.parquet, column quantity: the type is Boolean, expected a finite number",
         f"events.parquet: column basket is unknown, expected only {', '.join(EVENT_COLUMNS)}; did you mean visit?",
@@ -325,7 +325,7 @@ def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_empty_events_table(tmp_path: Path) -> None:
-    assert problems(tmp_path) == ("events: the table is missing, expected events.parquet or events.csv",)
+    assert problems(tmp_path) == ("events: the table is missing, expected events.parquet, events.csv or events.csv.gz",)
     write(tmp_path, {"events": "customer_id,type,at\n", "locations": "location\n"})
     assert problems(tmp_path) == (
         "events.csv: columns product_id, offer_id are missing, expected at least one of them",
@@ -343,13 +343,13 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     assert {sentence.partition(".")[0] for sentence in found} == set(TABLE_NAMES)
 
 
-def test_twenty_rows_of_each_kind_then_the_count(tmp_path: Path) -> None:
+def test_twenty_values_of_each_kind_with_their_first_row_then_the_count(tmp_path: Path) -> None:
     rows = "".join(f"c1,view,2025-01-02T10:00:00Z,p1,{-i}\n" for i in range(25))
     rows += "".join(f"c1,,2025-01-02T10:00:00Z,p1,{i + 1}\n" for i in range(20))
     found = problems(write(tmp_path, events(rows, "customer_id,type,at,product_id,quantity")))
     nameless = [sentence for sentence in found if "column type" in sentence]
     negative = [sentence for sentence in found if "quantity" in sentence]
-    assert len(nameless) == 20
+    assert nameless == ["events.csv, row 26, column type: no value in 20 rows, this the first, expected text"]
     assert len(negative) == 22
     expected = "a number above 0 and of at most 1,000,000,000"
     assert negative[0].startswith(
@@ -358,7 +358,7 @@ def test_twenty_rows_of_each_kind_then_the_count(tmp_path: Path) -> None:
     assert negative[19].startswith(f"events.csv, row 21, column quantity: '-20', expected {expected}; or")
     assert negative[20].startswith(f"events.csv, column quantity: 24 such rows in all, expected {expected}; or")
     assert negative[21] == f"events.csv, row 1, column quantity: '0', expected {expected}"
-    assert len(found) == 42
+    assert len(found) == 23
 
 
 def test_strangers_are_counted_by_row(tmp_path: Path) -> None:
@@ -367,11 +367,16 @@ def test_strangers_are_counted_by_row(tmp_path: Path) -> None:
     with pytest.raises(InvalidTables) as raised:
         open_dataset(str(tmp_path), channels=CHANNELS, now=NOW, tables=TablesConfig(unlisted_products="refuse"))
     found = raised.value.problems
-    assert len(found) == 21
-    assert found[0].startswith(
-        "events.csv, row 2, column product_id: 'p1', expected a product_id that products.csv holds"
+    assert found == (
+        (
+            "events.csv, row 2, column product_id: 'p1' in 20 rows, this the first, expected a product_id that "
+            "products.csv holds"
+        ),
+        (
+            "events.csv, row 3, column product_id: 'p2' in 20 rows, this the first, expected a product_id that "
+            "products.csv holds"
+        ),
     )
-    assert found[20].startswith("events.csv, column product_id: 40 such rows in all")
 
 
 def test_products_that_events_alone_name_follow_those_listed_without_attributes(tmp_path: Path) -> None:

@@ -95,7 +95,88 @@ def test_of_sound_data_nothing_is_said(tmp_path: Path) -> None:
     assert summary(tmp_path, sound()).findings == ()
 
 
+def mostly_early(tables: Tables) -> Tables:
+    """A few events of many years ago."""
+    first = tables["events"].head(9).with_columns(at=pl.lit(datetime(2000, 1, 1, tzinfo=UTC)))
+    return tables | {"events": pl.concat([tables["events"], first])}
+
+
+def first_lines_alone_named(tables: Tables) -> Tables:
+    """Every purchase has two more lines in its order, which name no customer."""
+    events = tables["events"].with_row_index("line").with_columns(visit=pl.format("o{}", "line")).drop("line")
+    rest = events.with_columns(customer_id=pl.lit(None, pl.String), product_id=pl.lit("p1"))
+    return tables | {"events": pl.concat([events, rest, rest.with_columns(product_id=pl.lit("p2"))])}
+
+
+def lines_as_visits(tables: Tables) -> Tables:
+    """Orders of three lines whose visits are the numbers of lines."""
+    events = pl.concat(
+        [tables["events"], *(tables["events"].with_columns(product_id=pl.lit(one)) for one in ("p1", "p2"))]
+    )
+    return tables | {"events": events.with_row_index("line").with_columns(visit=pl.format("o{}", "line")).drop("line")}
+
+
+def viewed_by_other_ids(tables: Tables) -> Tables:
+    views = tables["events"].with_columns(type=pl.lit("view"), product_id=pl.col("product_id") + "-page")
+    return tables | {"events": pl.concat([tables["events"], views])}
+
+
+def sessions(tables: Tables) -> Tables:
+    """As many visitors as there were events, none of whom buys anything."""
+    views = [
+        tables["events"].with_columns(
+            type=pl.lit("view"), customer_id=pl.format("s{}-{}", pl.lit(one), pl.int_range(pl.len()))
+        )
+        for one in range(2)
+    ]
+    return tables | {"events": pl.concat([tables["events"], *views])}
+
+
 KINDS: dict[str, tuple[Callable[[Tables], Tables], int, str, str]] = {
+    "few of long ago": (
+        mostly_early,
+        1,
+        "the 9 events before that count as long past: leave them out if their times are wrong",
+        "events.parquet, row 721: c0, purchase, 2000-01-01",
+    ),
+    "customers on first lines alone": (
+        first_lines_alone_named,
+        1,
+        "720 visits have purchases of one customer and 1,440 that name none",
+        "visit o",
+    ),
+    "lines for visits": (lines_as_visits, 1, "every one of 2,160 purchases names a visit of its own", ""),
+    "other ids of what is viewed": (
+        viewed_by_other_ids,
+        1,
+        "none of the 40 products bought is one of the 40 that were viewed or the like",
+        "'p0' was bought, 'p0-page' was not",
+    ),
+    "sessions for customers": (sessions, 2, "120 of 1,560 (7.7%) customers bought anything", ""),
+    "one day": (
+        lambda t: with_events(t, at=pl.lit(NOW - timedelta(days=1))),
+        1,
+        "training would refuse this: expected purchases over at least 4 days; they span 0",
+        "",
+    ),
+    "nothing that was bought": (
+        lambda t: with_events(t, type=pl.lit("view")),
+        1,
+        "training would refuse this: expected purchases of products before the last 28 days until",
+        "",
+    ),
+    "nobody who has a name": (
+        lambda t: with_events(t, customer_id=pl.lit(None, pl.String)),
+        1,
+        "training would refuse this: expected purchases that name a customer_id; all are of guests",
+        "",
+    ),
+    "four customers": (
+        lambda t: t | {"events": t["events"].filter(pl.col("customer_id").is_in(["c0", "c1", "c2", "c3"]))},
+        1,
+        "training would refuse this: expected at least 5 customers who bought something before the last",
+        "",
+    ),
     "9999": (
         lambda t: more_events(t, at=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
         2,

@@ -62,6 +62,22 @@ DOUBTFUL = {
     "line ends of CR alone": (NAMED.replace("\n", "\r") + "1,x,A\r", "header (line 1): a line ends in CR alone"),
     "semicolons": (NAMED.replace(",", ";") + "1;x;A\n", "holds ';' and no ','"),
     "a column twice": ("product_id,name,name\n1,x,y\n", "header (line 1): column name is there twice"),
+    "a thousand columns and more": (
+        ",".join(f"c{one}" for one in range(1_001)) + "\n",
+        "header (line 1): the header names about 1,001 columns; expected at most 1,000",
+    ),
+    "a column with a very long name": (
+        "product_id," + "x" * 200_000 + "\n1,y\n",
+        "header (line 1): a column's name is too long",
+    ),
+    "a column whose name does not show": (
+        "product_id,na\x1b[2Jme\n1,x\n",
+        r"column 'na\x1b[2Jme' cannot be an attribute; expected a name of letters and digits",
+    ),
+    "a row instead of a header": (
+        "1001,x,A\n1002,y,B\n",
+        "products.csv: no column has a name that a table of products has",
+    ),
     "a column without a name": ("product_id,name,\n1,x,y\n", "header (line 1): column 3 has no name"),
     "blanks in the header": ("product_id, name\n1,x\n", "blanks around the name of column ' name'; expected 'name'"),
     "a zip": (b"PK\x03\x04" + bytes(range(200)), "products.csv: is a zip archive, as workbooks of Excel are"),
@@ -201,7 +217,7 @@ def test_a_missing_table_names_what_may_be_it(tmp_path: Path) -> None:
     (tmp_path / "events.csv").symlink_to(tmp_path / "nowhere")
     (found,) = problems(tmp_path)
     assert found.startswith(
-        "events: the table is missing, expected events.parquet or events.csv; events.csv is not read: "
+        "events: the table is missing, expected events.parquet, events.csv or events.csv.gz; events.csv is not read: "
     )
     assert "leads nowhere" in found
     assert "events.tsv is not read" in found
@@ -430,7 +446,7 @@ def test_a_part_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/events/\xe9t\xe9.csv")).write_text(EVENTS)
     (found,) = problems(tmp_path)
     assert found.isprintable()
-    assert r"the name of \xe9t\xe9.csv in the folder is no UTF-8" in found
+    assert r"the name of \xe9t\xe9.csv in the folder is no plain text" in found
 
 
 def test_negative_quantities_are_refused_or_returns_as_the_recipe_says(tmp_path: Path) -> None:
