@@ -31,14 +31,16 @@ from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
 from serving.connections import Connection, Connections
 from serving.metrics import Metrics, count_anew, watch_loop
+from serving.opening import open_view
 from serving.settings import DATABASE_VARIABLE, Limits, Settings, database_url, default_index_cache_bytes
-from serving.slot import BundleSlot, Model, open_model
+from serving.slot import ViewSlot
 from serving.state.embedded import Home
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from serving.state.keeper import kept
 from serving.state.postgres import Database, database
 from serving.state.worker_metrics import WorkerMetrics
+from serving.watcher import ReleaseWatcher
 from serving.workers import WorkerPlace, bind, listen, room_for, supervise
 
 _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
@@ -137,11 +139,10 @@ class _Service(NamedTuple):
 
     settings: Settings
     sockets: Sequence[socket.socket]
-    store: BundleStore
     home: Home | None
     events: EventStore
-    slot: BundleSlot
-    open_version: Callable[[str], Model]
+    slot: ViewSlot
+    watcher: ReleaseWatcher
     metrics: Metrics
     connections: Connections
     config: uvicorn.Config
@@ -153,14 +154,15 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
     events = EventStore(database.url, invalidations)
     # On asyncio's own loop: uvloop's keeps threads that look up names.
     asyncio.run(events.prepare())
-    open_version = partial(open_model, settings, events=events)
-    slot = BundleSlot(open_version(store.current()))
+    open_version = partial(open_view, settings, events=events)
+    slot = ViewSlot(open_version(store.current()))
+    watcher = ReleaseWatcher(slot, store, open_version)
     listen(sockets, settings.host, settings.port, _BACKLOG)
     logging.getLogger("opportune.serve").info(
         "serving %s on %s port %d", slot.current.version, settings.host, settings.port
     )
     metrics = Metrics()
-    app = create_app(settings, slot, events, metrics)
+    app = create_app(settings, slot, watcher, events, metrics)
     limits = replace(settings.limits, connections=room_for(settings.limits.connections))
     connections = Connections(limits, app.admission, metrics.refused)
     config = uvicorn.Config(
@@ -176,9 +178,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     config.load()
-    service = _Service(
-        settings, sockets, store, database.home, events, slot, open_version, metrics, connections, config
-    )
+    service = _Service(settings, sockets, database.home, events, slot, watcher, metrics, connections, config)
 
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
@@ -214,7 +214,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
             await _join(slot, place, service)
         server = uvicorn.Server(service.config)
         watching = [
-            asyncio.create_task(slot.watch(service.store, service.open_version, service.settings.swap_poll_seconds)),
+            asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
             asyncio.create_task(service.connections.watch(server.server_state.connections)),
         ]
@@ -225,7 +225,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
                 task.cancel()
 
 
-async def _join(slot: BundleSlot, place: WorkerPlace, service: _Service) -> None:
+async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
     """Have a worker, forked from what the parent opened at first, serve what the others serve before it answers.
 
     Raises:
@@ -236,7 +236,7 @@ async def _join(slot: BundleSlot, place: WorkerPlace, service: _Service) -> None
     version = place.said_serving()
     if version is None:
         return
-    if await slot.join(version, service.store, service.open_version):
+    if await service.watcher.join(version):
         return
     if not place.alone:
         raise EmptyStore(f"version {version}, which other workers serve, cannot be opened any more")

@@ -23,11 +23,13 @@ from serving.batcher import Batcher, Pieces
 from serving.clock import Clock
 from serving.engine import Engine
 from serving.metrics import Metrics, ModelCollector, metered, metrics_page
-from serving.rank import Ranked, rank_in_pieces, rank_personal
+from serving.pipeline import answer_batch, answer_in_pieces
+from serving.ranked import Ranked
 from serving.retrieve import RankRequest
 from serving.settings import Settings
-from serving.slot import BundleSlot
+from serving.slot import ViewSlot
 from serving.state.events import EventStore
+from serving.watcher import ReleaseWatcher
 
 LARGEST_BATCH, LARGEST_ROWS = 16, 2_000
 """The most requests in one batch, and the most candidates of all of them together."""
@@ -47,27 +49,32 @@ class Application(NamedTuple):
     admission: Admission
 
 
-def create_app(settings: Settings, slot: BundleSlot, events_store: EventStore, metrics: Metrics) -> Application:
+def create_app(
+    settings: Settings, slot: ViewSlot, watcher: ReleaseWatcher, events_store: EventStore, metrics: Metrics
+) -> Application:
     """Put the service together.
 
     Args:
         settings: what the server was started with.
-        slot: holds the model that answers.
+        slot: holds the view that answers.
+        watcher: of the releases that may come to answer.
         events_store: connected.
         metrics: where everything is counted.
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.
     executor = ThreadPoolExecutor(1, "device") if settings.device == "cuda" else None
-    pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), LARGEST_ROWS, rank_in_pieces)
+    pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), LARGEST_ROWS, answer_in_pieces)
     patience = _PATIENCE * settings.deadline_seconds
-    batcher: Batcher[RankRequest, list[Ranked]] = Batcher(rank_personal, LARGEST_BATCH, executor, patience, pieces)
+    batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, LARGEST_BATCH, executor, patience, pieces)
     cut_off = slot.current.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
-    metrics.registry.register(ModelCollector(slot, batcher))
+    metrics.registry.register(ModelCollector(slot, watcher, batcher))
     posts = [recommend(Engine(slot, batcher, clock)), events(slot, events_store, clock, metrics)]
     app = Litestar(
         [*(post.route() for post in posts), similar, model, healthz, readyz, metrics_page],
-        state=State({"slot": slot, "ping": SharedPing(events_store), "clock": clock, "metrics": metrics}),
+        state=State(
+            {"slot": slot, "watcher": watcher, "ping": SharedPing(events_store), "clock": clock, "metrics": metrics}
+        ),
         exception_handlers={Exception: answer_error},
         request_max_body_size=LARGEST_BODY,
         logging_config=None,

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from embeddings.catalogue.columns import Catalogue, Offers, Products
 from embeddings.catalogue.tables import OFFER_KINDS
-from serving.rank import Kind
+from serving.ranked import Kind
 
 Include = Literal["attributes", "price", "products"]
 

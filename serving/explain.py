@@ -18,8 +18,8 @@ from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
 from embeddings.ranking.profile import DAY
 from embeddings.ranking.statistics import PRODUCT_STATISTICS, Statistics
-from serving.rank import Ranked
-from serving.slot import Model
+from serving.ranked import Ranked
+from serving.view import View
 
 
 class Reason(Struct, frozen=True):
@@ -56,33 +56,33 @@ _MONTH, _GAP = (PRODUCT_STATISTICS.index(name) for name in ("month", "gap"))
 _KEPT = 4_096
 
 
-def reasons(ranked: Sequence[Ranked], model: Model, history: History, place: Place, moment: int) -> list[list[Reason]]:
+def reasons(ranked: Sequence[Ranked], view: View, history: History, place: Place, moment: int) -> list[list[Reason]]:
     """Return the reasons for each ranked item, the weightiest first.
 
     Args:
         ranked: what is shown.
-        model: that ranked it.
+        view: that ranked it.
         history: of the customer.
         place: asked about.
         moment: asked about, in seconds since 1970 UTC.
     """
     times = history.purchases.times([one.row for one in ranked])
-    due = iter(_due([one.row for one in ranked if one.source == "due_now"], model, history, moment))
+    due = iter(_due([one.row for one in ranked if one.source == "due_now"], view, history, moment))
     popular = iter(
-        _popular([one.row for one in ranked if one.source in _EVERYBODY and one.kind == "product"], model, place)
+        _popular([one.row for one in ranked if one.source in _EVERYBODY and one.kind == "product"], view, place)
     )
     session: Session | None = None
     given: list[list[Reason]] = []
     for one, bought in zip(ranked, times, strict=True):
         if one.kind == "offer":
-            why = _of_offer(one.row, model, history, place)
+            why = _of_offer(one.row, view, history, place)
         elif one.source == "due_now":
             why = next(due) + _bought(bought)
         elif one.source == "buy_again":
             why = _bought(bought)
         elif one.source == "bought_together":
             session = session or session_of(history, moment)
-            why = _together(one.row, model.bundle.statistics, session)
+            why = _together(one.row, view.bundle.statistics, session)
         elif one.source == "also_bought":
             why = _BOUGHT_BY_ALIKE
         elif one.source == "towers":
@@ -105,11 +105,11 @@ def _valid_until(ends: int) -> Reason:
     return Reason("valid_until", f"Valid until {datetime.fromtimestamp(ends, UTC):%Y-%m-%d %H:%M} UTC.")
 
 
-def _due(rows: Sequence[int], model: Model, history: History, moment: int) -> list[list[Reason]]:
+def _due(rows: Sequence[int], view: View, history: History, moment: int) -> list[list[Reason]]:
     """Return a reason for each product of which about as much time has passed as usually does between two days."""
     if not rows:
         return []
-    profile, products_NP = model.profile(history.purchases), model.bundle.statistics.products_NP
+    profile, products_NP = view.profile(history.purchases), view.bundle.statistics.products_NP
     away = max(moment - profile.newest, 0) / DAY
     found: list[list[Reason]] = []
     for gap, since in kernel.usual_gaps(profile.customer, products_NP, _GAP, rows):
@@ -129,12 +129,12 @@ def _together(row: int, statistics: Statistics, session: Session | None) -> list
     return _VIEWED if session is not None and row in session.looked else _GOES_WITH_VIEWED
 
 
-def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reason]]:
+def _popular(rows: Sequence[int], view: View, place: Place) -> list[list[Reason]]:
     """Return the reasons for some products that everybody buys: how often it was, here if it was here at all."""
     if not rows:
         return []
-    catalogue, statistics = model.bundle.catalogue, model.bundle.statistics
-    day = _day(model)
+    catalogue, statistics = view.bundle.catalogue, view.bundle.statistics
+    day = _day(view)
     here = _sold_here(rows, catalogue, statistics, place)
     month = statistics.products_NP[rows, _MONTH].tolist()
     return [
@@ -145,15 +145,15 @@ def _popular(rows: Sequence[int], model: Model, place: Place) -> list[list[Reaso
     ]
 
 
-def _of_offer(row: int, model: Model, history: History, place: Place) -> list[Reason]:
+def _of_offer(row: int, view: View, history: History, place: Place) -> list[Reason]:
     """Return the reasons for an offer: what it covers, if the customer or anybody lately has bought it, and its end."""
-    catalogue, statistics = model.bundle.catalogue, model.bundle.statistics
+    catalogue, statistics = view.bundle.catalogue, view.bundle.statistics
     covered_R, until = catalogue.offers.products[row], _valid_until(int(catalogue.offers.ends_O[row]))
     count = _among(covered_R, history.purchases.rows_R)
     if count:
         what = "product" if count == 1 else "products"
         return [Reason("covers_bought", f"Covers {count} {what} bought before."), until]
-    day = _day(model)
+    day = _day(view)
     here = sum(_sold_here(covered_R.tolist(), catalogue, statistics, place))
     month = float(statistics.products_NP[covered_R, _MONTH].sum())
     covers = _sold("covers_popular_here", "Covers products bought {} here", round(here), day)
@@ -168,9 +168,9 @@ def _sold_here(rows: Sequence[int], catalogue: Catalogue, statistics: Statistics
     return kernel.sold_at(carried.offsets, carried.values, statistics.local_L, place.rows, rows)
 
 
-def _day(model: Model) -> str:
+def _day(view: View) -> str:
     """Return the day of the data cut-off."""
-    return _iso_day(model.bundle.manifest.data_cut_off)
+    return _iso_day(view.bundle.manifest.data_cut_off)
 
 
 @lru_cache(_KEPT)

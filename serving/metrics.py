@@ -16,10 +16,11 @@ from prometheus_client.registry import Collector
 from embeddings.index.planned import PlannedIndex
 from embeddings.release.bundle import ModelBundle
 from serving.batcher import Batcher
-from serving.rank import Ranked
+from serving.ranked import Ranked
 from serving.retrieve import RankRequest
-from serving.slot import BundleSlot
+from serving.slot import ViewSlot
 from serving.state.worker_metrics import WorkerMetrics
+from serving.watcher import ReleaseWatcher
 
 _LAG_EVERY_SECONDS = 0.02
 _GIVEN_UP = [(b"content-length", b"0"), (b"retry-after", b"1"), (b"connection", b"close")]
@@ -80,8 +81,9 @@ class Metrics:
 class ModelCollector(Collector):
     """Figures read off the model and the batcher at the moment of asking."""
 
-    def __init__(self, slot: BundleSlot, batcher: Batcher[RankRequest, list[Ranked]]) -> None:
+    def __init__(self, slot: ViewSlot, watcher: ReleaseWatcher, batcher: Batcher[RankRequest, list[Ranked]]) -> None:
         self._slot = slot
+        self._watcher = watcher
         self._batcher = batcher
 
     def collect(self) -> Iterator[Metric]:
@@ -93,12 +95,12 @@ class ModelCollector(Collector):
         yield GaugeMetricFamily(
             "opportune_model_refused",
             "Whether the published version could not be opened, so that an older one serves",
-            value=self._slot.refused is not None,
+            value=self._watcher.refused is not None,
         )
         yield GaugeMetricFamily(
             "opportune_store_unreadable",
             "Whether the store cannot be read, so that no new version is found",
-            value=self._slot.unreadable is not None,
+            value=self._watcher.unreadable is not None,
         )
         yield CounterMetricFamily("opportune_batches", "Batches computed", value=self._batcher.batches)
         yield CounterMetricFamily(

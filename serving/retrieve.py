@@ -1,4 +1,4 @@
-"""Retrieval for a whole batch: one encoder run, then one search with every request's own eligible set.
+"""Retrieval for a whole batch: one encoder run, one search with every request's own eligible set, then the sources.
 
 Letters: B requests, D dimensions, K candidates, O offers.
 """
@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from embeddings.catalogue.eligibility import Place
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import History
+from embeddings.customer.session import Session
 from embeddings.customer.tower_input import Situation, encode
-from embeddings.index.base import Candidates
-from embeddings.ranking.sources import RETRIEVED, times_more
-from serving.slot import Model
+from embeddings.index.base import Plan
+from embeddings.ranking.sources import RETRIEVED, Proposed, RankingQuery, propose, times_more
+from serving.view import View
 
 _SOURCES = 5
 """How many times as much all sources together propose as the towers."""
+
+_NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 
 class Offered(NamedTuple):
@@ -36,6 +39,7 @@ class RankRequest(NamedTuple):
     """One request to be ranked.
 
     Attributes:
+        view: what the request has pinned.
         products, offers: what may be shown; None where that kind was not asked for.
         limit: how many items to show.
         excluded: kinds and rows that are not to be shown.
@@ -44,14 +48,14 @@ class RankRequest(NamedTuple):
         rank_all: whether the whole set is to be ranked, as the request names its products.
     """
 
-    model: Model
+    view: View
     history: History
     situation: Situation
+    place: Place
     products: EligibleSet | None
     offers: Offered | None
     limit: int
-    excluded: frozenset[tuple[str, int]]
-    place: Place
+    excluded: frozenset[tuple[str, int]] = frozenset()
     explain: bool = False
     novel: bool = False
     rank_all: bool = False
@@ -74,34 +78,86 @@ class RankRequest(NamedTuple):
     @property
     def own(self) -> bool:
         """Whether something is asked for that hardly anybody else will ask for: nothing is remembered of that."""
-        return bool(self.excluded) or self.rank_all or (self.products is not None and self.products.parent is not None)
+        part = self.products is not None and self.products.parent is not None
+        return bool(self.excluded) or self.rank_all or part
 
 
 class Retrieved(NamedTuple):
-    """What the towers propose for each request of a batch; None where no request asks for products.
+    """What was found for one request; the candidates are empty where no products are asked for.
 
     Attributes:
-        customers_BD: the customers' vectors.
+        query: what sources looked at, which the rankers read, too.
+        customer_D: the customer's vector.
+        nearest_K: inner products with it of what the towers retrieved, the largest first; -inf in pads.
+        candidates: what sources proposed.
+        demoted: candidates that lie in the basket already or were dismissed, as rows.
+        plan: how the towers' candidates were searched; None where they were not.
     """
 
-    customers_BD: NDArray[np.float32]
-    products: Candidates | None
+    query: RankingQuery
+    customer_D: NDArray[np.float32]
+    nearest_K: NDArray[np.float32]
+    candidates: Proposed
+    demoted: NDArray[np.int64]
+    plan: Plan | None
 
 
 _NONE_ELIGIBLE = EligibleSet.of(np.zeros(0, np.int32), FOREVER)
+_NO_CANDIDATES = Proposed(_NONE, _NONE)
 
 
-def retrieve(asks: Sequence[RankRequest]) -> Retrieved:
-    """Answer requests that pinned the same model and want as many candidates."""
-    bundle, k = asks[0].model.bundle, asks[0].candidates
-    tower_input = encode([ask.history for ask in asks], [ask.situation for ask in asks], bundle.manifest.history_length)
+def retrieve(requests: Sequence[RankRequest]) -> list[Retrieved]:
+    """Return what is worth ranking for requests that pinned the same view and want as many candidates."""
+    view, k = requests[0].view, requests[0].candidates
+    bundle = view.bundle
+    tower_input = encode(
+        [one.history for one in requests], [one.situation for one in requests], bundle.manifest.history_length
+    )
     customers_BD = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
-    products = None
-    if any(ask.products is not None for ask in asks):
-        products = bundle.products.search(customers_BD, k, [to_search(ask.products) for ask in asks])
-    return Retrieved(customers_BD, products)
+    if all(one.products is None for one in requests):
+        found = [(_NONE, _NO_SCORES, None)] * len(requests)
+    else:
+        nearest = bundle.products.search(customers_BD, k, [_to_search(one.products) for one in requests])
+        found = list(zip(nearest.rows_BK, nearest.scores_BK, nearest.plans_B, strict=True))
+    return [
+        _retrieved(request, customer_D, *nearest)
+        for request, customer_D, nearest in zip(requests, customers_BD, found, strict=True)
+    ]
 
 
-def to_search(eligible: EligibleSet | None) -> EligibleSet:
-    """The set of a kind; an empty one stands in a batch for a kind that a request does not ask for."""
+def _retrieved(
+    request: RankRequest,
+    customer_D: NDArray[np.float32],
+    rows_K: NDArray[np.int64],
+    nearest_K: NDArray[np.float32],
+    plan: Plan | None,
+) -> Retrieved:
+    view, eligible = request.view, _to_search(request.products)
+    query = RankingQuery.of(
+        view.profile(request.history.purchases),
+        request.history,
+        view.bundle.statistics.bought_together,
+        request.situation.location,
+        request.situation.moment,
+        eligible,
+        rows_K,
+        view.popular.of(eligible, request.place).rows_K,
+        novel=request.novel,
+        wanted=request.most,
+        rank_all=request.rank_all,
+    )
+    demoted = _NONE if query.session is None else demoted_products(query.session)
+    candidates = _NO_CANDIDATES
+    if request.products is not None:
+        candidates = propose(query, list(view.sources.values()), request.most + len(demoted))
+    return Retrieved(query, customer_D, nearest_K, candidates, demoted, plan)
+
+
+def demoted_products(session: Session) -> NDArray[np.int64]:
+    """Return the products that lie in the basket already or were dismissed."""
+    return np.concatenate([session.cart, session.dismissed])
+
+
+def _to_search(eligible: EligibleSet | None) -> EligibleSet:
+    """Return the set of a kind; an empty one stands in a batch for a kind that a request does not ask for."""
     return _NONE_ELIGIBLE if eligible is None else eligible

@@ -76,7 +76,9 @@ def run(
     bundles = BundleStore(store)
     with bundles.training() as runs:
         stages = Stages(master, recipe, chosen, runs)
-        ranker = stages.ranker(past, begins)
+        # The ranker learns from windows that its towers must not have seen: it has a pair of its own.
+        _, earlier = stages.towers(past.before(begins[-1]), begins[-1])
+        ranker = stages.ranker(past, begins, earlier)
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
         offers = stages.offers(histories, window, moment, fitted, ranker)

@@ -95,7 +95,7 @@ class Stages:
         statistics = count(past, catalogue, moment, nearby, recipe.ranker)
         return als, Fitted(catalogue, statistics, towers, vectors_ND)
 
-    def ranker(self, past: Histories, begins: Sequence[int]) -> Ranker:
+    def ranker(self, past: Histories, begins: Sequence[int], fitted: Fitted) -> Ranker:
         """Fit a ranker on windows, with towers that have seen none of them.
 
         Every window begins as a release would: with towers of the past, figures counted up to its first moment, and
@@ -104,16 +104,15 @@ class Stages:
         Args:
             past: what it may see.
             begins: from `windows`.
+            fitted: towers of what lies before all of them.
         """
         config = self.recipe.ranker
-        learnt_from = begins[-1]
-        _, fitted = self.towers(past.before(learnt_from), learnt_from)
         nearby = Nearby.of(fitted.statistics)
         baskets = Baskets.of(past)
         parts = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
         found = ExampleCandidates.joined(parts)
         if not found.taken_M.any():
-            begun = datetime.fromtimestamp(learnt_from, UTC).date()
+            begun = datetime.fromtimestamp(begins[-1], UTC).date()
             raise InvalidInput(
                 "--data",
                 f"expected purchases after {begun} of something that could be predicted; found none: more customers, "

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness.server import Served
-from benchmarks.latency.traffic import RECOMMEND, K, RankingQuery, recommend_call
+from benchmarks.latency.traffic import RECOMMEND, K, TrafficRequest, recommend_call
 from benchmarks.peers.stack import Past
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligible import EligibleSet
@@ -54,7 +54,7 @@ class _Judged(NamedTuple):
     short: bool
 
 
-def peer_fidelity(served: Served, past: Past, asked: Sequence[RankingQuery]) -> Fidelity:
+def peer_fidelity(served: Served, past: Past, asked: Sequence[TrafficRequest]) -> Fidelity:
     """How right a peer's recommendations are."""
     judged: list[_Judged] = []
     for one in asked:
@@ -64,7 +64,7 @@ def peer_fidelity(served: Served, past: Past, asked: Sequence[RankingQuery]) -> 
     return _summed(judged)
 
 
-def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[RankingQuery]) -> Fidelity:
+def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[TrafficRequest]) -> Fidelity:
     """How right the service is.
 
     Its recommendations mix several sources, so they show violations and short answers. Its search, filter and all,
@@ -127,7 +127,7 @@ def _summed(judged: Sequence[_Judged]) -> Fidelity:
     )
 
 
-def _context(one: RankingQuery) -> Context:
+def _context(one: TrafficRequest) -> Context:
     return Context(one.channel, one.location, one.at)
 
 

@@ -43,7 +43,7 @@ class Call(msgspec.Struct, frozen=True):
         return before, after
 
 
-class RankingQuery(msgspec.Struct, frozen=True):
+class TrafficRequest(msgspec.Struct, frozen=True):
     """What a recommend call asks, for whoever checks the answer."""
 
     customer: str | None
@@ -56,7 +56,7 @@ class Traffic(msgspec.Struct, frozen=True):
     """The calls in the order of time, and what the recommend calls among them ask."""
 
     calls: list[Call]
-    asked: list[RankingQuery]
+    asked: list[TrafficRequest]
 
     def recommendations(self) -> list[Call]:
         """The calls without the events."""
@@ -75,9 +75,9 @@ def traffic(seed: int = 0) -> Traffic:
     channels = random.choice(list(CHANNELS), len(baskets), p=list(CHANNELS.values()))
     anonymous_R, event_R = random.random(len(baskets)) < ANONYMOUS, random.random(len(baskets)) < _events_per_call()
     calls: list[Call] = []
-    asked: list[RankingQuery] = []
+    asked: list[TrafficRequest] = []
     for place, (_, household, store, at, product) in enumerate(baskets.iter_rows()):
-        one = RankingQuery(None if anonymous_R[place] else household, str(channels[place]), store, at)
+        one = TrafficRequest(None if anonymous_R[place] else household, str(channels[place]), store, at)
         calls.append(recommend_call(one))
         asked.append(one)
         if event_R[place]:
@@ -85,7 +85,7 @@ def traffic(seed: int = 0) -> Traffic:
     return Traffic(calls, asked)
 
 
-def recommend_call(one: RankingQuery, limit: int = K) -> Call:
+def recommend_call(one: TrafficRequest, limit: int = K) -> Call:
     """The recommend call that asks this."""
     body: dict[str, object] = {} if one.customer is None else {"customer_id": one.customer}
     body |= {
@@ -96,7 +96,7 @@ def recommend_call(one: RankingQuery, limit: int = K) -> Call:
     return Call(RECOMMEND, msgspec.json.encode(body))
 
 
-def evenly(asked: Sequence[RankingQuery], count: int) -> list[RankingQuery]:
+def evenly(asked: Sequence[TrafficRequest], count: int) -> list[TrafficRequest]:
     """Some of them, spread over the whole time."""
     return [asked[place] for place in np.linspace(0, len(asked) - 1, min(count, len(asked))).astype(int).tolist()]
 

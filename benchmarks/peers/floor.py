@@ -6,9 +6,9 @@ import msgspec
 from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 
-from benchmarks.peers.stack import RankingQuery, events, readyz
+from benchmarks.peers.stack import PeerRequest, events, readyz
 
-_asked = msgspec.json.Decoder(RankingQuery)
+_asked = msgspec.json.Decoder(PeerRequest)
 _FILLER = b'{"items":[]}'
 
 

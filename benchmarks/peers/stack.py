@@ -36,7 +36,7 @@ from embeddings.release.store import BundleStore
 _ENCODED_AT_ONCE = 256
 
 
-class RankingQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PeerRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A recommend call, with the fields of the service's own."""
 
     context: Context
@@ -126,7 +126,7 @@ class Past:
         return self.eligibility.products(context, self.eligibility.place(context.location), int(at.timestamp()))
 
 
-_asked = msgspec.json.Decoder(RankingQuery)
+_asked = msgspec.json.Decoder(PeerRequest)
 
 
 @get("/readyz")

@@ -14,7 +14,7 @@ from serving.api.post import Post
 from serving.api.problems import Problem, problem_of
 from serving.clock import Clock
 from serving.metrics import Metrics
-from serving.slot import BundleSlot
+from serving.slot import ViewSlot
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore
 
@@ -109,7 +109,7 @@ class EventsDecoder:
 
 
 def events(
-    slot: BundleSlot, store: EventStore, clock: Clock, metrics: Metrics
+    slot: ViewSlot, store: EventStore, clock: Clock, metrics: Metrics
 ) -> Post[Sequence[Event | Faulty], EventsResponse]:
     """The route."""
 

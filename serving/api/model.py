@@ -13,8 +13,9 @@ from msgspec import Struct
 from embeddings.errors import EventStoreUnavailable
 from serving.api.decode import read_query
 from serving.metrics import Metrics
-from serving.slot import BundleSlot
+from serving.slot import ViewSlot
 from serving.state.events import EventStore
+from serving.watcher import ReleaseWatcher
 
 _PATIENCE_SECONDS = 0.5
 """How long the event store may take to answer: who asks for readiness commonly waits for a second."""
@@ -100,7 +101,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
 @get("/v1/model", summary="The model in service")
 async def model(state: State) -> ModelResponse:
     """Version, data cut-off and metrics of the model in service."""
-    slot: BundleSlot = state.slot
+    slot: ViewSlot = state.slot
     manifest = slot.current.bundle.manifest
     return ModelResponse(
         version=manifest.version,
@@ -123,7 +124,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Readiness]:
     """200 as long as recommendations can be given, with what is amiss; with ``strict``, 503 if anything is."""
     strict = read_query(request.query_params, ReadyQuery).strict is not False
-    slot: BundleSlot = state.slot
+    slot: ViewSlot = state.slot
+    watcher: ReleaseWatcher = state.watcher
     metrics: Metrics = state.metrics
     faults: dict[str, Any] = {}
     ping: SharedPing = state.ping
@@ -131,9 +133,9 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
         faults["event_store"] = "does not answer"
     if metrics.refusing is not None:
         faults["refused_events"] = RefusedEvents(*metrics.refusing)
-    if slot.refused is not None:
-        faults["refused_version"] = f"{slot.refused.version}: {slot.refused.reason}"
-    if slot.unreadable is not None:
+    if watcher.refused is not None:
+        faults["refused_version"] = f"{watcher.refused.version}: {watcher.refused.reason}"
+    if watcher.unreadable is not None:
         faults["unreadable_store"] = "CURRENT cannot be read, or names no version of the store; the log says more"
     if slot.current.bundle.degraded is not None:
         faults["degraded"] = "the device failed: the CPU searches in its place; the log says more"

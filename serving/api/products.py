@@ -17,7 +17,7 @@ from serving.api.decode import read_query
 from serving.api.problems import UnknownResource
 from serving.clock import Clock
 from serving.details import details_of
-from serving.slot import BundleSlot
+from serving.slot import ViewSlot
 
 SIMILAR = "/v1/products/{product_id}/similar"
 _SIMILAR = re.compile(rb"/v1/products/(?P<product_id>.*)/similar/?", re.DOTALL)
@@ -59,19 +59,19 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     """
     product_id = _product_id(request.scope)
     query = read_query(request.query_params, SimilarQuery)
-    slot: BundleSlot = state.slot
+    slot: ViewSlot = state.slot
     clock: Clock = state.clock
-    model = slot.current
-    bundle = model.bundle
+    view = slot.current
+    bundle = view.bundle
     row = bundle.catalogue.products.ids.row(product_id)
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")
-    recommendable = model.eligibility.recommendable
+    recommendable = view.eligibility.recommendable
     eligible = recommendable if recommendable.size < len(bundle.catalogue.products.ids) else None
     if query.channel is not None:
-        model.eligibility.channel(query.channel, "channel")
-        place = model.eligibility.place(query.location, "location")
-        eligible = model.eligibility.products(Context(query.channel), place, clock.now())
+        view.eligibility.channel(query.channel, "channel")
+        place = view.eligibility.place(query.location, "location")
+        eligible = view.eligibility.products(Context(query.channel), place, clock.now())
     elif query.location is not None:
         raise InvalidInput("channel", "expected a channel together with a location: it says what is shown there")
     found = bundle.similar.search(np.array(bundle.units_ND[row : row + 1]), query.limit + 1, [eligible])
@@ -85,7 +85,7 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
         details = details_of(bundle.catalogue, "product", other, query.include)
         id_ = bundle.catalogue.products.ids.id(other)
         items.append(SimilarProduct(id_, rank, score, details.attributes, details.price))
-    return SimilarResponse(model.version, items)
+    return SimilarResponse(view.version, items)
 
 
 def _product_id(scope: HTTPScope) -> str:

@@ -2,7 +2,8 @@
 
 from serving.api.decode import BodyDecoder
 from serving.api.post import Post
-from serving.engine import Engine, Recommendation, RecommendRequest
+from serving.engine import Engine
+from serving.recommendation import Recommendation, RecommendRequest
 
 
 def recommend(engine: Engine) -> Post[RecommendRequest, Recommendation]:

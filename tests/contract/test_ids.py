@@ -15,7 +15,7 @@ from embeddings.catalogue.context import LONGEST_ID
 from embeddings.errors import InvalidInput, InvalidTables
 from serving.api.decode import BodyDecoder, read_query
 from serving.api.products import SimilarQuery
-from serving.engine import RecommendRequest
+from serving.recommendation import RecommendRequest
 from tests.world import UNTIL
 from training.config import Recipe
 from training.datasets import open_dataset

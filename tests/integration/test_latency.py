@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from benchmarks.latency import run as latency
-from benchmarks.latency.traffic import REPORT, Call, RankingQuery, Traffic, recommend_call
+from benchmarks.latency.traffic import REPORT, Call, Traffic, TrafficRequest, recommend_call
 from benchmarks.peers import PEERS
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
@@ -39,7 +39,7 @@ MOMENTS = latency.Effort(
 def small_traffic() -> Traffic:
     """Every customer at their store, on the web or anonymous, and one event each."""
     asked = [
-        RankingQuery(
+        TrafficRequest(
             f"c{number:03d}" if number % 5 else None,
             "web" if number % 3 == 0 else "store",
             store(number),
@@ -47,7 +47,7 @@ def small_traffic() -> Traffic:
         )
         for number in range(CUSTOMERS)
     ]
-    asked += [RankingQuery("c001", "mailer", one, UNTIL + timedelta(hours=3)) for one in STORES]
+    asked += [TrafficRequest("c001", "mailer", one, UNTIL + timedelta(hours=3)) for one in STORES]
     event = {
         "event_id": "load-000000000000",
         "type": "purchase",

@@ -13,7 +13,9 @@ import pytest
 
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
-from serving.slot import BundleSlot, Model
+from serving.slot import ViewSlot
+from serving.view import View
+from serving.watcher import ReleaseWatcher
 from tests.integration.server import (
     Postgres,
     Server,
@@ -237,22 +239,23 @@ def test_whatever_opening_a_release_raises_the_next_one_is_taken():
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")
         return releases[0]
 
-    def open_version(version: str) -> Model:
+    def open_version(version: str) -> View:
         opened.append(version)
         if version == "broken":
             raise RuntimeError("no such dimension")
-        return cast("Model", Named(version))
+        return cast("View", Named(version))
 
     async def watch() -> None:
-        slot = BundleSlot(cast("Model", Named("first")))
+        slot = ViewSlot(cast("View", Named("first")))
         store = cast("BundleStore", SimpleNamespace(current=current, stamp=str))
-        watching = asyncio.create_task(slot.watch(store, open_version, 0))
+        watcher = ReleaseWatcher(slot, store, open_version)
+        watching = asyncio.create_task(watcher.watch(0))
         async with asyncio.timeout(30):
             while slot.current.version != "good":
                 assert not watching.done()
                 await asyncio.sleep(0)
         watching.cancel()
-        assert slot.refused is None
+        assert watcher.refused is None
         assert slot.swaps == 1
 
     asyncio.run(watch())

@@ -12,9 +12,9 @@ from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, History
 from embeddings.customer.tower_input import Situation
 from serving.anonymous import AnonymousCache
-from serving.rank import Ranked
+from serving.ranked import Ranked
 from serving.retrieve import Offered, RankRequest
-from serving.slot import Model
+from serving.view import View
 
 HOUR = 3_600
 NOW = 500_000 * HOUR
@@ -28,12 +28,12 @@ class Named:
     """As much of a model as is looked at: that it is itself, and there."""
 
 
-def model() -> Model:
-    return cast("Model", Named())
+def model() -> View:
+    return cast("View", Named())
 
 
 NOBODY = History(np.zeros(0, EVENT), np.zeros(0, np.int32), ())
-ASK = RankRequest(model(), NOBODY, Situation(0, 3, NOW + 60), rows(1, 2), None, 10, frozenset(), Place((3,)))
+ASK = RankRequest(model(), NOBODY, Situation(0, 3, NOW + 60), Place((3,)), rows(1, 2), None, 10)
 
 
 class Worker:
@@ -76,7 +76,7 @@ def test_the_same_question_within_an_hour_is_worked_out_once_as_of_its_beginning
         {"explain": True},
         {"novel": True},
         {"rank_all": True},
-        {"model": model()},
+        {"view": model()},
     ],
     ids="-".join,
 )
@@ -113,7 +113,7 @@ def test_only_so_many_are_remembered_the_latest_used(monkeypatch: pytest.MonkeyP
 def test_what_is_remembered_of_a_model_goes_with_it_even_if_it_is_answered_late() -> None:
     async def run() -> None:
         strangers, worker = AnonymousCache(), Worker()
-        old, new = ASK._replace(model=model()), ASK._replace(model=model())
+        old, new = ASK._replace(view=model()), ASK._replace(view=model())
         held = asyncio.Event()
 
         async def late(ask: RankRequest) -> list[Ranked]:

@@ -10,7 +10,7 @@ from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import Attributes, Catalogue, Offers
 from embeddings.vocabulary import Vocabulary
 from serving.details import MOST_PRODUCTS, Details, Include, details_of
-from serving.rank import Kind
+from serving.ranked import Kind
 from tests.unit.embeddings.small import N, catalogue
 
 ALL: tuple[Include, ...] = ("attributes", "price", "products")

@@ -11,8 +11,8 @@ from embeddings.customer.history import EVENT, EVENT_CODES, History
 from embeddings.ranking.profile import profile_of
 from embeddings.ranking.statistics import PRODUCT_STATISTICS
 from serving.explain import Reason, reasons
-from serving.rank import Kind, Ranked, Source
-from serving.slot import Model
+from serving.ranked import Kind, Ranked, Source
+from serving.view import View
 from tests.unit.embeddings import small
 from tests.world import UNTIL
 
@@ -31,7 +31,7 @@ _STATISTICS = SimpleNamespace(
     bought_together=SimpleNamespace(rows_NT=_NEAR_NT),
 )
 MODEL = cast(
-    "Model",
+    "View",
     SimpleNamespace(
         bundle=SimpleNamespace(
             catalogue=SimpleNamespace(offers=_OFFERS, locations=_LOCATIONS),
@@ -117,7 +117,7 @@ def test_it_is_about_time_from_half_to_twice_the_usual_gap():
             profile=lambda bought: profile_of(bought, statistics),  # pyright: ignore
         )
         ranked = Ranked("product", 7, 0.5, "due_now")
-        (given,) = reasons([ranked], cast("Model", model), past, ANYWHERE, small.NOW)
+        (given,) = reasons([ranked], cast("View", model), past, ANYWHERE, small.NOW)
         return [one.text for one in given]
 
     assert due(9) == ["Bought every 10 days or so, last 9 days ago.", "Bought 3 times before."]

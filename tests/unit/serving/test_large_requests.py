@@ -15,12 +15,16 @@ from embeddings.release.store import BundleStore
 from serving import engine
 from serving.batcher import Batcher, Pieces
 from serving.clock import Clock
-from serving.engine import Engine, Recommendation, RecommendRequest
-from serving.rank import Ranked, rank_in_pieces, rank_personal
+from serving.engine import Engine
+from serving.opening import open_view
+from serving.pipeline import answer_batch, answer_in_pieces
+from serving.ranked import Ranked
+from serving.recommendation import Recommendation, RecommendRequest
 from serving.retrieve import RankRequest
 from serving.settings import Settings
-from serving.slot import BundleSlot, Model, open_model
+from serving.slot import ViewSlot
 from serving.state.events import EventStore
+from serving.view import View
 from tests.world import UNTIL
 
 MOST, LARGE = 30, tuple(f"p{number:03d}" for number in range(31))
@@ -28,10 +32,10 @@ WORKED_ON = 8
 
 
 @pytest.fixture(scope="module")
-def model(published: tuple[BundleStore, Manifest]) -> Model:
+def model(published: tuple[BundleStore, Manifest]) -> View:
     bundles, manifest = published
     root: Path = bundles.bundle(manifest.version).parents[1]
-    return open_model(Settings(store=root), manifest.version, cast("EventStore", None))
+    return open_view(Settings(store=root), manifest.version, cast("EventStore", None))
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     found: list[Sequence[str]] = []
     rows: Any = engine._rows  # pyright: ignore[reportPrivateUsage]
 
-    async def noted(ids: Sequence[str], model: Model) -> Any:
+    async def noted(ids: Sequence[str], model: View) -> Any:
         found.append(ids)
         return await rows(ids, model)
 
@@ -48,10 +52,10 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     return found
 
 
-def engine_of(model: Model) -> Engine:
-    pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), MOST, rank_in_pieces)
-    batcher: Batcher[RankRequest, list[Ranked]] = Batcher(rank_personal, 16, pieces=pieces)
-    return Engine(BundleSlot(model), batcher, Clock("replay", int(UNTIL.timestamp())))
+def engine_of(model: View) -> Engine:
+    pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), MOST, answer_in_pieces)
+    batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, 16, pieces=pieces)
+    return Engine(ViewSlot(model), batcher, Clock("replay", int(UNTIL.timestamp())))
 
 
 def request(items: tuple[str, ...], channel: str = "web") -> RecommendRequest:
@@ -63,7 +67,7 @@ async def asked(engine: Engine, *requests: RecommendRequest) -> list[Recommendat
 
 
 def test_large_requests_beyond_those_worked_on_are_refused_before_their_ids_are_looked_up(
-    model: Model, looked_up: list[Sequence[str]]
+    model: View, looked_up: list[Sequence[str]]
 ):
     async def ask() -> None:
         engine = engine_of(model)
@@ -76,7 +80,7 @@ def test_large_requests_beyond_those_worked_on_are_refused_before_their_ids_are_
     asyncio.run(ask())
 
 
-def test_beside_as_many_large_ones_as_may_be_small_ones_are_answered(model: Model):
+def test_beside_as_many_large_ones_as_may_be_small_ones_are_answered(model: View):
     async def ask() -> None:
         answers = await asked(engine_of(model), *[request(LARGE)] * WORKED_ON, *[request(LARGE[:MOST])] * 50)
         assert all(isinstance(one, Recommendation) for one in answers)
@@ -84,7 +88,7 @@ def test_beside_as_many_large_ones_as_may_be_small_ones_are_answered(model: Mode
     asyncio.run(ask())
 
 
-def test_a_large_request_that_fails_makes_room(model: Model):
+def test_a_large_request_that_fails_makes_room(model: View):
     async def ask() -> None:
         engine = engine_of(model)
         for _ in range(3):

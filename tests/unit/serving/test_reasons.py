@@ -19,13 +19,17 @@ from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from serving.batcher import Batcher
 from serving.clock import Clock
-from serving.engine import Engine, Item, Recommendation, RecommendRequest
-from serving.rank import Kind, rank_personal
+from serving.engine import Engine
+from serving.opening import open_view
+from serving.pipeline import answer_batch
+from serving.ranked import Kind
+from serving.recommendation import Item, Recommendation, RecommendRequest
 from serving.settings import Settings
-from serving.slot import BundleSlot, Model, open_model
+from serving.slot import ViewSlot
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore, Page, Span
 from serving.state.invalidations import Invalidations
+from serving.view import View
 from tests.world import CUSTOMERS, PRODUCTS, STORES, UNTIL, tables
 
 ANSWERS = 1_000
@@ -52,7 +56,7 @@ class Did(NamedTuple):
     product: str | None
 
 
-class RankingQuery(NamedTuple):
+class Asked(NamedTuple):
     """A request with its answer, and what its customer had done until then."""
 
     request: RecommendRequest
@@ -117,7 +121,7 @@ def days(text: str) -> int:
     return 1 if text.endswith("day") else int(text.split(maxsplit=1)[0])
 
 
-def is_due(text: str, product: str, asked: RankingQuery) -> bool:
+def is_due(text: str, product: str, asked: Asked) -> bool:
     ats = sorted(one.at for one in asked.bought if one.product == product)
     gap = (ats[-1] - ats[0]) / timedelta(days=1) / (len({at.date() for at in ats}) - 1)
     since = (asked.at - ats[-1]) / timedelta(days=1)
@@ -128,7 +132,7 @@ def is_due(text: str, product: str, asked: RankingQuery) -> bool:
     return gap / 2.001 <= since <= gap * 2.001
 
 
-def holds(code: str, text: str, item: Item, asked: RankingQuery, nearest: set[str]) -> bool:
+def holds(code: str, text: str, item: Item, asked: Asked, nearest: set[str]) -> bool:
     """Whether a reason is true."""
     here = places(asked.request.context)
     covered = set(OFFERS[item.id]["products"]) if item.kind == "offer" else {item.id}
@@ -242,16 +246,16 @@ def heard() -> Heard:
 
 
 @pytest.fixture(scope="module")
-def models(published: tuple[BundleStore, Manifest], heard: Heard) -> list[Model]:
+def models(published: tuple[BundleStore, Manifest], heard: Heard) -> list[View]:
     """As the service is started by default, without its ranker, and with few sources."""
     bundles, manifest = published
     usual = Settings(store=bundles.bundle(manifest.version).parents[1])
     few = msgspec.structs.replace(usual, sources=("buy_again", "trending"))
     some = (usual, msgspec.structs.replace(usual, ranked=False), few)
-    return [open_model(one, manifest.version, cast("EventStore", heard)) for one in some]
+    return [open_view(one, manifest.version, cast("EventStore", heard)) for one in some]
 
 
-def ask(model: Model, heard: Heard, count: int) -> list[RankingQuery]:
+def ask(model: View, heard: Heard, count: int) -> list[Asked]:
     """Every request with its answer."""
     done: dict[str, list[Did]] = {}
     for row in PAST:
@@ -259,19 +263,18 @@ def ask(model: Model, heard: Heard, count: int) -> list[RankingQuery]:
     for event in heard.events:
         done.setdefault(event.customer_id, []).append(Did(event.type, event.at, event.product_id))
 
-    async def all_answers() -> list[RankingQuery]:
-        engine = Engine(BundleSlot(model), Batcher(rank_personal, 64), Clock("replay", int(UNTIL.timestamp())))
+    async def all_answers() -> list[Asked]:
+        engine = Engine(ViewSlot(model), Batcher(answer_batch, 64), Clock("replay", int(UNTIL.timestamp())))
         some = requests(np.random.default_rng(3), count)
         answers = [await engine.recommend(one) for one in some]
         return [
-            RankingQuery(one, answer, done.get(one.customer_id or "", []))
-            for one, answer in zip(some, answers, strict=True)
+            Asked(one, answer, done.get(one.customer_id or "", [])) for one, answer in zip(some, answers, strict=True)
         ]
 
     return asyncio.run(all_answers())
 
 
-def nearest(asked: RankingQuery, model: Model) -> set[str]:
+def nearest(asked: Asked, model: View) -> set[str]:
     """The products nearest to the customer's vector of those that the request and the context allow, by brute force."""
     request, bundle = asked.request, model.bundle
     place = model.eligibility.place(request.context.location)
@@ -294,7 +297,7 @@ def nearest(asked: RankingQuery, model: Model) -> set[str]:
     return found
 
 
-def test_every_reason_of_a_thousand_answers_holds(models: list[Model], heard: Heard):
+def test_every_reason_of_a_thousand_answers_holds(models: list[View], heard: Heard):
     codes = Counter[str]()
     for model, answers in zip(models, (ANSWERS, 100, 200), strict=True):
         for asked in ask(model, heard, answers):

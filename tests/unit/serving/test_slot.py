@@ -21,13 +21,16 @@ from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from serving.app import create_app
 from serving.metrics import Metrics
+from serving.opening import open_view
 from serving.settings import Settings
-from serving.slot import BundleSlot, Model, open_model
+from serving.slot import ViewSlot
 from serving.state.events import EventStore, Page, Span
 from serving.state.invalidations import Invalidations
+from serving.view import View
+from serving.watcher import ReleaseWatcher
 from tests.integration.server import copy_store, eventually, lay_beside, point_at
 
-Opened = Callable[[str], Model]
+Opened = Callable[[str], View]
 
 
 class NoEvents(EventStore):
@@ -64,7 +67,7 @@ def settings(root: Path) -> Settings:
 @pytest.fixture
 def opened(settings: Settings) -> Opened:
     events = NoEvents()
-    return lambda version: open_model(settings, version, events)
+    return lambda version: open_view(settings, version, events)
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def of_version(root: Path, version: str) -> set[str]:
     return mapped(store.bundle(version)) | mapped(store.histories(version))
 
 
-def watched(model: Model) -> list["ref[Any]"]:
+def watched(model: View) -> list["ref[Any]"]:
     """Everything of a model that can say when it is gone."""
     bundle = model.bundle
     parts = [getattr(one, name) for one in (model, bundle) for name in one.__slots__ if name != "__weakref__"]
@@ -150,15 +153,16 @@ def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Se
     async def scenario() -> None:
         store, events = BundleStore(root), NoEvents()
         first = store.current()
-        slot = BundleSlot(open_model(settings, first, events))
-        app = create_app(settings, slot, events, Metrics()).answer
+        slot = ViewSlot(open_view(settings, first, events))
+        watcher = ReleaseWatcher(slot, store, opened)
+        app = create_app(settings, slot, watcher, events, Metrics()).answer
         gone = watched(slot.current)
         for request in REQUESTS * 2:
             assert (await call(app, "/v1/recommend", request))["model_version"] == first
         gc.freeze()  # as at the start of a server: what is in cycles would now stay for good
         try:
             point_at(root, "second")
-            await slot.look(store, opened)
+            await watcher.look()
             assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == "second"
             assert [one() for one in gone if one() is not None] == []
             assert of_version(root, first) == set()
@@ -174,18 +178,19 @@ def test_what_a_request_has_pinned_is_closed_with_the_last_of_them(root: Path, o
     async def scenario() -> None:
         store = BundleStore(root)
         first = store.current()
-        slot = BundleSlot(opened(first))
+        slot = ViewSlot(opened(first))
+        watcher = ReleaseWatcher(slot, store, opened)
         with slot.pinned() as model:
             with slot.pinned() as again:
                 assert again is model
                 point_at(root, "second")
-                await slot.look(store, opened)
+                await watcher.look()
                 assert slot.current is not model
             assert model.eligibility.channel("web") >= 0, "another request holds it"
             with slot.pinned() as newer:
                 assert newer.version == "second"
         assert model.version == first
-        with pytest.raises(ReleaseClosed, match="Model is closed: it has no eligibility"):
+        with pytest.raises(ReleaseClosed, match="View is closed: it has no eligibility"):
             _ = model.eligibility
         del again
         assert of_version(root, first) == set()
@@ -198,14 +203,15 @@ def test_a_version_that_is_deleted_serves_on_until_it_is_replaced(root: Path, se
     async def scenario() -> None:
         store, events = BundleStore(root), NoEvents()
         first = store.current()
-        slot = BundleSlot(open_model(settings, "second", events))
-        app = create_app(settings, slot, events, Metrics()).answer
+        slot = ViewSlot(open_view(settings, "second", events))
+        watcher = ReleaseWatcher(slot, store, opened)
+        app = create_app(settings, slot, watcher, events, Metrics()).answer
         assert store.prune(keep=1) == [], "of the two the newest is kept, and the current one"
         for folder in (store.bundle("second"), store.histories("second")):
             shutil.rmtree(folder)
         for request in REQUESTS:
             assert (await call(app, "/v1/recommend", request))["model_version"] == "second"
-        await slot.look(store, opened)
+        await watcher.look()
         assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == first
 
     asyncio.run(scenario())
@@ -220,14 +226,15 @@ def test_a_model_that_fails_in_a_request_is_not_kept_by_its_error(
     async def scenario() -> None:
         store, events = BundleStore(root), NoEvents()
         first = store.current()
-        slot = BundleSlot(open_model(settings, first, events))
-        app = create_app(settings, slot, events, Metrics()).answer
+        slot = ViewSlot(open_view(settings, first, events))
+        watcher = ReleaseWatcher(slot, store, opened)
+        app = create_app(settings, slot, watcher, events, Metrics()).answer
         with monkeypatch.context() as patched:
             patched.setattr(PlannedIndex, "search", fail)
             patched.setattr(logging.getLogger("opportune.serve"), "disabled", True)  # pytest keeps what is logged
             assert (await call(app, "/v1/recommend", REQUESTS[0]))["status"] == 500
         point_at(root, "second")
-        await slot.look(store, opened)
+        await watcher.look()
         gc.collect()  # a traceback and what it tells of hold each other
         assert of_version(root, first) == set()
 
@@ -269,15 +276,16 @@ def test_a_version_that_fails_half_way_leaves_nothing_open(
 
     async def scenario() -> None:
         store = BundleStore(root)
-        slot = BundleSlot(opened(store.current()))
+        slot = ViewSlot(opened(store.current()))
+        watcher = ReleaseWatcher(slot, store, opened)
         if what == "histories":
             fail_late(root)
         else:
             monkeypatch.setattr(PlannedIndex, "search", fail)
         point_at(root, "second")
-        await slot.look(store, opened)
-        assert slot.refused is not None
-        assert slot.refused.version == "second"
+        await watcher.look()
+        assert watcher.refused is not None
+        assert watcher.refused.version == "second"
         # The thread that opened it has a moment to go.
         await asyncio.to_thread(eventually, lambda: not of_version(root, "second"), "the files to be let go of")
 
@@ -310,12 +318,12 @@ class Opening:
         self.asked: list[str] = []
         self.made: list[Named] = []
 
-    def __call__(self, version: str) -> Model:
+    def __call__(self, version: str) -> View:
         self.asked.append(version)
         if version in self.broken:
             raise CorruptBundle(Path(f"/secret/{version}/vectors.npy"), "not a readable array", "secret words")
         self.made.append(Named(version))
-        return cast("Model", self.made[-1])
+        return cast("View", self.made[-1])
 
 
 @pytest.fixture
@@ -330,17 +338,18 @@ def versions(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def slot_of(version: str = "v1") -> BundleSlot:
-    return BundleSlot(cast("Model", Named(version)))
+def watched_slot(root: Path, opening: Callable[[str], View], version: str = "v1") -> tuple[ViewSlot, ReleaseWatcher]:
+    slot = ViewSlot(cast("View", Named(version)))
+    return slot, ReleaseWatcher(slot, BundleStore(root), opening)
 
 
-def looks(slot: BundleSlot, root: Path, opening: Opening, times: int = 1) -> list[str]:
+def looks(watcher: ReleaseWatcher, opening: Opening, times: int = 1) -> list[str]:
     """Look so often; returns which versions were tried in these looks."""
     before = len(opening.asked)
 
     async def look() -> None:
         for _ in range(times):
-            await slot.look(BundleStore(root), opening)
+            await watcher.look()
 
     asyncio.run(look())
     return opening.asked[before:]
@@ -349,18 +358,20 @@ def looks(slot: BundleSlot, root: Path, opening: Opening, times: int = 1) -> lis
 def test_versions_published_one_upon_another_are_taken_as_they_are_found_and_closed_as_they_are_replaced(
     versions: Path,
 ):
-    slot, opening, told = slot_of(), Opening(), list[str]()
-    slot.on_swap = told.append
+    opening, told = Opening(), list[str]()
 
-    def publishing(version: str) -> Model:
+    def publishing(version: str) -> View:
         if version == "v2":  # three more while this one is being opened
             for newer in ("v3", "v4", "v5"):
                 point_at(versions, newer)
         return opening(version)
 
+    slot, watcher = watched_slot(versions, publishing)
+    slot.on_swap = told.append
+
     async def look() -> None:
         for _ in range(3):
-            await slot.look(BundleStore(versions), publishing)
+            await watcher.look()
 
     point_at(versions, "v2")
     asyncio.run(look())
@@ -368,7 +379,7 @@ def test_versions_published_one_upon_another_are_taken_as_they_are_found_and_clo
     assert slot.swaps == 2
     assert [one.closed for one in opening.made] == [True, False]
     point_at(versions, "v4")  # the version before
-    assert looks(slot, versions, opening) == ["v4"]
+    assert looks(watcher, opening) == ["v4"]
     assert [one.closed for one in opening.made] == [True, True, False]
 
 
@@ -379,57 +390,62 @@ def touch(versions: Path, name: str) -> None:
 
 @pytest.mark.parametrize("changed", ["CURRENT", "bundles/v2/manifest.json", "histories/v2/manifest.json"])
 def test_a_refused_version_is_tried_again_once_its_files_or_current_have_changed(versions: Path, changed: str):
-    slot, opening = slot_of(), Opening("v2")
+    opening = Opening("v2")
+    slot, watcher = watched_slot(versions, opening)
     point_at(versions, "v2")
-    assert looks(slot, versions, opening, times=5) == ["v2"]
+    assert looks(watcher, opening, times=5) == ["v2"]
     touch(versions, changed)
-    assert looks(slot, versions, opening) == [], "it may be changing still"
-    assert looks(slot, versions, opening, times=5) == ["v2"]
+    assert looks(watcher, opening) == [], "it may be changing still"
+    assert looks(watcher, opening, times=5) == ["v2"]
     opening.broken.clear()
-    assert looks(slot, versions, opening, times=5) == [], "nothing has changed since"
+    assert looks(watcher, opening, times=5) == [], "nothing has changed since"
     touch(versions, changed)
-    assert looks(slot, versions, opening, times=2) == ["v2"]
-    assert (slot.current.version, slot.refused) == ("v2", None)
+    assert looks(watcher, opening, times=2) == ["v2"]
+    assert (slot.current.version, watcher.refused) == ("v2", None)
 
 
 def test_a_file_that_comes_back_has_a_refused_version_tried_again(versions: Path):
-    slot, opening = slot_of(), Opening("v2")
+    opening = Opening("v2")
+    slot, watcher = watched_slot(versions, opening)
     (versions / "bundles" / "v2" / "manifest.json").unlink()
     point_at(versions, "v2")
-    assert looks(slot, versions, opening, times=3) == ["v2"]
+    assert looks(watcher, opening, times=3) == ["v2"]
     opening.broken.clear()
     (versions / "bundles" / "v2" / "manifest.json").write_text("{}")
-    assert looks(slot, versions, opening, times=2) == ["v2"]
+    assert looks(watcher, opening, times=2) == ["v2"]
     assert slot.current.version == "v2"
 
 
 def test_a_version_that_was_deleted_while_it_was_opened_makes_way_for_the_newest(versions: Path):
-    slot, opening = slot_of(), Opening()
+    opening = Opening()
 
-    def deleting(version: str) -> Model:
+    def deleting(version: str) -> View:
         if version == "v2":
             shutil.rmtree(versions / "bundles" / "v2")
             point_at(versions, "v3")
             raise FileNotFoundError(version)
         return opening(version)
 
+    slot, watcher = watched_slot(versions, deleting)
+
     async def look() -> None:
         for _ in range(2):
-            await slot.look(BundleStore(versions), deleting)
+            await watcher.look()
 
     point_at(versions, "v2")
     asyncio.run(look())
-    assert (slot.current.version, slot.refused) == ("v3", None)
+    assert (slot.current.version, watcher.refused) == ("v3", None)
 
 
 def test_a_refusal_names_the_file_and_nothing_of_the_machine_but_in_the_log(
     versions: Path, caplog: pytest.LogCaptureFixture
 ):
-    slot, opening = slot_of(), Opening("v2")
+    opening = Opening("v2")
+    _, watcher = watched_slot(versions, opening)
     point_at(versions, "v2")
-    looks(slot, versions, opening, times=5)
-    assert slot.refused is not None
-    assert slot.refused[:2] == ("v2", "vectors.npy: not a readable array")
+    looks(watcher, opening, times=5)
+    assert watcher.refused is not None
+    assert watcher.refused[:2] == ("v2", "vectors.npy: not a readable array")
     assert [record.getMessage() for record in caplog.records] == [
         "refused version v2, still serving v1: /secret/v2/vectors.npy: not a readable array: secret words"
     ]
@@ -464,25 +480,26 @@ def test_a_store_that_cannot_be_read_is_told_once_and_leaves_the_model_in_servic
     caplog: pytest.LogCaptureFixture,
 ):
     kept = shutil.copytree(versions, tmp_path_factory.mktemp("kept") / "store")
-    slot, opening = slot_of(), Opening()
+    opening = Opening()
+    slot, watcher = watched_slot(versions, opening)
     caplog.set_level(logging.INFO)
     damage(versions)
-    assert looks(slot, versions, opening, times=5) == []
-    assert slot.unreadable is not None
+    assert looks(watcher, opening, times=5) == []
+    assert watcher.unreadable is not None
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     shutil.rmtree(versions, ignore_errors=True)
     shutil.copytree(kept, versions)
     point_at(versions, "v2")
-    looks(slot, versions, opening, times=5)
-    assert (slot.current.version, slot.unreadable) == ("v2", None)
+    looks(watcher, opening, times=5)
+    assert (slot.current.version, watcher.unreadable) == ("v2", None)
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "INFO"]
 
 
 # What a worker that replaces another serves
 
 
-def joined(slot: BundleSlot, version: str, root: Path, opening: Opening) -> bool:
-    return asyncio.run(slot.join(version, BundleStore(root), opening))
+def joined(watcher: ReleaseWatcher, version: str) -> bool:
+    return asyncio.run(watcher.join(version))
 
 
 @pytest.mark.parametrize("current", ["v1", "v4", None])
@@ -491,16 +508,17 @@ def test_it_serves_what_the_others_serve_whatever_current_says(versions: Path, c
         (versions / "CURRENT").unlink()
     else:
         point_at(versions, current)
-    slot, opening = slot_of(), Opening("v4")
-    assert joined(slot, "v3", versions, opening)
+    opening = Opening("v4")
+    slot, watcher = watched_slot(versions, opening)
+    assert joined(watcher, "v3")
     assert slot.current.version == "v3"
     assert opening.asked == ["v3"]
 
 
 def test_it_serves_the_current_version_where_that_of_the_others_is_gone(versions: Path):
     point_at(versions, "v4")
-    slot = slot_of()
-    assert joined(slot, "v3", versions, Opening("v3"))
+    slot, watcher = watched_slot(versions, Opening("v3"))
+    assert joined(watcher, "v3")
     assert slot.current.version == "v4"
 
 
@@ -510,12 +528,13 @@ def test_it_says_so_where_neither_can_be_opened(versions: Path, current: str | N
         (versions / "CURRENT").unlink()
     else:
         point_at(versions, current)
-    slot = slot_of()
-    assert not joined(slot, "v3", versions, Opening("v3"))
+    slot, watcher = watched_slot(versions, Opening("v3"))
+    assert not joined(watcher, "v3")
     assert slot.current.version == "v1"
 
 
 def test_it_opens_nothing_where_the_others_serve_what_it_has(versions: Path):
     opening = Opening()
-    assert joined(slot_of(), "v1", versions, opening)
+    _, watcher = watched_slot(versions, opening)
+    assert joined(watcher, "v1")
     assert opening.asked == []

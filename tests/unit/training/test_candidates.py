@@ -326,8 +326,10 @@ def parts_of(events: pl.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
     window = int(SINCE.timestamp())
     past = histories.before(window)
     begins = windows(past, window, RECIPE.ranker.windows)
+    stages = Stages(master, RECIPE, CPU, folder)
+    _, fitted = stages.towers(past.before(begins[-1]), begins[-1])
     with pytest.raises(InterruptedError):
-        Stages(master, RECIPE, CPU, folder).ranker(past, begins)
+        stages.ranker(past, begins, fitted)
     return found
 
 

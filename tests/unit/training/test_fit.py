@@ -174,7 +174,7 @@ def test_products_that_nobody_bought_are_placed_by_their_attributes_alone(past: 
     assert np.array_equal(moved, past.catalogue.products.trained_N)
 
 
-class RankingQuery(NamedTuple):
+class Asked(NamedTuple):
     """What a run asks for to be fitted."""
 
     catalogue: Catalogue
@@ -185,11 +185,11 @@ class RankingQuery(NamedTuple):
     checkpoints: Path
 
 
-def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> RankingQuery:
-    found: list[RankingQuery] = []
+def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> Asked:
+    found: list[Asked] = []
 
     def noted(*arguments: Any) -> None:
-        found.append(RankingQuery(*arguments[:-1]))
+        found.append(Asked(*arguments[:-1]))
         raise Killed
 
     monkeypatch.setattr("training.stages.Stages.ranker", Mock())

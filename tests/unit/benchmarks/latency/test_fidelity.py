@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.harness.server import Served
 from benchmarks.latency.fidelity import peer_fidelity
-from benchmarks.latency.traffic import RankingQuery
+from benchmarks.latency.traffic import TrafficRequest
 from benchmarks.peers import stack
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligible import EligibleSet
@@ -17,7 +17,7 @@ from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from tests.world import UNTIL
 
-ASKED = RankingQuery("c017", "store", "north", UNTIL)
+ASKED = TrafficRequest("c017", "store", "north", UNTIL)
 
 
 class Canned:

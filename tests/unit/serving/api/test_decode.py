@@ -12,7 +12,7 @@ from serving.api.decode import BodyDecoder, check_type, read_query
 from serving.api.events import EventsDecoder, Faulty
 from serving.api.problems import MalformedBody, UnsupportedMediaType
 from serving.api.products import SimilarQuery
-from serving.engine import RecommendRequest
+from serving.recommendation import RecommendRequest
 from serving.state.event import Event
 
 Decoded = TypeVar("Decoded")

@@ -1,0 +1,103 @@
+"""Opens a release: verified, and warmed up."""
+
+from pathlib import Path
+
+import numpy as np
+
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation, encode
+from embeddings.errors import CorruptBundle
+from embeddings.ranking.features import FeatureReader
+from embeddings.ranking.offer_features import OfferFeatureReader
+from embeddings.ranking.redemption import VisitFeatureReader
+from embeddings.ranking.sources import ALL, RETRIEVED
+from embeddings.release.bundle import MANIFEST, ModelBundle, open_histories
+from embeddings.release.store import BundleStore
+from serving.popular import PopularRankings
+from serving.settings import Settings
+from serving.state.events import EventStore
+from serving.state.live import LiveHistories
+from serving.state.redemptions import LiveRedemptions
+from serving.view import View
+
+_WARMED = 0.5
+"""How much of the cache is filled at start; the rest is for what requests bring."""
+
+
+def open_view(settings: Settings, version: str, events: EventStore) -> View:
+    """Open, verify and warm up one version; slow, so not on the event loop.
+
+    A version that fails half-way is closed.
+
+    Raises:
+        CorruptBundle: naming the file that is missing, truncated or altered.
+        DeviceUnavailable: the device is not there.
+    """
+    store = BundleStore(settings.store)
+    bundle = ModelBundle.open(store.bundle(version), settings.device, settings.index_cache_bytes)
+    try:
+        manifest, histories = open_histories(store.histories(version))
+        _check_version(version, store.bundle(version), bundle.manifest.version)
+        _check_version(version, store.histories(version), manifest.version)
+        live = LiveHistories(histories, manifest, bundle.catalogue, events, settings.live_histories)
+        redemptions = LiveRedemptions(bundle.statistics.redeemed_O, manifest, bundle.catalogue, events)
+        view = _view(settings, bundle, live, redemptions)
+        _search_once(view)
+        _warm(view, histories)
+    except BaseException:
+        bundle.close()
+        raise
+    return view
+
+
+def _check_version(version: str, folder: Path, found: str) -> None:
+    if found != version:
+        raise CorruptBundle(folder / MANIFEST, f"expected version {version}, found {found}")
+
+
+def _view(settings: Settings, bundle: ModelBundle, live: LiveHistories, redemptions: LiveRedemptions) -> View:
+    """Return a bundle with all that speaks in its rows."""
+    catalogue, statistics = bundle.catalogue, bundle.statistics
+    names = ("towers",) if bundle.ranker is None else settings.sources
+    return View(
+        bundle=bundle,
+        eligibility=Eligibility(catalogue),
+        popular=PopularRankings(catalogue),
+        sources={name: source for name, source in ALL.items() if name in names},
+        features=FeatureReader(catalogue, statistics, bundle.vectors_ND),
+        offers=OfferFeatureReader(catalogue, statistics),
+        visits=VisitFeatureReader(catalogue.offers),
+        ranker=bundle.ranker if settings.ranked else None,
+        live=live,
+        redemptions=redemptions,
+    )
+
+
+def _search_once(view: View) -> None:
+    """Search for somebody anonymous: the first search reads the stored index, and a bad one must show now."""
+    bundle = view.bundle
+    situation = Situation(-1, -1, 0, bundle.catalogue.context.unknown)
+    anonymous = encode([view.live.anonymous], [situation], bundle.manifest.history_length)
+    customer_1D = bundle.customer_encoder.encode(anonymous, bundle.vectors_ND)
+    bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])
+
+
+def _warm(view: View, histories: Histories) -> None:
+    """Gather the sets of the contexts seen most, until they fill ``_WARMED`` of the index's cache."""
+    bundle, eligibility = view.bundle, view.eligibility
+    channels, locations = list(bundle.catalogue.channels), bundle.catalogue.locations.ids
+    channels_E, locations_E = (histories.events[name].astype(np.int64) for name in ("channel", "location"))
+    placed_E = (channels_E >= 0) & (locations_E >= 0)
+    contexts_E = (channels_E * len(locations) + locations_E)[placed_E]
+    counts = np.bincount(contexts_E, minlength=len(channels) * len(locations))
+    moment = int(bundle.manifest.data_cut_off.timestamp())
+    cache = bundle.products.cache
+    most_first = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    for seen in most_first.tolist():
+        if cache.bytes > _WARMED * cache.limit_bytes:
+            return
+        channel, location = divmod(seen, len(locations))
+        context = Context(channels[channel], locations.id(location))
+        bundle.products.warm(eligibility.products(context, eligibility.place(context.location), moment))

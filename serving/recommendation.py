@@ -1,0 +1,109 @@
+"""A recommend call and its answer, as they are over HTTP."""
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import force_setattr
+
+from embeddings.catalogue.context import Context, Id, Identifier, ListedId, Said, ids_as_text, listed_ids
+from embeddings.errors import InvalidInput
+from embeddings.index.base import Plan
+from serving.details import Include
+from serving.explain import Reason
+from serving.ranked import Kind, Source
+
+_EARLIER = Meta(extra_json_schema={"deprecated": True})
+Wanted = Annotated[tuple[ListedId, ...], Meta(min_length=1, max_length=10_000)]
+
+
+class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A recommend call.
+
+    Attributes:
+        customer_id: absent for somebody anonymous.
+        attributes: what the customer is, by the names that customers' attributes have; a value that no customer had
+            before the data cut-off is an unknown one, and an attribute not given stays as it is known.
+        placement: the name of the slot to be filled; a label as long as no placements are declared.
+        kinds: what to recommend.
+        exclude: ids of products or offers not to show; unknown ones are of no effect.
+        filter_already_bought: whether only products are wanted that this customer has never bought.
+        items: ids of the products that are wanted, and no others; unknown ones are of no effect.
+        novel, among: the earlier names of these two.
+        explain: whether each item shows what lies behind its score.
+        include: what each item shows of what the catalogue holds; nothing but its id unless asked for.
+    """
+
+    context: Context
+    customer_id: Id | None = None
+    attributes: Said = {}
+    placement: Identifier | None = None
+    kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
+    filter_already_bought: bool = False
+    items: Wanted | None = None
+    explain: bool = False
+    include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
+    novel: Annotated[bool, _EARLIER] = False
+    among: Annotated[Wanted | None, _EARLIER] = None
+
+    def __post_init__(self) -> None:
+        """Make ids that came as JSON integers text, and take what is given by its earlier name."""
+        ids_as_text(self, "customer_id")
+        if self.exclude:
+            force_setattr(self, "exclude", listed_ids("exclude", self.exclude))
+        if self.items is not None:
+            force_setattr(self, "items", listed_ids("items", self.items))
+        if self.among is not None:
+            if self.items is not None:
+                raise InvalidInput("among", "expected items alone: among is its earlier name")
+            force_setattr(self, "items", listed_ids("among", self.among))
+        if self.novel:
+            force_setattr(self, "filter_already_bought", self.novel)
+
+
+class Explanation(Struct, frozen=True):
+    """What lies behind a score.
+
+    Attributes:
+        plan: how the towers' candidates were searched; null where they were not. It decides the time, not the answer.
+        features: what the ranker read, by name; empty where it was not asked.
+        facts: the same by its earlier name.
+    """
+
+    plan: Plan | None
+    features: dict[str, float]
+    facts: dict[str, float]
+
+
+class Item(Struct, frozen=True):
+    """One recommended product or offer; see ``Details`` for what ``include`` adds."""
+
+    id: str
+    kind: Kind
+    rank: int
+    score: float
+    source: Source
+    reasons: list[Reason]
+    explanation: Explanation | UnsetType = UNSET
+    attributes: dict[str, str] | UnsetType = UNSET
+    price: float | UnsetType = UNSET
+    products: list[str] | UnsetType = UNSET
+    products_total: int | UnsetType = UNSET
+
+
+class Recommendation(Struct, frozen=True):
+    """The answer to a recommend call.
+
+    Attributes:
+        personalised: whether the customer's own history shaped it.
+        fallback: whether a fallback offer is shown because nothing else was possible.
+        degraded: whether something was unavailable and the answer may be worse for it.
+    """
+
+    recommendation_id: str
+    model_version: str
+    items: list[Item]
+    personalised: bool
+    fallback: bool
+    degraded: bool
