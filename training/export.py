@@ -24,7 +24,6 @@ from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import Situation, encode, gather
 from embeddings.errors import OpportuneError
-from embeddings.index.flat import write_flat_index
 from embeddings.index.ivf import WORTH_ROWS, write_ivf
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.offer_features import OFFER_FEATURES
@@ -36,7 +35,6 @@ from embeddings.release.bundle import (
     CATALOG,
     CURVES,
     CUSTOMER_ENCODER,
-    FLAT_INDEX,
     HISTORIES,
     IVF_INDEX,
     OFFER_RANKER,
@@ -180,11 +178,10 @@ def of_length_one(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArray[np.float32]) -> None:
-    """Write product vectors, the same of length one, and the indexes over them."""
+    """Write product vectors, the same of length one, and for a large catalogue the inverted file over them."""
     (bundle / PRODUCT_VECTORS).parent.mkdir()
     save_array(bundle / PRODUCT_VECTORS, vectors_ND)
     save_array(bundle / UNIT_VECTORS, units_ND)
-    write_flat_index(vectors_ND, bundle / FLAT_INDEX)
     if len(vectors_ND) >= WORTH_ROWS:
         write_ivf(vectors_ND, bundle / IVF_INDEX)
 

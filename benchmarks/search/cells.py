@@ -155,7 +155,7 @@ def heat(catalogue: Catalogue, batch: int, eligible: EligibleSet | None) -> None
     """Search a set until the index has a copy of it, as it would be searched in service; or for long."""
     for place in range(_MOST_HEATING):
         plans_B = catalogue.index.search(catalogue.batch(place, batch), K, [eligible] * batch).plans_B
-        if not {"bitmap", "filtered"} & set(plans_B):
+        if not {"whole", "ivf", "brute_force"} & set(plans_B):
             return
 
 

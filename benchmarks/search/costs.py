@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -18,48 +17,42 @@ from benchmarks.search.cells import Catalogue, Contender, Repetitions, interleav
 from benchmarks.search.clusters import ROWS_A_CLUSTER, Mixture
 from embeddings.index.base import F32
 from embeddings.index.ivf import write_ivf
-from embeddings.index.plan import MEASURED
-from embeddings.index.planned import DEFAULT_CACHE_BYTES, PlannedIndex
+from embeddings.index.plan import MEASURED, Costs
+from embeddings.index.planned import PlannedIndex
 
-_NEVER = 2**62
+_NEVER = 2.0**62
 _SET_ROWS = (1_000, 10_000, 100_000)
 _TAKEN_ROWS = (1_000, 5_000, 20_000, 50_000)
-_SHARES = (0.001, 0.01, 0.1, 0.5)
-_LARGE_SHARES = (0.1, 0.3, 0.5, 0.9)
-_SET_OF_PARTS, _MASKED_SHARES, _SCORED_SHARES = 10_000, (0.2, 0.5, 0.9), (0.05, 0.1, 0.2)
+_MASKED_SHARES, _SCORED_SHARES = (0.1, 0.3, 0.5, 0.9), (0.002, 0.01, 0.03)
 _IVF_ROWS = (50_000, 100_000, 200_000, 400_000)
 
 
 class IvfPoint(Struct, frozen=True):
-    """p50 in microseconds of one query: from a copy; and where no copy can be kept, flat and by the bounded IVF.
+    """p50 in microseconds of one query, from copies, and from the inverted file where no copy can be kept.
 
     Attributes:
-        copy, flat, ivf: all rows eligible.
-        gathered, ivf_selected: half of the rows eligible.
+        whole, ivf: all rows eligible.
+        own, ivf_selected: half of the rows eligible.
     """
 
     catalogue: str
     rows: int
-    copy: float
-    flat: float
+    whole: float
     ivf: float
-    gathered: float
+    own: float
     ivf_selected: float
 
 
 class Measured(Struct, frozen=True):
-    """As `embeddings.index.plan.Costs`, and what the bounded IVF stands beside."""
+    """As `embeddings.index.plan.Costs`, and what the inverted file stands beside."""
 
     scan_ns: float
-    passed_ns: float
-    selected_ns: float
-    filtered_ns: float
+    masked_ns: float
+    mask_us: float
     gather_ns: float
     sifted_ns: float
     taken_ns: float
-    gather_us: float
     score_ns: float
-    mask_us: float
     ivf_points: list[IvfPoint]
 
 
@@ -67,45 +60,41 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
     """Measure, one query at a time.
 
     Args:
-        real: what generated catalogues resemble, on some of which the bounded IVF is tried, as on this one. How far
-            rows are read under a filter is measured here: generated ones lie in clearer clusters. So are the taking of
-            sets out of the copy of all rows and the search of a part of a set.
+        real: what generated catalogues resemble, on some of which the inverted file is tried, as on this one. How far
+            rows are read under a mask is measured here: generated ones lie in clearer clusters. So are the taking of
+            sets out of the copy of all rows and the scoring of every row.
         large: a generated one of a million rows or so.
         effort: of each point.
     """
-    _, scan_ns = line(_SET_ROWS, [_gathered_us(large, rows, effort) for rows in _SET_ROWS])
-    rows = len(large.vectors_ND)
+    _, scan_ns = line(_SET_ROWS, [_own_us(large, rows, effort) for rows in _SET_ROWS])
     without = replace(large, index=PlannedIndex(large.vectors_ND, "cpu"))
-    gather_us, gather_ns = line(_SET_ROWS, [_gathering_us(without, some, effort, whole=False) for some in _SET_ROWS])
+    _, gather_ns = line(_SET_ROWS, [_gathering_us(without, some, effort, whole=False) for some in _SET_ROWS])
     always = replace(MEASURED, sifted_ns=0.0, taken_ns=0.0)
     holding = replace(real, index=PlannedIndex(real.vectors_ND, "cpu", costs=always))
     sifted_us, taken_ns = line(_TAKEN_ROWS, [_gathering_us(holding, some, effort, whole=True) for some in _TAKEN_ROWS])
-    selected = [round(share * rows) for share in _SHARES]
-    passed_us, selected_ns = line(selected, _rented_us(large, selected, effort, cache_bytes=0))
-    many = [round(share * len(real.vectors_ND)) for share in _LARGE_SHARES]
-    filtered_us = _rented_us(real, many, effort, cache_bytes=DEFAULT_CACHE_BYTES)
-    filtered_ns = _filtered_ns(len(real.vectors_ND), many, filtered_us)
-    scored = [round(share * _SET_OF_PARTS) for share in _SCORED_SHARES]
-    _, score_ns = line(scored, _part_us(real, scored, effort, masked=False))
-    masked = [round(share * _SET_OF_PARTS) for share in _MASKED_SHARES]
-    mask_us = _mask_us(filtered_ns, masked, _part_us(real, masked, effort, masked=True))
+    count = len(real.vectors_ND)
+    masked = [round(share * count) for share in _MASKED_SHARES]
+    never = replace(MEASURED, gather_ns=_NEVER, sifted_ns=_NEVER, score_ns=_NEVER)
+    # A row for each of all, over the root of the share that is wanted.
+    read = [round(count * math.sqrt(count / some)) for some in masked]
+    mask_us, masked_ns = line(read, _sets_us(real, masked, never, effort))
+    scored = [round(share * count) for share in _SCORED_SHARES]
+    every = replace(MEASURED, gather_ns=_NEVER, sifted_ns=_NEVER, score_ns=0.0)
+    _, score_ns = line(scored, _sets_us(real, scored, every, effort))
     points = [
         _ivf_point(f"{one:,} generated", *_drawn(real.vectors_ND, one), effort)
-        for one in track(_IVF_ROWS, "bounded IVF", transient=True)
+        for one in track(_IVF_ROWS, "inverted file", transient=True)
     ]
     if large.ivf is not None:
         points.append(_compared(large.name, large.vectors_ND, large.queries_QD, large.ivf, effort))
     return Measured(
         scan_ns=round(scan_ns, 2),
-        passed_ns=round(passed_us * 1_000 / rows, 2),
-        selected_ns=round(selected_ns, 2),
-        filtered_ns=round(filtered_ns, 2),
-        gather_ns=round(gather_ns, 2),
-        sifted_ns=round(sifted_us * 1_000 / len(real.vectors_ND), 2),
-        taken_ns=round(taken_ns, 2),
-        gather_us=round(gather_us, 1),
-        score_ns=round(score_ns, 2),
+        masked_ns=round(masked_ns, 2),
         mask_us=round(mask_us, 1),
+        gather_ns=round(gather_ns, 2),
+        sifted_ns=round(sifted_us * 1_000 / count, 2),
+        taken_ns=round(taken_ns, 2),
+        score_ns=round(score_ns, 2),
         ivf_points=[*points, _ivf_point(real.name, real.vectors_ND, real.queries_QD, effort)],
     )
 
@@ -119,12 +108,7 @@ def line(rows: Sequence[int], microseconds: Sequence[float]) -> tuple[float, flo
     return float(fixed_us), float(slope_us) * 1_000
 
 
-def _filtered_ns(rows: int, selected: Sequence[int], microseconds: Sequence[float]) -> float:
-    """Nanoseconds a catalogue row, over the root of the inverse share of rows selected."""
-    return median(us * math.sqrt(some / rows) * 1_000 / rows for us, some in zip(microseconds, selected, strict=True))
-
-
-def _gathered_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
+def _own_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
     """A search of a set whose copy is there, sets taking turns."""
     random = np.random.default_rng(rows)
     known = [random_set(len(catalogue.vectors_ND), rows, random) for _ in range(4)]
@@ -147,33 +131,12 @@ def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions, *, whole
     return _alone(fresh, effort)
 
 
-def _rented_us(catalogue: Catalogue, selected: Sequence[int], effort: Repetitions, *, cache_bytes: int) -> list[float]:
-    """Searches of sets that are never copied, by their size; from the copy of all rows where the cache can hold it."""
-    never = replace(MEASURED, gather_us=float(_NEVER), filtered_ns=0.0)
-    index = PlannedIndex(catalogue.vectors_ND, "cpu", cache_bytes, costs=never)
+def _sets_us(catalogue: Catalogue, sizes: Sequence[int], by: Costs, effort: Repetitions) -> list[float]:
+    """Searches of sets of some sizes, planned by some costs."""
+    index = PlannedIndex(catalogue.vectors_ND, "cpu", costs=by)
     random = np.random.default_rng(0)
-    sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in selected]
-    renting = replace(catalogue, index=index)
-    return [_alone(on_batches(renting, 1, one), effort) for one in sets]
-
-
-def _part_us(catalogue: Catalogue, rows: Sequence[int], effort: Repetitions, *, masked: bool) -> list[float]:
-    """Searches of parts of one set, by their size: under a mask from the set's copy, or every row scored."""
-    costs = replace(MEASURED, score_ns=float(_NEVER) if masked else 0.0)
-    parts_of = replace(catalogue, index=PlannedIndex(catalogue.vectors_ND, "cpu", costs=costs))
-    random = np.random.default_rng(0)
-    whole = random_set(len(catalogue.vectors_ND), _SET_OF_PARTS, random)
-    parts_of.index.warm(whole)
-    parts = [whole.among(random.choice(whole.rows_N, some, replace=False)) for some in rows]
-    return [_alone(on_batches(parts_of, 1, one), effort) for one in parts]
-
-
-def _mask_us(filtered_ns: float, parts: Sequence[int], microseconds: Sequence[float]) -> float:
-    """Microseconds that a scan under a mask takes besides what its rows do."""
-    return median(
-        us - _SET_OF_PARTS * filtered_ns * math.sqrt(_SET_OF_PARTS / some) / 1_000
-        for us, some in zip(microseconds, parts, strict=True)
-    )
+    sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in sizes]
+    return [_alone(on_batches(replace(catalogue, index=index), 1, one), effort) for one in sets]
 
 
 def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:
@@ -184,7 +147,7 @@ def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:
 
 
 def _ivf_point(name: str, vectors_ND: F32, queries_QD: F32, effort: Repetitions) -> IvfPoint:
-    """By copy and bounded, the inverted file in a folder that is thrown away."""
+    """By copies and by an inverted file in a folder that is thrown away."""
     with TemporaryDirectory(prefix="opportune-ivf-") as folder:
         path = Path(folder) / "ivf.faiss"
         write_ivf(vectors_ND, path)
@@ -195,14 +158,12 @@ def _compared(name: str, vectors_ND: F32, queries_QD: F32, ivf: Path, effort: Re
     rows = len(vectors_ND)
     half = random_set(rows, rows // 2, np.random.default_rng(rows))
     kept = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu"))
-    flat = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", cache_bytes=0))
     bounded = Catalogue(name, vectors_ND, queries_QD, PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=ivf))
     kept.index.warm(half)
     ways = {
-        "copy": on_batches(kept, 1, None),
-        "flat": on_batches(flat, 1, None),
+        "whole": on_batches(kept, 1, None),
         "ivf": on_batches(bounded, 1, None),
-        "gathered": on_batches(kept, 1, half),
+        "own": on_batches(kept, 1, half),
         "ivf_selected": on_batches(bounded, 1, half),
     }
     taken = interleaved(ways, effort, np.random.default_rng(0))

@@ -27,7 +27,7 @@ from embeddings.device import Device
 from embeddings.index.base import F32
 from embeddings.index.ivf import radii_path, write_ivf
 from embeddings.index.planned import PlannedIndex
-from embeddings.release.bundle import FLAT_INDEX, IVF_INDEX
+from embeddings.release.bundle import IVF_INDEX
 from embeddings.release.store import BundleStore
 
 BATCHES = (1, 8, 64)
@@ -145,7 +145,7 @@ def _real(past: Past, bundle: Path) -> Catalogue:
     random = np.random.default_rng(0)
     asked_QD = random.choice(past.customers_CD, _QUERIES, replace=len(past.customers_CD) < _QUERIES)
     ivf = bundle / IVF_INDEX if (bundle / IVF_INDEX).exists() else None
-    index = PlannedIndex(past.vectors_ND, "cpu", cache_bytes=CACHE_BYTES, stored=bundle / FLAT_INDEX, ivf=ivf)
+    index = PlannedIndex(past.vectors_ND, "cpu", cache_bytes=CACHE_BYTES, ivf=ivf)
     return Catalogue(f"{len(past.vectors_ND):,} real", past.vectors_ND, asked_QD, index, ivf)
 
 

@@ -21,13 +21,13 @@ I64 = npt.NDArray[np.int64]
 PAD_ROW = -1
 PAD_SCORE = -np.inf
 
-Plan: TypeAlias = Literal["exact", "flat", "gathered", "masked", "filtered", "bitmap", "ivf", "all"]
+Plan: TypeAlias = Literal["exact", "brute_force", "own", "masked", "whole", "ivf", "flat"]
 """How a query was answered.
 
-``exact``: by the oracle. ``flat``: a scan of the whole catalogue, without a filter. ``gathered``: a scan of the set's
-own copy. ``masked``: a scan of the copy of the set that this one is a part of, which passes over the other rows.
-``filtered``: the same of the copy of the whole catalogue. ``bitmap``: the same by FAISS, with a bitmap of the set.
-``ivf``: a scan of the cells that may hold one of the best. ``all``: every row of the set was scored, there being few.
+``exact``: by the oracle. ``brute_force``: every row of the set was scored. ``own``: a scan of the set's own copy.
+``masked``: a scan of the copy of the set that this one is a part of, which passes over the other rows. ``whole``: a
+scan of the copy of the whole catalogue, which passes over rows that are not of the set. ``ivf``: a scan of the cells of
+the inverted file that may hold one of the best. ``flat``: a scan of the whole catalogue on a GPU.
 """
 
 
@@ -90,7 +90,7 @@ def checked_vectors(vectors_ND: F32, fewest: int = 0) -> F32:
 
 
 def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> tuple[F32, float]:
-    """The queries as a contiguous array, and the length of the longest.
+    """Return the queries as a contiguous array, and the length of the longest.
 
     Raises:
         InvalidInput: not float32 (B, D) with D of the catalogue, not finite, or not as many as sets.
@@ -98,12 +98,12 @@ def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> tuple[F32, f
     if queries_BD.ndim != 2 or queries_BD.dtype != np.float32 or queries_BD.shape[1] != dimensions:
         raise InvalidInput("queries", f"expected float32 (B, {dimensions}), not {queries_BD.dtype} {queries_BD.shape}")
     queries_BD = np.ascontiguousarray(queries_BD)
-    longest = kernel.longest(queries_BD)
-    if math.isinf(longest):
+    norm = kernel.max_norm(queries_BD)
+    if math.isinf(norm):
         raise InvalidInput("queries", "expected finite numbers, not NaN or infinity")
     if len(queries_BD) != sets:
         raise InvalidInput("eligible", f"expected a set, or None, for each of {len(queries_BD)} queries, not {sets}")
-    return queries_BD, longest
+    return queries_BD, norm
 
 
 def checked_k(k: int) -> int:

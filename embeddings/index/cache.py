@@ -26,7 +26,7 @@ class SetCache(Generic[Kept]):
 
     Attributes:
         limit_bytes: the bound; 0 keeps nothing.
-        bytes: held now; never above the bound.
+        bytes: held now, what is reserved included; never above the bound but for that.
         hits: how often what was looked for was held.
         misses: how often it was not.
         evicted: values dropped to make room.
@@ -38,7 +38,7 @@ class SetCache(Generic[Kept]):
         if limit_bytes < 0:
             raise InvalidInput("cache_bytes", f"expected at least 0, not {limit_bytes}")
         self.limit_bytes = limit_bytes
-        self.bytes = 0
+        self.bytes = self._reserved = 0
         self.count_anew()
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
 
@@ -56,30 +56,41 @@ class SetCache(Generic[Kept]):
         self.hits += 1
         return value
 
-    def peek(self, fingerprint: bytes) -> Kept | None:
-        """The value for this fingerprint, if it is held; neither counted nor taken for used."""
-        return self._kept.get(fingerprint)
-
     def keep(self, fingerprint: bytes, value: Kept) -> None:
         """Keep a value in place of any held before for this fingerprint, unless it alone is larger than the bound."""
         replaced = self._kept.pop(fingerprint, None)
         if replaced is not None:
             self.bytes -= replaced.nbytes
-        if value.nbytes > self.limit_bytes:
+        if value.nbytes > self.room:
             self.oversize += 1
             return
         while self.bytes + value.nbytes > self.limit_bytes:
-            _, dropped = self._kept.popitem(last=False)
-            self.bytes -= dropped.nbytes
-            self.evicted += 1
+            self._drop_oldest()
         self._kept[fingerprint] = value
         self.bytes += value.nbytes
+
+    @property
+    def room(self) -> int:
+        """How many bytes one value may take at most."""
+        return max(self.limit_bytes - self._reserved, 0)
+
+    def reserve(self, size: int) -> None:
+        """Count what is kept elsewhere for good; values give way to it."""
+        self._reserved += size
+        self.bytes += size
+        while self.bytes > self.limit_bytes and self._kept:
+            self._drop_oldest()
 
     def count_anew(self) -> None:
         """Count from zero, whatever is held."""
         self.hits = self.misses = self.evicted = self.oversize = 0
 
+    def _drop_oldest(self) -> None:
+        _, dropped = self._kept.popitem(last=False)
+        self.bytes -= dropped.nbytes
+        self.evicted += 1
+
     def clear(self) -> None:
-        """Drop everything held."""
+        """Drop everything held or reserved."""
         self._kept.clear()
-        self.bytes = 0
+        self.bytes = self._reserved = 0

@@ -1,29 +1,35 @@
-"""Flat copies of the catalogue's vectors in GPU memory, with the interface of `HostCopies`.
+"""Exact search with FAISS on a GPU, over flat copies of the catalogue's vectors in GPU memory.
 
-FAISS on a GPU accepts an ID selector and ignores it, so what it scans is the whole catalogue or a set's own copy.
+FAISS on a GPU accepts an ID selector and ignores it, so what it scans is the whole catalogue or a set's own copy, and
+what is not of a part of a set is dropped from what it proposes.
 
 Shapes: B queries, N rows, D dimensions, P rows proposed per query.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
-from embeddings.catalogue.eligible import RowArray
+from embeddings import kernel
+from embeddings.catalogue.eligible import EligibleSet, RowArray
 from embeddings.device import faiss_sees_gpu
 from embeddings.errors import DeviceUnavailable, UnsupportedSearch
-from embeddings.index.base import F32, I64
-from embeddings.index.flat import LARGEST_HALF
-from embeddings.index.score import farthest, largest_norm, norms
+from embeddings.index.base import F32, F64, I64, Candidates, Plan
+from embeddings.index.cache import SetCache
+from embeddings.index.plan import Costs
+from embeddings.index.proposed import MARGIN, Group, Settler, every_row
+from embeddings.index.score import LARGEST_HALF, max_quantisation_error, norms, rounding_bounds
 
-# The largest k that classic FAISS GPU search selects.
 CUDA_MAX_K = 2_048
-# FAISS reserves up to 1.5 GiB of scratch by default; one tile of scores needs far less.
+"""The largest k that classic FAISS GPU search selects."""
 CUDA_SCRATCH_BYTES = 256 * 2**20
+"""FAISS reserves up to 1.5 GiB of scratch by default; one tile of scores needs far less."""
 
 
-class Gathered(NamedTuple):
+class OwnCopy(NamedTuple):
     """A set's own copy.
 
     Attributes:
@@ -37,81 +43,112 @@ class Gathered(NamedTuple):
     nbytes: int
 
 
-class DeviceCopies:
-    """Flat indexes in GPU memory, in half precision where that can hold the numbers.
+class DeviceSearch:
+    """Searches flat indexes in GPU memory, in half precision where that can hold the numbers.
 
     With half-precision copies FAISS rounds the query to half precision too. So that no number of it overflows there,
     and none that matters is lost, queries are scaled by a power of two to a length between a half and one, and scores
     back: both are exact, but for numbers so small that the rounding bound covers them.
 
     Attributes:
-        whole: the index over all rows.
-        longest: length of the longest vector.
-        astray: how far a copy lies from its vector, at most.
-        halved: whether queries are rounded to half precision.
+        cache: copies of sets, by fingerprint.
     """
 
-    axes_DD = None
-    """Sets' own copies are not turned."""
-
-    most = CUDA_MAX_K
-    """How many rows can be proposed."""
-
-    def __init__(self, vectors_ND: F32) -> None:
+    def __init__(self, vectors_ND: F32, max_norm: float, cache: SetCache[OwnCopy], costs: Costs) -> None:
         """Copy these vectors to the GPU.
 
         Raises:
             DeviceUnavailable: FAISS sees no GPU.
-            InvalidInput: NaN or infinity in a vector.
         """
+        self.cache = cache
         self._resources = cuda_resources()
-        self._vectors_ND = vectors_ND
-        self.longest = largest_norm(vectors_ND)
-        self.halved = self.longest <= LARGEST_HALF
-        self.astray = farthest(vectors_ND, _rounded) if self.halved else 0.0
-        self.whole = gpu_index(vectors_ND, self._resources, self.halved)
+        self._vectors_ND, self._max_norm, self._costs = vectors_ND, max_norm, costs
+        self._halved = max_norm <= LARGEST_HALF
+        self._error = max_quantisation_error(vectors_ND, _rounded) if self._halved else 0.0
+        self._whole = gpu_index(vectors_ND, self._resources, self._halved)
 
-    def gathered(self, rows_N: RowArray) -> Gathered:
-        """A set's own copy."""
-        index = gpu_index(self._vectors_ND.take(rows_N, axis=0), self._resources, self.halved)
-        return Gathered(rows_N, index, self.bytes_of(rows_N))
-
-    def bytes_of(self, rows_N: RowArray) -> int:
-        """What that copy would take."""
-        return rows_N.size * self._vectors_ND.shape[1] * (2 if self.halved else 4) + rows_N.nbytes
-
-    def propose(self, index: Any, queries_BD: F32, proposals: int, parameters: Any = None) -> tuple[F32, I64]:
-        """FAISS' own scores, descending, and positions, both (B, P); P is at most what can be found.
+    def search(self, queries_BD: F32, k: int, sets: Sequence[tuple[EligibleSet | None, list[int]]]) -> Candidates:
+        """Return the best rows for queries of distinct sets, given with the places of their queries.
 
         Raises:
-            UnsupportedSearch: parameters, which FAISS would ignore here.
+            UnsupportedSearch: too few rows can be proposed to settle the best k.
         """
-        if parameters is not None:
-            raise UnsupportedSearch("FAISS ignores a selection of rows on cuda")
-        if not self.halved:
-            return index.search(queries_BD, proposals)
-        _, exponents_B = np.frexp(norms(queries_BD))
-        scores_BP, places_BP = index.search(np.ldexp(queries_BD, -exponents_B[:, None]), proposals)
-        return np.ldexp(scores_BP, exponents_B[:, None]), places_BP
+        catalogue = len(self._vectors_ND)
+        plans: list[Plan] = ["brute_force"] * len(queries_BD)
+        scored: list[tuple[RowArray, None, list[int]]] = []
+        proposed: list[Group] = []
+        for eligible, places in sets:
+            size = catalogue if eligible is None else eligible.size
+            if size <= max(2 * k, k + MARGIN) or (eligible is not None and self._few(eligible)):
+                scored.append((every_row(eligible, catalogue), None, places))
+                continue
+            whole = catalogue if eligible is None else eligible.shared.size
+            plan: Plan = "flat" if whole == catalogue else "own" if size == whole else "masked"
+            for place in places:
+                plans[place] = plan
+            copy = None if eligible is None or plan == "flat" else self._own(eligible.shared)
+            proposed.append(Group(partial(self._propose, copy), eligible, whole, whole - size, places))
+        rows_BK, scores_BK = kernel.nearest(queries_BD, None, self._vectors_ND, scored, k)
+        if proposed:
+            places = [place for group in proposed for place in group.places]
+            asked_BD = queries_BD[places]
+            bounds_B = rounding_bounds(asked_BD, self._max_norm, self._error, halved=self._halved)
+            settler = Settler(self._vectors_ND, CUDA_MAX_K, _allowed)
+            rows_BK[places], scores_BK[places] = settler.settle(asked_BD, bounds_B, k, proposed)
+        return Candidates(rows_BK, scores_BK, tuple(plans))
 
-    def most_proposals(self, kept: int, wanted: int) -> int:
-        """How many rows to propose where this many are wanted: as many, or as many as FAISS selects on a GPU.
+    def warm(self, eligible: EligibleSet) -> None:
+        """Make a set's own copy now, in place of its first searches, unless it is too large to be kept."""
+        if eligible.size < len(self._vectors_ND) and self._bytes_of(eligible.rows_N) <= self.cache.limit_bytes:
+            self._own(eligible)
 
-        Raises:
-            UnsupportedSearch: that is too few to settle the best ``kept``.
-        """
-        if wanted <= CUDA_MAX_K:
-            return wanted
-        if kept < CUDA_MAX_K and wanted < 2 * CUDA_MAX_K:
-            return CUDA_MAX_K
-        raise UnsupportedSearch(
-            f"on cuda at most {CUDA_MAX_K} rows can be proposed, too few to settle the best {kept}: "
-            "ask for fewer, or search on the cpu"
-        )
+    def _few(self, part: EligibleSet) -> bool:
+        """Whether every row of a part is scored sooner than a copy of the set that it belongs to is scanned for it."""
+        shared, costs = part.shared, self._costs
+        return part.size < shared.size and costs.brute_force_us(part.size) < costs.masked_us(part.size, shared.size)
+
+    def _own(self, eligible: EligibleSet) -> OwnCopy:
+        copy = self.cache.find(eligible.fingerprint)
+        if copy is None:
+            rows_N = eligible.rows_N
+            index = gpu_index(self._vectors_ND.take(rows_N, axis=0), self._resources, self._halved)
+            copy = OwnCopy(rows_N, index, self._bytes_of(rows_N))
+            self.cache.keep(eligible.fingerprint, copy)
+        return copy
+
+    def _bytes_of(self, rows_N: RowArray) -> int:
+        return rows_N.size * self._vectors_ND.shape[1] * (2 if self._halved else 4) + rows_N.nbytes
+
+    def _propose(self, copy: OwnCopy | None, queries_BD: F32, proposals: int, _bounds_B: F64) -> tuple[F32, I64]:
+        """Propose rows of a copy, or of the whole catalogue."""
+        index = self._whole if copy is None else copy.index
+        if self._halved:
+            _, exponents_B = np.frexp(norms(queries_BD))
+            scores_BP, places_BP = index.search(np.ldexp(queries_BD, -exponents_B[:, None]), proposals)
+            scores_BP = np.ldexp(scores_BP, exponents_B[:, None])
+        else:
+            scores_BP, places_BP = index.search(queries_BD, proposals)
+        return scores_BP, places_BP if copy is None else copy.rows_N[places_BP].astype(np.int64, copy=False)
+
+
+def _allowed(kept: int, wanted: int) -> int:
+    """Return how many rows to propose where this many are wanted: as many, or as many as FAISS selects on a GPU.
+
+    Raises:
+        UnsupportedSearch: that is too few to settle the best ``kept``.
+    """
+    if wanted <= CUDA_MAX_K:
+        return wanted
+    if kept < CUDA_MAX_K and wanted < 2 * CUDA_MAX_K:
+        return CUDA_MAX_K
+    raise UnsupportedSearch(
+        f"on cuda at most {CUDA_MAX_K} rows can be proposed, too few to settle the best {kept}: "
+        "ask for fewer, or search on the cpu"
+    )
 
 
 def cuda_resources() -> Any:
-    """What every GPU index of one owner shares: streams, cuBLAS handle and scratch memory.
+    """Return what every GPU index of one owner shares: streams, cuBLAS handle and scratch memory.
 
     Raises:
         DeviceUnavailable: FAISS sees no GPU.
@@ -124,7 +161,7 @@ def cuda_resources() -> Any:
 
 
 def gpu_index(vectors_ND: F32, resources: Any, halved: bool) -> Any:
-    """A flat inner-product index in GPU memory over a copy of these vectors."""
+    """Return a flat inner-product index in GPU memory over a copy of these vectors."""
     config = faiss.GpuIndexFlatConfig()
     config.device = 0
     config.useFloat16 = halved
@@ -136,5 +173,5 @@ def gpu_index(vectors_ND: F32, resources: Any, halved: bool) -> Any:
 
 
 def _rounded(_: int, vectors_ND: F32) -> F32:
-    """The nearest half-precision numbers, which FAISS copies."""
+    """Return the nearest half-precision numbers, which FAISS copies."""
     return vectors_ND.astype(np.float16).astype(np.float32)

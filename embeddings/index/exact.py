@@ -19,7 +19,7 @@ from embeddings.index.base import (
     grouped,
     padded,
 )
-from embeddings.index.score import inner_products, largest_norm, norms, refuse_overflow
+from embeddings.index.score import inner_products, max_norm, norms, refuse_overflow
 
 
 class ExactIndex(CandidateIndex):
@@ -42,7 +42,7 @@ class ExactIndex(CandidateIndex):
                 check_rows(eligible, size)
             rows_N = np.arange(size) if eligible is None else eligible.rows_N
             vectors_ND = self._vectors_ND[rows_N]
-            refuse_overflow(norms(queries_BD[places]).max(), largest_norm(vectors_ND, rows_N))
+            refuse_overflow(norms(queries_BD[places]).max(), max_norm(vectors_ND, rows_N))
             kept = min(k, len(rows_N))
             for b in places:
                 scores_N = inner_products(queries_BD[b : b + 1], vectors_ND[None])[0]

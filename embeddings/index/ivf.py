@@ -18,11 +18,10 @@ import faiss
 import numpy as np
 
 from embeddings.arrays import save_array
+from embeddings.catalogue.eligible import EligibleSet
 from embeddings.errors import CorruptBundle
 from embeddings.index.base import F32, F64, I64, checked_vectors
-from embeddings.index.bitmap import Bitmap
-from embeddings.index.flat import LARGEST_HALF, flat_index, read_mapped, write_index
-from embeddings.index.score import ROWS_A_LOOK, largest_norm, norms
+from embeddings.index.score import LARGEST_HALF, ROWS_A_LOOK, max_norm, norms
 
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 
@@ -59,14 +58,14 @@ def write_ivf(vectors_ND: F32, path: Path) -> None:
     """
     vectors_ND = checked_vectors(vectors_ND, fewest=1)
     rows, dimensions = vectors_ND.shape
-    longest = largest_norm(vectors_ND)
-    centroids_CD, assigner, exponent = _clustered(vectors_ND, longest)
+    largest = max_norm(vectors_ND)
+    centroids_CD, assigner, exponent = _clustered(vectors_ND, largest)
     cells_N, distances_N = np.empty(rows, np.int32), np.empty(rows)
     for start in range(0, rows, ROWS_A_LOOK):
         these = slice(start, start + ROWS_A_LOOK)
         some_MD = vectors_ND[these]
         cells_N[these] = assigner.search(np.ldexp(some_MD, exponent), 1)[1][:, 0]
-        copies_MD = flat_index(some_MD, longest).reconstruct_n(0, len(some_MD))
+        copies_MD = _copied(some_MD, largest)
         # Of a vector or of its copy, whichever lies farther out.
         distances_N[these] = np.maximum(
             *(norms(one_MD.astype(np.float64) - centroids_CD[cells_N[these]]) for one_MD in (some_MD, copies_MD))
@@ -74,12 +73,12 @@ def write_ivf(vectors_ND: F32, path: Path) -> None:
     shells_N = _shells(cells_N, distances_N, len(centroids_CD))
     quantizer = _faiss.IndexFlatIP(dimensions)
     quantizer.add(np.repeat(centroids_CD, SHELLS, axis=0))
-    index = _empty(quantizer, SHELLS * len(centroids_CD), longest)
+    index = _empty(quantizer, SHELLS * len(centroids_CD), largest)
     index.is_trained = True  # neither kind learns anything but its lists
     for start in range(0, rows, ROWS_A_LOOK):
         some_MD, shells_M = vectors_ND[start : start + ROWS_A_LOOK], shells_N[start : start + ROWS_A_LOOK]
         index.add_core(len(some_MD), faiss.swig_ptr(some_MD), None, faiss.swig_ptr(shells_M))
-    write_index(index, path)
+    _write(index, path)
     radii_H = np.zeros(index.nlist)
     np.maximum.at(radii_H, shells_N, distances_N)
     # Rounded up, so that every member stays inside.
@@ -95,12 +94,12 @@ def _shells(cells_N: np.ndarray[Any, np.dtype[np.int32]], distances_N: F64, cell
     return cells_N * np.int64(SHELLS) + ranks_N * SHELLS // sizes_C[cells_N]
 
 
-def _clustered(vectors_ND: F32, longest: float) -> tuple[F32, Any, int]:
+def _clustered(vectors_ND: F32, largest: float) -> tuple[F32, Any, int]:
     """Centroids (C, D), the index that assigns scaled vectors to them, and the power of two that scales.
 
     k-means squares distances in float32: vectors are scaled to a length of about one, so that no square overflows.
     """
-    exponent = -math.frexp(longest)[1] if longest else 0
+    exponent = -math.frexp(largest)[1] if largest else 0
     cells = cells_of(len(vectors_ND))
     sampled = min(len(vectors_ND), cells * _SAMPLED_A_CELL)
     sample_S = np.sort(np.random.default_rng(_SEED).choice(len(vectors_ND), sampled, replace=False))
@@ -117,16 +116,71 @@ def _clustered(vectors_ND: F32, longest: float) -> tuple[F32, Any, int]:
     # A centroid outside the ball that holds all vectors is moved onto it, nearer to every one of them: so the rounding
     # bound of the longest vector covers the products with centroids too.
     lengths_C = norms(centroids_CD)
-    shrink_C = longest / np.maximum(lengths_C, longest) if longest else np.zeros(cells)
+    shrink_C = largest / np.maximum(lengths_C, largest) if largest else np.zeros(cells)
     return (centroids_CD * shrink_C[:, None]).astype(np.float32), clusters.index, exponent
 
 
-def _empty(quantizer: Any, cells: int, longest: float) -> Any:
-    """An inverted file whose copies are those of `flat_index`."""
-    if longest > LARGEST_HALF:
+def _empty(quantizer: Any, cells: int, largest: float) -> Any:
+    """Return an inverted file whose copies have half precision, or full where half cannot hold the numbers."""
+    if largest > LARGEST_HALF:
         return _faiss.IndexIVFFlat(quantizer, quantizer.d, cells, faiss.METRIC_INNER_PRODUCT)
     half = faiss.ScalarQuantizer.QT_fp16
     return _faiss.IndexIVFScalarQuantizer(quantizer, quantizer.d, cells, half, faiss.METRIC_INNER_PRODUCT, False)
+
+
+def _copied(vectors_MD: F32, largest: float) -> F32:
+    """Return the numbers that the inverted file holds of some vectors."""
+    if largest > LARGEST_HALF:
+        return vectors_MD
+    half = faiss.ScalarQuantizer.QT_fp16
+    copies = _faiss.IndexScalarQuantizer(vectors_MD.shape[1], half, faiss.METRIC_INNER_PRODUCT)
+    copies.add(vectors_MD)
+    return copies.reconstruct_n(0, len(vectors_MD))
+
+
+def _write(index: Any, path: Path) -> None:
+    """Write an index.
+
+    FAISS hands the bytes to Python: where its own writer cannot write the last of them, it raises nothing.
+    """
+    with path.open("wb") as file:
+        _faiss.write_index(index, _faiss.PyCallbackIOWriter(file.write))
+
+
+def _read_mapped(path: Path, shape: tuple[int, ...]) -> Any:
+    """Return the index stored there; its copies are mapped, so that processes share them.
+
+    Raises:
+        CorruptBundle: it cannot be read, or is no inverted file by inner product and of this shape.
+    """
+    try:
+        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise CorruptBundle(path, "not a readable FAISS index", str(error)) from error
+    kind, found = type(index).__name__, (index.ntotal, index.d)
+    if kind not in _KINDS or index.metric_type != faiss.METRIC_INNER_PRODUCT or found != shape:
+        raise CorruptBundle(path, f"expected {' or '.join(_KINDS)} of {shape}, found {kind} of {found}")
+    return index
+
+
+class Selection:
+    """Has FAISS look at the rows of a set alone: one bit a catalogue row.
+
+    Attributes:
+        nbytes: of the bits.
+    """
+
+    def __init__(self, eligible: EligibleSet, catalogue_rows: int) -> None:
+        allowed_N = np.zeros(catalogue_rows, np.bool_)
+        allowed_N[eligible.rows_N] = True
+        # FAISS reads bits and selector by address: whoever searches by the parameters must hold this object meanwhile.
+        self._bits = np.packbits(allowed_N, bitorder="little")
+        self._selector = _faiss.IDSelectorBitmap(self._bits)
+        self.nbytes = self._bits.nbytes
+
+    def parameters(self, cells: int) -> Any:
+        """Return the parameters of a search of so many cells."""
+        return _faiss.SearchParametersIVF(sel=self._selector, nprobe=cells)
 
 
 class BoundedIvf:
@@ -142,7 +196,7 @@ class BoundedIvf:
         Raises:
             CorruptBundle: one of the two files cannot be read, or does not fit the shape.
         """
-        index = read_mapped(path, _KINDS, shape)
+        index = _read_mapped(path, shape)
         radii_file = radii_path(path)
         try:
             radii_H = np.load(radii_file, allow_pickle=False)
@@ -154,7 +208,7 @@ class BoundedIvf:
         return cls(index, np.ascontiguousarray(index.quantizer.reconstruct_n(0, index.nlist)[::SHELLS]), radii_H)
 
     def propose(
-        self, queries_BD: F32, proposals: int, bounds_B: F64, eligible_rows: int, selected: Bitmap | None
+        self, queries_BD: F32, proposals: int, bounds_B: F64, *, eligible_rows: int, selected: Selection | None
     ) -> tuple[F32, I64]:
         """FAISS' own scores, descending, and catalogue rows, both (B, P): what a flat scan would propose.
 
@@ -182,12 +236,12 @@ class BoundedIvf:
         kept_BH = best_BH >= scores_BP[:, -1:]
         return self._scan(queries_BD, proposals, _listed(kept_BH), selected)
 
-    def _scan(self, queries_BD: F32, proposals: int, shells_BW: I64, selected: Bitmap | None) -> tuple[F32, I64]:
+    def _scan(self, queries_BD: F32, proposals: int, shells_BW: I64, selected: Selection | None) -> tuple[F32, I64]:
         queries, width = shells_BW.shape
         shells_BW = np.ascontiguousarray(shells_BW)
         distances_BW = np.zeros((queries, width), np.float32)  # asked for, and used by residual codes only
         scores_BP, rows_BP = np.empty((queries, proposals), np.float32), np.empty((queries, proposals), np.int64)
-        parameters = _faiss.SearchParametersIVF(nprobe=width) if selected is None else selected.ivf(width)
+        parameters = _faiss.SearchParametersIVF(nprobe=width) if selected is None else selected.parameters(width)
         # FAISS' own wrapper of this call refuses parameters.
         self._index.search_preassigned_c(
             queries,

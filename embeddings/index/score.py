@@ -16,6 +16,8 @@ from embeddings.index.base import F32, F64, I64
 UNIT_ROUNDOFF = 2.0**-24
 HALF_ROUNDOFF = 2.0**-11
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+LARGEST_HALF = 65_504.0
+"""Beyond this a number has no half-precision neighbour."""
 LARGEST_SCORE = float(np.finfo(np.float32).max) / 2
 ROWS_A_LOOK = 65_536
 """How many rows a pass over the catalogue takes at a time, so that it needs no copy of it."""
@@ -49,7 +51,7 @@ def norms(vectors_ND: F32 | F64) -> F64:
     return np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64))
 
 
-def largest_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
+def max_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
     """Length of the longest vector; 0 where there is none.
 
     Args:
@@ -59,7 +61,7 @@ def largest_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
     Raises:
         InvalidInput: a vector holds NaN or infinity; names the first such catalogue row.
     """
-    longest = 0.0
+    largest = 0.0
     for start in range(0, len(vectors_ND), ROWS_A_LOOK):
         norms_M = norms(vectors_ND[start : start + ROWS_A_LOOK])
         finite_M = np.isfinite(norms_M)
@@ -68,11 +70,11 @@ def largest_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
             raise InvalidInput(
                 "vectors", f"expected finite numbers; row {place if rows_N is None else rows_N[place]} is not"
             )
-        longest = max(longest, float(norms_M.max()))
-    return longest
+        largest = max(largest, float(norms_M.max()))
+    return largest
 
 
-def farthest(vectors_ND: F32, copied: Callable[[int, F32], F32]) -> float:
+def max_quantisation_error(vectors_ND: F32, copied: Callable[[int, F32], F32]) -> float:
     """The largest distance between a vector and its copy; 0 where there is none.
 
     Args:
@@ -86,18 +88,27 @@ def farthest(vectors_ND: F32, copied: Callable[[int, F32], F32]) -> float:
     return found
 
 
-def refuse_overflow(longest_query: float, longest: float) -> None:
+def half_error(largest: float, dimensions: int) -> float:
+    """Return how far a vector of no more than this length lies from its copy in half precision, however that rounds.
+
+    A number moves by less than 2**-10 of itself, or by the spacing of subnormals, 2**-24; none does where a number has
+    no half-precision neighbour, as copies have full precision then.
+    """
+    return 0.0 if largest > LARGEST_HALF else 2.0**-10 * largest + math.sqrt(dimensions) * 2.0**-24
+
+
+def refuse_overflow(query_norm: float, largest: float) -> None:
     """Refuse queries and vectors so long that an inner product could leave float32.
 
     Raises:
         InvalidInput: they are.
     """
-    if longest_query * longest > LARGEST_SCORE:
+    if query_norm * largest > LARGEST_SCORE:
         raise InvalidInput("queries", "expected inner products that fit float32; query or vectors are too long")
 
 
-def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, halved: bool = False) -> F64:
-    """How far two float32 arithmetics may differ, for each query and any vector no longer than ``longest``.
+def rounding_bounds(queries_BD: F32, largest: float, error: float = 0.0, *, halved: bool = False) -> F64:
+    """How far two float32 arithmetics may differ, for each query and any vector no longer than ``largest``.
 
     Summing D products in float32, in any order, with or without fused multiply-add, errs by at most
     ``g * sum |q_i v_i| <= g * |q| * |v|`` with ``g = D u / (1 - D u)`` and ``u = 2**-24`` (Higham, Accuracy
@@ -105,12 +116,12 @@ def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, hal
     twice that. It holds for FAISS on the CPU (its own loops and BLAS) and on a GPU, where FAISS keeps cuBLAS
     from reducing precision. The last term covers hardware that flushes subnormal inputs, products or sums
     to zero. A thousandth is added for the rounding of the bound itself. Where one arithmetic works on copies at most
-    ``astray`` away from the vectors, ``|q| * astray`` comes on top (Cauchy-Schwarz again).
+    ``error`` away from the vectors, ``|q| * error`` comes on top (Cauchy-Schwarz again).
 
     Args:
         queries_BD: float32, finite, not refused by `refuse_overflow`.
-        longest: of the vectors.
-        astray: how far a copy lies from its vector, at most.
+        largest: of the vectors.
+        error: how far a copy lies from its vector, at most.
         halved: one arithmetic also rounds the query, scaled to a length between a half and one, to half precision. That
             moves a number by 2**-11 of itself, or by half the spacing of subnormals, 2**-25, which is at most
             2**-24 of the query: the query by (2**-11 + sqrt(D) 2**-24) |q|.
@@ -120,6 +131,6 @@ def rounding_bounds(queries_BD: F32, longest: float, astray: float = 0.0, *, hal
     relative = dimensions * UNIT_ROUNDOFF / (1.0 - dimensions * UNIT_ROUNDOFF)
     moved = HALF_ROUNDOFF + math.sqrt(dimensions) * UNIT_ROUNDOFF if halved else 0.0
     flushed = 4.0 * dimensions * SMALLEST_NORMAL
-    # (2 relative + moved) |q| longest + astray |q| + flushed (1 + |q| + longest), by |q|: two array operations.
-    a_query = (2.0 * relative + moved) * (longest + astray) + astray + flushed
-    return norms_B * (1.001 * a_query) + 1.001 * flushed * (1.0 + longest)
+    # (2 relative + moved) |q| largest + error |q| + flushed (1 + |q| + largest), by |q|: two array operations.
+    a_query = (2.0 * relative + moved) * (largest + error) + error + flushed
+    return norms_B * (1.001 * a_query) + 1.001 * flushed * (1.0 + largest)

@@ -2,7 +2,7 @@
 // numbers.
 //
 // Every function takes and gives NumPy arrays; what is kept from call to call is a class: the tables of `Features`, the
-// rows of `Members`, a `Copy` of vectors, the arrays of a `Customer`, purchases `ByVisit`, the constants of `FeatureTransform`.
+// rows of `Members`, a `QuantisedSet` of vectors, the arrays of a `Customer`, purchases `ByVisit`, the constants of `FeatureTransform`.
 // What is computed, and why, is said where it is called, in the Python module that each header names. Arrays of another
 // dtype than declared, or not contiguous, are refused with TypeError and never copied in silence; sizes that do not fit
 // raise ValueError. Sums run over a fixed order, in double precision but for inner products.
@@ -31,14 +31,14 @@ PYBIND11_MODULE(kernel, module) {
         .def("contains", &Members::contains, exact("rows_R"))
         .def_property_readonly("size", &Members::size)
         .def("without", &Members::without, exact("rows_R"));
-    py::class_<Copy>(module, "Copy")
-        .def(py::init(&Copy::of<std::int32_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))
-        .def(py::init(&Copy::of<std::int64_t>), exact("turned_ND"), exact("rows_N"), py::arg("catalogue"))
-        .def("among", &Copy::among, py::arg("members"))
-        .def_property_readonly("nbytes", &Copy::nbytes)
-        .def_static("bytes_of", &Copy::bytes_of, py::arg("rows"), py::arg("dimensions"));
-    module.def("longest", &longest, exact("vectors_ND"));
-    module.def("nearest", &nearest, exact("queries_BD"), exact("axes_DD"), exact("vectors_ND"), py::arg("sets"),
+    py::class_<QuantisedSet>(module, "QuantisedSet")
+        .def(py::init(&QuantisedSet::of<std::int32_t>), exact("rotated_ND"), exact("rows_N"), py::arg("catalogue"))
+        .def(py::init(&QuantisedSet::of<std::int64_t>), exact("rotated_ND"), exact("rows_N"), py::arg("catalogue"))
+        .def("among", &QuantisedSet::among, py::arg("members"))
+        .def_property_readonly("nbytes", &QuantisedSet::nbytes)
+        .def_static("bytes_of", &QuantisedSet::bytes_of, py::arg("rows"), py::arg("dimensions"));
+    module.def("max_norm", &max_norm, exact("vectors_ND"));
+    module.def("nearest", &nearest, exact("queries_BD"), exact("rotation_DD"), exact("vectors_ND"), py::arg("sets"),
                py::arg("wanted"), py::arg("isa") = py::none());
     module.def("isas", [] {
         std::vector<std::string> names;

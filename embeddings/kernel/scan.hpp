@@ -1,7 +1,7 @@
-// index/planned.py: a set's own copy in eight bits a number, and its best rows, exactly.
+// index/host.py: a set's own copy in eight bits a number, and its best rows, exactly.
 //
-// A copy is made of vectors that were turned: v' = A^T v, with orthonormal axes A, the first of which hold most of the
-// vectors' length (index/flat.py). Turning leaves inner products as they are. A copy is scanned with the turned query
+// A copy is made of vectors that were rotated: v' = A^T v, with orthonormal axes A, the first of which hold most of the
+// vectors' length (index/host.py). Rotating leaves inner products as they are. A copy is scanned with the rotated query
 // q', and what may be among the best is scored by `dot` from q and the vectors themselves.
 //
 // v' has two parts, its head and its tail, and each part p of a row r is codes c_pr, whole numbers from -127 to 127,
@@ -15,7 +15,7 @@
 //   A code is at most 127, so |v'_pr| <= s_pr m_p with m_p = 127 sqrt(D_p) + h_p. Then, by Cauchy-Schwarz,
 //       |q'_p.v'_pr - S_p s_pr k_p.c_pr| <= s_pr E_p   with   E_p = S_p h_p m_p + (|q'_p| + S_p h_p) h_p.
 //   k_p.c_pr is a sum of whole numbers that fits 32 bits: it is exact, in any order and on any processor.
-//   Axes of rounded numbers are orthonormal within 3 u sqrt(D), and a turned vector's D sums of D products are rounded
+//   Axes of rounded numbers are orthonormal within 3 u sqrt(D), and a rotated vector's D sums of D products are rounded
 //   by D u each: q.v and q'.v' lie at most 6 D sqrt(D) u |q'| |v'| apart.
 //   `dot` strays from q.v by at most 2 D u |q| |v|, and 64 u |q'| |v'| more cover what the bounds themselves are
 //   rounded by in single precision. All this together is at most
@@ -98,33 +98,33 @@ struct Part {
 };
 
 // The rows of a set, the longest first.
-struct Copy {
+struct QuantisedSet {
     py::ssize_t catalogue, blocks;   // catalogue: how many rows that has
     std::vector<std::int32_t> rows;  // of the catalogue
-    std::vector<float> longest;      // of the rows of a block and of all after it, at least
+    std::vector<float> norms;      // of the rows of a block and of all after it, at least
     std::vector<float> tails;        // length of each row's tail, at least
     Part head, tail;
 
-    Copy(py::ssize_t count, py::ssize_t catalogue, py::ssize_t dimensions)
+    QuantisedSet(py::ssize_t count, py::ssize_t catalogue, py::ssize_t dimensions)
         : catalogue(catalogue),
           blocks((count + ROWS - 1) / ROWS),
           rows(count),
-          longest(blocks),
+          norms(blocks),
           tails(blocks * ROWS),
           head(blocks, headed(dimensions)),
           tail(blocks, dimensions - headed(dimensions)) {}
 
     py::ssize_t dimensions() const { return head.dimensions + tail.dimensions; }
 
-    // Of vectors in the order of their rows, turned.
+    // Of vectors in the order of their rows, rotated.
     template <class Row>
-    static Copy of(const Array<float>& turned_ND, const Array<Row>& rows_N, py::ssize_t catalogue) {
-        check(turned_ND.ndim() == 2 && rows_N.ndim() == 1 && turned_ND.shape(0) == rows_N.size() &&
-                  catalogue <= INT32_MAX && turned_ND.shape(1) * MOST <= INT32_MAX,
+    static QuantisedSet of(const Array<float>& rotated_ND, const Array<Row>& rows_N, py::ssize_t catalogue) {
+        check(rotated_ND.ndim() == 2 && rows_N.ndim() == 1 && rotated_ND.shape(0) == rows_N.size() &&
+                  catalogue <= INT32_MAX && rotated_ND.shape(1) * MOST <= INT32_MAX,
               "expected rows of a catalogue of fewer than 2**31, and their vectors (N, D) of fewer than 2**24 "
               "dimensions");
-        const py::ssize_t count = rows_N.size(), dimensions = turned_ND.shape(1);
-        Copy copy(count, catalogue, dimensions);
+        const py::ssize_t count = rows_N.size(), dimensions = rotated_ND.shape(1);
+        QuantisedSet copy(count, catalogue, dimensions);
         struct Measured {
             float length, tail;
             py::ssize_t n;
@@ -133,7 +133,7 @@ struct Copy {
         std::vector<Measured> order(count);
         for (py::ssize_t n = 0; n < count; ++n) {
             check(rows_N.data()[n] >= 0 && rows_N.data()[n] < catalogue, "expected rows of the catalogue");
-            const float* vector = turned_ND.data() + n * dimensions;
+            const float* vector = rotated_ND.data() + n * dimensions;
             const double in_head = squares(vector, copy.head.dimensions);
             const double in_tail = squares(vector + copy.head.dimensions, copy.tail.dimensions);
             check(std::isfinite(in_head + in_tail), "expected finite vectors");
@@ -142,10 +142,10 @@ struct Copy {
         std::sort(order.begin(), order.end());
         std::vector<std::int8_t> scratch(dimensions + 1);
         for (py::ssize_t n = 0; n < count; ++n) {
-            if (n + AHEAD < count) prefetch(turned_ND.data() + order[n + AHEAD].n * dimensions, dimensions);
-            const float* vector = turned_ND.data() + order[n].n * dimensions;
+            if (n + AHEAD < count) prefetch(rotated_ND.data() + order[n + AHEAD].n * dimensions, dimensions);
+            const float* vector = rotated_ND.data() + order[n].n * dimensions;
             copy.rows[n] = static_cast<std::int32_t>(rows_N.data()[order[n].n]);
-            if (n % ROWS == 0) copy.longest[n / ROWS] = order[n].length;
+            if (n % ROWS == 0) copy.norms[n / ROWS] = order[n].length;
             copy.tails[n] = order[n].tail;
             copy.head.quantize(vector, n, scratch.data());
             copy.tail.quantize(vector + copy.head.dimensions, n, scratch.data());
@@ -154,7 +154,7 @@ struct Copy {
     }
 
     // A copy of those of these rows that are members: they lie in order already.
-    Copy among(const Members& members) const {
+    QuantisedSet among(const Members& members) const {
         const std::vector<std::uint64_t> bits = members.bits(catalogue);
         std::vector<std::int32_t> places(rows.size());
         py::ssize_t count = 0;
@@ -162,11 +162,11 @@ struct Copy {
             places[count] = static_cast<std::int32_t>(m);
             count += bits[rows[m] / 64] >> (rows[m] % 64) & 1;
         }
-        Copy copy(count, catalogue, dimensions());
+        QuantisedSet copy(count, catalogue, dimensions());
         for (py::ssize_t n = 0; n < count; ++n) {
             const py::ssize_t m = places[n];
             copy.rows[n] = rows[m];
-            if (n % ROWS == 0) copy.longest[n / ROWS] = longest[m / ROWS];
+            if (n % ROWS == 0) copy.norms[n / ROWS] = norms[m / ROWS];
             copy.tails[n] = tails[m];
             copy.head.take(head, m, n);
             copy.tail.take(tail, m, n);
@@ -220,15 +220,15 @@ struct Coded {
     // In single precision, as blocks are looked at.
     float head_scale, tail_scale, head_stray, tail_stray;
 
-    Coded(const float* turned, const Copy& copy)
-        : head(turned, copy.head), tail(turned + copy.head.dimensions, copy.tail) {
+    Coded(const float* rotated, const QuantisedSet& copy)
+        : head(rotated, copy.head), tail(rotated + copy.head.dimensions, copy.tail) {
         const auto dimensions = static_cast<double>(copy.dimensions());
         const double length = std::hypot(head.length, tail.length);
         const double stray = 1.01 * 0x1p-24 * (6 * dimensions * std::sqrt(dimensions) + 2 * dimensions + 64) * length;
         head.stray = 1.001 * (head.stray + stray * CodedPart::farthest(copy.head));
         tail.stray = 1.001 * (tail.stray + stray * CodedPart::farthest(copy.tail));
         underflow = 8 * dimensions * std::numeric_limits<float>::min() *
-                    (1 + length + (copy.blocks ? copy.longest.front() : 0));
+                    (1 + length + (copy.blocks ? copy.norms.front() : 0));
         most = upwards(1.001 * (length + stray));
         most_tail = upwards(1.001 * (tail.length + stray));
         head_scale = static_cast<float>(head.scale);
@@ -257,7 +257,7 @@ struct Found {
 
 // The first block, from a given one on, with a row whose score may reach `least`; or `past`, where there is none before
 // it. What is not a number reaches everything.
-py::ssize_t next_plain(const Copy& copy, const Coded& query, float least, py::ssize_t block, py::ssize_t past,
+py::ssize_t next_plain(const QuantisedSet& copy, const Coded& query, float least, py::ssize_t block, py::ssize_t past,
                        Found& found) {
     for (; block < past; ++block) {
         const py::ssize_t start = block * ROWS;
@@ -310,7 +310,7 @@ __attribute__((target("avx2"), always_inline)) inline __m256 high_avx2(const flo
     return _mm256_mul_ps(_mm256_loadu_ps(scales), _mm256_add_ps(scores, _mm256_set1_ps(stray)));
 }
 
-__attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Coded& query, float least,
+__attribute__((target("avx2"))) py::ssize_t next_avx2(const QuantisedSet& copy, const Coded& query, float least,
                                                       py::ssize_t block, py::ssize_t past, Found& found) {
     const __m256 lowest = _mm256_set1_ps(least), most_tail = _mm256_set1_ps(query.most_tail);
     __m256i head_sums[EIGHTS], tail_sums[EIGHTS];
@@ -345,7 +345,7 @@ __attribute__((target("avx2"))) py::ssize_t next_avx2(const Copy& copy, const Co
 
 #endif
 
-using NextBlock = py::ssize_t (*)(const Copy&, const Coded&, float, py::ssize_t, py::ssize_t, Found&);
+using NextBlock = py::ssize_t (*)(const QuantisedSet&, const Coded&, float, py::ssize_t, py::ssize_t, Found&);
 
 // How blocks can be looked at on this processor, by the instructions needed, the fastest first. All find the same.
 std::vector<std::pair<std::string, NextBlock>> instruction_sets() {
@@ -373,10 +373,10 @@ struct Likely {
 // Finds the rows of a copy, of some members alone if such are given, that may be among the best `wanted` of a query.
 class Scan {
   public:
-    Scan(const Copy& copy, const Members* members, const float* turned, py::ssize_t wanted, NextBlock next)
+    Scan(const QuantisedSet& copy, const Members* members, const float* rotated, py::ssize_t wanted, NextBlock next)
         : copy_(copy),
           members_(members),
-          query_(turned, copy),
+          query_(rotated, copy),
           wanted_(wanted),
           next_(next),
           full_(std::max<std::size_t>(FULL, 2 * wanted)) {
@@ -386,7 +386,7 @@ class Scan {
     // Looks at some blocks.
     void look(py::ssize_t block, py::ssize_t past) {
         Found found;
-        while (block < past && !(copy_.longest[block] * query_.most < least_)) {
+        while (block < past && !(copy_.norms[block] * query_.most < least_)) {
             const py::ssize_t end = std::min(past, block + STRETCH);
             for (; (block = next_(copy_, query_, least_, block, end, found)) < end; ++block) keep(block, found);
         }
@@ -428,7 +428,7 @@ class Scan {
         std::erase_if(likely_, [this](const Likely& one) { return one.high < least_; });
     }
 
-    const Copy& copy_;
+    const QuantisedSet& copy_;
     const Members* members_;
     Coded query_;
     py::ssize_t wanted_;
@@ -485,17 +485,17 @@ std::vector<std::int32_t> every_row(const py::object& set, py::ssize_t catalogue
 }
 
 // The best rows of each query's own set and their scores, both (B, wanted): descending, equal scores by row; -1 and
-// -inf where the set holds no more, and for queries of no set. Copies were turned by these axes, one a column; without
+// -inf where the set holds no more, and for queries of no set. Copies were rotated by these axes, one a column; without
 // copies there need be none. `isa` is for tests: copies are scanned with the best instructions there are.
 std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries_BD,
-                                                     const std::optional<Array<float>>& axes_DD,
+                                                     const std::optional<Array<float>>& rotation_DD,
                                                      const Array<float>& vectors_ND, const std::vector<Sought>& sets,
                                                      py::ssize_t wanted, const std::optional<std::string>& isa) {
     check(queries_BD.ndim() == 2 && vectors_ND.ndim() == 2 && queries_BD.shape(1) == vectors_ND.shape(1) &&
               vectors_ND.shape(0) <= INT32_MAX && wanted >= 1,
           "expected queries (B, D), vectors (N, D) of fewer than 2**31 rows, and at least one row wanted");
-    check(!axes_DD || (axes_DD->ndim() == 2 && axes_DD->shape(0) == queries_BD.shape(1) &&
-                       axes_DD->shape(1) == queries_BD.shape(1)),
+    check(!rotation_DD || (rotation_DD->ndim() == 2 && rotation_DD->shape(0) == queries_BD.shape(1) &&
+                       rotation_DD->shape(1) == queries_BD.shape(1)),
           "expected axes (D, D)");
     const py::ssize_t count = vectors_ND.shape(0), dimensions = vectors_ND.shape(1);
     Array<std::int64_t> rows_BK({queries_BD.shape(0), wanted});
@@ -507,15 +507,15 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
     std::vector<Scan> scans;
     std::vector<std::uint64_t> scored;
     std::vector<std::int32_t> rows, rows_before;
-    std::vector<float> turned(dimensions);
-    const auto turn = [&](py::ssize_t place) {
-        std::fill(turned.begin(), turned.end(), 0.0f);
+    std::vector<float> rotated(dimensions);
+    const auto rotate = [&](py::ssize_t place) {
+        std::fill(rotated.begin(), rotated.end(), 0.0f);
         for (py::ssize_t d = 0; d < dimensions; ++d) {
             const float number = queries_BD.data()[place * dimensions + d];
-            const float* axes = axes_DD->data() + d * dimensions;
-            for (py::ssize_t axis = 0; axis < dimensions; ++axis) turned[axis] += number * axes[axis];
+            const float* axes = rotation_DD->data() + d * dimensions;
+            for (py::ssize_t axis = 0; axis < dimensions; ++axis) rotated[axis] += number * axes[axis];
         }
-        return turned.data();
+        return rotated.data();
     };
     py::ssize_t before = -1;
     const auto score_before = [&] {
@@ -538,18 +538,18 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
     };
     for (const auto& [set, members, places] : sets) {
         // Whether it is an array is quickly told; that it is no copy is not.
-        const bool held = !py::isinstance<py::array>(set) && py::isinstance<Copy>(set);
-        const Copy* copy = held ? set.cast<const Copy*>() : nullptr;
+        const bool held = !py::isinstance<py::array>(set) && py::isinstance<QuantisedSet>(set);
+        const QuantisedSet* copy = held ? set.cast<const QuantisedSet*>() : nullptr;
         check(!copy || (copy->catalogue == count && copy->dimensions() == dimensions),
               "expected copies of these vectors");
-        check(!copy || axes_DD, "expected the axes that copies were turned by");
+        check(!copy || rotation_DD, "expected the rotation of the copies");
         check(copy || !members, "expected a copy of which some rows are members");
         for (const py::ssize_t place : places)
             check(place >= 0 && place < queries_BD.shape(0), "expected places of queries");
         const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
         scans.clear();
         if (copy) {
-            for (const py::ssize_t place : places) scans.emplace_back(*copy, members, turn(place), wanted, next);
+            for (const py::ssize_t place : places) scans.emplace_back(*copy, members, rotate(place), wanted, next);
             for (py::ssize_t block = 0; block < copy->blocks; block += TOGETHER)
                 for (Scan& scan : scans) scan.look(block, std::min(block + TOGETHER, copy->blocks));
         }

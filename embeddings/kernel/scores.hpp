@@ -22,7 +22,7 @@ Array<float> inner_products(const Array<float>& queries_BD, const Array<float>& 
 }
 
 // The length of the longest vector (N, D), 0 where there is none; infinite where a number is not finite.
-double longest(const Array<float>& vectors_ND) {
+double max_norm(const Array<float>& vectors_ND) {
     check(vectors_ND.ndim() == 2, "expected vectors (N, D)");
     double most = 0;
     for (py::ssize_t n = 0; n < vectors_ND.shape(0); ++n) {

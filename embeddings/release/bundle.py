@@ -1,14 +1,13 @@
 """One immutable model release: its files, its manifest, and the checks between disk and use.
 
     manifest.json        what it is, what it was measured at, and the SHA-256 of every other file
-    catalogue/             products, offers, locations, promotion plan
+    catalogue/           products, offers, locations, promotion plan
     vectors/             products.npy, products-unit.npy: float32, memory-mapped
-    products.faiss       the FAISS index over all product vectors
-    products.ivf.faiss   the same cut into cells, and products.ivf.radii.npy; only for large catalogues
+    products.ivf.faiss   the product vectors cut into cells, and products.ivf.radii.npy; only for large catalogues
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
     statistics/          what past purchases say about each product
-    ranker.onnx          what `inputs` makes of a candidate's features -> probability
+    ranker.onnx          what `transform` makes of a candidate's features -> probability
     offers.onnx          features of an offer -> log-odds
     redemption.onnx      features of a visit -> probability that any eligible offer is redeemed in it
     pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
@@ -41,7 +40,7 @@ FORMAT_VERSION = 9
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalogue"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
-FLAT_INDEX, IVF_INDEX = "products.faiss", "products.ivf.faiss"
+IVF_INDEX = "products.ivf.faiss"
 CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
 RANKER, OFFER_RANKER, REDEMPTION = "ranker.onnx", "offers.onnx", "redemption.onnx"
 STATISTICS = "statistics"
@@ -261,7 +260,6 @@ class ModelBundle(Closing):
                 vectors_ND,
                 device,
                 cache_bytes * 3 // 4,
-                stored=folder / FLAT_INDEX,
                 ivf=folder / IVF_INDEX if IVF_INDEX in manifest.files else None,
             ),
             similar=PlannedIndex(units_ND, device, cache_bytes // 4),

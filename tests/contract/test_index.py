@@ -34,15 +34,13 @@ MakeIndex = Callable[[F32], CandidateIndex]
 TINY_CACHE = 4_000
 SCORED_NEVER = replace(MEASURED, score_ns=1e18)
 SCORED_ALWAYS = replace(MEASURED, score_ns=0.0)
-GATHERED_ALWAYS = replace(SCORED_NEVER, gather_us=-1.0, gather_ns=0.0, sifted_ns=0.0, taken_ns=0.0)
-GATHERED_NEVER = replace(SCORED_NEVER, gather_us=1e12, filtered_ns=1e9)
-FILTERED_ALWAYS = replace(SCORED_NEVER, gather_us=1e12, filtered_ns=0.0)
+GATHERED_ALWAYS = replace(SCORED_NEVER, gather_ns=-1.0, sifted_ns=-1.0, taken_ns=0.0)
+GATHERED_NEVER = replace(SCORED_NEVER, gather_ns=1e18, sifted_ns=1e18)
 HOW: dict[str, dict[str, Any]] = {
     "planned": {},
     "planned-scored": {"costs": SCORED_ALWAYS},
     "planned-gathered": {"costs": GATHERED_ALWAYS},
-    "planned-filtered": {"costs": FILTERED_ALWAYS},
-    "planned-bitmap": {"costs": GATHERED_NEVER},
+    "planned-whole": {"costs": GATHERED_NEVER},
     "planned-tiny-cache": {"costs": GATHERED_ALWAYS, "cache_bytes": TINY_CACHE},
     "planned-cuda": {},
 }
@@ -114,8 +112,7 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
         "planned-scored",
         "planned-plain",
         "planned-gathered",
-        "planned-filtered",
-        "planned-bitmap",
+        "planned-whole",
         "planned-ivf",
         "planned-tiny-cache",
         pytest.param("planned-cuda", marks=pytest.mark.gpu),
@@ -337,17 +334,16 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
         index.search(queries_BD, 3, eligible_B)
     whole, part, most = {
         "exact": ("exact", "exact", "exact"),
-        "planned": ("gathered", "gathered", "filtered"),
-        "planned-scored": ("gathered", "gathered", "filtered"),
-        "planned-plain": ("gathered", "gathered", "gathered"),
-        "planned-gathered": ("gathered", "gathered", "gathered"),
-        "planned-filtered": ("gathered", "filtered", "filtered"),
-        "planned-bitmap": ("gathered", "bitmap", "bitmap"),
+        "planned": ("whole", "own", "own"),
+        "planned-scored": ("whole", "brute_force", "brute_force"),
+        "planned-plain": ("whole", "own", "own"),
+        "planned-gathered": ("whole", "own", "own"),
+        "planned-whole": ("whole", "whole", "whole"),
         "planned-ivf": ("ivf", "ivf", "ivf"),
-        "planned-tiny-cache": ("flat", "bitmap", "bitmap"),
-        "planned-cuda": ("flat", "gathered", "gathered"),
+        "planned-tiny-cache": ("whole", "whole", "whole"),
+        "planned-cuda": ("flat", "own", "own"),
     }[request.node.callspec.params["make_index"]]
-    every_row = "exact" if whole == "exact" else "all"
+    every_row = "exact" if whole == "exact" else "brute_force"
     plans_B = (whole, every_row, part, most, part, whole)
     assert index.search(queries_BD, 3, eligible_B).plans_B == plans_B
 

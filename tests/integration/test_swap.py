@@ -98,8 +98,8 @@ def alter(bundle: Path) -> str:
 
 
 def remove(bundle: Path) -> str:
-    (bundle / "products.faiss").unlink()
-    return "products.faiss"
+    (bundle / "product.onnx").unlink()
+    return "product.onnx"
 
 
 def alter_histories(bundle: Path) -> str:

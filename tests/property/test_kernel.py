@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embeddings import kernel
 from embeddings.customer.history import EVENT, PURCHASE
-from embeddings.index.flat import principal_axes
+from embeddings.index.host import principal_rotation
 from embeddings.ranking.profile import GROUP, OWN
 
 _F32, _I32, _I64 = NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]
@@ -206,10 +206,10 @@ def _searches(draw: st.DrawFn) -> tuple[_F32, _F32, _I64, int]:
     return queries_BD.astype(np.float32), (vectors_ND * draw(SIZES)).astype(np.float32), rows_N, wanted
 
 
-def _copy(vectors_ND: _F32, rows_N: _I32 | _I64) -> tuple[kernel.Copy, _F32]:
+def _copy(vectors_ND: _F32, rows_N: _I32 | _I64) -> tuple[kernel.QuantisedSet, _F32]:
     """A copy of some rows, and the axes that queries of it are turned by."""
-    axes_DD = principal_axes(vectors_ND, kernel.longest(vectors_ND))
-    return kernel.Copy(vectors_ND[rows_N] @ axes_DD, rows_N, len(vectors_ND)), axes_DD
+    rotation_DD = principal_rotation(vectors_ND, kernel.max_norm(vectors_ND))
+    return kernel.QuantisedSet(vectors_ND[rows_N] @ rotation_DD, rows_N, len(vectors_ND)), rotation_DD
 
 
 @settings(max_examples=300, deadline=None)
@@ -219,12 +219,14 @@ def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, in
     places = list(range(len(queries_BD)))
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[rows_N][None])
     for narrow_N in (rows_N, rows_N.astype(np.int32)):
-        copy, axes_DD = _copy(vectors_ND, narrow_N)
+        copy, rotation_DD = _copy(vectors_ND, narrow_N)
         larger, _ = _copy(vectors_ND, np.arange(len(vectors_ND)))
         members = kernel.Members(narrow_N)
         sets = ((narrow_N, None), (copy, None), (larger, members), (larger.among(members), None))
         for (held, some), isa in itertools.product(sets, kernel.isas()):
-            rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(held, some, places)], wanted, isa)
+            rows_BK, scores_BK = kernel.nearest(
+                queries_BD, rotation_DD, vectors_ND, [(held, some, places)], wanted, isa
+            )
             for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
                 order = np.lexsort((rows_N, -scores_N))[:wanted]
                 assert rows_K[: len(order)].tolist() == rows_N[order].tolist()
@@ -241,11 +243,11 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
     queries_BD = random.standard_normal((2, dimensions)).astype(np.float32)
     # The best of all, many times over.
     vectors_ND[random.choice(9_000, equal, replace=False)] = 3 * queries_BD[0]
-    copy, axes_DD = _copy(vectors_ND, np.arange(9_000))
+    copy, rotation_DD = _copy(vectors_ND, np.arange(9_000))
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[None])
     order_BN = np.argsort(-scores_BN, axis=1, kind="stable")[:, :50]
     for isa in kernel.isas():
-        rows_BK, scores_BK = kernel.nearest(queries_BD, axes_DD, vectors_ND, [(copy, None, [0, 1])], 50, isa)
+        rows_BK, scores_BK = kernel.nearest(queries_BD, rotation_DD, vectors_ND, [(copy, None, [0, 1])], 50, isa)
         assert rows_BK.tolist() == order_BN.tolist()
         assert scores_BK.tobytes() == np.take_along_axis(scores_BN, order_BN, axis=1).tobytes()
 
@@ -253,18 +255,18 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
 def test_every_processor_knows_the_plain_scan_and_others_are_refused():
     """The instructions can be chosen, so that a machine with better ones tests the plain ones too."""
     vectors_ND, rows_N = np.ones((3, 2), np.float32), np.arange(3)
-    copy, axes_DD = _copy(vectors_ND, rows_N)
+    copy, rotation_DD = _copy(vectors_ND, rows_N)
     assert kernel.isas()[-1] == "plain"
     with pytest.raises(ValueError, match="instruction sets of this processor"):
-        kernel.nearest(vectors_ND, axes_DD, vectors_ND, [(copy, None, [0])], 1, "abacus")
+        kernel.nearest(vectors_ND, rotation_DD, vectors_ND, [(copy, None, [0])], 1, "abacus")
 
 
 def test_every_query_is_answered_from_its_own_set():
     vectors_ND = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
     sets = [np.arange(3), np.arange(0, 500, 2), np.arange(400), np.arange(0)]
-    (even, axes_DD), (most, _) = _copy(vectors_ND, sets[1]), _copy(vectors_ND, sets[2])
+    (even, rotation_DD), (most, _) = _copy(vectors_ND, sets[1]), _copy(vectors_ND, sets[2])
     asked = [(even, None, [6, 0]), (sets[0], None, [2]), (most, None, [1, 3]), (sets[3], None, [4])]
-    together = kernel.nearest(vectors_ND[:7], axes_DD, vectors_ND, asked, 9)
+    together = kernel.nearest(vectors_ND[:7], rotation_DD, vectors_ND, asked, 9)
     for place, at in ((0, 1), (1, 2), (2, 0), (3, 2), (4, 3), (6, 1)):
         query_1D = vectors_ND[place : place + 1]
         alone = kernel.nearest(query_1D, None, vectors_ND, [(sets[at], None, [0])], 9)
@@ -276,19 +278,19 @@ def test_every_query_is_answered_from_its_own_set():
 @pytest.mark.parametrize("rows", [0, 1, 32, 33, 400])
 @pytest.mark.parametrize("dimensions", [1, 16, 17])
 def test_what_a_copy_takes_is_known_before(rows: int, dimensions: int):
-    copy = kernel.Copy(np.zeros((rows, dimensions), np.float32), np.arange(rows), 400)
-    assert copy.nbytes == kernel.Copy.bytes_of(rows, dimensions)
+    copy = kernel.QuantisedSet(np.zeros((rows, dimensions), np.float32), np.arange(rows), 400)
+    assert copy.nbytes == kernel.QuantisedSet.bytes_of(rows, dimensions)
     assert copy.among(kernel.Members(np.arange(rows))).nbytes == copy.nbytes
     blocks = -(-rows // 32)
     assert copy.nbytes == blocks * (32 * (dimensions + dimensions % 2 + 12) + 4) + 4 * rows
 
 
 def test_the_longest_is_the_longest():
-    assert kernel.longest(np.zeros((0, 3), np.float32)) == 0
-    assert kernel.longest(np.array([[3, 4], [0, 1]], np.float32)) == 5
-    assert kernel.longest(np.array([[3e38, 3e38]], np.float32)) == pytest.approx(3e38 * 2**0.5)
+    assert kernel.max_norm(np.zeros((0, 3), np.float32)) == 0
+    assert kernel.max_norm(np.array([[3, 4], [0, 1]], np.float32)) == 5
+    assert kernel.max_norm(np.array([[3e38, 3e38]], np.float32)) == pytest.approx(3e38 * 2**0.5)
     for odd in (np.nan, np.inf, -np.inf):
-        assert kernel.longest(np.array([[0, odd], [1, 1]], np.float32)) == np.inf
+        assert kernel.max_norm(np.array([[0, odd], [1, 1]], np.float32)) == np.inf
 
 
 ROWS_2, WEIGHTS_2 = np.zeros(2, np.int64), np.zeros(2, np.float32)
@@ -308,33 +310,33 @@ def test_arrays_of_another_type_are_refused_and_not_converted():
 
 def test_copies_and_searches_that_do_not_fit_are_refused():
     vectors_ND, rows_N = np.ones((3, 2), np.float32), np.arange(3)
-    copy, axes_DD = _copy(vectors_ND, rows_N)
+    copy, rotation_DD = _copy(vectors_ND, rows_N)
     with pytest.raises(ValueError, match=r"their vectors \(N, D\)"):
-        kernel.Copy(vectors_ND[:2], rows_N, 3)
+        kernel.QuantisedSet(vectors_ND[:2], rows_N, 3)
     with pytest.raises(ValueError, match=r"axes \(D, D\)"):
         kernel.nearest(vectors_ND, vectors_ND, vectors_ND, [(rows_N, None, [0])], 1)
     with pytest.raises(ValueError, match="copy of which some rows are members"):
         kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, kernel.Members(rows_N), [0])], 1)
-    with pytest.raises(ValueError, match="axes that copies were turned by"):
+    with pytest.raises(ValueError, match="rotation of the copies"):
         kernel.nearest(vectors_ND, None, vectors_ND, [(copy, None, [0])], 1)
     with pytest.raises(ValueError, match="rows of the catalogue"):
         copy.among(kernel.Members(np.array([3])))
     for outside in ([3], [-1]):
         with pytest.raises(ValueError, match="rows of the catalogue"):
-            kernel.Copy(vectors_ND[:1], np.array(outside), 3)
+            kernel.QuantisedSet(vectors_ND[:1], np.array(outside), 3)
         with pytest.raises(ValueError, match="rows of the catalogue"):
             kernel.nearest(vectors_ND, None, vectors_ND, [(np.array(outside), None, [0])], 1)
     for odd in (np.nan, np.inf):
         odd_ND = vectors_ND.copy()
         odd_ND[1, 1] = odd
         with pytest.raises(ValueError, match="finite vectors"):
-            kernel.Copy(odd_ND, rows_N, 3)
+            kernel.QuantisedSet(odd_ND, rows_N, 3)
         with pytest.raises(ValueError, match="finite queries"):
-            kernel.nearest(odd_ND, axes_DD, vectors_ND, [(copy, None, [1])], 1)
+            kernel.nearest(odd_ND, rotation_DD, vectors_ND, [(copy, None, [1])], 1)
     with pytest.raises(ValueError, match="finite queries and vectors"):
         kernel.nearest(vectors_ND, None, vectors_ND * np.float32(np.nan), [(rows_N, None, [0])], 1)
     with pytest.raises(ValueError, match="copies of these vectors"):
-        kernel.nearest(vectors_ND, axes_DD, vectors_ND[:2], [(copy, None, [0])], 1)
+        kernel.nearest(vectors_ND, rotation_DD, vectors_ND[:2], [(copy, None, [0])], 1)
     for place in (-1, 3):
         with pytest.raises(ValueError, match="places of queries"):
             kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [place])], 1)

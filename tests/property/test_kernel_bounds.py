@@ -102,15 +102,15 @@ class Odd:
         own_RC = np.abs(self.floats(len(rows_R) + 1, len(OWN)))
         return kernel.Customer(self.made(rows_R), own_RC, groups, self.scored(), self.floats(self.dimensions))
 
-    def copy(self) -> kernel.Copy:
+    def copy(self) -> kernel.QuantisedSet:
         rows_N = self.rows_of(self.rows, ascending=True, kind=(np.int32, np.int64)[self._random.integers(0, 2)])
-        return kernel.Copy(self.floats(len(rows_N), self.dimensions), rows_N, self.number(self.rows))
+        return kernel.QuantisedSet(self.floats(len(rows_N), self.dimensions), rows_N, self.number(self.rows))
 
 
 def nearest(odd: Odd) -> None:
     queries = int(odd.size(3))
     vectors_ND = odd.floats(odd.rows, odd.dimensions)
-    axes_DD = None if odd.rarely() else odd.floats(odd.dimensions, odd.dimensions)
+    rotation_DD = None if odd.rarely() else odd.floats(odd.dimensions, odd.dimensions)
     sets: list[Any] = [
         (odd.copy(), None, [0]),
         (odd.copy(), odd.members(), [odd.number(1)]),
@@ -118,7 +118,9 @@ def nearest(odd: Odd) -> None:
         (odd.rows_of(5), None if not odd.rarely() else odd.members(), [odd.number(2)]),
     ]
     for isa in kernel.isas():
-        kernel.nearest(odd.floats(queries, odd.dimensions), axes_DD, vectors_ND, sets, odd.number(1, 3) % 2**10, isa)
+        kernel.nearest(
+            odd.floats(queries, odd.dimensions), rotation_DD, vectors_ND, sets, odd.number(1, 3) % 2**10, isa
+        )
 
 
 def features(odd: Odd) -> None:
@@ -197,7 +199,7 @@ CALLS: dict[str, Callable[[Odd], object]] = {
         odd.number(0, 1, 9),
     ),
     "nearest": nearest,
-    "longest": lambda odd: kernel.longest(odd.floats(odd.rows, odd.dimensions)),
+    "max_norm": lambda odd: kernel.max_norm(odd.floats(odd.rows, odd.dimensions)),
     "leading": lambda odd: kernel.leading(
         odd.floats(6), odd.rows_of(6), odd.rows_of(6), odd.made(np.zeros(odd.size(6), np.bool_)), odd.number(0, 3, 9)
     ),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
-from embeddings.index.bitmap import Bitmap
+from embeddings.index.ivf import Selection
 from embeddings.index.planned import PlannedIndex
 from serving.metrics import index_figures
 
@@ -17,12 +17,12 @@ def every(step: int, start: int) -> EligibleSet:
 
 @pytest.mark.parametrize(("room_for", "held", "evicted", "oversize"), [(2.0, 2, 1, 0), (1.0, 1, 2, 0), (0.5, 0, 0, 3)])
 def test_sets_that_found_no_room_are_counted(room_for: float, held: int, evicted: int, oversize: int):
-    bitmaps = {one.fingerprint: Bitmap(one, len(VECTORS_ND)) for one in (every(10, start) for start in range(3))}
-    bytes_of_one = next(iter(bitmaps.values())).nbytes
+    selections = {one.fingerprint: Selection(one, len(VECTORS_ND)) for one in (every(10, start) for start in range(3))}
+    bytes_of_one = next(iter(selections.values())).nbytes
     index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=int(room_for * bytes_of_one))
-    for fingerprint, bitmap in bitmaps.items():
-        index.cache.keep(fingerprint, bitmap)
-    for fingerprint in bitmaps:
+    for fingerprint, selection in selections.items():
+        index.cache.keep(fingerprint, selection)
+    for fingerprint in selections:
         index.cache.find(fingerprint)
     figures = {
         sample.name.removeprefix("opportune_index_"): sample.value

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.errors import CorruptBundle, InvalidInput
-from embeddings.index.bitmap import Bitmap
-from embeddings.index.flat import HostCopies
 from embeddings.index.ivf import (
     FIRST_SHELLS,
     SHELLS,
     BoundedIvf,
+    Selection,
+    _copied,  # pyright: ignore[reportPrivateUsage]
     _shells,  # pyright: ignore[reportPrivateUsage]
     cells_of,
     radii_path,
     write_ivf,
 )
-from embeddings.index.score import LARGEST_SCORE, largest_norm, norms, rounding_bounds
+from embeddings.index.score import LARGEST_SCORE, half_error, inner_products, max_norm, norms, rounding_bounds
 
 F32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -51,18 +51,35 @@ def written(folder: Path, vectors_ND: F32) -> BoundedIvf:
     return BoundedIvf.open(folder / "products.ivf.faiss", vectors_ND.shape)
 
 
-def assert_as_flat(ivf: BoundedIvf, copies: HostCopies, queries_BD: F32, proposals: int, rows_N: Rows | None) -> None:
+def assert_as_flat(ivf: BoundedIvf, vectors_ND: F32, queries_BD: F32, proposals: int, rows_N: Rows | None) -> None:
     """The same scores as a scan of the whole, of rows that have them."""
-    eligible = EligibleSet.of(np.arange(copies.whole.ntotal) if rows_N is None else rows_N, FOREVER)
-    selected = None if rows_N is None else Bitmap(eligible, copies.whole.ntotal)
-    bounds_B = rounding_bounds(queries_BD, copies.longest, copies.astray)
-    scores_BP, rows_BP = ivf.propose(queries_BD, proposals, bounds_B, len(eligible.rows_N), selected)
-    parameters = None if selected is None else selected.flat()
-    expected_BP, _ = copies.propose(copies.whole, queries_BD, proposals, parameters)
+    eligible = EligibleSet.of(np.arange(len(vectors_ND)) if rows_N is None else rows_N, FOREVER)
+    selected = None if rows_N is None else Selection(eligible, len(vectors_ND))
+    largest = max_norm(vectors_ND)
+    bounds_B = rounding_bounds(queries_BD, largest, half_error(largest, vectors_ND.shape[1]))
+    scores_BP, rows_BP = ivf.propose(
+        queries_BD, proposals, bounds_B, eligible_rows=len(eligible.rows_N), selected=selected
+    )
+    all_BN = inner_products(queries_BD, np.ascontiguousarray(vectors_ND[eligible.rows_N])[None])
+    expected_BP = -np.sort(-all_BN, axis=1)[:, :proposals]
     np.testing.assert_allclose(scores_BP, expected_BP, rtol=0, atol=2 * bounds_B.max())
     for rows_P in rows_BP:
         assert len(set(rows_P.tolist())) == proposals
         assert eligible.contains(rows_P).all()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 300.0])
+def test_half_precision_stays_within_the_bound(size: float):
+    rng = np.random.default_rng(7)
+    vectors_ND = (size * rng.standard_normal((500, 64))).astype(np.float32)
+    queries_BD = rng.standard_normal((30, 64)).astype(np.float32)
+    largest = max_norm(vectors_ND)
+    copies_ND = _copied(vectors_ND, largest)
+    exact_BN, halved_BN = (inner_products(queries_BD, one[None]).astype(np.float64) for one in (vectors_ND, copies_ND))
+    strays_BN, error = np.abs(halved_BN - exact_BN), half_error(largest, 64)
+    assert norms(copies_ND - vectors_ND).max() <= error < size
+    assert (strays_BN <= rounding_bounds(queries_BD, largest, error)[:, None]).all()
+    assert (strays_BN > rounding_bounds(queries_BD, largest)[:, None]).any()  # so the term is needed
 
 
 @pytest.mark.parametrize(
@@ -81,9 +98,9 @@ def test_it_proposes_what_a_flat_scan_proposes(spread: float, share: float, quer
     vectors_ND = clustered(rng, 6_000, 12, spread)
     rows_N = None if share == 1 else np.sort(rng.choice(6_000, int(share * 6_000), replace=False))
     queries_BD = rng.standard_normal((queries, 12)).astype(np.float32)
-    ivf, copies = written(tmp_path, vectors_ND), HostCopies(vectors_ND, None)
+    ivf = written(tmp_path, vectors_ND)
     for proposals in (1, 20, 100):
-        assert_as_flat(ivf, copies, queries_BD, proposals, rows_N)
+        assert_as_flat(ivf, vectors_ND, queries_BD, proposals, rows_N)
 
 
 def test_where_there_are_clusters_most_shells_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -93,13 +110,14 @@ def test_where_there_are_clusters_most_shells_are_left_out(tmp_path: Path, monke
     widths: list[int] = []
     scan = BoundedIvf._scan  # pyright: ignore[reportPrivateUsage]
 
-    def watched(self: BoundedIvf, queries_BD: F32, proposals: int, shells_BW: Rows, selected: Bitmap | None) -> object:
+    def watched(
+        self: BoundedIvf, queries_BD: F32, proposals: int, shells_BW: Rows, selected: Selection | None
+    ) -> object:
         widths.append(shells_BW.shape[1])
         return scan(self, queries_BD, proposals, shells_BW, selected)
 
     monkeypatch.setattr(BoundedIvf, "_scan", watched)
-    copies = HostCopies(vectors_ND, None)
-    assert_as_flat(ivf, copies, vectors_ND[:1], 50, None)
+    assert_as_flat(ivf, vectors_ND, vectors_ND[:1], 50, None)
     assert widths[0] == FIRST_SHELLS
     assert widths[-1] < SHELLS * cells_of(20_000) / 4
 
@@ -142,8 +160,8 @@ def test_it_is_exact_for_any_vectors(
     proposals = min(proposals, (rows if rows_N is None else len(rows_N)) - 1)
     queries_BD = (size * rng.standard_normal((3, vectors_ND.shape[1]))).astype(np.float32)
     # Longer ones are refused: their inner products could leave float32.
-    assume(float(norms(queries_BD).max()) * largest_norm(vectors_ND) <= LARGEST_SCORE)
-    assert_as_flat(written(tmp_path, vectors_ND), HostCopies(vectors_ND, None), queries_BD, proposals, rows_N)
+    assume(float(norms(queries_BD).max()) * max_norm(vectors_ND) <= LARGEST_SCORE)
+    assert_as_flat(written(tmp_path, vectors_ND), vectors_ND, queries_BD, proposals, rows_N)
 
 
 def test_every_member_and_its_copy_lie_within_their_shell(tmp_path: Path):
@@ -152,7 +170,7 @@ def test_every_member_and_its_copy_lie_within_their_shell(tmp_path: Path):
     index: Any = faiss.read_index(str(tmp_path / "products.ivf.faiss"))
     radii_H = np.load(tmp_path / "products.ivf.radii.npy")
     centroids_HD = index.quantizer.reconstruct_n(0, index.nlist).astype(np.float64)
-    copies_ND = HostCopies(vectors_ND, None).whole.reconstruct_n(0, 3_000)
+    copies_ND = _copied(vectors_ND, max_norm(vectors_ND))
     met = 0
     for shell in range(index.nlist):
         members = faiss.rev_swig_ptr(index.invlists.get_ids(shell), index.invlists.list_size(shell))

@@ -16,7 +16,7 @@ from embeddings.errors import DeviceUnavailable, InvalidInput, UnsupportedSearch
 from embeddings.index import cuda
 from embeddings.index.exact import ExactIndex
 from embeddings.index.ivf import write_ivf
-from embeddings.index.plan import MEASURED, Costs
+from embeddings.index.plan import MEASURED, Costs, ExtraCosts
 from embeddings.index.planned import PlannedIndex
 
 VECTORS_ND = np.random.default_rng(2).standard_normal((6_000, 16)).astype(np.float32)
@@ -24,11 +24,14 @@ QUERIES_BD = np.random.default_rng(3).standard_normal((4, 16)).astype(np.float32
 BYTES_OF_600 = 19 * (32 * (16 + 12) + 4) + 600 * 4
 """Of a set of 600 rows: blocks of 32 rows, each with sixteen codes, two scales and the length of its tail; the longest
 length of a block; row numbers."""
-BYTES_OF_ALL = kernel.Copy.bytes_of(len(VECTORS_ND), VECTORS_ND.shape[1])
-BITS = 6_000 // 8
-AT_ONCE = replace(MEASURED, gather_us=-1.0, gather_ns=0.0, sifted_ns=0.0, taken_ns=0.0)
-# Of 600 rows among 6,000, a bitmap scan costs 6 us more than a scan of their copy; gathering costs 15 us.
-BY_THE_THIRD = replace(AT_ONCE, scan_ns=0.0, passed_ns=1.0, selected_ns=0.0, filtered_ns=1e9, gather_us=15.0)
+BYTES_OF_ALL = kernel.QuantisedSet.bytes_of(len(VECTORS_ND), VECTORS_ND.shape[1])
+SCORED_NEVER = replace(MEASURED, score_ns=1e18)
+AT_ONCE = replace(SCORED_NEVER, gather_ns=-1.0, sifted_ns=-1.0, taken_ns=0.0)
+NEVER = replace(SCORED_NEVER, gather_ns=1e18, sifted_ns=1e18)
+# Of 600 rows among 6,000, a scan of all under a mask costs 6 us more than one of their copy, which costs 15 us to make.
+BY_THE_THIRD = replace(
+    SCORED_NEVER, scan_ns=0.0, masked_ns=10**-0.5, mask_us=0.0, gather_ns=25.0, sifted_ns=2.5, taken_ns=0.0
+)
 
 
 def every(step: int, start: int = 0) -> EligibleSet:
@@ -42,16 +45,21 @@ def assert_exact(index: PlannedIndex, k: int, eligible: EligibleSet | None = Non
     assert found.scores_BK.tobytes() == expected.scores_BK.tobytes()
 
 
+def extra_of(index: PlannedIndex) -> ExtraCosts:
+    return index._search._extra  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownVariableType]
+
+
 def plan_of(index: PlannedIndex, eligible: EligibleSet | None, queries: int = 1) -> str:
     return index.search(QUERIES_BD[:queries], 5, [eligible] * queries).plans_B[0]
 
 
 def test_copies_are_cached_by_fingerprint_within_the_bound():
-    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=2 * BYTES_OF_600, costs=AT_ONCE)
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_ALL + 2 * BYTES_OF_600, costs=AT_ONCE)
+    index.search(QUERIES_BD, 5, [None] * 4)
     for start in (0, 1, 0, 2, 1):
-        assert plan_of(index, every(10, start)) == "gathered"
+        assert plan_of(index, every(10, start)) == "own"
     cache = index.cache
-    assert (cache.hits, cache.misses, cache.evicted, cache.bytes) == (1, 4, 2, 2 * BYTES_OF_600)
+    assert (cache.hits, cache.misses, cache.evicted, cache.bytes) == (1, 4, 2, BYTES_OF_ALL + 2 * BYTES_OF_600)
 
 
 @pytest.mark.usefixtures("device")
@@ -62,28 +70,26 @@ def test_a_copy_on_a_device_is_of_the_set_s_own_rows(size: float):
     index.warm(narrow)
     assert index.cache.bytes == 600 * (16 * (2 if size == 1 else 4) + 4)
     held = index.cache.find(narrow.fingerprint)
-    assert isinstance(held, cuda.Gathered)
+    assert isinstance(held, cuda.OwnCopy)
     assert held.rows_N is narrow.rows_N
 
 
-def test_a_set_is_scanned_by_bitmap_until_that_would_cost_more_than_gathering():
+def test_a_set_is_masked_out_of_all_rows_until_that_would_cost_more_than_a_copy_of_its_own():
     index = PlannedIndex(VECTORS_ND, "cpu", costs=BY_THE_THIRD)
-    assert [plan_of(index, every(10)) for _ in range(4)] == ["bitmap", "bitmap", "gathered", "gathered"]
-    assert plan_of(index, every(10, 1), queries=2) == "bitmap"  # two queries at once cost twice as much
-    assert index.cache.bytes == BYTES_OF_600 + BITS
-    assert plan_of(index, every(10, 1)) == "gathered"
-    assert index.cache.bytes == 2 * BYTES_OF_600  # the bits gave way to the copy
-    assert index.searches == {"bitmap": 4, "gathered": 3}
+    assert [plan_of(index, every(10)) for _ in range(4)] == ["whole", "whole", "own", "own"]
+    assert plan_of(index, every(10, 1), queries=2) == "whole"  # two queries at once cost twice as much
+    assert index.cache.bytes == BYTES_OF_ALL + BYTES_OF_600
+    assert plan_of(index, every(10, 1)) == "own"
+    assert index.cache.bytes == BYTES_OF_ALL + 2 * BYTES_OF_600
+    assert index.searches == {"whole": 4, "own": 3}
 
 
-def test_a_set_of_most_rows_is_filtered_out_of_the_copy_of_all_where_that_is_kept():
-    most = EligibleSet.of(np.flatnonzero(np.arange(len(VECTORS_ND)) % 5), FOREVER)
-    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_ALL, costs=replace(MEASURED, gather_us=1e12))
-    for _ in range(2):
-        assert plan_of(index, most) == "filtered"
-    assert_exact(index, 5, most)
-    assert index.cache.bytes == BYTES_OF_ALL
-    assert plan_of(PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_ALL - 1), most) == "bitmap"
+def test_rows_that_are_scored_sooner_than_anything_is_scanned_are_scored():
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, score_ns=0.0))
+    for eligible in (every(10), EligibleSet.derived(every(2), np.arange(100))):
+        assert plan_of(index, eligible) == "brute_force"
+        assert_exact(index, 5, eligible)
+    assert (len(index.cache), len(extra_of(index))) == (0, 2)
 
 
 # Parts of sets, which one request wants for itself
@@ -92,7 +98,7 @@ PARTS: dict[str, Callable[[EligibleSet, np.random.Generator], EligibleSet]] = {
     "without": lambda parent, random: EligibleSet.derived(parent, random.choice(len(VECTORS_ND), 300)),
     "among": lambda parent, random: parent.among(random.choice(len(VECTORS_ND), 5_000)),
 }
-MASKED = replace(AT_ONCE, score_ns=1e18)
+MASKED = AT_ONCE
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -101,94 +107,87 @@ def test_a_part_is_answered_from_the_copy_of_its_set_without_being_listed(part: 
     rest = PARTS["without"](every(2), np.random.default_rng(0))
     assert plan_of(index, rest, queries=2) == "masked"
     assert "rows_N" not in vars(rest)
-    assert (len(index.cache), index.cache.bytes) == (1, kernel.Copy.bytes_of(3_000, 16))
-    assert plan_of(index, every(2)) == "gathered"  # which the part has made
-    assert plan_of(index, PARTS[part](every(1), np.random.default_rng(0))) == "filtered"
+    assert (len(index.cache), index.cache.bytes) == (1, kernel.QuantisedSet.bytes_of(3_000, 16))
+    assert plan_of(index, every(2)) == "own"  # which the part has made
+    assert plan_of(index, PARTS[part](every(1), np.random.default_rng(0))) == "whole"
     assert_exact(index, 5, rest)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_count_for_their_set(part: str):
-    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(BY_THE_THIRD, score_ns=1e18))
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=BY_THE_THIRD)
     random = np.random.default_rng(0)
-    for plan in ("bitmap", "bitmap", "masked", "masked"):
-        assert plan_of(index, PARTS[part](every(10), random)) == plan
-    assert plan_of(index, every(10)) == "gathered"
-    assert (index.cache.hits, index.cache.misses) == (4, 1)
-    assert (len(index.cache), index.cache.bytes) == (1, BYTES_OF_600)
+    plans = [plan_of(index, PARTS[part](every(10), random)) for _ in range(6)]
+    assert plans == sorted(plans, reverse=True)
+    assert set(plans) == {"whole", "masked"}
+    assert plan_of(index, every(10)) == "own"
+    assert (len(index.cache), index.cache.bytes) == (1, BYTES_OF_ALL + BYTES_OF_600)
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("costs", [MEASURED, MASKED, replace(MASKED, gather_us=1e12, filtered_ns=1e9)])
+@pytest.mark.parametrize("costs", [MEASURED, MASKED, NEVER])
 def test_thousands_of_parts_leave_the_cache_as_it_was(part: str, costs: Costs):
     parents, random = [every(2), every(3), every(1)], np.random.default_rng(0)
-    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=2 * BYTES_OF_ALL, costs=costs)
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=3 * BYTES_OF_ALL, costs=costs)
     for parent in 20 * parents:  # until those have copies that are to have one
         index.search(QUERIES_BD, 5, [parent] * 4)
-    held, bytes_held, misses = len(index.cache), index.cache.bytes, index.cache.misses
+    held, bytes_held = len(index.cache), index.cache.bytes
     parts = [PARTS[part](parents[turn % 3], random) for turn in range(2_000)]
     for turn, one in enumerate(parts):
         index.search(QUERIES_BD[:1], 5, [one])
-        assert len(index._regrets) <= len(parents)  # pyright: ignore[reportPrivateUsage]
+        assert len(extra_of(index)) <= len(parents)
         if turn % 500 == 0:
             assert_exact(index, 5, one)
     cache = index.cache
-    assert (len(cache), cache.bytes, cache.misses, cache.evicted, cache.oversize) == (held, bytes_held, misses, 0, 0)
+    assert (len(cache), cache.bytes, cache.evicted, cache.oversize) == (held, bytes_held, 0, 0)
 
 
-def test_a_part_of_few_rows_is_scored_row_by_row_and_counts_for_nothing():
-    index = PlannedIndex(VECTORS_ND, "cpu")
-    few = every(2).among(np.arange(0, 400))
-    assert plan_of(index, few) == "all"
-    assert_exact(index, 5, few)
-    assert (len(index.cache), index.cache.misses, len(index._regrets)) == (0, 0, 0)  # pyright: ignore[reportPrivateUsage]
-
-
-@pytest.mark.parametrize("cache_bytes", [BYTES_OF_600, 0])
+@pytest.mark.parametrize("cache_bytes", [BYTES_OF_ALL + BYTES_OF_600, 0])
 def test_a_part_of_a_set_whose_copy_is_not_held_is_exact(cache_bytes: int):
     index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=cache_bytes, costs=MASKED)
+    index.search(QUERIES_BD, 5, [None] * 4)
     one, other = every(10), every(10, 1)
     for parent in (one, other, one):  # each drives out the one before
         part = EligibleSet.derived(parent, parent.rows_N[:100])
         assert_exact(index, 5, part)
-        assert plan_of(index, part) == ("masked" if cache_bytes else "bitmap")
+        assert plan_of(index, part) == ("masked" if cache_bytes else "whole")
 
 
 @pytest.mark.parametrize("taken_ns", [0.0, 1e9])
 def test_a_copy_is_taken_out_of_that_of_all_rows_where_that_is_held_and_cheaper(taken_ns: float):
-    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, sifted_ns=0.0, taken_ns=taken_ns))
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(SCORED_NEVER, sifted_ns=0.0, taken_ns=taken_ns))
     index.warm(every(7))
-    assert index.cache.bytes == kernel.Copy.bytes_of(858, 16)  # none of all rows was made for it
+    assert index.cache.bytes == kernel.QuantisedSet.bytes_of(858, 16)  # none of all rows was made for it
     index.search(QUERIES_BD, 5, [None] * 4)
     looked = index.cache.hits, index.cache.misses
     index.warm(every(10))
     assert (index.cache.hits, index.cache.misses) == (looked[0], looked[1] + 1)
     for eligible in (every(7), every(10)):
-        assert plan_of(index, eligible) == "gathered"
+        assert plan_of(index, eligible) == "own"
         assert_exact(index, 5, eligible)
 
 
-def test_a_copy_that_was_dropped_is_rented_again():
-    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600, costs=BY_THE_THIRD)
+def test_a_set_whose_copy_was_dropped_is_masked_again():
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_ALL + BYTES_OF_600, costs=BY_THE_THIRD)
+    index.search(QUERIES_BD, 5, [None] * 4)
     for _ in range(2):
         index.search(QUERIES_BD, 5, [every(10)] * 4)
     index.warm(every(10, 1))
-    assert [plan_of(index, every(10)) for _ in range(3)] == ["bitmap", "bitmap", "gathered"]
+    assert [plan_of(index, every(10)) for _ in range(3)] == ["whole", "whole", "own"]
 
 
-def test_a_set_larger_than_the_cache_is_never_gathered():
+def test_a_set_larger_than_the_cache_gets_no_copy():
     index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600, costs=AT_ONCE)
     index.warm(every(9))
-    assert [plan_of(index, every(9)) for _ in range(3)] == ["bitmap"] * 3
-    assert (index.cache.bytes, index.cache.oversize) == (BITS, 0)
+    assert [plan_of(index, every(9)) for _ in range(3)] == ["whole"] * 3
+    assert (len(index.cache), index.cache.oversize) == (0, 0)
 
 
 def test_warming_gathers_at_once():
-    index = PlannedIndex(VECTORS_ND, "cpu", costs=replace(MEASURED, gather_us=1e12, filtered_ns=1e9))
-    index.search(QUERIES_BD[:1], 5, [every(10)])
+    index = PlannedIndex(VECTORS_ND, "cpu", costs=NEVER)
     for _ in range(2):
         index.warm(every(10))
-    assert plan_of(index, every(10)) == "gathered"
+    assert plan_of(index, every(10)) == "own"
     index.warm(every(1))
     assert index.cache.bytes == BYTES_OF_600
     with pytest.raises(InvalidInput, match="rows"):
@@ -199,21 +198,29 @@ def test_small_sets_are_not_looked_for_in_the_cache():
     index = PlannedIndex(VECTORS_ND, "cpu")
     index.search(QUERIES_BD, 5, [every(600)] * 4)
     assert (index.cache.hits, index.cache.misses, index.cache.bytes) == (0, 0, 0)
-    assert index.searches == {"all": 4}
+    assert index.searches == {"brute_force": 4}
 
 
-def test_all_rows_have_one_copy_made_at_once_however_they_are_asked_for():
-    index = PlannedIndex(VECTORS_ND, "cpu")
+@pytest.mark.parametrize("cache_bytes", [3 * BYTES_OF_ALL, BYTES_OF_600])
+def test_all_rows_have_one_copy_made_at_once_whatever_the_bound(cache_bytes: int):
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=cache_bytes)
     for eligible in (None, every(1), None):
-        assert plan_of(index, eligible) == "gathered"
-    assert (index.cache.hits, index.cache.misses) == (2, 1)
+        assert plan_of(index, eligible) == "whole"
+    assert (index.cache.hits, index.cache.misses, len(index.cache)) == (0, 0, 0)
     assert index.cache.bytes == BYTES_OF_ALL
+    assert index.cache.room == max(cache_bytes - BYTES_OF_ALL, 0)
 
 
-def test_all_rows_are_scanned_flat_where_their_copy_does_not_fit():
-    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_600)
-    assert plan_of(index, None) == plan_of(index, every(1)) == "flat"
-    assert (index.cache.hits, index.cache.misses, index.cache.bytes) == (0, 0, 0)
+def test_where_the_copy_of_all_rows_does_not_fit_the_inverted_file_answers(tmp_path: Path):
+    write_ivf(VECTORS_ND, tmp_path / "products.ivf.faiss")
+    small, large = (
+        PlannedIndex(VECTORS_ND, "cpu", cache_bytes=size, ivf=tmp_path / "products.ivf.faiss", costs=NEVER)
+        for size in (BYTES_OF_ALL - 1, BYTES_OF_ALL)
+    )
+    for eligible in (None, every(2), EligibleSet.derived(every(2), np.arange(100))):
+        assert (plan_of(small, eligible), plan_of(large, eligible)) == ("ivf", "whole")
+        assert_exact(small, 5, eligible)
+    assert small.cache.bytes == 6_000 // 8  # which rows of the file are of the set
 
 
 def test_vectors_that_are_not_finite_are_refused_at_once():
@@ -277,7 +284,7 @@ def test_cuda_answers_up_to_what_it_can_settle():
         assert_exact(index, k)
     assert_exact(index, 9_000, every(3))
     assert_exact(index, 10, every(3))
-    assert index.searches == {"flat": 12, "all": 4, "gathered": 4}
+    assert index.searches == {"flat": 12, "brute_force": 4, "own": 4}
 
 
 @pytest.mark.usefixtures("device")
@@ -335,7 +342,7 @@ def test_cuda_widens_ties_up_to_its_limit(copies: int):
 def test_a_set_too_large_to_keep_is_gathered_on_the_device_each_time():
     index = PlannedIndex(VECTORS_ND, "cuda", cache_bytes=BYTES_OF_600)
     for _ in range(2):
-        assert plan_of(index, every(2)) == "gathered"
+        assert plan_of(index, every(2)) == "own"
     assert (index.cache.bytes, index.cache.oversize) == (0, 2)
 
 
@@ -356,7 +363,7 @@ def test_a_device_that_fails_is_replaced_by_the_cpu_within_the_search(
     index.searches.clear()
     assert_exact(index, 5)
     assert_exact(index, 5, every(10, 2))
-    assert index.searches == {"ivf": 4, "gathered": 4}
+    assert index.searches == {"ivf": 4, "own": 4}
 
 
 def test_a_device_that_fails_while_warming_is_replaced(device: Device):
@@ -364,16 +371,16 @@ def test_a_device_that_fails_while_warming_is_replaced(device: Device):
     device.broken = True
     index.warm(every(10))
     assert index.degraded == "Error: out of memory"
-    assert plan_of(index, every(10)) == "gathered"
+    assert plan_of(index, every(10)) == "own"
 
 
-def test_what_faiss_raises_on_the_cpu_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
-    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=0)
+def test_what_is_raised_on_the_cpu_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    index = PlannedIndex(VECTORS_ND, "cpu")
 
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("embeddings.index.flat.HostCopies.propose", fail)
+    monkeypatch.setattr(kernel, "nearest", fail)
     with pytest.raises(RuntimeError, match="broken"):
         index.search(QUERIES_BD, 5, [None] * 4)
     assert index.degraded is None

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 from embeddings.errors import InvalidInput
-from embeddings.index.score import best, inner_products, largest_norm, rounding_bounds
+from embeddings.index.score import best, inner_products, max_norm, rounding_bounds
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 7, 8, 16, 31, 64, 65, 100, 128, 129, 300])
@@ -53,10 +53,10 @@ def test_rounding_the_query_to_half_precision_stays_within_the_bound(dimensions:
     rounded_BD = np.ldexp(queries_BD, -exponents_B1).astype(np.float16).astype(np.float64)
     copies_ND = vectors_ND.astype(np.float16).astype(np.float64)
     scores_BN = np.ldexp(rounded_BD @ copies_ND.T, exponents_B1)
-    astray = float(np.linalg.norm(copies_ND - vectors_ND, axis=1).max())
-    longest = largest_norm(vectors_ND)
+    error = float(np.linalg.norm(copies_ND - vectors_ND, axis=1).max())
+    longest = max_norm(vectors_ND)
     strays_BN = np.abs(scores_BN - inner_products(queries_BD, vectors_ND[None]))
-    assert (strays_BN <= rounding_bounds(queries_BD, longest, astray, halved=True)[:, None]).all()
+    assert (strays_BN <= rounding_bounds(queries_BD, longest, error, halved=True)[:, None]).all()
     if dimensions == 1:  # where the bound is tight, the term is needed
         assert (strays_BN > rounding_bounds(queries_BD, longest)[:, None]).any()
 
@@ -71,7 +71,7 @@ def test_pads_come_out_last():
 
 def test_the_first_vector_that_is_not_finite_is_named_wherever_it_stands():
     vectors_ND = np.zeros((70_000, 1), np.float32)
-    assert largest_norm(vectors_ND) == largest_norm(vectors_ND[:0]) == 0
+    assert max_norm(vectors_ND) == max_norm(vectors_ND[:0]) == 0
     vectors_ND[[66_000, 69_000]] = np.nan
     with pytest.raises(InvalidInput, match="row 66000 "):
-        largest_norm(vectors_ND)
+        max_norm(vectors_ND)

@@ -1,0 +1,183 @@
+"""Exact search on the CPU, each set by the plan that is cheapest for it.
+
+Sets asked for often, and the catalogue as a whole, have quantised copies, and one compiled call answers all queries of
+a batch: `kernel.nearest`, exact by construction. Where the copy of all rows does not fit, the inverted file proposes.
+
+Shapes: B queries, N rows, D dimensions, K results per query.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from embeddings import kernel
+from embeddings.catalogue.eligible import EligibleSet, RowArray
+from embeddings.index.base import F32, Candidates, Plan
+from embeddings.index.cache import SetCache
+from embeddings.index.ivf import BoundedIvf, Selection
+from embeddings.index.plan import Costs, ExtraCosts
+from embeddings.index.proposed import MARGIN, Group, Settler, every_row
+from embeddings.index.score import half_error, rounding_bounds
+
+_ROWS_FOR_ROTATION = 65_536
+
+Held: TypeAlias = kernel.QuantisedSet | Selection
+_Scanned: TypeAlias = tuple[kernel.QuantisedSet | RowArray, kernel.Members | None, list[int]]
+"""What the kernel answers: a copy or rows, which of the copy's rows are meant, None for all, and places of queries."""
+
+
+class _Chosen(NamedTuple):
+    """How queries of a set are answered, and from what: a copy, or what selects rows of the inverted file."""
+
+    plan: Plan
+    held: Held | None
+
+
+class HostSearch:
+    """Searches quantised copies, and an inverted file beside them if there is one.
+
+    Attributes:
+        cache: what is kept of sets, by fingerprint.
+    """
+
+    def __init__(self, vectors_ND: F32, max_norm: float, cache: SetCache[Held], ivf: Path | None, costs: Costs) -> None:
+        """Search these vectors.
+
+        Raises:
+            CorruptBundle: the inverted file cannot be read, or does not fit the vectors.
+        """
+        self.cache = cache
+        self._vectors_ND, self._max_norm, self._costs = vectors_ND, max_norm, costs
+        self._rotation_DD = principal_rotation(vectors_ND, max_norm)
+        self._ivf = None if ivf is None else BoundedIvf.open(ivf, vectors_ND.shape)
+        self._holds_whole = self._ivf is None or self._bytes_of(len(vectors_ND)) <= cache.limit_bytes
+        self._whole: kernel.QuantisedSet | None = None
+        self._extra = ExtraCosts()
+
+    def search(self, queries_BD: F32, k: int, sets: Sequence[tuple[EligibleSet | None, list[int]]]) -> Candidates:
+        """Return the best rows for queries of distinct sets, given with the places of their queries."""
+        catalogue = len(self._vectors_ND)
+        plans: list[Plan] = ["brute_force"] * len(queries_BD)
+        scanned: list[_Scanned] = []
+        proposed: list[Group] = []
+        for eligible, places in sets:
+            size = catalogue if eligible is None else eligible.size
+            # A scan would leave out too few.
+            few = size <= max(2 * k, k + MARGIN)
+            chosen = _Chosen("brute_force", None) if few else self._choose(eligible, size, len(places))
+            for place in places:
+                plans[place] = chosen.plan
+            if isinstance(chosen.held, kernel.QuantisedSet):
+                masked = eligible is not None and chosen.plan != "own" and size < catalogue
+                scanned.append((chosen.held, eligible.members if masked else None, places))
+            elif chosen.plan == "ivf" and self._ivf is not None:
+                whole = catalogue if eligible is None else eligible.shared.size
+                propose = partial(self._ivf.propose, eligible_rows=whole, selected=chosen.held)
+                proposed.append(Group(propose, eligible, whole, whole - size, places))
+            else:
+                scanned.append((every_row(eligible, catalogue), None, places))
+        rows_BK, scores_BK = kernel.nearest(queries_BD, self._rotation_DD, self._vectors_ND, scanned, k)
+        if proposed:
+            places = [place for group in proposed for place in group.places]
+            asked_BD = queries_BD[places]
+            error = half_error(self._max_norm, asked_BD.shape[1])
+            settler = Settler(self._vectors_ND, sys.maxsize, _any_number)
+            bounds_B = rounding_bounds(asked_BD, self._max_norm, error)
+            rows_BK[places], scores_BK[places] = settler.settle(asked_BD, bounds_B, k, proposed)
+        return Candidates(rows_BK, scores_BK, tuple(plans))
+
+    def warm(self, eligible: EligibleSet) -> None:
+        """Make a set's own copy now, in place of its first searches, unless it is too large to be kept."""
+        held = self.cache.find(eligible.fingerprint)
+        if not isinstance(held, kernel.QuantisedSet) and eligible.size < len(self._vectors_ND) and self._fits(eligible):
+            self._gather(eligible)
+
+    def _choose(self, eligible: EligibleSet | None, size: int, queries: int) -> _Chosen:
+        """Return the cheapest way to answer so many queries of a set; make its own copy if that has come to pay."""
+        catalogue, costs = len(self._vectors_ND), self._costs
+        if eligible is None or size == catalogue:
+            return _Chosen("whole", self._copy_of_all()) if self._holds_whole else _Chosen("ivf", None)
+        shared = eligible.shared
+        held = self.cache.find(shared.fingerprint) if shared.size < catalogue else None
+        if isinstance(held, kernel.QuantisedSet) and size == shared.size:
+            return _Chosen("own", held)
+        brute_force_us = costs.brute_force_us(size)
+        own_us = costs.own_us(size) if size == shared.size else costs.masked_us(size, shared.size)
+        if isinstance(held, kernel.QuantisedSet):
+            return _Chosen("masked", held) if own_us < brute_force_us else _Chosen("brute_force", None)
+        without_us = costs.masked_us(size, catalogue)
+        cheapest_us = min(without_us, brute_force_us)
+        if shared.size < catalogue and self._fits(shared):
+            extra_us = queries * max(cheapest_us - min(own_us, brute_force_us), 0.0)
+            if self._extra.of(shared.fingerprint) + extra_us > self._price(shared.size)[1]:
+                return _Chosen("own" if size == shared.size else "masked", self._gather(shared))
+            self._extra.add(shared.fingerprint, extra_us)
+        if brute_force_us <= without_us:
+            return _Chosen("brute_force", None)
+        if self._holds_whole:
+            return _Chosen("whole", self._copy_of_all())
+        if held is None and shared.size < catalogue:
+            held = Selection(shared, catalogue)
+            self.cache.keep(shared.fingerprint, held)
+        return _Chosen("ivf", held)
+
+    def _copy_of_all(self) -> kernel.QuantisedSet:
+        """Return the copy of all rows; it is made once and kept for good, within the cache's bound where it fits."""
+        if self._whole is None:
+            self._whole = self._quantised(np.arange(len(self._vectors_ND)))
+            self.cache.reserve(self._whole.nbytes)
+        return self._whole
+
+    def _gather(self, eligible: EligibleSet) -> kernel.QuantisedSet:
+        """Make a set's own copy, and keep it if it fits."""
+        whole, _ = self._price(eligible.size)
+        copy = self._quantised(eligible.rows_N) if whole is None else whole.among(eligible.members)
+        self.cache.keep(eligible.fingerprint, copy)
+        self._extra.forget(eligible.fingerprint)
+        return copy
+
+    def _price(self, size: int) -> tuple[kernel.QuantisedSet | None, float]:
+        """Return what a set's own copy is best made of, and the microseconds that takes.
+
+        It is the copy of all rows where that is held and the set is no small part of it: rotating and sorting are done
+        there. None stands for the vectors.
+        """
+        taking_us = self._costs.taking_us(size, len(self._vectors_ND))
+        gathering_us = self._costs.gathering_us(size)
+        if self._whole is not None and taking_us < gathering_us:
+            return self._whole, taking_us
+        return None, gathering_us
+
+    def _quantised(self, rows_N: RowArray) -> kernel.QuantisedSet:
+        rotated_ND = self._vectors_ND.take(rows_N, axis=0) @ self._rotation_DD
+        return kernel.QuantisedSet(rotated_ND, rows_N, len(self._vectors_ND))
+
+    def _fits(self, eligible: EligibleSet) -> bool:
+        return self._bytes_of(eligible.size) <= self.cache.room
+
+    def _bytes_of(self, rows: int) -> int:
+        return kernel.QuantisedSet.bytes_of(rows, self._vectors_ND.shape[1])
+
+
+def _any_number(_kept: int, wanted: int) -> int:
+    """Return how many rows to propose where so many are wanted: as many."""
+    return wanted
+
+
+def principal_rotation(vectors_ND: F32, max_norm: float) -> F32:
+    """Return the orthonormal axes (D, D), one a column, of the moments of vectors about zero: the first hold most.
+
+    Whatever they are, rotated by them inner products remain what they are; how soon a scan can tell that a row is too
+    far is all that depends on them. So some of the rows will do, and vectors so long that rotating them might overflow
+    are left as they are.
+    """
+    dimensions = vectors_ND.shape[1]
+    if max_norm > np.finfo(np.float32).max / dimensions:
+        return np.eye(dimensions, dtype=np.float32)
+    some_MD = vectors_ND[:: max(1, len(vectors_ND) // _ROWS_FOR_ROTATION)].astype(np.float64)
+    _, ascending_DD = np.linalg.eigh(some_MD.T @ some_MD)
+    return np.ascontiguousarray(ascending_DD[:, ::-1], np.float32)
