@@ -126,18 +126,3 @@ class FeatureReader:
         context: Sequence[float],
         features_KF: _F32,
     ) -> None: ...
-
-class FeatureTransform:
-    def __init__(
-        self,
-        decays_F: Sequence[float],
-        ages_F: Sequence[float],
-        scales_C: Sequence[float],
-        ratios: Sequence[tuple[int, int, float]],
-        most: float,
-        above_ratios: float,
-        prior: float,
-        above_shares: float,
-        columns: Sequence[int],
-    ) -> None: ...
-    def transform(self, features_MF: _F32) -> _F32: ...

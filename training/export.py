@@ -29,7 +29,6 @@ from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.redemption import VISIT_FEATURES
 from embeddings.ranking.statistics import Statistics
-from embeddings.ranking.transform import transform
 from embeddings.release.bundle import (
     BUNDLE,
     CATALOG,
@@ -243,10 +242,10 @@ def _export_customer_tower(
 def export_ranker(path: Path, ranker: Ranker) -> None:
     """Export a ranker of products; ParityError if ONNX Runtime and torch disagree."""
     features_MF = _features_of_any_size(len(RANKER_FEATURES))
-    inputs = torch.from_numpy(transform(features_MF))
-    to_onnx(ranker, (inputs,), ["inputs"], {"inputs": "M"}, path, "probabilities")
+    features = torch.from_numpy(features_MF)
+    to_onnx(ranker, (features,), ["features"], {"features": "M"}, path, "probabilities")
     with torch.inference_mode():
-        check_parity(path, RankerSession(path, "cpu").rank(features_MF), ranker(inputs).numpy())
+        check_parity(path, RankerSession(path, "cpu").rank(features_MF), ranker(features).numpy())
 
 
 def export_offer_ranker(path: Path, ranker: OfferRanker) -> None:

@@ -12,7 +12,6 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from embeddings.metrics import ndcg_at
-from embeddings.ranking.transform import transform
 from training.candidates import ExampleCandidates
 from training.config import RankerConfig
 from training.curve import Curve
@@ -32,7 +31,7 @@ class Batch(NamedTuple):
     """Candidates of some lists.
 
     Attributes:
-        inputs: (M, X).
+        inputs: (M, X), transformed features.
         taken: (M), 1 where it was taken, else 0.
         owners: (M), the list that each is of, ascending.
     """
@@ -62,7 +61,7 @@ def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> 
     steps = -(-len(learnt) // config.examples_a_batch)
     total_steps = max(config.epochs * steps, 2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=total_steps)
-    kept_back = _batch(examples, held_out)
+    kept_back = _batch(ranker, examples, held_out)
     curve = Curve(len(learnt))
     batches = [
         shuffled[start : start + config.examples_a_batch]
@@ -70,7 +69,7 @@ def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> 
         for start in range(0, len(shuffled), config.examples_a_batch)
     ]
     for done, batch in enumerate(track(batches, "ranker"), start=1):
-        inputs, taken, owners = _batch(examples, batch)
+        inputs, taken, owners = _batch(ranker, examples, batch)
         logits = ranker.logits(inputs)
         ordering = listwise_softmax(logits, taken, owners, len(batch))
         each = nn.functional.binary_cross_entropy_with_logits(logits, taken, reduction="sum") / len(batch)
@@ -92,7 +91,7 @@ def probabilities(ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[n
     """The ranker's probabilities (M), a part at a time."""
     with torch.inference_mode():
         parts = [
-            ranker(torch.from_numpy(transform(features_MF[start : start + _AT_ONCE]))).numpy()
+            ranker(torch.from_numpy(features_MF[start : start + _AT_ONCE])).numpy()
             for start in range(0, len(features_MF), _AT_ONCE)
         ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -113,7 +112,7 @@ def calibration_error(
 def _standardise(ranker: Ranker, examples: ExampleCandidates) -> None:
     with torch.inference_mode():
         some_MF = examples.features_MF[:: max(1, len(examples.features_MF) // _AT_ONCE)]
-        inputs = torch.from_numpy(transform(np.ascontiguousarray(some_MF)))
+        inputs = ranker.transform(torch.from_numpy(np.ascontiguousarray(some_MF)))
         spread = inputs.std(0, correction=0)
         ranker.mean.copy_(inputs.mean(0))
         # Of what was always the same nothing was learnt: should it differ one day, it must not decide.
@@ -160,13 +159,15 @@ def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
         ranker.calibration.copy_(found)
 
 
-def _batch(candidates: ExampleCandidates, examples: NDArray[np.int64]) -> Batch:
+def _batch(ranker: Ranker, candidates: ExampleCandidates, examples: NDArray[np.int64]) -> Batch:
     begins, ends = candidates.offsets_Q[examples].tolist(), candidates.offsets_Q[examples + 1].tolist()
     chosen = list(zip(begins, ends, strict=True))
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(begin, end) for begin, end in chosen)])
     owners = np.repeat(np.arange(len(chosen)), [end - begin for begin, end in chosen])
+    with torch.no_grad():
+        transformed = ranker.transform(torch.from_numpy(candidates.features_MF[rows]))
     return Batch(
-        torch.from_numpy(transform(candidates.features_MF[rows])),
+        transformed,
         torch.from_numpy(candidates.taken_M[rows]),
         torch.from_numpy(owners),
     )

@@ -1,6 +1,6 @@
 """The ranker: how likely a candidate is what this customer takes next, here and now.
 
-Letters: M candidates, X inputs of the network.
+Letters: M candidates, F features, X what the feature transform makes of them.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from embeddings.ranking.transform import TRANSFORMED
+from training.transform import TRANSFORMED, FeatureTransform
 
 _FARTHEST = 8.0
 
 
 class Ranker(nn.Module):
-    """A small network over what ``inputs.transform`` makes of features; its output is a probability.
+    """A feature transform and a small network over it; its output is a probability.
 
     Args:
         widths: of the hidden layers.
@@ -27,6 +27,7 @@ class Ranker(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
+        self.transform = FeatureTransform()
         self.register_buffer("mean", torch.zeros(TRANSFORMED))
         self.register_buffer("spread", torch.ones(TRANSFORMED))
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
@@ -35,11 +36,11 @@ class Ranker(nn.Module):
             layers += [nn.Linear(inputs, width), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Calibrated probabilities (M) of some candidates' inputs (M, X)."""
-        return torch.sigmoid(self.logits(inputs) * self.calibration[0] + self.calibration[1])
+    def forward(self, features: Tensor) -> Tensor:
+        """Return calibrated probabilities (M) of some candidates' features (M, F)."""
+        return torch.sigmoid(self.logits(self.transform(features)) * self.calibration[0] + self.calibration[1])
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Log-odds (M) before calibration."""
+        """Return log-odds (M) before calibration of transformed features (M, X)."""
         # Far from everything it has learnt from, an input weighs no more than at the border: scores stay apart.
         return self.layers(((inputs - self.mean) * self.spread).clamp(-_FARTHEST, _FARTHEST)).squeeze(1)

@@ -72,8 +72,8 @@ class HostSearch:
             for place in places:
                 plans[place] = chosen.plan
             if isinstance(chosen.held, kernel.QuantisedSet):
-                masked = eligible is not None and chosen.plan != "own" and size < catalogue
-                scanned.append((chosen.held, eligible.members if masked else None, places))
+                mask = None if eligible is None or chosen.plan == "own" or size == catalogue else eligible.members
+                scanned.append((chosen.held, mask, places))
             elif chosen.plan == "ivf" and self._ivf is not None:
                 whole = catalogue if eligible is None else eligible.shared.size
                 propose = partial(self._ivf.propose, eligible_rows=whole, selected=chosen.held)
@@ -118,12 +118,17 @@ class HostSearch:
             self._extra.add(shared.fingerprint, extra_us)
         if brute_force_us <= without_us:
             return _Chosen("brute_force", None)
-        if self._holds_whole:
-            return _Chosen("whole", self._copy_of_all())
-        if held is None and shared.size < catalogue:
-            held = Selection(shared, catalogue)
-            self.cache.keep(shared.fingerprint, held)
-        return _Chosen("ivf", held)
+        return (
+            _Chosen("whole", self._copy_of_all()) if self._holds_whole else _Chosen("ivf", held or self._select(shared))
+        )
+
+    def _select(self, eligible: EligibleSet) -> Selection | None:
+        """Return what has the inverted file look at a set alone, kept for it; None for all rows."""
+        if eligible.size == len(self._vectors_ND):
+            return None
+        selection = Selection(eligible, len(self._vectors_ND))
+        self.cache.keep(eligible.fingerprint, selection)
+        return selection
 
     def _copy_of_all(self) -> kernel.QuantisedSet:
         """Return the copy of all rows; it is made once and kept for good, within the cache's bound where it fits."""

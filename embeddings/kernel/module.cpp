@@ -13,7 +13,6 @@
 
 #include "features.hpp"
 #include "history.hpp"
-#include "transform.hpp"
 #include "profile.hpp"
 #include "scan.hpp"
 #include "scores.hpp"
@@ -89,10 +88,4 @@ PYBIND11_MODULE(kernel, module) {
         .def("read", &FeatureReader::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
              exact("customer_D"), py::arg("location"), exact("promoted"), exact("bought_together"), exact("meant"),
              exact("looked"), py::arg("context"), exact("features_KF"));
-    py::class_<FeatureTransform>(module, "FeatureTransform")
-        .def(py::init<std::vector<float>, std::vector<float>, std::vector<float>, std::vector<Ratio>, float, float,
-                      float, float, const std::array<py::ssize_t, 6>&>(),
-             py::arg("decays_F"), py::arg("ages_F"), py::arg("scales_C"), py::arg("ratios"), py::arg("most"),
-             py::arg("above_ratios"), py::arg("prior"), py::arg("above_shares"), py::arg("columns"))
-        .def("transform", &FeatureTransform::transform, exact("features_MF"));
 }

@@ -1,7 +1,7 @@
 """What the ranker reads of each candidate: plain features, gathered the same way in training and in service.
 
-Nothing is scaled, aged or divided here. That is done in ``transform``, so that there is one place for it and both sides
-share it to the bit. Letters: K candidates of one request, F features, N products, D dimensions, S keys looked up.
+Nothing is scaled, aged or divided here. The ranker's first layer does that, so that there is one place for it and both
+sides share it to the bit. Letters: K candidates of one request, F features, N products, D dimensions, S keys looked up.
 """
 
 import math

@@ -1,6 +1,6 @@
 """One customer's purchases worked out for sources and ranker, once for as long as no other comes.
 
-Everything holds as of the newest purchase; what only ages since then is aged in ``transform``.
+Everything holds as of the newest purchase; what only ages since then is aged by the ranker's first layer.
 Letters: E purchases, R products bought, G groups of products bought, Q kinds of groups, C columns.
 """
 

@@ -7,7 +7,7 @@
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
     statistics/          what past purchases say about each product
-    ranker.onnx          what `transform` makes of a candidate's features -> probability
+    ranker.onnx          features of a candidate -> probability that it is taken
     offers.onnx          features of an offer -> log-odds
     redemption.onnx      features of a visit -> probability that any eligible offer is redeemed in it
     pictures/            curves.png: loss and quality of each fit; products.png: a map of the products

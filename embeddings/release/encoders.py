@@ -15,7 +15,6 @@ from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.device import Device
 from embeddings.errors import CorruptBundle, DeviceUnavailable
 from embeddings.ranking.redemption import VISIT_FEATURES
-from embeddings.ranking.transform import transform
 
 _PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -77,7 +76,7 @@ class RankerSession:
 
     def rank(self, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
         """How likely each of some candidates (M) is taken; features in the order of ``features.RANKER_FEATURES``."""
-        (probabilities_M,) = self._session.run(["probabilities"], {"inputs": transform(features_MF)})
+        (probabilities_M,) = self._session.run(["probabilities"], {"features": features_MF})
         return probabilities_M
 
 

@@ -466,18 +466,3 @@ def test_a_customer_whose_figures_do_not_fit_is_refused():
         kernel.again(customer, WEIGHTS_2, 1.0, everything, 1)
     with pytest.raises(ValueError, match="at least none wanted"):
         kernel.due(customer, 1.0, everything, -1)
-
-
-def test_inputs_are_made_of_features_and_of_nothing_else():
-    def made(ratio: tuple[int, int, float] = (0, 1, 0.5), columns: tuple[int, ...] = (0, 1, 2, 0, 1, 2)):
-        return kernel.FeatureTransform([0.0] * 3, [0.0] * 3, [1.0], [ratio], 50, 0.02, 100, 1e-6, columns)
-
-    assert made().transform(np.zeros((2, 3), np.float32)).shape == (2, 6)
-    with pytest.raises(ValueError, match="expected features"):
-        made().transform(np.zeros((2, 4), np.float32))
-    with pytest.raises(ValueError, match="something to divide by"):
-        made(ratio=(0, 3, 0.5))
-    with pytest.raises(ValueError, match="something to divide by"):
-        made(ratio=(0, 1, 0.0))
-    with pytest.raises(ValueError, match="columns of features"):
-        made(columns=(0, 1, 2, 0, 1, 3))

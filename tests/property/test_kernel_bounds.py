@@ -169,21 +169,6 @@ def purchases(odd: Odd) -> None:
     )
 
 
-def inputs(odd: Odd) -> None:
-    made = kernel.FeatureTransform(
-        [0.0] * odd.size(3),
-        [0.0] * odd.size(3),
-        [1.0] * odd.size(2),
-        [(odd.number(0), odd.number(1), odd.real())],
-        50,
-        0.02,
-        100,
-        1e-6,
-        [odd.number(column % 3) for column in range(6)],
-    )
-    made.transform(odd.floats(4, 3))
-
-
 def few(odd: Odd) -> Sequence[int]:
     return range(odd.number(0, 1, 6) % 7)
 
@@ -251,7 +236,6 @@ CALLS: dict[str, Callable[[Odd], object]] = {
         odd.floats(odd.rows, odd.dimensions), odd.integers(2, 9, below=odd.rows, least=-1)
     ),
     "features": features,
-    "inputs": inputs,
 }
 
 

@@ -20,7 +20,6 @@ from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.index.exact import ExactIndex
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.statistics import Statistics
-from embeddings.ranking.transform import transform
 from embeddings.release.bundle import IVF_INDEX, Epochs, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.release.encoders import CustomerEncoder, ProductEncoder, RankerSession
 from tests.world import UNTIL, tables
@@ -172,7 +171,7 @@ def test_the_ranker_computes_what_torch_does(exported: Exported, count: int) -> 
     features_MF[random.random(features_MF.shape) < 0.6] = 0
     found_M = RankerSession(exported.staged / "bundle" / "ranker.onnx", "cpu").rank(features_MF)
     with torch.inference_mode():
-        expected_M = exported.release.ranker(torch.from_numpy(transform(features_MF))).numpy()
+        expected_M = exported.release.ranker(torch.from_numpy(features_MF)).numpy()
     assert found_M.shape == (count,)
     assert np.abs(found_M - expected_M).max() <= PARITY
     assert count == 1 or found_M.std() > 0.01

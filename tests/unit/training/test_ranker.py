@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DECAYS, GROUP_DECAY
 from embeddings.ranking.statistics import GROUPINGS
-from embeddings.ranking.transform import transform
 from embeddings.release.encoders import RankerSession
 from tests.unit.embeddings.small import DAY, NOW, VECTORS, N, ask, catalogue, past, statistics
 from training.candidates import ExampleCandidates
@@ -21,6 +20,7 @@ from training.export import export_ranker
 from training.fit_ranker import calibration_error, fit_ranker, probabilities
 from training.losses import listwise_softmax
 from training.ranker import Ranker
+from training.transform import FeatureTransform
 
 AT = {name: place for place, name in enumerate(RANKER_FEATURES)}
 CONFIG = RankerConfig(widths=(8,), epochs=6, examples_a_batch=16, learning_rate=1e-2)
@@ -44,6 +44,10 @@ def random_features(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 # What it derives
+
+
+def transform(features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+    return FeatureTransform()(torch.from_numpy(features_MF)).numpy()
 
 
 def slow_derive(features: dict[str, float]) -> list[float]:
