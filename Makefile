@@ -11,6 +11,9 @@ DEMO_INSTALLED := .venv/.installed-demo
 INSTALLED := .venv/.installed
 # What an installation is made from; the rest of the code is used where it lies.
 PACKAGING := pyproject.toml setup.py constraints.txt $(wildcard embeddings/kernel/*)
+# What describes the package, apart from what it is made of.
+TOOLS_BIN := .venv-tools/bin
+TOOLS := .venv-tools/.installed
 # Tests of one file share what takes long to make, so a file stays in one process.
 PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 STORE := .store/demo
@@ -18,7 +21,7 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check-data test test-slow test-processors test-kill check sanitize bench clean
+.PHONY: help install demo check-data test test-slow test-processors test-kill check sanitize bench wheel sbom docs clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -94,9 +97,29 @@ bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/result
 	$(BIN)/opportune-bench fit --json benchmarks/results/fit.json
 	$(BIN)/opportune-bench strain --json benchmarks/results/strain.json
 
+wheel: $(INSTALLED) ## Build the wheel of this platform into dist, so that its user needs no compiler
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+# Of what serves, in an environment of its own: what develops and trains is not part of the service.
+sbom: $(TOOLS) ## Write what the service is made of, and under which licences, into dist
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(TOOLS_BIN)/pip --python build/sbom/bin/python install --quiet -c constraints.txt '.[cpu]'
+	mkdir -p dist
+	$(TOOLS_BIN)/cyclonedx-py environment --pyproject pyproject.toml -o dist/sbom.json build/sbom/bin/python
+	$(TOOLS_BIN)/pip-licenses --python build/sbom/bin/python --format markdown --order license --output-file dist/licences.md
+
+docs: $(TOOLS) ## Build the documentation as a site that needs nothing from elsewhere, into site
+	$(TOOLS_BIN)/zensical build --clean
+
 clean: ## Remove the virtual environment, the demo's store and the caches
-	rm -rf .venv $(STORE) $(LOG) build dist embeddings/kernel.*.so .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-tools $(STORE) $(LOG) build dist site embeddings/kernel.*.so .pytest_cache .hypothesis .ruff_cache .import_linter_cache
 	find benchmarks embeddings serving training tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TOOLS): tools.txt
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS_BIN)/pip install --quiet -r tools.txt
+	@touch $@
 
 # pip is the last thing that venv writes: an interrupted venv is made again.
 $(BIN)/pip:

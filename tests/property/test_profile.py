@@ -58,7 +58,10 @@ def profile(events: list[Event]) -> Profile:
 def bought_of(events: list[Event]) -> list[Event]:
     """The purchases; of several lines of one product at one moment the first."""
     bought = [event for event in events if event.type == "purchase" and event.product >= 0]
-    return list({(event.product, event.at): event for event in reversed(bought)}.values())[::-1]
+    first: dict[tuple[int, int], Event] = {}
+    for event in bought:
+        first.setdefault((event.product, event.at), event)
+    return list(first.values())
 
 
 def decayed(moments: list[int], decay: float, newest: int) -> float:
