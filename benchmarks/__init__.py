@@ -1,1 +1,1 @@
-"""How fast and how good: measured over HTTP and against what a user would pick instead."""
+"""Benchmarks of the project's speed and quality, over HTTP and beside the tools a user would pick instead."""

@@ -27,7 +27,7 @@ def nearest(
     queries_BD: _F32,
     rotation_DD: _F32 | None,
     vectors_ND: _F32,
-    sets: Sequence[tuple[QuantisedSet | _I32 | _I64, Members | None, Sequence[int]]],
+    sets: Sequence[tuple[QuantisedSet | _I32 | _I64, Members | None, Sequence[int], _I64 | None]],
     wanted: int,
     isa: str | None = None,
 ) -> tuple[_I64, _F32]: ...
@@ -43,6 +43,7 @@ class Members:
     @property
     def size(self) -> int: ...
     def without(self, rows_R: _I64) -> Members: ...
+    def with_rows(self, rows_R: _I64) -> Members: ...
 
 class Customer:
     def __init__(

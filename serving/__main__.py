@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _close_histories(folder: Path) -> None:
-    """Close to others what an earlier version published open to all."""
+    """Close the histories to other users, if an earlier version published them open to all."""
     try:
         close_to_others(folder)
     except OSError as error:
@@ -84,7 +84,7 @@ def _close_histories(folder: Path) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    """What the command line says.
+    """Return the settings that the command line gives.
 
     Raises:
         DeviceUnavailable: the device is not there.
@@ -116,7 +116,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _sources(names: str) -> tuple[SourceName, ...]:
-    """The sources named, in the order in which they are told apart."""
+    """Return the sources named, in the order of ``SOURCES``: the most telling first."""
     given = names.split(",")
     unknown = [name for name in given if name not in SOURCES]
     if unknown:
@@ -135,7 +135,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 class _Service(NamedTuple):
-    """All that is made once, before there are several workers."""
+    """The objects that are made once, before the process forks into workers."""
 
     settings: Settings
     sockets: Sequence[socket.socket]
@@ -226,11 +226,13 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
 
 
 async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
-    """Have a worker, forked from what the parent opened at first, serve what the others serve before it answers.
+    """Bring a worker to the version that the other workers serve, before it answers.
+
+    It was forked from the version that the parent opened at first.
 
     Raises:
-        EmptyStore: neither that nor the current version can be opened, and others serve; the supervisor starts another
-            worker after a pause. One that is alone serves what it has.
+        EmptyStore: neither that version nor the current one can be opened, and others serve; the supervisor starts
+            another worker after a pause. One that is alone serves what it has.
     """
     slot.on_swap = place.say_serving
     version = place.said_serving()

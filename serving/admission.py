@@ -1,7 +1,7 @@
-"""Who gets in: under overload a request is refused before any work is done for it.
+"""Admission of requests: under overload a request is refused before any work is done for it.
 
-A request is let in by how long it would wait, not by how many there are: after a pause of the process all that has come
-meanwhile shows at once, and is answered soon enough; under overload the same number would wait for ever.
+A request is let in by how long it would wait, not by how many others wait. After a pause of the process, all requests
+that have come meanwhile show at once, and are answered soon enough; under overload the same number would wait for ever.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Admission:
         self._since, self._count = 0.0, 0
 
     def enter(self, begin: Callable[[], None], turn_away: Callable[[], None]) -> None:
-        """Begin a request, now or when its turn comes, or turn it away; one of the two is called once."""
+        """Begin a request now or when its turn comes, or turn it away; exactly one of the two is called, once."""
         if not self._queue and self._begun < _EACH_TURN and self._computing() < _ENOUGH:
             self._begun += 1
             self._schedule()

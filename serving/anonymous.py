@@ -22,12 +22,12 @@ class AnonymousCache(Generic[Answered]):
         self._remembered: WeakKeyDictionary[View, Remembered[Answered]] = WeakKeyDictionary()
 
     async def of(self, request: RankRequest, answer: Callable[[RankRequest], Awaitable[Answered]]) -> Answered:
-        """The answer as of the beginning of the hour; what may be shown is that of the very moment.
+        """Return the answer as of the beginning of the hour; the items that may be shown are those of this moment.
 
-        It is remembered unless the request asks for something of its own.
+        The answer is remembered unless the request asks for something of its own.
 
         Args:
-            request: of somebody without a history or attributes.
+            request: of an anonymous customer, without a history or attributes.
             answer: works an answer out.
         """
         at_hour = request.situation.moment // _HOUR * _HOUR

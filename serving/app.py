@@ -41,8 +41,8 @@ class Application(NamedTuple):
     """The service.
 
     Attributes:
-        answer: as an ASGI application.
-        admission: who may ask it, beyond health and metrics.
+        answer: the ASGI application.
+        admission: lets requests in, but for those for health and metrics, which need no admission.
     """
 
     answer: ASGIApp
@@ -57,8 +57,8 @@ def create_app(
     Args:
         settings: what the server was started with.
         slot: holds the view that answers.
-        watcher: of the releases that may come to answer.
-        events_store: connected.
+        watcher: looks for releases that may come to answer.
+        events_store: connected before the application answers.
         metrics: where everything is counted.
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.

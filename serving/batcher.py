@@ -25,7 +25,7 @@ InPieces: TypeAlias = Generator[None, None, Answered]
 
 
 class Pieces(NamedTuple, Generic[Request, Answered]):
-    """How to compute what is too much for a batch.
+    """The way to compute a request that is too much for a batch.
 
     Attributes:
         rows: how much one costs.
@@ -39,7 +39,7 @@ class Pieces(NamedTuple, Generic[Request, Answered]):
 
 
 class Batcher(Generic[Request, Answered]):
-    """Collects what is asked and answers it in batches.
+    """Collects requests and answers them in batches.
 
     Every future completes: with its answer, with the error that its batch raised, or with Overloaded if its turn
     came after its deadline.
@@ -52,7 +52,7 @@ class Batcher(Generic[Request, Answered]):
         compute: answers a batch, in order.
         largest: the most to compute at once, so that one batch cannot hold the event loop for long.
         executor: the single thread that owns the device; None computes on the event loop itself.
-        deadline_seconds: how long anybody may wait for their turn.
+        deadline_seconds: how long a request may wait for its turn.
         pieces: what is too much for a batch; None where nothing is.
     """
 
@@ -78,7 +78,7 @@ class Batcher(Generic[Request, Answered]):
         self.computed = 0
 
     def submit(self, asked: Request) -> "asyncio.Future[Answered]":
-        """RankRequest for one answer; to be called on the event loop."""
+        """Ask for one answer, and return its future; to be called on the event loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answered] = loop.create_future()
         rows = 0 if self._pieces is None else self._pieces.rows(asked)
@@ -88,11 +88,11 @@ class Batcher(Generic[Request, Answered]):
         return future
 
     def too_much(self, rows: int) -> bool:
-        """Return whether what costs so much is too much for a batch."""
+        """Return whether a request that costs so many rows is too much for a batch."""
         return self._pieces is not None and rows > self._pieces.most
 
     def waiting(self) -> int:
-        """How many wait for a batch."""
+        """Return how many requests wait for a batch."""
         return len(self._waiting)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -116,7 +116,7 @@ class Batcher(Generic[Request, Answered]):
             self._scheduled = False
 
     def _take(self, now: float) -> "list[tuple[Request, asyncio.Future[Answered]]]":
-        """The next batch: the first of those that wait, as many as may be computed at once."""
+        """Take the next batch: the first of the requests that wait, as many as may be computed at once."""
         batch: list[tuple[Request, asyncio.Future[Answered]]] = []
         room = math.inf if self._pieces is None else self._pieces.most
         while self._waiting and len(batch) < self._largest and self._waiting[0][3] <= room:
@@ -127,7 +127,7 @@ class Batcher(Generic[Request, Answered]):
         return batch
 
     def _begin_large(self, now: float) -> None:
-        """Have a large one under way, if any waits."""
+        """Begin the next large request, if one waits and none is under way; drop one that was cancelled."""
         if self._under_way is not None and self._under_way[1].cancelled():
             self._under_way[0].close()
             self._under_way = None
@@ -149,7 +149,7 @@ class Batcher(Generic[Request, Answered]):
     def _compute_then(
         self, loop: asyncio.AbstractEventLoop, work: Callable[[], Any], settle: "Callable[[asyncio.Future[Any]], None]"
     ) -> None:
-        """Work, here or on the executor, settle what came of it, and go on."""
+        """Do the work, here or on the executor, settle its result, and go on with what waits."""
 
         def go_on(done: "asyncio.Future[Any]") -> None:
             settle(done)
@@ -208,7 +208,7 @@ class Batcher(Generic[Request, Answered]):
 
 
 def _advance(work: InPieces[Answered]) -> list[Answered]:
-    """Do one more piece; the answer once it is there."""
+    """Do one more piece of the work; return a list of the answer once it is there, else an empty one."""
     try:
         next(work)
     except StopIteration as done:

@@ -1,4 +1,4 @@
-"""What "now" means to the service."""
+"""The clock of the service, which tells the moment that counts as now."""
 
 import time
 from datetime import datetime
@@ -22,11 +22,11 @@ class Clock:
         self._replayed = start if kind == "replay" else None
 
     def now(self) -> int:
-        """Seconds since 1970 UTC."""
+        """Return the time in seconds since 1970 UTC."""
         return int(time.time()) if self._replayed is None else self._replayed
 
     def moment(self, at: datetime | None) -> int:
-        """The moment a request speaks of: its own, or now; a replayed clock moves on to it."""
+        """Return the moment of a request: its own, or now if it names none; a replayed clock moves on to it."""
         if at is None:
             return self.now()
         moment = int(at.timestamp())
@@ -37,7 +37,7 @@ class Clock:
     def check(self, field: str, at: datetime) -> None:
         """Raise InvalidInput if an event lies ahead of the machine's time by more than a day.
 
-        Also for the first and the last year that can be written: in UTC it may not be one any more,
+        It also raises for the first and the last year that can be written: in UTC the moment may lie outside of them,
         and to PostgreSQL their ends mean infinity.
         """
         if not 1 < at.year < 9999:

@@ -1,4 +1,4 @@
-"""What a client may cost before it has asked anything: time and bytes for a request, and connections in all.
+"""Limits on clients that have not asked anything yet: time and bytes for a request, and connections in all.
 
 uvicorn bounds none of it with httptools, whose parser keeps a header for as long as it grows. A request begins, and
 takes a place, only once it has arrived whole.
@@ -31,7 +31,7 @@ _UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 class Connections:
-    """All that one worker's connections share.
+    """The state that all connections of one worker share.
 
     Attributes:
         waiting: those that wait for their client, to ask or to go on asking, the longest waiting first.
@@ -65,11 +65,11 @@ class Connections:
         self._refused = refused
 
     def count(self, why: Why) -> None:
-        """Count something refused."""
+        """Count a refusal by its reason."""
         self._refused.labels(why).inc()
 
     def took(self, length: int) -> None:
-        """Note a part of a body; where they take too much, whoever has waited longest with one is cut off."""
+        """Count a part of a body; if all take too much, cut off the connection that has waited longest with one."""
         self.body_bytes += length
         if self.body_bytes > self.limits.bodies_bytes:
             longest = next((one for one in self.waiting if one.holds_body), None)
@@ -78,7 +78,7 @@ class Connections:
                 longest.cut_off()
 
     async def watch(self, connections: Collection[Any]) -> None:
-        """Cut off, for ever, those of a server's connections whose time has run out."""
+        """Cut off those of a server's connections whose time has run out; go on for ever."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
@@ -88,10 +88,10 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection; the application hears of a request when all of it is here.
+    """One connection; it passes a request to the application when all of it is here.
 
-    A request that the application refuses without reading it, as its body is too large, begins before. What is left
-    of it is read and forgotten within the time that it may take.
+    A request whose body is too large begins before that, as the application refuses it without reading it. What is
+    left of it is read and forgotten within the time that it may take.
 
     Attributes:
         deadline: when it is cut off, on the loop's clock.
@@ -108,7 +108,7 @@ class Connection(HttpToolsProtocol):
         self.deadline = math.inf
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection; beyond the most there may be, in place of the one that has waited longest."""
+        """Take a connection; beyond the limit, abort the one that has waited longest, or this one if none waits."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             self._shared.count("connections")
@@ -125,7 +125,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless there is more than there may be."""
+        """Parse what has arrived; refuse a request that is malformed or has too large a head."""
         self._unparsed += len(data)
         try:
             self.parser.feed_data(data)
@@ -141,13 +141,13 @@ class Connection(HttpToolsProtocol):
             self._ask_for_body(self._held[0])
 
     def on_message_begin(self) -> None:
-        """Begin with a head."""
+        """Note that a head begins, and when it has to be complete."""
         super().on_message_begin()
         self._part = "head"
         self.deadline = self.loop.time() + self._limits.head_seconds
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a line of a head; what trails a body is of no use."""
+        """Take a header line of a head; ignore one that trails a body."""
         if self._part == "head":
             super().on_header(name, value)
 
@@ -170,7 +170,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Keep a body until it is whole, or larger than any may be."""
+        """Keep a body until it is whole; pass the request on at once if it is larger than any may be."""
         self._unparsed = 0
         if self._held is None:
             super().on_body(body)
@@ -183,7 +183,7 @@ class Connection(HttpToolsProtocol):
             self._release()
 
     def on_message_complete(self) -> None:
-        """RankRequest the application what has arrived whole."""
+        """Pass a request that has arrived whole to the application."""
         if self.parser.should_upgrade():
             return
         self._part, self._unparsed = None, 0
@@ -194,7 +194,7 @@ class Connection(HttpToolsProtocol):
             self._wait(self._limits.idle_seconds)
 
     def on_response_complete(self) -> None:
-        """Go on with what was sent meanwhile, or wait for more."""
+        """Go on with the request that was sent meanwhile, or wait for one."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -216,14 +216,14 @@ class Connection(HttpToolsProtocol):
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def shutdown(self) -> None:
-        """Leave nobody waiting for long whose request has not arrived."""
+        """Shut down, and give a request that has not arrived whole no more than ``leave_seconds``."""
         super().shutdown()
         if self in self._shared.waiting:
             self.deadline = min(self.deadline, self.loop.time() + self._limits.leave_seconds)
 
     @property
     def holds_body(self) -> bool:
-        """Whether a part of a body lies here."""
+        """Return whether this connection holds a part of a body."""
         return self._held is not None and len(self._held[0].body) > 0
 
     def cut_off(self) -> None:
@@ -299,7 +299,7 @@ class Connection(HttpToolsProtocol):
         self.on_response_complete()
 
     def _refuse(self, why: Refusal) -> None:
-        """Answer what cannot be read on, and close."""
+        """Answer a request that cannot be read any further, and close the connection."""
         self._shared.count(why.why)
         # The answer to an earlier request must not be mixed with this one.
         if self in self._shared.waiting and not (self.cycle and self.cycle.response_started and self._part == "body"):

@@ -1,4 +1,4 @@
-"""What the catalogue holds of an item, beside its id: for answers that people are to read."""
+"""Details that the catalogue holds of an item, beside its id, for answers that people are to read."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ MOST_PRODUCTS = 100
 
 
 class Details(NamedTuple):
-    """What was asked for and is known of one item.
+    """The details of one item that were asked for and are known.
 
     Attributes:
         attributes: of a product those of its table, by name; of an offer its kind, window and audience.
@@ -33,7 +33,7 @@ class Details(NamedTuple):
 
 
 def details_of(catalogue: Catalogue, kind: Kind, row: int, include: Collection[Include]) -> Details:
-    """Return what the catalogue holds of a product or an offer."""
+    """Return the details that the catalogue holds of a product or an offer, as far as they are included."""
     return _of_product(catalogue.products, row, include) if kind == "product" else _of_offer(catalogue, row, include)
 
 

@@ -42,14 +42,14 @@ excluded, ranking them would cost more than the answer: candidates are sought am
 
 
 class _Shown(NamedTuple):
-    """What is shown, and why each of it is."""
+    """The items that are shown, and the reasons for each of them."""
 
     ranked: list[Ranked]
     why: list[list[Reason]]
 
 
 class Engine:
-    """Answers recommend calls with whatever model is in the slot when they arrive."""
+    """Answers recommend calls with the view that is in the slot when they arrive."""
 
     def __init__(self, slot: ViewSlot, batcher: Batcher[RankRequest, list[Ranked]], clock: Clock) -> None:
         self._slot = slot
@@ -60,7 +60,7 @@ class Engine:
         self._ids = _ids()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
-        """One recommendation.
+        """Return one recommendation.
 
         Raises:
             InvalidInput: the context names a channel or location that the catalogue does not know, or an attribute is
@@ -152,9 +152,9 @@ class Engine:
 
 
 def _ids() -> Iterator[str]:
-    """Random ids of 128 bits, in hexadecimal.
+    """Yield random ids of 128 bits, in hexadecimal.
 
-    The system is asked for many at a time, as each asking costs, and not before the first is needed: a worker that was
+    It asks the system for many at a time, as each call costs, and not before the first is needed: a worker that was
     forked before that shares none with others.
     """
     while True:
@@ -164,7 +164,7 @@ def _ids() -> Iterator[str]:
 
 
 async def _rows(ids: Sequence[str], view: View) -> NDArray[np.int64]:
-    """The rows of those products that the catalogue knows, looked up some at a time; others have their turn between."""
+    """Return the rows of the products that the catalogue knows; look up some at a time, and let others run between."""
     found: list[NDArray[np.int64]] = []
     for start in range(0, len(ids), _LOOKED_UP):
         if start:
@@ -175,7 +175,7 @@ async def _rows(ids: Sequence[str], view: View) -> NDArray[np.int64]:
 
 
 def _wanted(eligible: EligibleSet, named: NDArray[np.int64] | None, buyer: History | None) -> EligibleSet:
-    """What is left of an eligible set: of the products named, where they are, and not bought by a buyer."""
+    """Return the part of an eligible set that is named, if names are given, and not bought by a given buyer."""
     if named is not None:
         eligible = eligible.among(named)
     if buyer is not None:

@@ -1,4 +1,4 @@
-"""Why an item is shown: stable codes with sentences, each of which the data bear out.
+"""Reasons for showing an item: stable codes with sentences, each of which the data bear out.
 
 Letters: K items, R products.
 """
@@ -106,7 +106,10 @@ def _valid_until(ends: int) -> Reason:
 
 
 def _due(rows: Sequence[int], view: View, history: History, moment: int) -> list[list[Reason]]:
-    """Return a reason for each product of which about as much time has passed as usually does between two days."""
+    """Return the reason for each product that is due: about its usual gap has passed since it was bought last.
+
+    The list of a product that is not due is empty.
+    """
     if not rows:
         return []
     profile, products_NP = view.profile(history.purchases), view.bundle.statistics.products_NP
@@ -130,7 +133,7 @@ def _together(row: int, statistics: Statistics, session: Session | None) -> list
 
 
 def _popular(rows: Sequence[int], view: View, place: Place) -> list[list[Reason]]:
-    """Return the reasons for some products that everybody buys: how often it was, here if it was here at all."""
+    """Return the reasons for popular products: how often each was bought, here if it was bought here at all."""
     if not rows:
         return []
     catalogue, statistics = view.bundle.catalogue, view.bundle.statistics

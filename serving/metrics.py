@@ -1,4 +1,4 @@
-"""What ``/metrics`` shows: requests, events, the model, its batches and its indexes."""
+"""The metrics that ``/metrics`` shows: requests, events, the model, its batches and its indexes."""
 
 import asyncio
 import time
@@ -28,14 +28,14 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 
 
 
 class Refusing(NamedTuple):
-    """That the event store takes no events: since when, and how many it has not taken."""
+    """A time in which the event store takes no events: since when, and how many it has not taken."""
 
     since: datetime
     events: int
 
 
 class Metrics:
-    """Everything that this process counts, in a registry of its own.
+    """The metrics of this process, in a registry of its own.
 
     Attributes:
         refusing: None as long as the event store takes what it is given.
@@ -74,7 +74,7 @@ class Metrics:
         self.refusing = Refusing(since, before + count)
 
     async def page(self) -> bytes:
-        """Everything that is counted, by all workers together, in Prometheus' text format."""
+        """Return everything that all workers together count, in Prometheus' text format."""
         return generate_latest(self.registry) if self.of_workers is None else await self.of_workers.page()
 
 
@@ -87,7 +87,7 @@ class ModelCollector(Collector):
         self._batcher = batcher
 
     def collect(self) -> Iterator[Metric]:
-        """The figures as of now."""
+        """Yield the figures as of now."""
         model = GaugeMetricFamily("opportune_model", "The model in service", labels=["version"])
         model.add_metric([self._slot.current.version], 1)
         yield model
@@ -110,7 +110,7 @@ class ModelCollector(Collector):
 
 
 def index_figures(indexes: Mapping[str, PlannedIndex]) -> Iterator[Metric]:
-    """What indexes hold and have done, by their names."""
+    """Yield figures of what indexes hold and have done, by their names."""
     hits = CounterMetricFamily("opportune_index_hits", "Times what is kept of a set was there", labels=["index"])
     misses = CounterMetricFamily("opportune_index_misses", "Times it was not", labels=["index"])
     evicted = CounterMetricFamily("opportune_index_evicted", "Sets dropped to make room for others", labels=["index"])
@@ -135,7 +135,7 @@ def _indexes(bundle: ModelBundle) -> dict[str, PlannedIndex]:
 
 
 def count_anew(bundle: ModelBundle) -> None:
-    """Have a worker's indexes count from zero: every worker would repeat what was counted before the fork."""
+    """Reset the counts of a worker's indexes: every worker would repeat what was counted before the fork."""
     for index in _indexes(bundle).values():
         index.cache.count_anew()
         index.searches.clear()
@@ -157,9 +157,9 @@ async def watch_loop(metrics: Metrics) -> None:
 
 
 def metered(app: ASGIApp, metrics: Metrics) -> ASGIApp:
-    """The same application with every HTTP request counted and timed, under its route and not its path.
+    """Return the same application with every HTTP request counted and timed, under its route and not its path.
 
-    One that is given up, as the service leaves and has waited for it, is answered 503.
+    A request that is given up, as the service leaves and has waited for it, is answered with 503.
     """
     children: dict[tuple[str, int], Histogram] = {}  # finding one by its labels costs more than counting
 

@@ -1,4 +1,4 @@
-"""Opens a release: verified, and warmed up."""
+"""Opens a release as a view: verifies it, and warms it up."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ _WARMED = 0.5
 
 
 def open_view(settings: Settings, version: str, events: EventStore) -> View:
-    """Open, verify and warm up one version; slow, so not on the event loop.
+    """Open, verify and warm up one version, and return its view; slow, so not on the event loop.
 
     A version that fails half-way is closed.
 
@@ -58,7 +58,7 @@ def _check_version(version: str, folder: Path, found: str) -> None:
 
 
 def _view(settings: Settings, bundle: ModelBundle, live: LiveHistories, redemptions: LiveRedemptions) -> View:
-    """Return a bundle with all that speaks in its rows."""
+    """Return the view of a bundle: the bundle with all that speaks in its rows."""
     catalogue, statistics = bundle.catalogue, bundle.statistics
     names = ("towers",) if bundle.ranker is None else settings.sources
     return View(
@@ -76,7 +76,7 @@ def _view(settings: Settings, bundle: ModelBundle, live: LiveHistories, redempti
 
 
 def _search_once(view: View) -> None:
-    """Search for somebody anonymous: the first search reads the stored index, and a bad one must show now."""
+    """Search for an anonymous customer: the first search reads the stored index, and a bad one must show now."""
     bundle = view.bundle
     situation = Situation(-1, -1, 0, bundle.catalogue.context.unknown)
     anonymous = encode([view.live.anonymous], [situation], bundle.manifest.history_length)

@@ -1,4 +1,4 @@
-"""What is popular in a context, ranked once and remembered: the answer for those without a history."""
+"""Popular products in a context, ranked once and remembered: the answer for customers without a history."""
 
 from typing import NamedTuple
 
@@ -37,11 +37,12 @@ class PopularRankings:
     def of(self, eligible: EligibleSet, place: Place, least: int = 0) -> PopularRanking:
         """Return the ranking of an eligible set in a place.
 
-        Of a part of a set it is what the set's own ranking holds of it. Where that is fewer than ``least``, as of rows
-        that hardly anybody buys, the part is ranked by itself. Nothing is remembered of a part.
+        The ranking of a part of a set is taken from the ranking of the whole set. If that holds fewer than ``least`` of
+        the part, as with rows that hardly anybody buys, the part is ranked by itself. No ranking of a part is
+        remembered.
         """
         whole = self._of_shared(eligible.shared, place)
-        if eligible.parent is None:
+        if not eligible.own:
             return whole
         inside_K = eligible.contains(whole.rows_K)
         if np.count_nonzero(inside_K) < min(least, eligible.size):

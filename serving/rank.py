@@ -1,4 +1,4 @@
-"""From candidates to a ranking.
+"""Ranking of the candidates: products and offers.
 
 Letters: B requests, K candidates of one, M of all, F features, O offers, D dimensions.
 """
@@ -24,8 +24,8 @@ def rank(
 ) -> Generator[None, None, list[list[Ranked]]]:
     """Return the best products and offers, request by request; yield after every so many candidates.
 
-    Somebody without a history gets those offers that are popular: the ranker of offers has learnt from customers with a
-    history alone.
+    A customer without a history gets the popular offers: the ranker of offers has learnt from customers with a history
+    alone.
 
     Args:
         requests: that pinned the same view.
@@ -104,7 +104,7 @@ def _foremost(
 
 
 def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) -> list[Ranked]:
-    """Return every eligible offer, by how likely it is redeemed in this visit."""
+    """Return the eligible offers likeliest to be redeemed in this visit, as many as the request can show."""
     view, query, rows_O = request.view, retrieved.query, offers.eligible.rows_N
     bundle = view.bundle
     if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):

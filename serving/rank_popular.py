@@ -1,4 +1,4 @@
-"""Rankings by what is popular: for those without a history, and where no ranker runs.
+"""Rankings by popularity, for customers without a history and where no ranker runs.
 
 Letters: O offers, N products.
 """
@@ -30,7 +30,7 @@ def rank_popular(
 ) -> list[Ranked]:
     """Return the most popular products in a place, and the offers that cover the most popular products.
 
-    What the customer has dismissed or put into the basket lately, if anything, comes last.
+    Items that the customer has lately dismissed or put into the basket come last.
     """
     ranked: list[Ranked] = []
     if products is not None:
@@ -61,10 +61,10 @@ def popular_offers(view: View, place: Place, offers: EligibleSet, session: Sessi
 
 
 def _through_products(shares: Shares, offers_O: NDArray[np.integer], view: View) -> NDArray[np.float32]:
-    """Return offers' shares by the shares of the products they cover, as shares of one among these offers.
+    """Return offers' shares by the shares of the products they cover; the shares of all these offers sum to one.
 
-    The sum over the products, over the square root of their number, so that an offer on a whole department does
-    not win by its size alone.
+    The share is the sum over the products, divided by the square root of their number, so that an offer on a whole
+    department does not win by its size alone.
     """
     catalogue = view.bundle.catalogue
     shares_N = np.zeros(len(catalogue.products.ids), np.float32)

@@ -1,4 +1,4 @@
-"""What a ranking is made of, and how rankings of both kinds become one."""
+"""Ranked candidates, and the merge of the rankings of both kinds into one."""
 
 from collections.abc import Collection
 from typing import Literal, NamedTuple
@@ -41,7 +41,7 @@ class Ranked(NamedTuple):
 
 
 def best(ranked: list[Ranked], limit: int, excluded: Collection[tuple[str, int]]) -> list[Ranked]:
-    """Return the best of both kinds, each of which is in order; ties by kind and row, what is demoted last."""
+    """Return the best of both kinds, each of which is in order; ties by kind and row, demoted items last."""
     if excluded:
         ranked = [one for one in ranked if (one.kind, one.row) not in excluded]
     demoted = any(one.demoted for one in ranked)

@@ -48,7 +48,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     among: Annotated[Wanted | None, _EARLIER] = None
 
     def __post_init__(self) -> None:
-        """Make ids that came as JSON integers text, and take what is given by its earlier name."""
+        """Convert ids that came as JSON integers to text, and take the values that are given by earlier names."""
         ids_as_text(self, "customer_id")
         if self.exclude:
             force_setattr(self, "exclude", listed_ids("exclude", self.exclude))

@@ -1,4 +1,4 @@
-"""What is answered to a request that the application never hears of."""
+"""Answers to requests that are refused before the application sees them."""
 
 from http import HTTPStatus
 from typing import Literal, NamedTuple
@@ -12,13 +12,13 @@ Why = Literal["overload", "connections", "bodies", "slow", "head", "malformed"]
 
 
 class Refusal(NamedTuple):
-    """Why a request is refused before the application hears of it, and how it is answered."""
+    """The reason why a request is refused before the application sees it, and the answer to it."""
 
     why: Why
     problem: Problem
 
     def written(self, *, close: bool, body: bool = True) -> bytes:
-        """The answer as it goes over the wire."""
+        """Return the answer as it goes over the wire."""
         content = msgspec.json.encode(self.problem)
         status = HTTPStatus(self.problem.status)
         lines = [
@@ -34,7 +34,7 @@ class Refusal(NamedTuple):
 
 
 def refusal(why: Why, status: HTTPStatus, detail: str) -> Refusal:
-    """A refusal with what HTTP has a word for."""
+    """Return a refusal with a status and a phrase of HTTP's own."""
     return Refusal(why, problem_of_status(status, detail))
 
 

@@ -62,28 +62,28 @@ class RankRequest(NamedTuple):
 
     @property
     def most(self) -> int:
-        """How many ranked items are enough, whatever is excluded."""
+        """Return how many ranked items are enough, whatever is excluded."""
         return self.limit + len(self.excluded)
 
     @property
     def rows(self) -> int:
-        """About how many candidates there will be to rank."""
+        """Return about how many candidates there will be to rank."""
         return self.products.size if self.rank_all and self.products is not None else _SOURCES * self.candidates
 
     @property
     def candidates(self) -> int:
-        """How many to retrieve of each kind."""
+        """Return how many candidates to retrieve of each kind."""
         return max(RETRIEVED * times_more(self.most, novel=self.novel), self.most)
 
     @property
     def own(self) -> bool:
-        """Whether something is asked for that hardly anybody else will ask for: nothing is remembered of that."""
-        part = self.products is not None and self.products.parent is not None
+        """Return whether hardly any other request will ask for the same, so that the answer is not remembered."""
+        part = self.products is not None and self.products.own
         return bool(self.excluded) or self.rank_all or part
 
 
 class Retrieved(NamedTuple):
-    """What was found for one request; the candidates are empty where no products are asked for.
+    """The result of retrieval for one request; the candidates are empty where no products are asked for.
 
     Attributes:
         query: what sources looked at, which the rankers read, too.
@@ -107,7 +107,7 @@ _NO_CANDIDATES = Proposed(_NONE, _NONE)
 
 
 def retrieve(requests: Sequence[RankRequest]) -> list[Retrieved]:
-    """Return what is worth ranking for requests that pinned the same view and want as many candidates."""
+    """Retrieve the candidates worth ranking for requests that pinned the same view and want equally many candidates."""
     view, k = requests[0].view, requests[0].candidates
     bundle = view.bundle
     tower_input = encode(
@@ -159,5 +159,5 @@ def demoted_products(session: Session) -> NDArray[np.int64]:
 
 
 def _to_search(eligible: EligibleSet | None) -> EligibleSet:
-    """Return the set of a kind; an empty one stands in a batch for a kind that a request does not ask for."""
+    """Return the eligible set to search; an empty one if the request does not ask for its kind."""
     return _NONE_ELIGIBLE if eligible is None else eligible

@@ -1,4 +1,4 @@
-"""What the service is started with: built once from the command line, passed down, never read again."""
+"""The settings of the service: built once from the command line, passed down, never read again."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +18,12 @@ ClockKind = Literal["wall", "replay"]
 
 
 def default_index_cache_bytes() -> int:
-    """A quarter of the host memory that is free now, whatever the device: two models may have to fit for a while."""
+    """Return a quarter of the host memory that is free now, on any device: two models may have to fit for a while."""
     return free_memory() // 4
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the clients of one worker may cost before they have asked anything, and how long they may take.
+    """Limits on what the clients of one worker cost before they have asked anything, and on the time they take.
 
     Attributes:
         connections: how many there may be; beyond it, the one that has waited longest for its client gives way.
@@ -47,10 +47,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def database_url(option: str | None, environment: Mapping[str, str]) -> str | None:
-    """The PostgreSQL URL that the command line gives, or else the environment.
+    """Return the PostgreSQL URL that the command line gives, or else the one of the environment, if any.
 
     Raises:
-        InvalidInput: the one on the command line, which other users can read, holds a password.
+        InvalidInput: the one on the command line, which other users can read, holds a password, or is no URL.
     """
     if option is None:
         return environment.get(DATABASE_VARIABLE) or None

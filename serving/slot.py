@@ -1,4 +1,4 @@
-"""The one mutable cell of the service: which view answers now."""
+"""The one mutable cell of the service: the view that answers now."""
 
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -24,7 +24,7 @@ class ViewSlot:
 
     @contextmanager
     def pinned(self) -> Generator[View]:
-        """Give the view in service to a request that waits on its way, and keep it open until that has ended."""
+        """Yield the view in service to a request that waits on its way, and keep it open until that has ended."""
         view = self.current
         self._pins[view] += 1
         try:
@@ -37,7 +37,7 @@ class ViewSlot:
                     view.close()
 
     def publish(self, view: View) -> None:
-        """Have another view answer from now on."""
+        """Replace the view that answers; close the old one now, or when the last request that pinned it has ended."""
         replaced, self.current = self.current, view
         self.swaps += 1
         if replaced not in self._pins:
@@ -46,4 +46,4 @@ class ViewSlot:
 
 
 def _nobody_asks(_version: str) -> None:
-    """Tell nobody: there is one worker."""
+    """Do nothing: there is one worker, and nobody to be told."""

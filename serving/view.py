@@ -1,4 +1,4 @@
-"""What a request pins: a release, and all that speaks in its rows."""
+"""The view that a request pins: a release, and all that speaks in its rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,18 +45,18 @@ class View(Closing):
 
     @property
     def version(self) -> str:
-        """The bundle's version."""
+        """Return the version of the release."""
         return self.bundle.manifest.version
 
     def profile(self, bought: Purchases) -> Profile:
-        """Purchases worked out; kept as long as they are."""
+        """Return the profile worked out from purchases; it is kept as long as they are."""
         found = self.profiles.get(bought)
         if found is None:
             found = self.profiles[bought] = profile_of(bought, self.bundle.statistics)
         return found
 
     def close(self) -> None:
-        """Let go of everything but the version's name; to close again does nothing."""
+        """Let go of everything but the version's name; closing again does nothing."""
         self.bundle.close()
         # In full: the dataclass with slots is another class than the one whose methods say super().
         Closing.close(self)

@@ -74,7 +74,7 @@ class ReleaseWatcher:
             await self._take(version, stamp)
 
     async def join(self, version: str) -> bool:
-        """Take the version that other workers serve, or else the current one; False if neither can be opened."""
+        """Take the version that other workers serve, or else the current one; return whether one can be opened."""
         if version == self._slot.current.version:
             return True
         await self._take(version, ())
@@ -94,7 +94,7 @@ class ReleaseWatcher:
         _log.info("now serving %s", version)
 
     def _aside(self, work: Callable[..., Done], *arguments: str) -> "asyncio.Future[Done]":
-        """Do what is slow in a thread, while the event loop goes on."""
+        """Run slow work in a thread, while the event loop goes on; return its future."""
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _note_unreadable(self, problem: str | None) -> None:

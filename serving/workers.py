@@ -33,7 +33,7 @@ _STEADY_SECONDS, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 0.1, 30.0
 
 
 class WorkerPlace(NamedTuple):
-    """What a worker knows of where it stands.
+    """A worker's place among the workers of a server.
 
     Attributes:
         worker: which one it is, from 0 up; one that replaces another takes over its number.
@@ -54,7 +54,7 @@ class WorkerPlace(NamedTuple):
         return self.folder / "serving"
 
     def say_serving(self, version: str) -> None:
-        """Leave word of the version that this worker has taken, for one that replaces another."""
+        """Write the version that this worker has taken to a file, for a worker that replaces another."""
         fresh = self.folder / f"serving.{self.worker}"
         try:
             fresh.write_text(version)
@@ -82,7 +82,7 @@ class WorkerPlace(NamedTuple):
 
 
 class _Worker(NamedTuple):
-    """A worker that runs; it was started after a pause, and when, by the monotonic clock."""
+    """A worker that runs: when it was started, by the monotonic clock, and after which pause."""
 
     number: int
     started: float
@@ -90,7 +90,7 @@ class _Worker(NamedTuple):
 
 
 class _Due(NamedTuple):
-    """A worker that is to be started after a pause, and when, by the monotonic clock."""
+    """A worker that is to be started: when it is due, by the monotonic clock, and after which pause."""
 
     number: int
     due: float
@@ -98,7 +98,7 @@ class _Due(NamedTuple):
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of a host, not listening yet.
+    """Return sockets bound to every address of a host, not listening yet.
 
     Raises:
         InvalidInput: the port is taken, or the host is none of this machine's.
@@ -119,7 +119,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def listen(sockets: Sequence[socket.socket], host: str, port: int, backlog: int) -> None:
-    """Listen on bound sockets; InvalidInput if somebody else has begun to since."""
+    """Listen on bound sockets; raise InvalidInput if somebody else has begun to since."""
     try:
         for one in sockets:
             one.listen(backlog)
@@ -222,7 +222,7 @@ def _keep(running: dict[int, _Worker], due: dict[int, _Due], fork: Callable[[int
 
 
 def _end(running: dict[int, _Worker], number: signal.Signals, seconds: float) -> None:
-    """Send workers a signal, and wait until they have ended or so long."""
+    """Send workers a signal, and wait until they have ended, at most so many seconds."""
     for pid in running:
         os.kill(pid, number)
     until = time.monotonic() + seconds
@@ -242,7 +242,7 @@ def _again(number: int, paused: float, lived_seconds: float) -> _Due:
 
 
 def _signal(until: float | None) -> int | None:
-    """The next signal that comes until that moment, if one does; None waits for ever."""
+    """Wait for the next signal until a moment, or for ever if that is None; return None if no signal came."""
     expected = {*_TOLD, signal.SIGCHLD}
     if until is None:
         return signal.sigwait(expected)
@@ -251,13 +251,13 @@ def _signal(until: float | None) -> int | None:
 
 
 def _ended(running: dict[int, _Worker]) -> list[tuple[int, int]]:
-    """The workers that have ended and are not known to: their processes, and exit codes or minus their signals."""
+    """Return workers that have ended since the last call: their processes, and exit codes or minus their signals."""
     found = [os.waitpid(pid, os.WNOHANG) for pid in running]
     return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in found if pid]
 
 
 def _fork(place: WorkerPlace, lifelines_end: int, work: Callable[[WorkerPlace], None]) -> int:
-    """Start a worker; returns its process."""
+    """Fork a worker, and return its process number."""
     pid = os.fork()
     if pid == 0:
         _be(place, lifelines_end, work)
@@ -265,7 +265,7 @@ def _fork(place: WorkerPlace, lifelines_end: int, work: Callable[[WorkerPlace], 
 
 
 def _be(place: WorkerPlace, lifelines_end: int, work: Callable[[WorkerPlace], None]) -> NoReturn:
-    """Work, and leave without running what the parent will run when it leaves itself."""
+    """Do a worker's work, and exit without running what the parent will run when it exits itself."""
     code: object = 1
     try:
         os.close(lifelines_end)  # the parent alone holds it open

@@ -80,7 +80,7 @@ def _leave_to_thread(*_: object) -> None:
 
 
 def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
-    """The exit code, and what to say."""
+    """Run the command and return the exit code with the message to print."""
     from rich.logging import RichHandler  # noqa: PLC0415 - once signals are minded
 
     # implicit and FAISS bring thread pools of their own; OpenBLAS' would only contend with them.
@@ -108,7 +108,7 @@ def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
 
 
 def _check(arguments: argparse.Namespace) -> str:
-    """What the tables hold that ``--data`` names, with a page of it if one was asked for."""
+    """Return a summary of the tables that ``--data`` names; also write it as a page if one was asked for."""
     from training.config import RECIPES, read_recipe  # noqa: PLC0415
     from training.datasets.report import in_html, in_text  # noqa: PLC0415
     from training.datasets.summary import open_and_summarise  # noqa: PLC0415
@@ -121,7 +121,7 @@ def _check(arguments: argparse.Namespace) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> str:
-    """Train on what ``--data`` names; returns the published version."""
+    """Train on the data that ``--data`` names and return the published version."""
     # After the thread settings; and torch takes seconds to import: --help should not wait.
     from training.config import RECIPES, read_recipe  # noqa: PLC0415
     from training.interactions import config  # noqa: PLC0415

@@ -68,7 +68,7 @@ class Baskets:
         )
 
     def between(self, begin: int, end: int) -> "Baskets":
-        """Those from one moment until before another, in seconds since 1970 UTC."""
+        """Return the baskets from one moment until before another, in seconds since 1970 UTC."""
         rows = np.flatnonzero((self.moments_S >= begin) & (self.moments_S < end))
         return Baskets(
             self.customers_S[rows],
@@ -81,20 +81,20 @@ class Baskets:
         )
 
     def by_customer(self) -> Mapping[int, frozenset[int]]:
-        """What each customer bought in all, by the customer's row."""
+        """Return all products that each customer bought, by the customer's row."""
         found: dict[int, set[int]] = {}
         for place, customer in enumerate(self.customers_S.tolist()):
             found.setdefault(customer, set()).update(self.products[place].tolist())
         return {customer: frozenset(rows) for customer, rows in found.items()}
 
     def situation(self, row: int) -> Situation:
-        """Where, when and how a basket was bought."""
+        """Return the situation in which a basket was bought: channel, location, moment and context."""
         return Situation(
             int(self.channels_S[row]), int(self.locations_S[row]), int(self.moments_S[row]), self.context_S[row]
         )
 
     def encode(self, rows: NDArray[np.integer], histories: Histories, length: int) -> TowerInput:
-        """What the customer tower reads at the moment of some baskets."""
+        """Encode the inputs of the customer tower at the moment of some baskets."""
         pasts = []
         situations = []
         for row in rows.tolist():
@@ -150,11 +150,11 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """How many batches make an epoch."""
+        """Return how many batches make an epoch."""
         return -(-len(self._baskets) // self._config.baskets_a_batch)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from one step on."""
+        """Yield the batches of one epoch, from one step on."""
         order_S = np.random.default_rng([self._seed, _ORDER, epoch]).permutation(len(self._baskets))
         size = self._config.baskets_a_batch
         for step in range(first, self.steps):
@@ -189,7 +189,7 @@ class Batches:
 
 
 def _first_of_second(owners: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each event, the place of the first event of the same customer in the same second."""
+    """Return, for each event, the place of the first event of the same customer in the same second."""
     first = np.ones(len(at), np.bool_)
     first[1:] = (owners[1:] != owners[:-1]) | (at[1:] != at[:-1])
     places = np.where(first, np.arange(len(at)), 0)

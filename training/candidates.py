@@ -1,4 +1,4 @@
-"""What the ranker learns from: candidates that the sources really proposed before a basket, and what the basket held.
+"""Examples for the ranker: candidates that the sources really proposed before a basket, and the basket's products.
 
 Letters: Q examples, M candidates of all examples, F features.
 """
@@ -54,13 +54,13 @@ class ExampleCandidates(NamedTuple):
     offsets_Q: NDArray[np.int64]
 
     def spans(self) -> list[tuple[int, int]]:
-        """Where each example's candidates begin and end."""
+        """Return the places where each example's candidates begin and end."""
         offsets = self.offsets_Q.tolist()
         return list(pairwise(offsets))
 
     @classmethod
     def joined(cls, parts: Sequence["ExampleCandidates"]) -> "ExampleCandidates":
-        """Those of several windows."""
+        """Return the candidates of several windows as one."""
         begins = np.cumsum([0, *(len(part.rows_M) for part in parts)])
         offsets = [part.offsets_Q[1:] + begin for part, begin in zip(parts, begins.tolist(), strict=False)]
         return cls(
@@ -94,7 +94,10 @@ def gather_candidates(
 
 
 def gather(queried: Iterable["QueriedExample"], reader: FeatureReader) -> ExampleCandidates:
-    """Gather the candidates of some examples with their features; the reader is of what was known before them."""
+    """Gather the candidates of some examples with their features.
+
+    The reader knows only what was known before the examples.
+    """
     features: list[NDArray[np.float32]] = [np.empty((0, len(RANKER_FEATURES)), np.float32)]
     taken: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
@@ -167,9 +170,9 @@ def query_examples(
 def with_sessions(examples: Sequence[Example], share: float, random: np.random.Generator) -> list[Example]:
     """Return the examples, some of them moved to the middle of their visit.
 
-    Of a share of the baskets a random half lies in the basket already and is not to be predicted any
-    more; of the other half, and of as many other products of the set, a few have been looked at. Nothing of a basket
-    is seen that a service would not be told in events.
+    In a share of the examples a random half of the products lies in the basket already and is not to be predicted any
+    more. A few products of the other half, and several other products of the set for each of them, have been looked at.
+    Nothing of a basket is seen that a service would not be told in events.
     """
     return [_within_visit(one, random) if len(one.bought) > 1 and random.random() < share else one for one in examples]
 
@@ -270,7 +273,10 @@ def _events(
 def _popular(
     rankings: dict[tuple[bytes, Place], NDArray[np.int64]], catalogue: Catalogue, example: Example
 ) -> NDArray[np.int64]:
-    """What is popular of what the context allows, and of that what is asked for; the ranking is worked out once."""
+    """Return the most popular products of those that the context allows and the example asks for.
+
+    The ranking of what a context allows is worked out once.
+    """
     allowed = example.eligible if example.allowed is None else example.allowed
     key = allowed.fingerprint, example.place
     if key not in rankings:

@@ -1,7 +1,7 @@
-"""Master data as columns, and what the events before a moment say about it.
+"""The catalogue: master data as columns, and what is observed of them in the events before a moment.
 
-Products, locations, offers and the promotion plan are known whatever the moment. What is carried where and what
-is popular is observed, and only from events before the moment given. Letters: N products, M locations, O offers.
+Products, locations, offers and the promotion plan are known whatever the moment. Assortments and popularity are
+observed, and only from events before the moment given. Letters: N products, M locations, O offers.
 """
 
 from datetime import datetime
@@ -31,9 +31,10 @@ _DAY = 86_400
 
 
 def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalogue:
-    """The catalogue without anything observed: nothing is carried, popular or trained yet.
+    """Return the catalogue before anything is observed: nothing is popular or trained yet.
 
-    Of the promotion plan only what is still to come or running at ``since`` is kept.
+    A location carries only what is declared for it. Of the promotion plan only the part that is still to come or
+    running at ``since`` is kept.
     """
     products, locations, offers = (frame.collect() for frame in (dataset.products, dataset.locations, dataset.offers))
     product_ids = Vocabulary.of(products["product_id"].to_list())
@@ -90,12 +91,12 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
 def observe(
     catalogue: Catalogue, events: Events, moment: int, config: AssortmentConfig, guests: Events | None = None
 ) -> Catalogue:
-    """The catalogue with assortments and popularity as events before a moment show them.
+    """Return the catalogue with assortments and popularity as events before a moment show them.
 
-    A location carries what was declared for it and what was bought there. One for which neither says anything is
-    taken to carry what comparable locations carry: those of its region whose assortment is at least
-    ``comparable_size`` of the widest (of all regions, if it has no region or there are none), and of their products
-    those that at least ``comparable_share`` of them carry.
+    A location carries what was declared for it and what was bought there. A location with neither is taken to carry
+    what comparable locations carry: those of its region whose assortment is at least ``comparable_size`` of the widest
+    (of all regions, if it has no region or there are none), and of their products those that at least
+    ``comparable_share`` of them carry.
 
     Args:
         catalogue: from ``master_catalogue``.
@@ -133,7 +134,7 @@ def observe(
 
 
 def still_promoted(promotions: Promotions, moment: int) -> Promotions:
-    """The part of a promotion plan that is still to come or running at a moment, in seconds since 1970 UTC."""
+    """Return the part of a promotion plan still to come or running at a moment, in seconds since 1970 UTC."""
     kept = np.flatnonzero(promotions.ends_G > moment)
     return Promotions(
         channels_G=promotions.channels_G[kept],
@@ -145,18 +146,18 @@ def still_promoted(promotions: Promotions, moment: int) -> Promotions:
 
 
 def rows_of(values: pl.Series, ids: pl.Series) -> NDArray[np.int32]:
-    """The place of each value among distinct ids, -1 for nulls; a value that is not among them is an error."""
+    """Return the place of each value among distinct ids, -1 for nulls; any other value is an error."""
     physical = values.cast(pl.Enum(ids)).to_physical()
     return physical.cast(pl.Int32).fill_null(-1).to_numpy()
 
 
 def seconds_of(times: pl.Series) -> NDArray[np.int64]:
-    """Whole seconds since 1970 UTC."""
+    """Return times as whole seconds since 1970 UTC."""
     return times.dt.epoch("s").to_numpy().astype(np.int64)
 
 
 def attributes_of(frame: pl.DataFrame, table: Table) -> Attributes:
-    """Every column that the table does not declare, as a categorical attribute."""
+    """Return every column that the table does not declare, as a categorical attribute."""
     declared = {column.name for column in table.columns}
     names = tuple(name for name in frame.columns if name not in declared)
     coded = [attributes_of_column(frame[name]) for name in names]
@@ -165,13 +166,13 @@ def attributes_of(frame: pl.DataFrame, table: Table) -> Attributes:
 
 
 def attributes_of_column(values: pl.Series) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Labels in alphabetical order, and each value's code: 1 + its label's place, 0 for nulls."""
+    """Return the labels in alphabetical order, and each value's code: 1 + its label's place, 0 for nulls."""
     labels = values.drop_nulls().unique().sort()
     return tuple(labels.to_list()), rows_of(values, labels) + np.int32(1)
 
 
 def _context(dataset: Dataset) -> ContextAttributes:
-    """What events say of their situations: every value there is, by attribute."""
+    """Return the attributes of the situations of events: every value there is, by attribute."""
     names = attribute_names(dataset.events, EVENTS)
     values = pl.collect_all([dataset.events.select(pl.col(name).drop_nulls().unique().sort()) for name in names])
     return ContextAttributes(tuple(names), tuple(tuple(one.to_series().to_list()) for one in values))
@@ -249,7 +250,7 @@ def _core(
     size: int,
     config: AssortmentConfig,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """What a share of comparable locations carries, and its mean popularity there."""
+    """Return the products that a share of comparable locations carries, and their mean popularity there."""
     carriers_N = np.zeros(size, np.int64)
     popularity_N = np.zeros(size, np.float64)
     for row in comparable.tolist():

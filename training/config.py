@@ -1,4 +1,4 @@
-"""The recipe: everything a training run may be told, frozen, with unknown keys refused."""
+"""The recipe: every setting of a training run, frozen, with unknown keys refused."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -48,7 +48,7 @@ class TablesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_attributes: Annotated[tuple[Identifier, ...], Meta(max_length=16)] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be read."""
+        """Refuse settings with which tables cannot be read."""
         if self.separator == self.decimal:
             raise ValueError("expected a separator other than the decimal comma")
         if self.time_zone and (self.time_zone in _NO_ZONES or self.time_zone not in available_timezones()):

@@ -1,4 +1,4 @@
-"""What becomes of a fit, epoch by epoch: kept while it runs, told to its checkpoints, published with what it made."""
+"""The course of a fit, epoch by epoch: recorded while it runs, kept in its checkpoints, published in its release."""
 
 import time
 from collections.abc import Generator, Mapping
@@ -12,7 +12,7 @@ from embeddings.release.bundle import Epochs
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """A curve in a checkpoint: what is complete, and what the epoch under way has come to."""
+    """A curve in a checkpoint: the complete epochs, and the sums of the epoch under way."""
 
     points: list[Epochs]
     steps: int
@@ -39,18 +39,18 @@ class Curve:
 
     @contextmanager
     def aside(self) -> Generator[None]:
-        """What happens inside is not part of fitting, and its time not counted: validations and checkpoints."""
+        """Leave the time of the block out of the fit's, for validations and checkpoints."""
         began = time.perf_counter()
         yield
         self._began += time.perf_counter() - began
 
     def step(self, loss: Tensor) -> None:
-        """One step more was done, at this loss."""
+        """Add one step that was done, with its loss."""
         self._lost = self._lost.to(loss.device) + loss.detach().double()
         self._steps += 1
 
     def close(self, metrics: Mapping[str, float]) -> None:
-        """The epoch is over; after it this was measured on what is held out, if anything was."""
+        """End the epoch, with what was measured after it on the held-out data, if anything was."""
         loss = self._lost.item() / self._steps
         seconds = time.perf_counter() - self._began
         count = len(self.points) + 1
@@ -58,6 +58,6 @@ class Curve:
         self._steps, self._lost = 0, torch.zeros((), dtype=torch.float64)
 
     def tell(self) -> str:
-        """All of it, for a checkpoint."""
+        """Return the whole curve as text, for a checkpoint."""
         seconds = time.perf_counter() - self._began
         return msgspec.json.encode(_Told(self.points, self._steps, self._lost.item(), seconds)).decode()

@@ -1,7 +1,7 @@
-"""How good a model is on the validation window, beside the baselines, in the contexts as they were.
+"""Evaluation of a model and the baselines on the validation window, in the contexts as they were.
 
-The example is each customer's first basket in the window: ten products, at that moment and location, on that
-channel, with assortments as known before the window. Letters: B examples, M candidates, N products.
+The example is each customer's first basket in the window: ten products, at that moment and location, on that channel,
+with assortments as known before the window. Letters: B examples, M candidates, N products.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 class Fitted(NamedTuple):
-    """A model and what it was observed to be used with.
+    """Fitted towers, and the catalogue and statistics that they are used with.
 
     Attributes:
         catalogue, statistics: as observed before what is to be predicted.
@@ -49,8 +49,8 @@ class Fitted(NamedTuple):
 def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
     """Answer every example by every method and measure the answers, by method, then by metric.
 
-    ``served`` is what the service would answer, with the expected calibration error of its scores; ``source NAME`` what
-    one source of candidates contributes.
+    ``served`` is the answer that the service would give, with the expected calibration error of its scores.
+    ``source NAME`` is the contribution of one source of candidates.
 
     Args:
         examples: from ``examples.first_baskets``.
@@ -87,7 +87,7 @@ def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: F
 
 
 def _measure_sources(queried: Sequence[QueriedExample]) -> dict[str, dict[str, float]]:
-    """What part of the baskets each source of candidates proposes, and how many products it proposes for that."""
+    """Return the share of the baskets that each source of candidates proposes, and how many products it proposes."""
     hits = dict.fromkeys(ALL, 0.0)
     proposed = dict.fromkeys(ALL, 0)
     for one in queried:
@@ -109,7 +109,10 @@ def _measure_sources(queried: Sequence[QueriedExample]) -> dict[str, dict[str, f
 def measure_towers(
     examples: Sequence[Example], towers: Towers, vectors_ND: NDArray[np.float32], length: int
 ) -> dict[str, float]:
-    """How well what is nearest to the customers' vectors answers the examples; the arguments are ``evaluate``'s."""
+    """Measure the products nearest to the customers' vectors as answers to the examples.
+
+    The arguments are those of ``evaluate``.
+    """
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
     rankings: list[NDArray[np.int64]] = []
     for start in range(0, len(examples), _AT_ONCE):
@@ -120,7 +123,7 @@ def measure_towers(
 
 
 def _frequency(past: History, eligible: EligibleSet) -> NDArray[np.int64]:
-    """Eligible products by how often the customer bought them."""
+    """Return the eligible products that the customer bought, the most often bought first."""
     rows, counts = past.purchases.rows_R, past.purchases.times_R
     kept = eligible.contains(rows)
     return rows[kept][np.lexsort((rows[kept], -counts[kept]))][:K]

@@ -41,7 +41,9 @@ class Example(NamedTuple):
 
 
 def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> list[Example]:
-    """Each customer's first basket in a window: what in it can be recommended; a basket of nothing such asks nothing.
+    """Return an example for each customer's first basket in a window.
+
+    It asks for the products of the basket that can be recommended. A basket without such products gives no example.
 
     Args:
         before: what customers had done when the window began.
@@ -78,7 +80,7 @@ def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> 
 def customer_vectors(
     examples: Sequence[Example], towers: Towers, vectors_ND: NDArray[np.float32], length: int
 ) -> NDArray[np.float32]:
-    """The customers' vectors (B, D)."""
+    """Return the customers' vectors (B, D)."""
     device = next(towers.parameters()).device
     tower_input = encode([one.past for one in examples], [one.situation for one in examples], length)
     history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL), device=device)

@@ -78,7 +78,7 @@ class ParityError(OpportuneError):
 
 
 class Release(NamedTuple):
-    """What a run found, to be published.
+    """The results of a run, to be published.
 
     Attributes:
         catalogue, statistics, histories: as of the data cut-off.
@@ -165,13 +165,13 @@ def export(
 
 
 def version_of(until: datetime, files: Mapping[str, FileEntry], past: Mapping[str, FileEntry]) -> str:
-    """A release's name: its cut-off, and a digest of the files of bundle and histories."""
+    """Return a release's name: its cut-off, and a digest of the files of bundle and histories."""
     digest = hashlib.sha256(msgspec.json.encode((files, past))).hexdigest()
     return f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
 
 
 def of_length_one(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same vectors (N, D), each divided by its length; a zero one stays zero."""
+    """Return the same vectors (N, D), each divided by its length; a zero one stays zero."""
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     return vectors_ND / np.maximum(lengths_N1, 1e-12)
 
@@ -186,7 +186,7 @@ def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArr
 
 
 def _export_product_tower(path: Path, towers: Towers, catalogue: Catalogue) -> NDArray[np.float32]:
-    """Export, and let the exported encoder compute all product vectors (N, D)."""
+    """Export the product tower; return all product vectors (N, D) as the exported encoder computes them."""
     product_input = ProductInput.of(catalogue, torch.device("cpu"))
     sample = (product_input.rows_N[:2], product_input.attributes_NA[:2], product_input.price_N[:2])
     to_onnx(
@@ -267,7 +267,7 @@ def export_redemption(path: Path, model: Redemption) -> None:
 
 
 def _features_of_any_size(width: int) -> NDArray[np.float32]:
-    """Counts and days of every size a feature may have, also where nothing is known."""
+    """Return counts and days of every size a feature may have, also zeros where nothing is known."""
     features_MF = np.random.default_rng(0).exponential(10, (256, width)).astype(np.float32)
     features_MF[np.random.default_rng(1).random(features_MF.shape) < 0.5] = 0
     return features_MF
@@ -282,7 +282,7 @@ def to_onnx(
     output: str = "vectors",
     longest: Mapping[str, int] | None = None,
 ) -> None:
-    """Export with named, dynamic leading axes.
+    """Export a module with named, dynamic leading axes.
 
     Args:
         module: what to export.

@@ -30,7 +30,7 @@ from training.towers import CustomerTower, ProductTower
 
 @dataclass(frozen=True, slots=True)
 class ProductInput:
-    """What the product tower reads, by catalogue row.
+    """The inputs of the product tower, by catalogue row.
 
     Attributes:
         rows_N: int64, the row itself, or -1 for a product that training never saw.
@@ -44,7 +44,7 @@ class ProductInput:
 
     @classmethod
     def of(cls, catalogue: Catalogue, device: torch.device) -> "ProductInput":
-        """Read them off a catalogue."""
+        """Return the inputs of all products of a catalogue, on a device."""
         products = catalogue.products
         rows_N = np.where(products.trained_N, np.arange(len(products.ids)), -1)
         return cls(
@@ -71,7 +71,7 @@ class Towers(nn.Module):
         )
 
     def loss(self, batch: Batch, product_input: ProductInput, id_dropout: float, random: np.random.Generator) -> Tensor:
-        """The sampled softmax loss of one batch."""
+        """Return the sampled softmax loss of one batch."""
         device = product_input.rows_N.device
         past_BL = batch.tower_input.products_BL
         # Every product of the batch goes through its tower once, wherever it occurs.
@@ -97,7 +97,10 @@ class Towers(nn.Module):
 
 
 def customer_tensors(tower_input: TowerInput, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Types, ages, attributes and context, as the customer tower takes them after the history's vectors."""
+    """Return types, ages, attributes and context, in the order in which the customer tower takes them.
+
+    The tower takes the history's vectors before them.
+    """
     return (
         torch.as_tensor(tower_input.types_BL, device=device),
         torch.as_tensor(tower_input.ages_BL, device=device),
@@ -114,7 +117,7 @@ class Factors(NamedTuple):
 
 
 def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
-    """Implicit's ALS over purchase counts."""
+    """Fit implicit's ALS to purchase counts."""
     owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
     bought, _ = histories.bought()
     counts = csr_matrix(
@@ -143,7 +146,7 @@ def fit(
     checkpoints: Path,
     measure: Callable[[Towers], Mapping[str, float]] | None = None,
 ) -> tuple[Towers, Curve]:
-    """Fit both towers on every basket of some histories; returns them with the course of the fit.
+    """Fit both towers on every basket of some histories; return them with the course of the fit.
 
     On the CPU the result depends on the arguments alone, also when the run was killed and continued from its
     checkpoint.
@@ -203,9 +206,10 @@ def fit(
 
 
 def fingerprint(recipe: Recipe, past: Histories, catalogue: Catalogue, device: torch.device) -> str:
-    """Equal for towers that would come out the same, so that no others go on from their checkpoint.
+    """Return a digest that is equal for towers that would come out the same.
 
-    A run that differs in the ranker alone goes on from the towers of one that the gate refused.
+    No other towers go on from their checkpoint. A run that differs in the ranker alone goes on from the towers of one
+    that the gate refused.
     """
     products = catalogue.products
     sizes = (
@@ -231,7 +235,7 @@ def fingerprint(recipe: Recipe, past: Histories, catalogue: Catalogue, device: t
 
 
 def product_vectors(towers: Towers, catalogue: Catalogue, device: torch.device) -> NDArray[np.float32]:
-    """Every product's vector (N, D), as torch computes it."""
+    """Return every product's vector (N, D), as torch computes it."""
     product_input = ProductInput.of(catalogue, device)
     with torch.inference_mode():
         return towers.product(product_input.rows_N, product_input.attributes_NA, product_input.price_N).cpu().numpy()

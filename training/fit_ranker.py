@@ -42,11 +42,11 @@ class Batch(NamedTuple):
 
 
 def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> tuple[Ranker, Curve]:
-    """Fit on what was taken, a function of its arguments alone; returns the ranker with the course of the fit.
+    """Fit a ranker on the candidates that were taken; return it with the course of the fit.
 
-    The loss is the softmax over each list of candidates (what orders them) plus a tenth of the binary cross-entropy
-    of each candidate (what makes the scores comparable between lists). After every epoch it is measured how well the
-    lists that are kept back for calibration are ordered.
+    The result depends on the arguments alone. The loss is the softmax over each list of candidates (it orders them)
+    plus a tenth of the binary cross-entropy of each candidate (it makes the scores comparable between lists). After
+    every epoch the order of the lists that are kept back for calibration is measured.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> 
 
 
 def probabilities(ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The ranker's probabilities (M), a part at a time."""
+    """Return the ranker's probabilities (M), computed a part at a time."""
     with torch.inference_mode():
         parts = [
             ranker(torch.from_numpy(features_MF[start : start + _AT_ONCE])).numpy()
@@ -100,7 +100,10 @@ def probabilities(ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[n
 def calibration_error(
     probabilities_M: NDArray[np.float32], taken_M: NDArray[np.float32], weights_M: NDArray[np.float32] | None = None
 ) -> float:
-    """Expected calibration error over ``_BINS`` bins of equal size (Naeini et al., 2015), by weight if given."""
+    """Return the expected calibration error over ``_BINS`` bins of equal size (Naeini et al., 2015).
+
+    Weights, if given, weigh the examples.
+    """
     order = np.argsort(probabilities_M, kind="stable")
     gaps_M = probabilities_M.astype(np.float64) - taken_M
     if weights_M is not None:
@@ -120,7 +123,10 @@ def _standardise(ranker: Ranker, examples: ExampleCandidates) -> None:
 
 
 def _measure(ranker: Ranker, kept_back: Batch) -> dict[str, float]:
-    """Mean NDCG of the first ten of some lists, those without anything taken left out; empty if none remain."""
+    """Return the mean NDCG of the first ten of some lists; empty if no list remains.
+
+    Lists without anything taken are left out.
+    """
     with torch.inference_mode():
         logits_M = ranker.logits(kept_back.inputs).numpy()
     ends = np.cumsum(np.bincount(kept_back.owners.numpy()))[:-1]
@@ -133,9 +139,10 @@ def _measure(ranker: Ranker, kept_back: Batch) -> dict[str, float]:
 
 
 def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
-    """Platt scaling (1999): the slope and shift of the log-odds that fit lists which were not learnt from.
+    """Fit Platt scaling (1999): the slope and shift of the log-odds, on lists that were not learnt from.
 
-    Few lists may fit no slope, as nothing in them was taken or all that was has the larger logits: then none is found.
+    Few lists may fit no slope, as nothing in them was taken or everything taken has the larger logits: the calibration
+    then stays as it is.
     """
     taken = kept_back.taken > 0
     if not taken.any() or taken.all():

@@ -1,4 +1,4 @@
-"""What a model must beat before it may be published."""
+"""The gate: the check that a model must pass before it is published."""
 
 from embeddings.errors import RefusedByGate
 from training.evaluate import Metrics
@@ -8,10 +8,10 @@ _FEW = 100
 
 
 def gate(metrics: Metrics, examples: int) -> None:
-    """Refuse a model whose answers a list of what is popular would have beaten on the validation window.
+    """Refuse a model whose answers a list of popular products would have beaten on the validation window.
 
-    What the service would answer is judged. What it is made of, the towers and the other sources of candidates, may
-    each be worse than popularity where the others make up for it.
+    The answers of the service are judged. Their parts, the towers and the other sources of candidates, may each be
+    worse than popularity where the others make up for it.
 
     Args:
         metrics: from ``evaluate``.

@@ -1,4 +1,4 @@
-"""Events as every customer's past."""
+"""Histories of customers, read from the events of a data set."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ from training.datasets.visits import as_they_say, numbers_of
 
 
 def read_histories(dataset: Dataset, catalogue: Catalogue, visit_pause: int) -> Histories:
-    """Every customer's events, in the rows of a catalogue.
+    """Read every customer's events, in the rows of a catalogue.
 
     Customers whom only events name come after the listed ones, by id, with unknown attributes. An offer that the
     catalogue does not hold, as there may be no table of offers, is unknown.
@@ -56,7 +56,7 @@ def read_histories(dataset: Dataset, catalogue: Catalogue, visit_pause: int) -> 
 
 
 def _of_guests(frame: pl.DataFrame, catalogue: Catalogue) -> Events:
-    """What anonymous customers bought and took back, visit after visit.
+    """Return the purchases and returns of anonymous customers, visit after visit.
 
     The same number at another location, or half a day later, is another visit.
     """
@@ -82,7 +82,7 @@ def _context(frame: pl.DataFrame, context: ContextAttributes) -> NDArray[np.int3
 
 
 def _records(frame: pl.DataFrame, catalogue: Catalogue) -> Events:
-    """Events as records, in their order."""
+    """Return events as records, in their order."""
     events = np.zeros(frame.height, EVENT)
     events["at"] = seconds_of(frame["at"])
     events["product"] = rows_of(frame["product_id"], pl.Series(catalogue.products.ids.ids(), dtype=pl.String))
@@ -97,6 +97,6 @@ def _records(frame: pl.DataFrame, catalogue: Catalogue) -> Events:
 
 
 def _audiences(lists: pl.Series, audiences: tuple[str, ...]) -> Ragged:
-    """Each customer's audiences, but for those no offer is meant for."""
+    """Return each customer's audiences, except those that no offer is meant for."""
     codes = {name: code for code, name in enumerate(audiences)}
     return Ragged.of(sorted(codes[one] for one in names or [] if one in codes) for names in lists.to_list())

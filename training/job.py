@@ -36,7 +36,7 @@ _log = logging.getLogger("opportune.train")
 def run(
     data: str, store: Path, recipe: Recipe, *, until: datetime | None, device: DeviceChoice, gated: bool
 ) -> Manifest:
-    """Train on what happened before a moment and publish the release.
+    """Train on the events before a moment and publish the release.
 
     Args:
         data: a known data set's name or a directory of tables.
@@ -125,7 +125,7 @@ def run(
 
 
 class _Given(NamedTuple):
-    """What a run learns from.
+    """The data and the settings that a run learns from.
 
     Attributes:
         dataset: without what came at or after the cut-off.
@@ -143,7 +143,7 @@ class _Given(NamedTuple):
 
 
 def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
-    """Open and check the data, and say what they are worth.
+    """Open and check the data, log notes about them, and return them with the settings fitted to them.
 
     Raises:
         InvalidInput, InvalidTables: they cannot be used.
@@ -161,7 +161,7 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
 
 
 def _check_kept(baskets: Baskets, window: int, days: int, until: datetime) -> None:
-    """Refuse purchases of which returns leave too few to learn from, or to judge by.
+    """Refuse data whose returns leave too few purchases to learn from, or to judge by.
 
     Args:
         baskets: what was not taken back.

@@ -1,4 +1,4 @@
-"""What every fit needs around its steps: a device, a learning rate that falls, progress, and checkpoints."""
+"""The parts that every fit shares: a device, a learning rate that falls, progress, and checkpoints."""
 
 import hashlib
 import logging
@@ -33,7 +33,11 @@ _log = logging.getLogger("opportune.train")
 
 
 def torch_device(choice: DeviceChoice) -> torch.device:
-    """The device to fit on; DeviceUnavailable if cuda was asked for and is absent."""
+    """Return the device to fit on.
+
+    Raises:
+        DeviceUnavailable: cuda was asked for and is absent.
+    """
     if choice == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable(
             "--device cuda: torch finds no CUDA device; use --device cpu, or install opportune[gpu]"
@@ -44,12 +48,12 @@ def torch_device(choice: DeviceChoice) -> torch.device:
 
 
 def schedule(progress: float) -> float:
-    """Learning rate over a run: a short linear rise, then a cosine down to nothing."""
+    """Return the factor of the learning rate: a short linear rise over a run, then a cosine down to nothing."""
     return min(1.0, progress / _RISE + 0.01) * 0.5 * (1 + float(np.cos(np.pi * progress)))
 
 
 def loss_progress() -> Progress:
-    """A bar with steps, time and, as the task's field ``loss``, what the loss is."""
+    """Return a progress bar with steps, time and the loss, which is the task's field ``loss``."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -83,7 +87,10 @@ def save(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, abou
 
 
 def resume(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> Mapping[str, str] | None:
-    """Take up a checkpoint; returns what ``save`` was told about it, None if there is none, or only a damaged one."""
+    """Load a checkpoint and return what ``save`` was told in ``about``.
+
+    The result is None if there is no checkpoint, or only a damaged one.
+    """
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return None
@@ -107,7 +114,11 @@ def resume(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer) ->
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read a checkpoint; SafetensorError or ValueError if it is not what was written."""
+    """Read a checkpoint.
+
+    Raises:
+        SafetensorError, ValueError: it is not what was written.
+    """
     with safe_open(path, framework="pt") as file:
         about: dict[str, str] = dict(file.metadata() or {})
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -118,7 +129,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """SHA-256 of everything that a checkpoint holds."""
+    """Return the SHA-256 of everything that a checkpoint holds."""
     digest = hashlib.sha256(msgspec.json.encode(sorted(about.items())))
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -7,11 +7,11 @@ from torch import Tensor
 def sampled_softmax(
     inner_BC: Tensor, owners_T: Tensor, targets_T: Tensor, bought_BC: Tensor, log_inclusion_C: Tensor
 ) -> Tensor:
-    """Mean of ``-log p(target)`` under a softmax over all products, its sum estimated from a sample.
+    """Return the mean of ``-log p(target)`` under a softmax over all products, its sum estimated from a sample.
 
-    The sum over products that are not in the basket is estimated by weighting each sampled one by the inverse of
-    its probability of being sampled (the logQ correction of Bengio and Senécal, 2008, with inclusion
-    probabilities, as candidates are distinct); the target itself is there for certain and is not corrected.
+    The sum over products that are not in the basket is estimated by weighting each sampled one by the inverse of its
+    probability of being sampled (the logQ correction of Bengio and Senécal, 2008, with inclusion probabilities, as
+    candidates are distinct). The target itself is there for certain and is not corrected.
 
     Args:
         inner_BC: inner products of customers and candidates.
@@ -26,9 +26,9 @@ def sampled_softmax(
 
 
 def listwise_softmax(logits_M: Tensor, taken_M: Tensor, owners_M: Tensor, lists: int) -> Tensor:
-    """Mean over lists of the cross-entropy between what was taken, in equal shares, and a softmax over the list.
+    """Return the mean over lists of the cross-entropy between the taken candidates and a softmax over the list.
 
-    ListNet's top-one loss (Cao et al., 2007).
+    The candidates taken count in equal shares. This is ListNet's top-one loss (Cao et al., 2007).
 
     Args:
         logits_M: scores of all candidates.

@@ -25,7 +25,7 @@ _log = logging.getLogger("opportune.train")
 
 
 class OfferRanker(Piecewise):
-    """Features of offers to log-odds; what all offers have in common decides nothing."""
+    """Maps features of offers to log-odds; what all offers have in common decides nothing."""
 
     def __init__(self) -> None:
         super().__init__(len(OFFER_FEATURES))
@@ -33,7 +33,10 @@ class OfferRanker(Piecewise):
 
 
 def fit_offers(visits: Sequence[VisitExample]) -> OfferRanker:
-    """Fit on what was redeemed; a function of its argument alone, as the loss is convex and begins at zero."""
+    """Fit a ranker on the offers that were redeemed.
+
+    The result depends on the visits alone, as the loss is convex and the weights begin at zero.
+    """
     ranker = OfferRanker()
     redeeming = [one for one in visits if one.taken_O.any()]
     if len(redeeming) < FEWEST_VISITS:

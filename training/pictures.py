@@ -31,7 +31,7 @@ _DPI = 100
 
 
 def draw_curves(path: Path, curves: Mapping[str, Sequence[Epochs]]) -> None:
-    """Loss and quality of each fit, epoch by epoch, as a PNG.
+    """Draw loss and quality of each fit, epoch by epoch, as a PNG.
 
     Args:
         path: where it goes.
@@ -59,10 +59,11 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Epochs]]) -> None:
 
 
 def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, category: str, department: str) -> None:
-    """The mean vector of each category, on the plane on which they lie furthest apart, by department, as a PNG.
+    """Draw the mean vector of each category on a plane, coloured by department, as a PNG.
 
-    A product counts in its category's mean as much as it is bought. The plane is that of the means' two principal
-    components: it is chosen without a look at the departments. Of fewer than three categories there is no map.
+    A product counts in its category's mean as much as it is bought. The plane is the one on which the means lie
+    furthest apart, that of their two principal components: it is chosen without a look at the departments. For fewer
+    than three categories no map is drawn.
 
     Args:
         path: where it goes.
@@ -108,7 +109,7 @@ def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, cate
 
 
 def hide_overlapping(texts: Sequence[Text]) -> None:
-    """Of texts that overlap, leave the first to be read."""
+    """Hide every text that overlaps an earlier one that is shown."""
     shown: list[Any] = []
     for text in texts:
         box: Any = text.get_window_extent()
@@ -119,7 +120,7 @@ def hide_overlapping(texts: Sequence[Text]) -> None:
 
 
 class _Categories(NamedTuple):
-    """What is drawn.
+    """The categories that a map shows.
 
     Attributes:
         means_GD: mean vectors.
@@ -134,7 +135,7 @@ class _Categories(NamedTuple):
 
 
 def _categories(units_ND: NDArray[np.float32], products: Products, category: str, department: str) -> _Categories:
-    """The categories of which enough products are bought."""
+    """Return the categories with enough products that are bought."""
     names, labels, codes_NA = products.attributes
     of_category, of_department = names.index(category), names.index(department)
     codes_N = codes_NA[:, of_category] * (products.popularity_N > 0)
@@ -156,9 +157,9 @@ def _categories(units_ND: NDArray[np.float32], products: Products, category: str
 
 
 def principal(vectors_GD: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
-    """The first two principal components (G, 2), each signed so that its largest entry is positive.
+    """Return the first two principal components (G, 2), and their share of the variance.
 
-    Also their share of the variance.
+    Each component is signed so that its entry of the largest absolute value is positive.
     """
     centred_GD = vectors_GD.astype(np.float64) - vectors_GD.mean(axis=0)
     variances_D, axes_DD = np.linalg.eigh(centred_GD.T @ centred_GD)

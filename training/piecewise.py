@@ -1,4 +1,4 @@
-"""A sum of curves, one a feature, piecewise linear in its logarithm: what both levels of offers are made of.
+"""A sum of curves, one a feature, piecewise linear in its logarithm: the model of both levels of offers.
 
 Redemptions are few, and a sum of curves over single features holds where a network only remembers. Letters: O examples,
 F features, X inputs, Y bends of a line.
@@ -18,7 +18,7 @@ _STEPS = 100
 
 
 class Piecewise(nn.Module):
-    """Features, none of them negative, to log-odds.
+    """Maps features, none of them negative, to log-odds.
 
     Args:
         features: how many.
@@ -48,7 +48,7 @@ class Piecewise(nn.Module):
         return self.weights(self.inputs(features)).squeeze(1)
 
     def fit_scaling(self, features_OF: NDArray[np.float32]) -> Tensor:
-        """Set bends and scaling from examples; return their scaled inputs (O, X)."""
+        """Set bends and scaling from examples; return the scaled inputs (O, X) of these examples."""
         features = torch.from_numpy(features_OF)
         self.bends.copy_(torch.from_numpy(np.quantile(np.log1p(features_OF), _BENDS, axis=0).T))
         inputs = self.inputs(features)
@@ -58,7 +58,7 @@ class Piecewise(nn.Module):
 
 
 def minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
-    """Change parameters until a convex loss of theirs is least; a function of where they begin alone."""
+    """Change parameters until their convex loss is least; the result depends on their first values alone."""
     optimiser = torch.optim.LBFGS(parameters, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

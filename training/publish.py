@@ -1,4 +1,4 @@
-"""How a run publishes what it has made."""
+"""Publication of a release into a store."""
 
 import logging
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The upper level of offers: how likely a customer redeems any of the eligible ones in a visit.
 
-A logistic regression on features of the visit, one of which, the inclusive value, is what the ranker of offers says of
-all of them: a nested logit (McFadden, 1978). Letters: V visits, O offers, F features.
+A logistic regression on features of the visit. One feature, the inclusive value, combines the odds that the ranker of
+offers gives to all of them: a nested logit (McFadden, 1978). Letters: V visits, O offers, F features.
 """
 
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger("opportune.train")
 
 
 class Redemption(nn.Module):
-    """Features of visits to probabilities; of somebody without a history it is the base rate.
+    """Maps features of visits to probabilities; for somebody without a history it returns the base rate.
 
     Args:
         rate: the base rate.
@@ -54,9 +54,10 @@ class Redemption(nn.Module):
 
 
 def fit_redemption(visits: Sequence[VisitExample], offers: OfferRanker) -> Redemption:
-    """Fit on visits, and calibrate on each what was learnt from other customers.
+    """Fit on visits; calibrate on log-odds that each visit gets from models fitted on other customers.
 
-    A function of its arguments alone, as the loss is convex. With few redemptions it is the base rate for everybody.
+    The result depends on the arguments alone, as the loss is convex. With few redemptions it is the base rate for
+    everybody.
 
     Args:
         visits: with and without redemptions, each with its weight.
@@ -99,10 +100,11 @@ def offer_logits(visits: Sequence[VisitExample], offers: OfferRanker) -> list[ND
 
 
 def measure_offers(visits: Sequence[VisitExample], offers: OfferRanker, model: Redemption) -> Mapping[str, float]:
-    """Return how far scores of offers, and the probabilities that any is redeemed, are from what happened.
+    """Return the calibration errors of the scores of offers and of the probabilities that any is redeemed.
 
-    Expected calibration errors over all offers that were eligible in some visits, and over the visits; with how many
-    visits these stand for, and in what share of them something was redeemed. Empty without visits.
+    The errors are expected calibration errors: over all offers that were eligible in some visits, and over the visits.
+    The result also tells how many visits these stand for, and in what share of them something was redeemed. It is empty
+    without visits.
     """
     if not visits:
         return {}
@@ -140,7 +142,7 @@ def _fit(
 def _calibrate(
     model: Redemption, apart_V: NDArray[np.float32], taken_V: NDArray[np.float32], weights_V: NDArray[np.float32]
 ) -> None:
-    """Platt scaling (1999) of the log-odds that visits got from a model which had not learnt from them."""
+    """Fit Platt scaling (1999) to the log-odds that a model gave to visits which it had not learnt from."""
     logits, taken, weighed = (torch.from_numpy(one) for one in (apart_V, taken_V, weights_V / weights_V.sum()))
     scale = torch.tensor([1.0, 0.0], requires_grad=True)
     minimise(

@@ -70,7 +70,7 @@ class Stages:
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
 
     def towers(self, past: Histories, moment: int, later: Baskets | None = None) -> tuple[Factors, Fitted]:
-        """Fit ALS and, started from it, the towers; count everything they are used with, as of the moment.
+        """Fit ALS and the towers, which start from it; count the statistics used with them, as of the moment.
 
         Args:
             past: what they may see; it ends before the moment.
@@ -124,7 +124,7 @@ class Stages:
     def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, ranker: Ranker) -> FittedOffers:
         """Fit both levels of offers on visits before the moment, with figures a week old at most.
 
-        What is measured is measured on the visits in the validation window, with both levels fitted before it.
+        The metrics are measured on the visits in the validation window, with both levels fitted before it.
 
         Args:
             past: it ends before the moment.
@@ -182,7 +182,7 @@ class Stages:
 
 
 def windows(past: Histories, moment: int, most: int) -> list[int]:
-    """Return when each window begins that a ranker learns from, the latest first, at most so many.
+    """Return the moments at which the windows begin that a ranker learns from, the latest first, at most ``most``.
 
     One begins every week, or every day where there would be none otherwise.
 

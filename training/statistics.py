@@ -1,4 +1,4 @@
-"""What past purchases say about each product, counted from events before a moment.
+"""Statistics of each product, counted from events before a moment.
 
 Letters: N products, O offers, E events, H pairs of a customer and a product.
 """
@@ -31,7 +31,10 @@ _bm25: Any = nearest_neighbours.bm25_weight
 
 
 class Nearby(NamedTuple):
-    """Which products belong together; a model of its own, fitted less often than figures are counted."""
+    """Relations between products: neighbours, factors and lifts.
+
+    They are fitted less often than figures are counted.
+    """
 
     also_bought: Neighbours
     bought_together: Neighbours
@@ -40,12 +43,12 @@ class Nearby(NamedTuple):
 
     @classmethod
     def of(cls, statistics: Statistics) -> "Nearby":
-        """What statistics were counted with."""
+        """Return the relations that statistics were counted with."""
         return cls(statistics.also_bought, statistics.bought_together, statistics.als, statistics.lifts_GG)
 
 
 class _Bought(NamedTuple):
-    """Purchases of known products: whose, what, when, where, and in which visit."""
+    """Purchases of known products: the customer, the product, the moment, the location and the visit."""
 
     owners_E: NDArray[np.int64]
     products_E: NDArray[np.int64]
@@ -57,7 +60,9 @@ class _Bought(NamedTuple):
 def find_nearby(
     past: Histories, catalogue: Catalogue, products_ND: NDArray[np.float32], regularisation: float, config: RankerConfig
 ) -> Nearby:
-    """Neighbours by the cosine of who buys them (counts weighed by BM25), and of which baskets they lie in.
+    """Find the neighbours of products by the cosine of who buys them, and of the baskets they lie in.
+
+    Counts of who buys them are weighed by BM25.
 
     Args:
         past: what customers bought.
@@ -89,9 +94,9 @@ def find_nearby(
 
 
 def _weighed(customers: csr_matrix) -> csr_matrix:
-    """Weigh who buys what by BM25; what nearly all customers buy says nothing of any of them and is left out.
+    """Weigh the counts of who buys what by BM25, and leave out products that nearly all customers buy.
 
-    Its weight would be zero or less, and the cosine of it no number.
+    Such a product says nothing of any customer. Its weight would be zero or less, and its cosine no number.
     """
     weighed: csr_matrix = _bm25(customers, K1=1.2, B=0.75).tocsr()
     weighed.data = np.maximum(weighed.data, 0)
@@ -100,10 +105,10 @@ def _weighed(customers: csr_matrix) -> csr_matrix:
 
 
 def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:
-    """The figures as of a moment, in seconds since 1970 UTC, from histories that end before it.
+    """Return the figures as of a moment, in seconds since 1970 UTC, from histories that end before it.
 
-    Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen, and sizes of
-    visits towards those of all purchases.
+    Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen. Sizes of
+    visits are smoothed towards those of all purchases.
     """
     bought = _bought(past)
     everybody, in_visits = _with_guests(bought, past)
@@ -143,18 +148,18 @@ def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, co
 
 
 def redeemed_offers(past: Histories) -> Events:
-    """Everybody's redemptions of known offers, oldest first."""
+    """Return everybody's redemptions of known offers, oldest first."""
     redeemed_E = past.events[(past.events["type"] == REDEMPTION) & (past.events["offer"] >= 0)]
     return redeemed_E[np.argsort(redeemed_E["at"], kind="stable")]
 
 
 def times_redeemed(redeemed_E: Events, catalogue: Catalogue) -> NDArray[np.float32]:
-    """How often each offer of the catalogue (O) was redeemed."""
+    """Return how often each offer of the catalogue (O) was redeemed."""
     return np.bincount(redeemed_E["offer"], minlength=len(catalogue.offers.ids)).astype(np.float32)
 
 
 def _local(bought: _Bought, catalogue: Catalogue, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Recent purchases at each location, aligned with the assortments."""
+    """Count the recent purchases of each product at each location, aligned with the assortments."""
     assortment, size = catalogue.locations.assortment, len(catalogue.products.ids)
     owners_L = np.repeat(np.arange(len(assortment)), np.diff(assortment.offsets))
     keys_L = owners_L * size + assortment.values
@@ -165,9 +170,9 @@ def _local(bought: _Bought, catalogue: Catalogue, recent_E: NDArray[np.bool_]) -
 
 
 def _lifts(baskets: csr_matrix, codes_N: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The log of how much oftener than by chance two groups meet in a basket, smoothed; 0 for the unknown group.
+    """Return the smoothed log of how much oftener than by chance two groups meet in a basket.
 
-    All zeros where groups are too many for a square of them.
+    It is 0 for the unknown group, and 0 everywhere where groups are too many for a square of them.
     """
     groups = int(codes_N.max(initial=0)) + 1
     if groups > _MOST_GROUPS:
@@ -184,7 +189,10 @@ def _lifts(baskets: csr_matrix, codes_N: NDArray[np.int32]) -> NDArray[np.float3
 
 
 def _mean_share(share_N: NDArray[np.float32], codes_N: NDArray[np.int32]) -> NDArray[np.float64]:
-    """The mean share of the products of each product's group that are sold at all; 0 for an unknown group."""
+    """Return, for each product, the mean share of the products of its group that are sold at all.
+
+    It is 0 for an unknown group.
+    """
     sold_N = share_N > 0
     sums, counts = np.bincount(codes_N, share_N), np.bincount(codes_N, sold_N)
     means = sums / np.maximum(counts, 1)
@@ -223,12 +231,12 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
 
 
 def _visits(bought: _Bought) -> NDArray[np.int64]:
-    """The numbers of the visits that purchases are of, from 0 on without holes."""
+    """Return the number of each purchase's visit, counted from 0 without holes."""
     return np.unique(bought.visits_E, return_inverse=True)[1]
 
 
 def _distinct(keys_E: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ascending, each once."""
+    """Return the keys in ascending order, each once."""
     # Asked for places too, NumPy sorts; else it hashes, which takes ten times as long.
     return np.unique(keys_E, return_index=True)[0]
 
@@ -240,7 +248,7 @@ def _bought(past: Histories) -> _Bought:
 
 
 def _with_guests(known: _Bought, past: Histories) -> tuple[_Bought, _Bought]:
-    """Everybody's purchases, and those of them whose visit is known; guests have no owner."""
+    """Return everybody's purchases, and those of them whose visit is known; guests have no owner."""
     places, visits = past.bought_by_guests()
     guests = past.guests[places]
     more = _Bought(np.full(len(guests), -1), *_columns(guests), visits + (known.visits_E.max(initial=-1) + 1))

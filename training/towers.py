@@ -38,7 +38,7 @@ class ProductTower(nn.Module):
             nn.init.normal_(embedding.weight, std=0.1)  # pyright: ignore[reportArgumentType]
 
     def forward(self, rows: Tensor, attributes: Tensor, price: Tensor) -> Tensor:
-        """Product vectors (K, D).
+        """Return product vectors (K, D).
 
         Args:
             rows: int64 (K), -1 for a product to be placed by its attributes alone.
@@ -96,7 +96,7 @@ class CustomerTower(nn.Module):
         nn.init.zeros_(self.types.weight)
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
-        """Customer vectors (B, D).
+        """Return customer vectors (B, D).
 
         Args:
             history: float32 (B, L, D), vectors of the products of the latest events.

@@ -62,10 +62,11 @@ _AWAY, _POPULAR_HERE, _SOLD_HERE, _PRODUCT_SHARE, _INNER, _RETRIEVED = (
 
 
 class FeatureTransform(nn.Module):
-    """Turns features (M, F), in the order of ``RANKER_FEATURES``, into what the network reads (M, X).
+    """Turns features (M, F), in the order of ``RANKER_FEATURES``, into the inputs of the network (M, X).
 
-    The logarithms of one and each count, of each ratio and of the share of the location's purchases, then the features
-    that are no counts, and how far the inner product lies above what was retrieved. There is nothing to fit.
+    These are the logarithms of one plus each count, of each ratio and of the share of the location's purchases, then
+    the features that are no counts, and how far the inner product lies above what was retrieved. There is nothing to
+    fit.
     """
 
     decays_F: Tensor
@@ -87,7 +88,7 @@ class FeatureTransform(nn.Module):
         self.register_buffer("least_R", torch.tensor([least for *_, least in _RATIOS]))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return what the network reads (M, X)."""
+        """Return the inputs of the network (M, X)."""
         away = features[:, _AWAY, None]
         aged = features * torch.exp(away * self.decays_F) + away * self.ages_F
         counts = 1 + torch.relu(aged[:, :COUNTED] * self.scales_C)

@@ -1,4 +1,4 @@
-"""Visits in which an offer could be redeemed, with what went before them: what both levels of offers learn from.
+"""Visits in which an offer could be redeemed: the examples that both levels of offers learn from.
 
 Letters: V visits, O offers, F features, E events, K covered products.
 """
@@ -51,7 +51,7 @@ class Visit(NamedTuple):
 
 
 class VisitExample(NamedTuple):
-    """What was eligible in a visit, and what was redeemed of it.
+    """The offers that were eligible in a visit, and those of them that were redeemed.
 
     Attributes:
         features_OF: float32, of the offers.
@@ -68,8 +68,8 @@ class VisitExample(NamedTuple):
 def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: int) -> list[Visit]:
     """Return visits while some offer ran for the customer, in the order of time.
 
-    Every visit in which something was redeemed; of the others before a moment at most so many, and as many of those
-    from it on, drawn at random, so that each stands for several.
+    Every visit in which something was redeemed is among them. Of the others before the moment at most ``most`` are
+    drawn at random, and at most as many of those from it on, so that each stands for several.
 
     Args:
         past: histories.
@@ -125,9 +125,10 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
 def visit_examples(
     visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
 ) -> list[VisitExample]:
-    """Return what was eligible in some visits, with only what went before each known.
+    """Return the eligible and the redeemed offers of some visits, with features of earlier events alone.
 
-    Redemptions by everybody are those before that very moment: in service they are counted as they happen, too.
+    Visits of customers without a history, or in which no offer was eligible, are left out. Redemptions by everybody are
+    counted up to the very moment of the visit: in service they are counted as they happen, too.
 
     Args:
         visits: in the order of time.
@@ -152,7 +153,7 @@ def visit_examples(
 
 
 class _QueriedVisit(NamedTuple):
-    """A visit as the readers of features want it."""
+    """A visit with the query and the covered products that the feature readers take."""
 
     visit: Visit
     query: RankingQuery
@@ -163,7 +164,7 @@ class _QueriedVisit(NamedTuple):
 def _asked(
     visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
 ) -> Iterator[_QueriedVisit]:
-    """Yield the visits of customers with a history to whom anything could be shown."""
+    """Yield the visits of customers with a history in which any offer was eligible."""
     catalogue, statistics, towers, vectors_ND = seen
     eligibility = Eligibility(catalogue)
     features, offers = FeatureReader(catalogue, statistics, vectors_ND), OfferFeatureReader(catalogue, statistics)

@@ -24,7 +24,7 @@ Measure = Callable[[Any], float]
 
 
 def course(matrix_CN: csr_matrix, device: Device, threads: int, measure: Measure | None) -> list[Reached]:
-    """Fit; returns what had been reached after each iteration, measuring left out of the time.
+    """Fit ALS and return the progress after each iteration; its times leave measuring out.
 
     Args:
         matrix_CN: what customers had to do with, as counts.
@@ -60,7 +60,9 @@ def course(matrix_CN: csr_matrix, device: Device, threads: int, measure: Measure
 
 
 def ndcg_of_held_out(matrix_CN: csr_matrix, held_out: dict[int, set[int]], k: int) -> Measure:
-    """Mean NDCG of the first ``k`` of all products for some customers, those they had to do with left out.
+    """Return a function that measures a model's mean NDCG of the first ``k`` products for some customers.
+
+    It ranks all products but those that a customer had to do with in ``matrix_CN``.
 
     Args:
         matrix_CN: what the model was fitted on.
@@ -78,7 +80,7 @@ def ndcg_of_held_out(matrix_CN: csr_matrix, held_out: dict[int, set[int]], k: in
 
 
 def purchases(histories: Histories, products: int, until: int) -> csr_matrix:
-    """On how many lines each customer bought each product before a moment, in seconds since 1970 UTC."""
+    """Count each customer's purchase lines of each product before a moment, in seconds since 1970 UTC, (C, N)."""
     past = histories.before(until)
     owners = np.repeat(np.arange(len(past.customers)), np.diff(past.offsets))
     bought, _ = past.bought()

@@ -20,7 +20,7 @@ _SHARE, _FEWEST = 0.1, 5
 
 
 class Held(NamedTuple):
-    """A file in two parts.
+    """A file split into a fitted and a held-out part.
 
     Attributes:
         fitted_CN: ones where a customer had to do with a product.
@@ -32,17 +32,22 @@ class Held(NamedTuple):
 
 
 def write_first_purchases(path: Path) -> None:
-    """What each household of Complete Journey bought before the suites' cut-off: each product once, in order."""
+    """Write the products each household of Complete Journey bought, each once and in order.
+
+    Only purchases before the suites' cut-off count.
+    """
     lines = journey(UNTIL).past.sort("at", "basket_id", "product_id")
     first = lines.group_by("household_id", maintain_order=True).agg(pl.col("product_id").unique(maintain_order=True))
     path.write_text("".join(f"{household} {' '.join(products)}\n" for household, products in first.iter_rows()))
 
 
 def hold_out(file: Path, kind: Kind, validation: Path) -> Held:
-    """Part a file as its training does, or for interactions, as it will be told to.
+    """Split a file into a fitted and a held-out part, and write the held-out part.
+
+    Training splits sequences the same way by itself. For interactions it is told to hold out what is written here.
 
     Args:
-        file: to be parted.
+        file: the file to split.
         kind: of sequences the newest product of each is held out.
         validation: where to write what is held out, in lines as in the file.
 

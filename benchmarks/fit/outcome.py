@@ -1,4 +1,4 @@
-"""What fits came to, and the ratios that are compared."""
+"""Results of fits, and the ratios that are compared."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ _MOST = 0.95
 
 
 class Reached(Struct, frozen=True):
-    """How far a fit was after some epochs.
+    """Progress of a fit after some epochs.
 
     Attributes:
         epochs: of ALS, iterations.
@@ -46,36 +46,36 @@ class Fit(Struct, frozen=True):
 
     @property
     def seconds_an_epoch(self) -> float:
-        """On the average."""
+        """Return the mean seconds of an epoch."""
         return self.course[-1].seconds / self.course[-1].epochs
 
     @property
     def examples_a_second(self) -> float:
-        """On the average."""
+        """Return the mean number of examples in a second."""
         return self.examples / self.seconds_an_epoch
 
     @property
     def best(self) -> float | None:
-        """The best figure; None if nothing was measured."""
+        """Return the best figure; None if nothing was measured."""
         return max((one.figure for one in self.course if one.figure is not None), default=None)
 
     def seconds_to(self, figure: float) -> float | None:
-        """After how long a figure was reached; None if it never was."""
+        """Return the seconds until a figure was reached; None if it never was."""
         return next((one.seconds for one in self.course if one.figure is not None and one.figure >= figure), None)
 
     @property
     def seconds_to_most(self) -> float | None:
-        """After how long ``_MOST`` of the best figure was reached; None if nothing was measured."""
+        """Return the seconds until ``_MOST`` of the best figure was reached; None if nothing was measured."""
         return None if self.best is None else self.seconds_to(_MOST * self.best)
 
 
 def reached(curve: Sequence[Epochs], metric: str | None) -> list[Reached]:
-    """A curve of a release's manifest."""
+    """Return the course of a fit from a curve of a release's manifest."""
     return [Reached(one.epochs, one.seconds, one.metrics.get(metric) if metric else None) for one in curve]
 
 
 def summary(fits: Sequence[Fit]) -> dict[str, float | None]:
-    """Every model beside ALS on the same data and device; None where a figure was never reached."""
+    """Return each model's ratios to ALS on the same data and device; None where a figure was never reached."""
     found: dict[str, float | None] = {}
     for one in fits:
         als = next((fit for fit in fits if (fit.data, fit.device, fit.model) == (one.data, one.device, ALS)), None)
@@ -90,7 +90,7 @@ def summary(fits: Sequence[Fit]) -> dict[str, float | None]:
 
 
 def described(one: Fit) -> Mapping[str, object]:
-    """A fit with the figures that follow from its course."""
+    """Return a fit with the figures that follow from its course."""
     return {
         "data": one.data,
         "device": one.device,

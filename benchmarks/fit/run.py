@@ -1,7 +1,7 @@
 """The suite: train through the command line, read the course of its fits, and fit ALS on the same data beside it.
 
-Training runs in a process of its own and ALS in this one, one after the other, with equally many threads. Of what is
-trained the course of every fit is in the release's manifest; validations and checkpoints are not part of its time.
+Training runs in a process of its own and ALS in this one, one after the other, with equally many threads. The
+release's manifest holds the course of every trained fit; validations and checkpoints are not part of its time.
 """
 
 import os
@@ -42,16 +42,16 @@ _QUICK_UNTIL = datetime(2017, 3, 13, tzinfo=UTC)
 
 
 def run(data: Sequence[str], json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
-    """Measure, print, write the JSON and beside it a picture; returns the summary.
+    """Measure, print, write the JSON and a picture beside it, and return the summary.
 
     Args:
-        data: ``complete-journey``, ``interactions:FILE``, ``sequences:FILE``; without a file what the households of
-            Complete Journey bought for the first time stands for one.
+        data: ``complete-journey``, ``interactions:FILE``, ``sequences:FILE``; without a file, the first purchases of
+            Complete Journey's households stand for one.
         json_file: where everything that was measured goes.
         quick: eleven weeks of Complete Journey, and fewer epochs on files.
 
     Raises:
-        InvalidInput: a kind of data that there is not, or a file that cannot be parted.
+        InvalidInput: the kind of data is unknown, or a file cannot be split.
     """
     for one in data:
         if one.partition(":")[0] not in _RECIPE_OF:
@@ -88,7 +88,7 @@ def run(data: Sequence[str], json_file: Path, *, quick: bool) -> Mapping[str, fl
 def _of_tables(
     data: str, device: Device, threads: int, folder: Path, left_out: dict[str, str], *, quick: bool
 ) -> list[Fit]:
-    """Towers and ranker, with ALS on the purchases that the towers learn from."""
+    """Fit towers and ranker, and ALS on the purchases that the towers learn from."""
     arguments = ["--data", data, "--until", (_QUICK_UNTIL if quick else UNTIL).isoformat()]
     manifest, store = _train(arguments, JOURNEY, device, threads, folder, quick=quick)
     metric = "ndcg@10"
@@ -109,7 +109,7 @@ def _of_tables(
 def _of_file(
     data: str, device: Device, threads: int, folder: Path, left_out: dict[str, str], *, quick: bool
 ) -> list[Fit]:
-    """The embeddings of a file, with ALS on the same part of it."""
+    """Fit the embeddings of a file, and ALS on the same part of it."""
     name, _, path = data.partition(":")
     kind: Kind = "interactions" if name == "interactions" else "sequences"
     file = Path(path) if path else folder / "first-purchases.txt"
@@ -152,7 +152,10 @@ def _train(
 
 
 def shortened(recipe: Path, changes: Mapping[str, int], folder: Path) -> Path:
-    """A copy of a recipe in a folder, with other numbers; where a key stands in several sections, in the first one."""
+    """Write a copy of a recipe with other numbers to a folder, and return its path.
+
+    Where a key stands in several sections, the first one changes.
+    """
     text = recipe.read_text()
     for key, value in changes.items():
         text, count = re.subn(rf"(?m)^{key} = \d+", f"{key} = {value}", text, count=1)

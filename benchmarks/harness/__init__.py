@@ -1,1 +1,1 @@
-"""What every suite needs: a server, a release, results and pictures of them."""
+"""The parts that every suite shares: a server, a release, results and pictures of them."""

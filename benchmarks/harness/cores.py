@@ -1,4 +1,4 @@
-"""Which core the server runs on and which the load comes from, so that neither takes the other's time."""
+"""Choice of cores: one for the server and one for the load, so that neither takes the other's time."""
 
 import os
 from collections.abc import Generator
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Cores(NamedTuple):
-    """One core for the server and everything it starts, another for the generator; None where not to be had."""
+    """One core for the server and everything it starts, another for the generator; None if unavailable."""
 
     server: int | None
     generator: int | None
 
 
 def choose() -> Cores:
-    """Two of the cores this process may use, or none where there are fewer, or the system cannot pin."""
+    """Return two of the cores this process may use, or none if it has fewer or the system cannot pin."""
     if not hasattr(os, "sched_setaffinity"):
         return Cores(None, None)
     allowed = sorted(os.sched_getaffinity(0))
@@ -23,7 +23,7 @@ def choose() -> Cores:
 
 @contextmanager
 def pinned(core: int | None) -> Generator[None]:
-    """Whatever process is started inside runs on this core, with its children; None changes nothing."""
+    """Run every process started inside the block on this core, with its children; None changes nothing."""
     if core is None:
         yield
         return

@@ -65,10 +65,10 @@ def run(url: str) -> int:
 
 
 def _recommend(url: str, request: Answer) -> list[Answer]:
-    """The items of an answer.
+    """Return the items of the answer to a recommend request.
 
     Raises:
-        ValueError: another answer came.
+        ValueError: the status of the answer is not 200.
     """
     status, answer = _call(url, "POST", "/v1/recommend", json.dumps(request))
     if status != 200:
@@ -77,7 +77,7 @@ def _recommend(url: str, request: Answer) -> list[Answer]:
 
 
 def _names(url: str, items: Iterable[Answer]) -> dict[str, str]:
-    """What stands for the names of the first products that offers cover."""
+    """Return texts that stand for the names of each offer's first products, by product id."""
     covered = sorted({one for item in items for one in item.get("products", [])[:LOOKED_AT]})
     if not covered:
         return {}
@@ -86,7 +86,7 @@ def _names(url: str, items: Iterable[Answer]) -> dict[str, str]:
 
 
 def _line(item: Answer, names: dict[str, str]) -> str:
-    """A product by what it is, an offer by what it covers and until when."""
+    """Describe one item: a product by its name, an offer by its products and its last day."""
     if item["kind"] == "product":
         return f"{item['id']}  {_name(item['attributes'])}"
     different = dict.fromkeys(names[one] for one in item["products"][:LOOKED_AT])
@@ -111,7 +111,10 @@ def _wait_until_ready(url: str) -> bool:
 
 
 def _call(url: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-    """One HTTP exchange; ``http.client`` because a proxy set in the environment must not see local calls."""
+    """Return status and body of one HTTP exchange.
+
+    It uses ``http.client`` because a proxy set in the environment must not see local calls.
+    """
     address = urlsplit(url)
     connection = HTTPConnection(address.hostname or "127.0.0.1", address.port or 80, timeout=10)
     try:

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Description of the machine that a benchmark ran on."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ _LIBRARIES = (
 
 
 def describe() -> dict[str, object]:
-    """Processor, cores, memory, Python and the libraries that matter to speed."""
+    """Return processor, cores, memory, Python and the versions of the libraries that matter to speed."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""What a running service says of itself on /metrics."""
+"""Samples that a running service publishes on /metrics."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ class LoopLag(Struct, frozen=True):
 
 
 def scrape(served: Served) -> dict[tuple[str, str], float]:
-    """Every sample by its name and its ``le`` label, summed over the other labels."""
+    """Return every sample by its name and its ``le`` label, summed over the other labels."""
     found: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(served.get("/metrics").decode()):
         for sample in family.samples:
@@ -33,7 +33,10 @@ def scrape(served: Served) -> dict[tuple[str, str], float]:
 
 
 def loop_lag(before: Mapping[tuple[str, str], float], after: Mapping[tuple[str, str], float]) -> LoopLag | None:
-    """The event loop's lag between two scrapes; None if the service does not measure it, or did not meanwhile."""
+    """Return the event loop's lag between two scrapes.
+
+    None if the service does not measure it, or measured nothing in between.
+    """
     grown = {key: value - before.get(key, 0.0) for key, value in after.items() if key[0].startswith(_LOOP_LAG)}
     count = grown.get((f"{_LOOP_LAG}_count", ""), 0.0)
     if not count:

@@ -17,7 +17,7 @@ _TICKS = (50, 90, 99, 99.9)
 
 
 def latency(path: Path, curves: Mapping[str, Samples], throughputs: Mapping[str, float]) -> None:
-    """Latency by percentile at half load, and throughput at saturation, as a PNG.
+    """Draw latency by percentile at half load, and throughput at saturation, as a PNG.
 
     Args:
         path: where the picture goes.
@@ -55,7 +55,7 @@ _SEARCHES = {
 
 
 def search(path: Path, cells: Sequence[Cell]) -> None:
-    """Time of one query against selectivity, one panel a catalogue, as a PNG.
+    """Draw the time of one query against selectivity, one panel a catalogue, as a PNG.
 
     Args:
         path: where the picture goes.
@@ -81,7 +81,7 @@ def search(path: Path, cells: Sequence[Cell]) -> None:
 
 
 def fit(path: Path, fits: Sequence[Fit]) -> None:
-    """Quality against seconds of fitting, one panel for all models of the same data, as a PNG.
+    """Draw quality against seconds of fitting, one panel for all models of the same data, as a PNG.
 
     Args:
         path: where the picture goes.

@@ -20,7 +20,7 @@ RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
 
 def release(store: Path, until: datetime = UNTIL) -> str:
-    """The version in a store of the suites' own, trained now if the current one has another cut-off."""
+    """Return the version in a store of the suites' own; train one unless the current one has this cut-off."""
     version = current(store, lambda manifest: manifest.data_cut_off == until)
     if version is not None:
         return version
@@ -30,7 +30,7 @@ def release(store: Path, until: datetime = UNTIL) -> str:
 
 
 def current(store: Path, suits: Callable[[Manifest], bool]) -> str | None:
-    """A store's current version if it suits; None too if there is none yet, or one of an older format."""
+    """Return a store's current version if it suits; None too if there is none, or one of an older format."""
     bundles = BundleStore(store)
     try:
         version = bundles.current()
@@ -41,7 +41,7 @@ def current(store: Path, suits: Callable[[Manifest], bool]) -> str | None:
 
 @contextmanager
 def own_state(store: Path, version: str) -> Generator[Path]:
-    """The same release with an event store of its own, so that replayed events stay out of other measurements."""
+    """Yield a store of the same release with its own events, so that replays stay out of other measurements."""
     with TemporaryDirectory(prefix="own-state-", dir=store, ignore_cleanup_errors=True) as name:
         own = Path(name)
         for folder in ("bundles", "histories"):

@@ -27,5 +27,5 @@ class Table:
         self._table.add_row(*cells)
 
     def print(self) -> None:
-        """Print it."""
+        """Print the table on the terminal."""
         Console().print(self._table)

@@ -30,21 +30,24 @@ class Served(msgspec.Struct, frozen=True):
     ready_seconds: float
 
     def resident_mib(self) -> float:
-        """Memory that the server's own process holds in RAM now, in MiB; its PostgreSQL is not counted."""
+        """Return the MiB that the server's own process holds in RAM now; its PostgreSQL is not counted."""
         return psutil.Process(self.pid).memory_info().rss / 2**20
 
     def proportional_mib(self) -> float:
-        """The same of all its processes together, each page shared out among those that hold it; on Linux only."""
+        """Return the MiB that all its processes hold together, PostgreSQL left out; on Linux only.
+
+        Each page is shared out among the processes that hold it.
+        """
         server = psutil.Process(self.pid)
         family = [server, *server.children(recursive=True)]
         return sum(one.memory_full_info().pss for one in family if one.name() != "postgres") / 2**20
 
     def get(self, path: str) -> bytes:
-        """The body of a GET; RuntimeError if it is not answered with 200."""
+        """Return the body of the answer to a GET; raise RuntimeError if its status is not 200."""
         return self._call("GET", path)
 
     def post(self, path: str, body: bytes) -> bytes:
-        """The body of the answer to a POST of JSON; RuntimeError if it is not answered with 200."""
+        """Return the body of the answer to a POST of JSON; raise RuntimeError if its status is not 200."""
         return self._call("POST", path, body)
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:

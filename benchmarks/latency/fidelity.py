@@ -1,4 +1,4 @@
-"""Whether what is fast is also right: recall and filter violations, asked for over HTTP.
+"""Correctness of the answers: recall and filter violations, measured over HTTP.
 
 Every answer is held against the oracle: all eligible rows scored and sorted in NumPy, for the very query vector that
 the server used. A returned row counts if its score reaches the k-th best, so equal scores are worth the same.
@@ -24,7 +24,7 @@ _SCORE_TOLERANCE = 1e-5
 
 
 class Fidelity(Struct, frozen=True):
-    """How right some answers were.
+    """Correctness of some answers.
 
     Attributes:
         recall: share of the true ten, or of all eligible ones where they are fewer; mean over the answers.
@@ -55,7 +55,7 @@ class _Judged(NamedTuple):
 
 
 def peer_fidelity(served: Served, past: Past, asked: Sequence[TrafficRequest]) -> Fidelity:
-    """How right a peer's recommendations are."""
+    """Measure recall and filter violations of a peer's recommendations."""
     judged: list[_Judged] = []
     for one in asked:
         answer = _items(served.post(RECOMMEND, recommend_call(one).body))
@@ -65,10 +65,10 @@ def peer_fidelity(served: Served, past: Past, asked: Sequence[TrafficRequest]) -
 
 
 def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[TrafficRequest]) -> Fidelity:
-    """How right the service is.
+    """Measure recall and filter violations of the service.
 
-    Its recommendations mix several sources, so they show violations and short answers. Its search, filter and all,
-    shows by itself in ``/similar``, for which the query vector is known: that is where recall comes from.
+    Its recommendations mix several sources, so they show violations and short answers only. ``/similar`` runs the
+    search and its filter alone, with a query vector that is known: recall is measured there.
 
     Args:
         served: a running service.

@@ -60,7 +60,7 @@ class Generator:
         return samples
 
     def ceiling(self, calls: Sequence[Call], connections: int, seconds: float, body_bytes: int) -> float:
-        """Requests a second that the generator itself can do, against a server that parses nothing."""
+        """Measure the requests a second that the generator itself can do, with a server that parses nothing."""
         module = ["benchmarks.peers", "trivial", "--body-bytes", str(body_bytes)]
         with launch(module, self._folder / "trivial.log", self.cores.server) as served:
             return self.run(served.port, calls, [Stage(seconds, connections)]).rate(seconds / 4)
@@ -68,6 +68,6 @@ class Generator:
 
 @contextmanager
 def generator(cores: Cores) -> Yields[Generator]:
-    """A generator with a folder of its own for as long as the block lasts."""
+    """Yield a generator with a folder of its own, which lasts as long as the block."""
     with TemporaryDirectory(prefix="opportune-load-") as folder:
         yield Generator(Path(folder), cores)

@@ -52,7 +52,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own, registered nowhere
 
     def send(self, flight: _Flight, request: bytes, event: bool, now: int) -> None:
-        """Send a request; ``Load.answered`` or ``Load.lost`` is called once."""
+        """Send a request; the connection later calls ``Load.answered`` or ``Load.lost`` once."""
         assert self._transport is not None  # noqa: S101 - only connected ones are idle
         self.flight, self.sent, self.event = flight, now, event
         self._transport.write(request)
@@ -110,7 +110,7 @@ class Load:
         self._due, self._sent, self._done = array("q"), array("q"), array("q")
 
     async def run(self) -> Samples:
-        """Every stage, then whatever is still under way; one sample per request that was due."""
+        """Carry out every stage, finish all requests under way, and return one sample per request that was due."""
         await asyncio.gather(*(self._connect() for _ in range(max(stage.connections for stage in self._plan.stages))))
         sweeping = asyncio.create_task(self._sweep())
         for number, stage in enumerate(self._plan.stages):
@@ -130,7 +130,7 @@ class Load:
         )
 
     def answered(self, connection: _Connection, status: int) -> None:
-        """A response was read to its end."""
+        """Record a response that was read to its end, and send waiting requests."""
         flight = connection.flight
         if flight is None:  # an answer that nobody asked for
             connection.abort()
@@ -146,7 +146,7 @@ class Load:
             self._dispatch(now)
 
     def lost(self, connection: _Connection) -> None:
-        """A connection broke; it is replaced until the plan is done."""
+        """Record the request of a broken connection, and replace the connection until the plan is done."""
         if connection.flight is not None:
             now = self._clock()
             self._record(connection.flight, connection.sent, now, BROKEN, connection.event)
@@ -208,7 +208,7 @@ class Load:
             await self._progress.wait()
 
     async def _sweep(self) -> None:
-        """Give up what is overdue: what was sent breaks its connection, what still waits is never sent."""
+        """Give up overdue requests: break the connection of a sent one, never send a waiting one."""
         patience = int(self._plan.timeout_seconds * _NS)
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)

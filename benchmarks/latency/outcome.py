@@ -1,4 +1,4 @@
-"""What the latency suite found, and the few figures it comes down to."""
+"""Results of the latency suite, and the few figures that sum them up."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from benchmarks.latency.samples import Latencies
 
 
 class Saturation(Struct, frozen=True):
-    """The most that is answered in a closed loop, and with how many connections; the median of all rounds each.
+    """The highest rate answered in a closed loop, and its number of connections; medians of all rounds.
 
     Attributes:
-        recommendations_rps: the same with as many connections, and no events in between.
+        recommendations_rps: the rate with as many connections, and no events in between.
     """
 
     rps: float
@@ -65,7 +65,7 @@ class Overload(Struct, frozen=True):
 
 
 class PeerResult(Struct, frozen=True):
-    """One peer."""
+    """Results of one peer."""
 
     saturation: Saturation
     fidelity: Fidelity
@@ -84,9 +84,9 @@ def summary(
     peers: Mapping[str, PeerResult],
     mib_by_workers: Mapping[int, float],
 ) -> dict[str, float | None]:
-    """The flat figures that other programs read; None where there is nothing to divide by.
+    """Return the flat figures that other programs read; None where there is nothing to divide by.
 
-    ``errors`` are whatever was neither answered with success nor, during the overload, refused with 503.
+    ``errors`` counts the requests neither answered with success nor, during and after the overload, refused with 503.
     """
     equal = [peer.saturation.rps for peer in peers.values() if peer.fidelity.recall >= fidelity.recall]
     success, overloaded = {"200", "202"}, {"200", "202", "503"}
@@ -133,7 +133,7 @@ def _others(statuses: Mapping[str, int], expected: set[str]) -> int:
 
 
 def _memory_per_extra_worker(mib_by_workers: Mapping[int, float]) -> float | None:
-    """What a worker beyond the first takes at most, of what a single one takes; None where nothing was measured."""
+    """Return the most a worker beyond the first takes, as a share of a single one; None if nothing was measured."""
     if not mib_by_workers:
         return None
     alone = mib_by_workers[1]

@@ -1,4 +1,4 @@
-"""What a load generator is to do."""
+"""The plan that a load generator carries out."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -22,7 +22,7 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generator does.
+    """All calls and stages of one run of a generator.
 
     Attributes:
         calls: sent in this order, again and again.
@@ -42,7 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def requests(plan: Plan) -> Iterator[tuple[bytes, bool]]:
-    """Encoded requests without end, and whether each is an event; every event with a number of its own."""
+    """Yield encoded requests without end, and whether each is an event; every event has a number of its own."""
     number = plan.first_event
     for head, tail in cycle([call.encoded() for call in plan.calls]):
         if tail is None:

@@ -1,4 +1,4 @@
-"""How fast: the service under load, beside an empty endpoint and beside what a user would pick instead.
+"""Speed of the service under load, beside an empty endpoint and beside what a user would pick instead.
 
 One run, one machine, one server stack. Service and floor take turns on the server's core, round after round, so that
 a machine that slows down slows both. Then the service alone is overloaded, then the peers follow one by one.
@@ -68,14 +68,14 @@ QUICK = Effort(2, (8, 16, 32), 12, 2, 5, 10, 512, 5, 200, 4)
 
 
 class _Round(NamedTuple):
-    """One ramp: with events in between, stage after stage, and without."""
+    """Samples of one ramp: of all stages with events in between, and of the best stage without."""
 
     mixed: Samples
     recommendations: Samples
 
 
 class _Servers(NamedTuple):
-    """Those that take turns.
+    """The servers that take turns.
 
     Attributes:
         towers: the service with neither ranker nor any source but the towers.
@@ -87,7 +87,7 @@ class _Servers(NamedTuple):
 
 
 def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
-    """Measure, print, write the JSON and beside it a picture; returns the summary.
+    """Measure, print, write the JSON and a picture beside it, and return the summary.
 
     Args:
         store: a store of the suites' own; a release is trained there if it holds none. Nothing is written to its
@@ -175,7 +175,7 @@ def _towers(store: Path, version: str, load: Generator) -> Yields[Served]:
 
 
 def _usual_bytes(service: Served, mixed: Traffic) -> int:
-    """The median size of an answer."""
+    """Return the median size of an answer in bytes."""
     return int(median(len(service.post(RECOMMEND, recommend_call(one).body)) for one in evenly(mixed.asked, 100)))
 
 
@@ -192,7 +192,7 @@ def _saturations(
 
 
 def _ramp(load: Generator, served: Served, mixed: Traffic, effort: Effort) -> _Round:
-    """More and more connections, each for a while; then the best of them again, without events."""
+    """Measure more and more connections, each for a while; then the best of them again, without events."""
     stages = [Stage(effort.saturation_seconds, count) for count in effort.connections]
     with_events = load.run(served.port, mixed.calls, stages)
     best = max(range(len(stages)), key=lambda stage: with_events.of_stage(stage).rate(_skipped(effort)))
@@ -215,7 +215,7 @@ def _saturation(rounds: Sequence[_Round], effort: Effort) -> Saturation:
 
 
 def _skipped(effort: Effort) -> float:
-    """How much of a saturation stage passes before counting begins."""
+    """Return the seconds of a saturation stage that pass before counting begins."""
     return effort.saturation_seconds / 4
 
 
@@ -274,7 +274,7 @@ def _overload(
 
 
 def _mib_of_workers(count: int, load: Generator, store: Path, version: str, mixed: Traffic, effort: Effort) -> float:
-    """Memory in MiB of a service of so many workers, their parent counted, after some traffic."""
+    """Measure the memory in MiB of a service of so many workers, their parent counted, after some traffic."""
     burst = Stage(effort.workers_seconds / _WORKERS_BURSTS, effort.connections[-1], _WORKERS_RPS)
     with own_state(store, version) as own, serve(own, "--workers", str(count), core=load.cores.server) as served:
         for _ in range(_WORKERS_BURSTS):

@@ -1,4 +1,4 @@
-"""What a load generator saw, and the figures made from it.
+"""Samples that a load generator took, and the figures made from them.
 
 Letters: R requests.
 """
@@ -49,7 +49,7 @@ class Samples(NamedTuple):
     event_R: NDArray[np.int64]
 
     def save(self, path: Path) -> None:
-        """Write to a file."""
+        """Write the samples to a file."""
         np.save(path, np.stack(self), allow_pickle=False)
 
     @classmethod
@@ -59,29 +59,29 @@ class Samples(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Several as one; their clocks and stages may differ, so of use for latencies and counts only."""
+        """Join several samples; their clocks and stages may differ, so use them for latencies and counts only."""
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def where(self, chosen_R: NDArray[np.bool_]) -> Self:
-        """Some of them."""
+        """Return the chosen samples."""
         return type(self)(*(column[chosen_R] for column in self))
 
     def of_stage(self, stage: int) -> Self:
-        """Those of one stage."""
+        """Return the samples of one stage."""
         return self.where(self.stage_R == stage)
 
     @property
     def good(self) -> NDArray[np.bool_]:
-        """Which were answered with success."""
+        """Return whether each request was answered with success, (R,)."""
         return (self.status_R >= 200) & (self.status_R < 300)
 
     @property
     def refused(self) -> NDArray[np.bool_]:
-        """Which were turned away as too many."""
+        """Return whether each request was refused as one too many, (R,)."""
         return self.status_R == 503
 
     def statuses(self) -> dict[str, int]:
-        """How many ended how; a status, ``timed out`` or ``broken``."""
+        """Count the requests by how they ended: a status, ``timed out`` or ``broken``."""
         names = {TIMED_OUT: "timed out", BROKEN: "broken"}
         found, counts = np.unique(self.status_R, return_counts=True)
         return {
@@ -89,11 +89,11 @@ class Samples(NamedTuple):
         }
 
     def errors(self) -> int:
-        """How many were not answered with success."""
+        """Count the requests that were not answered with success."""
         return int((~self.good).sum())
 
     def rate(self, skip_seconds: float = 0.0) -> float:
-        """Successes a second, by when they were answered, the first ``skip_seconds`` left out."""
+        """Return the successes a second, by when they were answered; leave out the first ``skip_seconds``."""
         if not len(self.due_R):
             return 0.0
         starts, ends = int(self.due_R.min()) + int(skip_seconds * 1e9), int(self.due_R.max())
@@ -101,7 +101,7 @@ class Samples(NamedTuple):
         return float(counted_R.sum() / ((ends - starts) / 1e9)) if ends > starts else 0.0
 
     def histogram(self) -> HdrHistogram:
-        """Latencies in microseconds."""
+        """Return a histogram of the latencies in microseconds."""
         histogram = HdrHistogram(1, _LONGEST_US, _DIGITS)
         micros_R = np.clip((self.done_R - self.due_R) // 1000, 1, _LONGEST_US)
         values, counts = np.unique(micros_R, return_counts=True)
@@ -110,7 +110,7 @@ class Samples(NamedTuple):
         return histogram
 
     def latencies(self) -> Latencies:
-        """Percentiles; zeros where there is nothing."""
+        """Return the percentiles of latency; zeros if there are no samples."""
         histogram = self.histogram()
         p50, p90, p99, p999, longest = (
             histogram.get_value_at_percentile(one) / 1000 for one in (50, 90, 99, 99.9, 100)
@@ -118,9 +118,10 @@ class Samples(NamedTuple):
         return Latencies(len(self.due_R), p50, p90, p99, p999, longest)
 
     def recovery_seconds(self, since_ns: int, usual_ms: float) -> float | None:
-        """How long after a moment normal service begins: five windows of 100 ms in a row; None if it never does.
+        """Return the seconds from a moment until normal service begins; None if it never does.
 
-        Normal: nothing refused or failed among the requests due in a window, and their median within ``usual_ms``.
+        It begins with the first of five normal windows of 100 ms in a row. In a normal window none of the requests due
+        was refused or failed, and their median latency is within ``usual_ms``.
         """
         window_R = (self.due_R - since_ns) // _WINDOW_NS
         windows = int(window_R.max(initial=-1)) + 1
@@ -133,5 +134,5 @@ class Samples(NamedTuple):
         return None
 
     def median_ms(self) -> float:
-        """The median latency; 0 where there is nothing."""
+        """Return the median latency in milliseconds; 0 if there are no samples."""
         return float(np.median(self.done_R - self.due_R)) / 1e6 if len(self.due_R) else 0.0

@@ -50,7 +50,7 @@ FULL, QUICK = Effort(8, 60, 30, 30), Effort(3, 15, 8, 10)
 
 
 class Strained(Struct, frozen=True):
-    """What became of the requests of one span.
+    """Results of the requests of one span.
 
     Attributes:
         accepted: latencies of those that were answered, from the moment each was due.
@@ -65,7 +65,7 @@ class Strained(Struct, frozen=True):
 
 
 def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, Strained]:
-    """Measure, print, and write the JSON.
+    """Measure, print, write the JSON, and return the results by name.
 
     Args:
         store: a store with a release on Complete Journey; one is trained there if it holds none.
@@ -124,7 +124,7 @@ def _strained(samples: Samples, served: Served) -> Strained:
 
 @contextmanager
 def _meanwhile(work: Callable[[threading.Event], None]) -> Generator[None]:
-    """Do something again and again in a thread, until the block is left."""
+    """Run ``work`` in a thread until the block is left; its event is set then."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=[over])
     thread.start()
@@ -147,28 +147,44 @@ def _stopped_now_and_then(pid: int) -> AbstractContextManager[None]:
 
 @contextmanager
 def _held(port: int) -> Generator[None]:
-    """Connections that ask nothing, that stop in the middle, and that go on one byte at a time; opened anew if cut."""
+    """Hold connections that ask nothing, that stop in the middle, and that go on one byte at a time.
+
+    Those that have sent something are opened anew if cut.
+    """
 
     def hold(over: threading.Event) -> None:
         sent = [b""] * _IDLE + [_HALF] * (_HALF_SENT + _TRICKLING)
         held = [_connection(port, one) for one in sent]
         while not over.wait(_TRICKLE_SECONDS):
             for place in range(_IDLE, len(held)):
-                with suppress(BlockingIOError):
-                    try:
-                        cut = not held[place].recv(1_000)
-                        if place >= _IDLE + _HALF_SENT:
-                            held[place].send(b" ")
-                    except ConnectionError:
-                        cut = True
-                    if cut:
-                        held[place].close()
-                        held[place] = _connection(port, sent[place])
+                if _is_cut(held[place]) or (place >= _IDLE + _HALF_SENT and not _trickles(held[place])):
+                    held[place].close()
+                    held[place] = _connection(port, sent[place])
         for one in held:
             one.close()
 
     with _meanwhile(hold):
         yield
+
+
+def _is_cut(connection: socket.socket) -> bool:
+    """Return whether the server has closed a connection; what it has answered is read."""
+    try:
+        return not connection.recv(1_000)
+    except BlockingIOError:  # nothing has come
+        return False
+    except ConnectionError:
+        return True
+
+
+def _trickles(connection: socket.socket) -> bool:
+    """Send one more byte; return whether the connection is still there."""
+    with suppress(BlockingIOError):  # as much as fits is on its way
+        try:
+            connection.send(b" ")
+        except ConnectionError:
+            return False
+    return True
 
 
 def _connection(port: int, sent: bytes) -> socket.socket:
@@ -193,7 +209,7 @@ def _asking(port: int, body: bytes) -> AbstractContextManager[None]:
 
 
 def _largest_request(store: Path, version: str) -> bytes:
-    """The most that one request can ask for: as many products as may be named, with an explanation of each shown."""
+    """Return the body of the largest request: as many products as may be named, all shown explained."""
     ids = Catalogue.load(BundleStore(store).bundle(version) / "catalogue").products.ids
     named = ids.ids(range(min(_AMONG, len(ids))))
     body = {"context": {"channel": "web"}, "items": named, "explain": True, "limit": 100}

@@ -1,4 +1,4 @@
-"""Requests as they would have come: what was really bought after the cut-off, where and by whom.
+"""Requests made from what was really bought after the cut-off, where and by whom.
 
 Each basket of the 28 held-out days becomes one recommend call at its household, store and moment. Channels are drawn
 by fixed shares (the data knows tills only), some callers are made anonymous, and now and then a line that really was
@@ -34,7 +34,7 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes
 
     def encoded(self) -> tuple[bytes, bytes | None]:
-        """The bytes of the HTTP request; of an event, those before and those after its number."""
+        """Return the bytes of the HTTP request; of an event, those before and those after its number."""
         head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(self.body) + self.body
         if self.path != REPORT:
@@ -44,7 +44,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class TrafficRequest(msgspec.Struct, frozen=True):
-    """What a recommend call asks, for whoever checks the answer."""
+    """The question of a recommend call, kept to check the answer."""
 
     customer: str | None
     channel: str
@@ -59,12 +59,12 @@ class Traffic(msgspec.Struct, frozen=True):
     asked: list[TrafficRequest]
 
     def recommendations(self) -> list[Call]:
-        """The calls without the events."""
+        """Return the calls without the events."""
         return [call for call in self.calls if call.path == RECOMMEND]
 
 
 def traffic(seed: int = 0) -> Traffic:
-    """Every basket after the cut-off, in the order of time."""
+    """Return the calls made from every basket after the cut-off, in the order of time."""
     lines = purchase_lines().filter(pl.col("at") >= UNTIL)
     baskets = (
         lines.group_by("basket_id")
@@ -86,7 +86,7 @@ def traffic(seed: int = 0) -> Traffic:
 
 
 def recommend_call(one: TrafficRequest, limit: int = K) -> Call:
-    """The recommend call that asks this."""
+    """Return the recommend call for a request."""
     body: dict[str, object] = {} if one.customer is None else {"customer_id": one.customer}
     body |= {
         "kinds": ["product"],
@@ -97,12 +97,12 @@ def recommend_call(one: TrafficRequest, limit: int = K) -> Call:
 
 
 def evenly(asked: Sequence[TrafficRequest], count: int) -> list[TrafficRequest]:
-    """Some of them, spread over the whole time."""
+    """Return up to ``count`` of the requests, spread over the whole time."""
     return [asked[place] for place in np.linspace(0, len(asked) - 1, min(count, len(asked))).astype(int).tolist()]
 
 
 def _events_per_call() -> float:
-    """So that events are the share ``EVENTS`` of all requests."""
+    """Return the events per recommend call that make events the share ``EVENTS`` of all requests."""
     return EVENTS / (1 - EVENTS)
 
 

@@ -13,7 +13,7 @@ _faiss: Any = faiss  # its type hints know the C++ constructors only
 
 
 def selecting(eligible: EligibleSet, rows: int) -> Any:
-    """FAISS's search parameters that let only the set pass; its wrappers keep selector and bits alive."""
+    """Return FAISS search parameters that let only the set pass; the wrappers keep selector and bits alive."""
     allowed_N = np.zeros(rows, np.bool_)
     allowed_N[eligible.rows_N] = True
     return _faiss.SearchParameters(sel=_faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little")))
@@ -41,5 +41,5 @@ class FlatBitmapPeer:
 
 
 def build(past: Past) -> FlatBitmapPeer:
-    """Ready to answer."""
+    """Return a peer that is ready to answer."""
     return FlatBitmapPeer(past)

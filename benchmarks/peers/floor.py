@@ -14,12 +14,12 @@ _FILLER = b'{"items":[]}'
 
 @post("/v1/recommend", status_code=200)
 async def recommend(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
-    """Decodes the request, does nothing, answers what it always answers."""
+    """Decode the request, do nothing, and send the same answer as always."""
     _asked.decode(await request.body())
     return Response(state.body, media_type="application/json")
 
 
 def app(body_bytes: int) -> Litestar:
-    """The empty service, whose answer has this many bytes."""
+    """Return the empty service, whose answer has this many bytes."""
     body = _FILLER.ljust(body_bytes)
     return Litestar([recommend, events, readyz], state=State({"body": body}), logging_config=None, openapi_config=None)

@@ -47,5 +47,5 @@ class HnswPostfilterPeer:
 
 
 def build(past: Past) -> HnswPostfilterPeer:
-    """Ready to answer, after some seconds of building the graph."""
+    """Return a peer that is ready to answer, after some seconds of building the graph."""
     return HnswPostfilterPeer(past)

@@ -46,5 +46,5 @@ class HnswlibCallbackPeer:
 
 
 def build(past: Past) -> HnswlibCallbackPeer:
-    """Ready to answer, after some seconds of building the graph."""
+    """Return a peer that is ready to answer, after some seconds of building the graph."""
     return HnswlibCallbackPeer(past)

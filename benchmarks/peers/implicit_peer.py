@@ -24,11 +24,11 @@ class _Factors(MatrixFactorizationBase):
         self.item_factors: NDArray[np.float32] = vectors_ND
 
     def fit(self, *_: object, **__: object) -> None:
-        """Not for this one: its factors are given."""
+        """Raise NotImplementedError: the factors are given."""
         raise NotImplementedError
 
     def save(self, file: object) -> None:
-        """Not for this one: its factors are in a bundle already."""
+        """Raise NotImplementedError: the factors are in a bundle already."""
         raise NotImplementedError
 
 
@@ -47,5 +47,5 @@ class ImplicitPeer:
 
 
 def build(past: Past) -> ImplicitPeer:
-    """Ready to answer."""
+    """Return a peer that is ready to answer."""
     return ImplicitPeer(past)

@@ -1,4 +1,4 @@
-"""What every peer shares: the framework, the request, the bundle's vectors, and what a context allows.
+"""The parts that all peers share: the framework, the request, the bundle's vectors, and the rows a context allows.
 
 The work around the search is the least a user could do: customers' vectors are computed once at start, the rows a
 context allows are looked up in the bundle's own catalogue and kept, and the answer is ids with scores. No history,
@@ -66,13 +66,13 @@ class Peer(Protocol):
     """One way to find the best products of a set."""
 
     def top(self, customer: int, eligible: EligibleSet, k: int) -> tuple[Sequence[int], Sequence[float]]:
-        """The k rows of the set, which holds as many, best for a customer, and their scores, the best first."""
+        """Return the k best rows of a set for a customer, and their scores, the best first; the set has as many."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a peer starts from.
+    """The data that a peer starts from.
 
     Attributes:
         vectors_ND: the bundle's product vectors.
@@ -116,12 +116,12 @@ class Past:
         )
 
     def customer(self, customer_id: str | None) -> int:
-        """The row of a customer's vector; of nobody's for somebody unknown."""
+        """Return the row of a customer's vector; nobody's row if the customer is unknown."""
         row = None if customer_id is None else self.histories.customers.row(customer_id)
         return len(self.customers_CD) - 1 if row is None else row
 
     def eligible(self, context: Context) -> EligibleSet:
-        """The product rows a context allows; UnknownReference if it names something unknown."""
+        """Return the product rows a context allows; raise UnknownReference if it names something unknown."""
         at = self.manifest.data_cut_off if context.at is None else context.at
         return self.eligibility.products(context, self.eligibility.place(context.location), int(at.timestamp()))
 
@@ -131,20 +131,20 @@ _asked = msgspec.json.Decoder(PeerRequest)
 
 @get("/readyz")
 async def readyz() -> dict[str, bool]:
-    """200 once the process serves."""
+    """Answer 200 once the process serves."""
     return {"ready": True}
 
 
 @post("/v1/events", status_code=202)
 async def events(request: Request[Any, Any, Any]) -> dict[str, int]:
-    """Events are decoded, and forgotten: none of these methods has anywhere to put them."""
+    """Decode events and forget them: none of these methods has anywhere to put them."""
     msgspec.json.decode(await request.body())
     return {"accepted": 1}
 
 
 @post("/v1/recommend", status_code=200)
 async def recommend(request: Request[Any, Any, Any], state: State) -> Answer:
-    """The peer's best products in the context."""
+    """Return the peer's best products in the context."""
     past: Past = state.past
     peer: Peer = state.peer
     asked = _asked.decode(await request.body())
@@ -159,7 +159,7 @@ async def recommend(request: Request[Any, Any, Any], state: State) -> Answer:
 
 
 def app(past: Past, peer: Peer) -> Litestar:
-    """A peer as an application."""
+    """Return an application that serves a peer."""
     return Litestar(
         [recommend, events, readyz],
         state=State({"past": past, "peer": peer}),

@@ -1,4 +1,4 @@
-"""The least that can answer HTTP: what the load generator itself can do is measured against it."""
+"""The least server that can answer HTTP, to measure the most that the load generator itself can do."""
 
 import asyncio
 from typing import cast
@@ -22,7 +22,7 @@ class _Answer(asyncio.Protocol):
 
 
 def answer(body_bytes: int) -> bytes:
-    """A whole response with a body of this size."""
+    """Return a whole response with a body of this size."""
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {body_bytes}\r\n\r\n"
     return head.encode() + b" " * body_bytes
 

@@ -1,4 +1,4 @@
-"""What a user would try first: each baseline scores every product for every household, from the past alone.
+"""Baselines that a user would try first: each scores every product for every household, from the past alone.
 
 Shapes: B households asked at once, F factors, H households, K products answered, N neighbours, P products.
 """
@@ -31,29 +31,29 @@ class Baseline(Protocol):
     """A way to rank products."""
 
     def scores(self, rows_B: I64) -> F64:
-        """Of every product for some households of the past, the higher the better, (B, P); 0 where it has no say."""
+        """Score every product for some households of the past, the higher the better, (B, P); 0 where it has no say."""
         ...
 
 
 class Popular:
-    """By lines of receipts, everybody's."""
+    """Scores by lines of receipts, everybody's."""
 
     def __init__(self, past: Past) -> None:
         self._lines_P = np.asarray(past.lines_HP.sum(axis=0), np.float64).ravel()
 
     def scores(self, rows_B: I64) -> F64:
-        """The same for every household."""
+        """Return the same scores for every household."""
         return np.broadcast_to(self._lines_P, (len(rows_B), len(self._lines_P)))
 
 
 class Personal:
-    """By lines of the household's own receipts."""
+    """Scores by lines of the household's own receipts."""
 
     def __init__(self, past: Past) -> None:
         self._lines_HP = past.lines_HP
 
     def scores(self, rows_B: I64) -> F64:
-        """How many lines."""
+        """Return the numbers of lines."""
         return self._lines_HP[rows_B].toarray()
 
 
@@ -83,7 +83,7 @@ class TifuKnn:
         self._own = own
 
     def scores(self, rows_B: I64) -> F64:
-        """The mixed vectors."""
+        """Return the mixed vectors."""
         own_BP = self._vectors_HP[rows_B]
         # The own square is the same for all others, so the order needs no more than this.
         distances_BH = self._squares_H - 2 * (own_BP @ self._vectors_HP.T).toarray()
@@ -117,12 +117,12 @@ class Als:
         self._products_PF = np.asarray(model.item_factors, np.float64)
 
     def scores(self, rows_B: I64) -> F64:
-        """Inner products of factors."""
+        """Return the inner products of factors."""
         return self._households_HF[rows_B] @ self._products_PF.T
 
 
 class ItemKnn:
-    """By the cosine to what the household bought, each product with its nearest ones only, as implicit has it."""
+    """Scores by the cosine to what the household bought; each product has its nearest ones only, as in implicit."""
 
     def __init__(self, past: Past) -> None:
         model = CosineRecommender(K=ITEM_NEIGHBOURS)
@@ -133,14 +133,16 @@ class ItemKnn:
         self._similarity_PP = csr_matrix(model.similarity)
 
     def scores(self, rows_B: I64) -> F64:
-        """Sums of cosines."""
+        """Return the sums of cosines, weighted by lines."""
         return (self._lines_HP[rows_B] @ self._similarity_PP).toarray()
 
 
 def answers(
     baseline: Baseline, past: Past, households: Sequence[str], k: int, *, novel: bool = False
 ) -> dict[str, list[str]]:
-    """The best ``k`` products for each household; ties by the lower id, and popular ones where it has no say.
+    """Return the best ``k`` products for each household, ties by the lower id.
+
+    Where the baseline has no say, popular products follow.
 
     Args:
         baseline: fitted on the past.
@@ -168,12 +170,12 @@ def answers(
 
 
 def most_popular(past: Past, k: int) -> list[str]:
-    """The ``k`` products on most lines."""
+    """Return the ``k`` products on most lines."""
     return [past.products[column] for column in top(Popular(past).scores(np.zeros(1, np.int64))[0], k).tolist()]
 
 
 def top(scores_P: F64, k: int) -> I64:
-    """The columns of the ``k`` highest scores, the highest first; ties by the lower column."""
+    """Return the columns of the ``k`` highest scores, the highest first; ties by the lower column."""
     k = min(k, len(scores_P))
     border = np.partition(scores_P, -k)[-k]
     columns = np.flatnonzero(scores_P >= border)
@@ -181,7 +183,7 @@ def top(scores_P: F64, k: int) -> I64:
 
 
 def next_basket_baselines(past: Past) -> Mapping[str, Baseline]:
-    """All of them, fitted, by name."""
+    """Return all baselines of the task, fitted, by name."""
     return {
         "popular": Popular(past),
         "personal top frequency": Personal(past),
@@ -194,7 +196,10 @@ def next_basket_baselines(past: Past) -> Mapping[str, Baseline]:
 def _frequencies(
     baskets: Sequence[I64], products: int, group: int, basket_decay: float, group_decay: float
 ) -> csr_matrix:
-    """One household's decayed frequencies, (1, P): groups of ``group`` baskets, the oldest group may be smaller."""
+    """Return one household's decayed frequencies, (1, P).
+
+    Groups are of ``group`` baskets; the oldest group may be smaller.
+    """
     count = len(baskets)
     back_B = count - 1 - np.arange(count)  # baskets since
     group_B = back_B // group

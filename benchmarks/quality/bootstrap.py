@@ -42,27 +42,27 @@ class Resamples:
         self._drawn_RH = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
     def mean(self, values_Q: Sequence[float]) -> Figure:
-        """Of a value of each question."""
+        """Return the mean of a value of each question."""
         return _figure(float(np.mean(values_Q)), self._means(values_Q))
 
     def difference(self, ours_Q: Sequence[float], theirs_Q: Sequence[float]) -> Figure:
-        """The mean of one less the mean of the other."""
+        """Return the mean of one less the mean of the other."""
         return self.mean(np.subtract(ours_Q, theirs_Q).tolist())
 
     def ratio(self, ours_Q: Sequence[float], theirs_Q: Sequence[float]) -> Figure | None:
-        """The mean of one over the mean of the other; None where the other's is 0, or is in a resample."""
+        """Return the mean of one over the mean of the other; None where the other's is 0, or is in a resample."""
         theirs_R = self._means(theirs_Q)
         if not theirs_R.all() or not np.mean(theirs_Q):
             return None
         return _figure(float(np.mean(ours_Q) / np.mean(theirs_Q)), self._means(ours_Q) / theirs_R)
 
     def gain(self, ours_Q: Sequence[float], theirs_Q: Sequence[float]) -> Figure | None:
-        """The ratio less one."""
+        """Return the ratio less one; None where there is no ratio."""
         ratio = self.ratio(ours_Q, theirs_Q)
         return None if ratio is None else Figure(*(round(one - 1, 5) for one in (ratio.value, ratio.low, ratio.high)))
 
     def calibration(self, scores_M: F64, taken_M: F64, questions_M: NDArray[np.int64]) -> Figure:
-        """Expected calibration error of scores of items, over bins of equal size.
+        """Return the expected calibration error of scores of items, over bins of equal size.
 
         Args:
             scores_M: probabilities.
@@ -79,7 +79,7 @@ class Resamples:
         return _figure(float(np.abs(gaps_HB.sum(axis=0)).sum() / max(len(scores_M), 1)), errors_R)
 
     def _means(self, values_Q: Sequence[float]) -> F64:
-        """Of each resample, (R,)."""
+        """Return the mean of each resample, (R,)."""
         sums_H = np.bincount(self._household_Q, weights=values_Q)
         counts_H = np.bincount(self._household_Q)
         return (self._drawn_RH @ sums_H) / (self._drawn_RH @ counts_H)

@@ -27,7 +27,7 @@ _LEAD_SECONDS = 60
 
 
 def measure(service: Service, until: datetime) -> Outcome:
-    """Ask before and after what is first bought."""
+    """Ask before and after newcomers' first purchases are reported."""
     baskets = [basket for basket in journey(until).baskets if len(basket.products) > max(FIRST)]
     attributes = household_attributes()
     usual = popular_here(Catalogue.load(service.bundle / CATALOG), baskets)
@@ -67,9 +67,11 @@ def measure(service: Service, until: datetime) -> Outcome:
 
 
 def popular_here(catalogue: Catalogue, baskets: Sequence[Basket]) -> list[list[str]]:
-    """What the store carries, by recent purchases there, smoothed with those everywhere: ``K`` and some to be left out.
+    """Rank the products each store carries by recent purchases there, smoothed with those everywhere.
 
-    That is what the service answers where it has no ranker.
+    A ranking has ``K`` products and some to be left out.
+
+    The service answers the same where it has no ranker.
     """
     eligibility, ids = Eligibility(catalogue), catalogue.products.ids
     found: list[list[str]] = []
@@ -83,12 +85,15 @@ def popular_here(catalogue: Catalogue, baskets: Sequence[Basket]) -> list[list[s
 
 
 def newcomer(basket: Basket, count: int) -> str:
-    """A customer nobody knows."""
+    """Return the id of a customer nobody knows."""
     return f"newcomer-{count}-{basket.household}"
 
 
 def bought(basket: Basket, count: int) -> list[Event]:
-    """The first products of a receipt, bought by a newcomer a second apart, all before the basket's moment."""
+    """Return the events of a newcomer who buys the first products of a receipt.
+
+    They are a second apart, and all before the basket's moment.
+    """
     start = basket.at - timedelta(seconds=_LEAD_SECONDS)
     return [
         Event(

@@ -32,7 +32,7 @@ class Halves(NamedTuple):
 
 
 def measure(service: Service, until: datetime) -> Outcome:
-    """Ask without, report, and ask again."""
+    """Ask without the known halves, report them, and ask again."""
     baskets = [basket for basket in journey(until).baskets if len(basket.products) >= SMALLEST]
     split = [halves(basket) for basket in baskets]
     rankings: dict[str, list[list[str]]] = {}
@@ -54,7 +54,7 @@ def measure(service: Service, until: datetime) -> Outcome:
 
 
 def halves(basket: Basket) -> Halves:
-    """A random half of the products, rounded down, and the others; the same whenever it is asked."""
+    """Split the products into a random half, rounded down, and the others; always in the same way."""
     random = np.random.default_rng((_SEED, crc32(basket.household.encode())))
     known = set(random.permutation(len(basket.products))[: len(basket.products) // 2].tolist())
     return Halves(
@@ -64,7 +64,7 @@ def halves(basket: Basket) -> Halves:
 
 
 def added(basket: Basket, known: Sequence[str]) -> list[Event]:
-    """One event a product, a second apart and all before the basket's moment."""
+    """Return one event a product, a second apart and all before the basket's moment."""
     start = basket.at - timedelta(seconds=max(_LEAD_SECONDS, len(known)))
     return [
         Event(

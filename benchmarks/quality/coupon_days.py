@@ -38,7 +38,7 @@ class CouponDay(NamedTuple):
 
 
 def coupon_days(coupons: Coupons, last: pl.DataFrame, since: date) -> list[CouponDay]:
-    """The days since then, in the order of time; those without an eligible redemption are left out.
+    """Return the coupon days from ``since`` on, in the order of time; leave out those without an eligible redemption.
 
     Args:
         coupons: offers and redemptions.
@@ -73,12 +73,12 @@ def coupon_days(coupons: Coupons, last: pl.DataFrame, since: date) -> list[Coupo
 
 
 def first_redeemed(coupons: Coupons) -> dict[tuple[str, str], date]:
-    """The day on which a household first redeemed an offer, after which it cannot any more."""
+    """Return the day on which each household first redeemed each offer; afterwards it cannot any more."""
     return {(one.household, one.offer): one.day for one in reversed(coupons.redemptions)}
 
 
 def judge_offers(rankings: Sequence[Sequence[str]], days: Sequence[CouponDay]) -> Scores:
-    """NDCG, and whether the first one was redeemed."""
+    """Return the NDCG of every ranking, and whether its first offer was redeemed."""
     pairs = list(zip(rankings, days, strict=True))
     return {
         f"ndcg@{K}": [ndcg_at(ranking, day.redeemed, K) for ranking, day in pairs],
@@ -87,7 +87,7 @@ def judge_offers(rankings: Sequence[Sequence[str]], days: Sequence[CouponDay]) -
 
 
 def random_scores(days: Sequence[CouponDay]) -> Scores:
-    """What an order drawn at random may expect: every place holds a redeemed offer equally often."""
+    """Return the expected scores of a random order: every place holds a redeemed offer equally often."""
     discounts_K = 1 / np.log2(np.arange(2, K + 2))
     ndcg: list[float] = []
     for day in days:
@@ -97,7 +97,7 @@ def random_scores(days: Sequence[CouponDay]) -> Scores:
 
 
 def most_redeemed(coupons: Coupons, days: Sequence[CouponDay]) -> list[list[str]]:
-    """By how often everybody redeemed them on earlier days."""
+    """Rank offers by how often everybody redeemed them on earlier days."""
     counts: Counter[str] = Counter()
     waiting = iter(coupons.redemptions)
     following = next(waiting, None)
@@ -111,7 +111,10 @@ def most_redeemed(coupons: Coupons, days: Sequence[CouponDay]) -> list[list[str]
 
 
 def affinity(coupons: Coupons, days: Sequence[CouponDay], lines: pl.DataFrame, *, by_size: bool) -> list[list[str]]:
-    """By the household's earlier lines of what they cover, over the root of how much that is if ``by_size``."""
+    """Rank offers by the household's earlier lines of the products they cover.
+
+    If ``by_size``, divide by the root of the number of these products.
+    """
     offers_of: dict[str, list[str]] = {}
     for offer, products in coupons.products.items():
         for product in products:
@@ -133,10 +136,10 @@ def affinity(coupons: Coupons, days: Sequence[CouponDay], lines: pl.DataFrame, *
 
 
 def violations(rankings: Sequence[Collection[str]], days: Sequence[CouponDay]) -> int:
-    """Answered offers that are not for this household, do not run on this day or were redeemed before."""
+    """Count answered offers that are not for this household, do not run on this day or were redeemed before."""
     return sum(len(set(ranking).difference(day.eligible)) for ranking, day in zip(rankings, days, strict=True))
 
 
 def _ranked(offers: Sequence[str], scores: Mapping[str, float]) -> list[str]:
-    """The highest score first, ties by id."""
+    """Return the best ``K`` offers, the highest score first, ties by id."""
     return sorted(offers, key=lambda offer: (-scores.get(offer, 0), offer))[:K]

@@ -46,7 +46,7 @@ def measure(service: Service, until: datetime) -> Outcome:
 
 
 def happened(lines: pl.DataFrame, coupons: Coupons, last: pl.DataFrame) -> pl.DataFrame:
-    """All purchases and redemptions in the order of time, as the fields of events."""
+    """Return all purchases and redemptions in the order of time, as the fields of events."""
     purchases = lines.with_row_index("number").select(
         event_id=pl.format("line-{}", "number"),
         type=pl.lit("purchase"),
@@ -74,7 +74,7 @@ def happened(lines: pl.DataFrame, coupons: Coupons, last: pl.DataFrame) -> pl.Da
 
 
 def _replay(service: Service, history: pl.DataFrame, days: Sequence[CouponDay]) -> list[list[str]]:
-    """The service's offers on every day."""
+    """Report the history in between, and return the service's offers on every day."""
     rankings: list[list[str]] = []
     sent = 0
     for day in track(days, "replaying a year's last months", transient=True):

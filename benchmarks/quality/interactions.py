@@ -77,7 +77,7 @@ def run(
     *,
     validation: Path | None = None,
 ) -> Mapping[str, Mapping[str, Figure]]:
-    """Train through the command line, rank, print and write the result; returns the figures by method.
+    """Train through the command line, rank, print and write the result; return the figures by method.
 
     Args:
         data: ``interactions:FILE`` or ``sequences:FILE``.
@@ -88,7 +88,7 @@ def run(
         validation: for interactions, the pairs that training holds out; None for a share of its own choice.
 
     Raises:
-        InvalidInput: ``data``, ``test`` or ``validation`` is of neither kind, or a file cannot be read.
+        InvalidInput: ``data``, ``test`` or ``validation`` does not fit the kind of file, or a file cannot be read.
     """
     kind, file = _kind(data, test, validation)
     trained_on, asked = file, test
@@ -164,7 +164,11 @@ def _kind(data: str, test: Path | None, validation: Path | None) -> tuple[Kind, 
 
 
 def read_lines(file: Path) -> list[list[str]]:
-    """The lines of a file, each a customer and their products; InvalidInput names one that is none."""
+    """Return the lines of a file, each a customer and their products.
+
+    Raises:
+        InvalidInput: a line is not of this form (the error names it), or the file is no readable text in UTF-8.
+    """
     try:
         text = _bytes(file).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
@@ -184,7 +188,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def _parted(file: Path, store: Path) -> tuple[Path, Path]:
-    """Write a file of sequences without its newest products, and one of these alone; sequences of one are left out."""
+    """Write a file of sequences without its newest products, and one of these alone; leave out sequences of one."""
     lines = [line for line in read_lines(file) if len(line) > 2]
     store.mkdir(parents=True, exist_ok=True)
     past, newest = store / "past.txt", store / "newest.txt"
@@ -194,7 +198,7 @@ def _parted(file: Path, store: Path) -> tuple[Path, Path]:
 
 
 def _release(kind: Kind, file: Path, recipe: Path, folder: Path, validation: Path | None) -> tuple[BundleStore, str]:
-    """A store whose current version is of these very files, trained now if there is none yet."""
+    """Return a store and its current version, of these very files; train it if there is none yet."""
     digest = sha256(kind.encode())
     for one in (file, recipe, validation):
         digest.update(sha256(b"" if one is None else _bytes(one)).digest())
@@ -218,7 +222,7 @@ def _train(data: str, recipe: Path, store: Path, validation: Path | None) -> Non
 def _questions(
     predicted: Sequence[Sequence[str]], histories: Histories, product_rows: Mapping[str, int]
 ) -> list[Question]:
-    """Customers of whom something is to be predicted that they have not had already."""
+    """Return the customers of whom something is to be predicted that they have not had already."""
     questions: list[Question] = []
     for customer, *products in predicted:
         row = histories.customers.row(customer)
@@ -233,7 +237,7 @@ def _questions(
 
 
 def _matrix(histories: Histories, products: int) -> csr_matrix:
-    """Ones where a customer had a product."""
+    """Return a matrix with ones where a customer had a product."""
     columns = np.array(histories.events["product"])  # copies: implicit writes where the histories are read-only
     matrix = csr_matrix(
         (np.ones(len(columns), np.float32), columns, histories.offsets.copy()),
@@ -254,7 +258,7 @@ def _popular(had: csr_matrix, questions: Sequence[Question], k: int) -> Rankings
 
 
 def _baseline(kind: Kind, had: csr_matrix, rows_C: Sequence[int], k: int) -> dict[str, Rankings]:
-    """What implicit answers: ALS for interactions, nearest neighbours of products for sequences."""
+    """Return implicit's answers: ALS for interactions, nearest neighbours of products for sequences."""
     model: Any
     if kind == "interactions":
         name, model = "implicit ALS", AlternatingLeastSquares(factors=_ALS_FACTORS, use_gpu=False, random_state=1)
@@ -267,7 +271,10 @@ def _baseline(kind: Kind, had: csr_matrix, rows_C: Sequence[int], k: int) -> dic
 
 
 def _numbered(bundle: Path, product_rows: Mapping[str, int]) -> NDArray[np.float32]:
-    """Product vectors of a release by rows of another (N, V); zeros, near to nobody, for products it does not know."""
+    """Return the product vectors of a release by rows of another (N, V).
+
+    Products that the release does not know get zeros, which are near to nobody.
+    """
     vectors = np.load(bundle / PRODUCT_VECTORS)
     products_NV = np.zeros((len(product_rows), vectors.shape[1]), np.float32)
     products_NV[[product_rows[product] for product in Catalogue.load(bundle / CATALOG).products.ids.ids()]] = vectors
@@ -277,7 +284,7 @@ def _numbered(bundle: Path, product_rows: Mapping[str, int]) -> NDArray[np.float
 def _told(
     bundle: Path, products_NV: NDArray[np.float32], histories: Histories, questions: Sequence[Question], k: int
 ) -> Rankings:
-    """The best products for customers as the service sees them, by their histories."""
+    """Return the best products for customers as the service sees them, by their histories."""
     encoder, length = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu"), read_manifest(bundle).history_length
     parts: list[NDArray[np.float32]] = []
     for start in range(0, len(questions), _AT_ONCE):
@@ -289,7 +296,7 @@ def _told(
 def _ranked(
     products_NV: NDArray[np.float32], customers_CV: NDArray[np.float32], questions: Sequence[Question], k: int
 ) -> Rankings:
-    """The best products that a customer has not had."""
+    """Return the best products that a customer has not had."""
     index = PlannedIndex(products_NV, "cpu")
     rankings: Rankings = [[] for _ in questions]
     # Together go customers who had about as many products, as that many more have to be found.

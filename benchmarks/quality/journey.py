@@ -68,14 +68,14 @@ class Coupons(NamedTuple):
     redemptions: list[Redemption]
 
     def eligible(self, household: str, offer: str, day: date) -> bool:
-        """Whether an offer is for this household, and runs on this day."""
+        """Return whether an offer is for this household and runs on this day."""
         campaign = self.campaign[offer]
         first, last = self.days[campaign]
         return campaign in self.campaigns.get(household, ()) and first <= day <= last
 
 
 def purchase_lines() -> pl.DataFrame:
-    """Every line of a till receipt with a positive quantity.
+    """Return every line of a till receipt with a positive quantity.
 
     Columns: household_id, store_id, product_id (text), basket_id, at (UTC), quantity, value.
 
@@ -93,7 +93,7 @@ def purchase_lines() -> pl.DataFrame:
 
 
 def journey(until: datetime) -> Journey:
-    """What happened before a cut-off, and what came after."""
+    """Split purchases at a cut-off, and find every household's first basket from then on."""
     lines = purchase_lines()
     past, future = lines.filter(pl.col("at") < until), lines.filter(pl.col("at") >= until)
     first = future.sort("at", "basket_id").group_by("household_id", maintain_order=True).agg(pl.first("basket_id"))
@@ -111,7 +111,7 @@ def journey(until: datetime) -> Journey:
 
 
 def last_transactions() -> pl.DataFrame:
-    """Every household's last transaction of every day on which it had one, whatever the quantity.
+    """Return every household's last transaction of every day on which it had one, whatever the quantity.
 
     Columns: household_id, store_id (text), at (UTC), day.
     """
@@ -127,13 +127,13 @@ def last_transactions() -> pl.DataFrame:
 
 
 def household_attributes() -> dict[str, dict[str, str]]:
-    """What is known of some households, by attribute; what is not known is left out."""
+    """Return the known attributes of some households, by household and attribute; leave out unknown ones."""
     rows = _scan("demographics").select(pl.all().cast(pl.String)).collect().iter_rows(named=True)
     return {row.pop("household_id"): {name: value for name, value in row.items() if value is not None} for row in rows}
 
 
 def read_coupons() -> Coupons:
-    """The coupons, who gets them when, and who used them."""
+    """Read the coupons, their products, audiences and dates, and their redemptions."""
     offer = pl.format("{}-{}", "campaign_id", "coupon_upc").alias("offer")
     covered = _scan("coupons").group_by(offer).agg(_text("product_id", "campaign_id")).sort("offer").collect()
     days = _scan("campaign_descriptions").select(

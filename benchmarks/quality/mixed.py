@@ -45,7 +45,7 @@ class Visit(NamedTuple):
 
 
 def measure(service: Service, until: datetime) -> Outcome:
-    """Replay, asking in between."""
+    """Replay the history, and ask for each visit in between."""
     coupons = read_coupons()
     history = happened(purchase_lines(), coupons, last_transactions()).filter(pl.col("at") >= until)
     visits = some_visits(history, coupons)
@@ -70,7 +70,7 @@ def measure(service: Service, until: datetime) -> Outcome:
 
 
 def some_visits(history: pl.DataFrame, coupons: Coupons) -> list[Visit]:
-    """Visits of households that could redeem something then, drawn at random, in the order of time.
+    """Draw visits at random, of households that could redeem something then; return them in the order of time.
 
     Args:
         history: as ``happened`` has it.
@@ -106,7 +106,7 @@ def _could_redeem(household: str, day: date, coupons: Coupons, first: Mapping[tu
 
 
 def _replay(service: Service, history: pl.DataFrame, visits: Sequence[Visit]) -> dict[str, list[list[Item]]]:
-    """By method, the answer to every visit."""
+    """Report the history in between, and return the answers to every visit, by method."""
     answers: dict[str, list[list[Item]]] = {method: [] for method in KINDS}
     sent = 0
     for visit in track(visits, "replaying a year's last months", transient=True):

@@ -19,7 +19,7 @@ LARGEST = 10_000
 
 
 def measure(service: Service, until: datetime) -> Outcome:
-    """Ask the service; picking at random is known without asking.
+    """Ask the service; the recall of a random pick is known without asking.
 
     Raises:
         InvalidInput: there are more new products than one request may name.

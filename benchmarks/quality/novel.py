@@ -41,7 +41,10 @@ def measure(service: Service, until: datetime) -> Outcome:
 
 
 def first_bought(found: Journey) -> dict[str, frozenset[str]]:
-    """By household, the products bought from the cut-off on and never before; households without any are absent."""
+    """Return by household the products bought from the cut-off on and never before.
+
+    Households without any are absent.
+    """
     pair = ("household_id", "product_id")
     new = found.future.select(pair).unique().join(found.past.select(pair).unique(), on=pair, how="anti")
     return {household: frozenset(products) for household, products in new.group_by(pair[0]).all().iter_rows()}

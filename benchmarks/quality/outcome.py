@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
 
 
 class Compared(Struct, frozen=True):
-    """What came of a comparison; None where there is nothing to divide by."""
+    """The result of a comparison; its figure is None where there is nothing to divide by."""
 
     how: str
     ours: str
@@ -95,7 +95,7 @@ class Section(Struct, frozen=True):
 
 
 def section(outcome: Outcome, version: str, until: datetime) -> Section:
-    """The figures of an outcome."""
+    """Compute the figures of an outcome."""
     resamples = Resamples(outcome.households)
     compared: list[Compared] = []
     for one in [*_to_best(outcome), *outcome.comparisons]:
@@ -125,7 +125,7 @@ def section(outcome: Outcome, version: str, until: datetime) -> Section:
 
 
 def judge(rankings: Sequence[Sequence[str]], truths: Sequence[Collection[str]], k: int) -> Scores:
-    """NDCG and recall of the first ``k`` of every ranking."""
+    """Return NDCG and recall of the first ``k`` of every ranking."""
     pairs = list(zip(rankings, truths, strict=True))
     return {
         f"ndcg@{k}": [ndcg_at(ranking, truth, k) for ranking, truth in pairs],
@@ -140,7 +140,7 @@ def _calibration(resamples: Resamples, scored: Scored) -> Figure:
 
 
 def _to_best(outcome: Outcome) -> list[Comparison]:
-    """Ours against whichever other method is best, metric by metric."""
+    """Return comparisons of ours with whichever other method is best, metric by metric."""
     if outcome.ours is None:
         return []
     others = [method for method in outcome.scores if method != outcome.ours]

@@ -31,7 +31,7 @@ class Past(NamedTuple):
 
     @classmethod
     def of(cls, lines: pl.DataFrame) -> "Past":
-        """The past that these lines make up; columns as in `purchase_lines`."""
+        """Return the past that these lines make up; columns as in `purchase_lines`."""
         households = lines["household_id"].unique().sort().to_list()
         products = sorted(lines["product_id"].unique().to_list(), key=int)
         household_rows = {household: row for row, household in enumerate(households)}

@@ -45,7 +45,7 @@ TASKS: Mapping[str, Task] = {
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What is written.
+    """The report that is written.
 
     Attributes:
         tasks: by name; each says which release and machine it was measured on.
@@ -58,7 +58,7 @@ class Report(msgspec.Struct, frozen=True):
     summary: dict[str, float | None] = {}
 
     def with_task(self, name: str, found: Section) -> "Report":
-        """This report with one task's section replaced, tasks in their usual order."""
+        """Return this report with one task's section replaced, tasks in their usual order."""
         tasks = self.tasks | {name: found}
         tasks = {task: tasks[task] for task in sorted(tasks, key=list(TASKS).index)}
         summary = {
@@ -98,7 +98,7 @@ def run(store: Path, json_file: Path, names: Sequence[str] = tuple(TASKS)) -> Re
 
 
 def read_report(json_file: Path) -> Report:
-    """What was measured before; an empty report if there is no file."""
+    """Return the report that was written before; an empty one if there is no file."""
     if not json_file.exists():
         return Report()
     return msgspec.json.decode(json_file.read_bytes(), type=Report)

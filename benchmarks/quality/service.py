@@ -69,7 +69,7 @@ class Service:
         kind: str = "product",
         **options: object,
     ) -> list[str]:
-        """The ids recommended, the best first.
+        """Return the recommended ids, the best first.
 
         Args:
             household: who asks; None for nobody in particular.
@@ -92,7 +92,10 @@ class Service:
         kinds: Sequence[str],
         **options: object,
     ) -> list[Item]:
-        """What is recommended, the best first; the arguments are those of ``recommend``, but for several kinds."""
+        """Return the recommended items, the best first.
+
+        The arguments are those of ``recommend``, but for several kinds.
+        """
         context = {"channel": channel, "location": location, "at": at}
         body = {"customer_id": household, "kinds": kinds, "context": context, "limit": limit, **options}
         return msgspec.json.decode(self._post("/v1/recommend", body, 200), type=_Recommendation).items

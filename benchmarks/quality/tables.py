@@ -18,7 +18,7 @@ def print_section(task: str, section: Section) -> None:
 
 
 def markdown(sections: Mapping[str, Section]) -> str:
-    """All tasks' tables."""
+    """Return all tasks' tables in Markdown."""
     return "\n".join(_table(task, section) for task, section in sections.items())
 
 
@@ -39,7 +39,7 @@ def _metrics(section: Section) -> list[str]:
 
 
 def _rows(section: Section, metrics: Sequence[str]) -> Iterator[list[str]]:
-    """Methods, then what was left out, then comparisons, then facts."""
+    """Yield the rows of methods, then those of methods left out, then comparisons, then facts."""
     blank = [""] * len(metrics)
     for method, figures in section.methods.items():
         yield [method, *(_cell(figures[metric]) for metric in metrics)]
@@ -55,7 +55,7 @@ def _rows(section: Section, metrics: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _title(one: Compared) -> str:
-    """What a row of a comparison is called."""
+    """Return the title of a comparison's row."""
     return {
         "difference": f"{one.ours} less {one.theirs}",
         "ratio": f"{one.ours} over {one.theirs}",
@@ -64,7 +64,7 @@ def _title(one: Compared) -> str:
 
 
 def _cell(figure: Figure | None, how: str = "mean") -> str:
-    """A value, and in brackets where 95% of the resampled ones lie."""
+    """Return a value, and in brackets where 95% of the resampled ones lie."""
     if figure is None:
         return "undefined"
     form = {"mean": ".4f", "difference": "+.4f", "ratio": ".2f", "gain": "+.1%"}[how]

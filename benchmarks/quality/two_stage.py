@@ -58,7 +58,7 @@ class _Week(NamedTuple):
 
 
 def two_stage(lines: pl.DataFrame, until: datetime, households: Sequence[str], k: int) -> dict[str, list[str]] | None:
-    """The best ``k`` products for each household; None if LightGBM is not installed.
+    """Return the best ``k`` products for each household; None if LightGBM is not installed.
 
     Args:
         lines: what is known, all of it before the cut-off; columns as in `purchase_lines`.
@@ -82,7 +82,7 @@ def two_stage(lines: pl.DataFrame, until: datetime, households: Sequence[str], k
 
 
 def labelled(lines: pl.DataFrame, start: datetime) -> pl.DataFrame:
-    """Candidates as of the start of a week for everybody who then buys, and whether they were bought."""
+    """Return candidates as of the start of a week for everybody who then buys, and whether they were bought."""
     week = lines.filter(pl.col("at").is_between(start, start + timedelta(weeks=1), closed="left"))
     first = week.sort("at", "basket_id").group_by("household_id", maintain_order=True).agg(pl.first("basket_id"))
     truth = week.join(first, on=["household_id", "basket_id"], how="semi").select(_PAIR).unique()
@@ -93,7 +93,10 @@ def labelled(lines: pl.DataFrame, start: datetime) -> pl.DataFrame:
 
 
 def _week(lines: pl.DataFrame, start: datetime, households: Sequence[str]) -> _Week:
-    """What each household bought most lately and what ALS finds for it, with features as of a moment."""
+    """Return candidates with features as of a moment.
+
+    They are the products that each household bought most of late, and the best that ALS finds for it.
+    """
     past = Past.of(lines)
     known = [household for household in households if household in past.household_rows]
     days = (pl.lit(start) - pl.col("at")).dt.total_seconds() / 86_400
@@ -129,7 +132,10 @@ def _week(lines: pl.DataFrame, start: datetime, households: Sequence[str]) -> _W
 
 
 def _candidates(past: Past, own: pl.DataFrame) -> pl.DataFrame:
-    """Each household's own candidates and the best that ALS finds; columns household_id, product_id and als."""
+    """Return each household's own candidates and the best that ALS finds.
+
+    The columns are household_id, product_id and als.
+    """
     als = Als(past)
     columns = pl.col("product_id").replace_strict(past.product_columns, return_dtype=pl.Int64)
     owned = list(own.group_by("household_id", maintain_order=True).agg(columns).iter_rows())

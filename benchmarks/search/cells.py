@@ -1,4 +1,4 @@
-"""One cell of the search suite: what is timed against what, on which sets, and what the right answer is.
+"""Cells of the search suite: the ways that are timed, the sets they search, and the right answers.
 
 Shapes: B queries of a call, D dimensions, K results, N rows of a set, Q queries to draw from, R repetitions.
 """
@@ -51,13 +51,13 @@ class Repetitions(Struct, frozen=True):
 
     @property
     def calls(self) -> int:
-        """How often `interleaved` calls a contender at most: twice a repetition, and in one that does not count."""
+        """Return the most calls `interleaved` makes of a contender: two a repetition, and two that do not count."""
         return 2 * (self.most + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Where is searched, by our index.
+    """Vectors to search in, our index of them, and queries.
 
     Attributes:
         name: how many rows, and whether real or generated.
@@ -73,13 +73,13 @@ class Catalogue:
     ivf: Path | None = None
 
     def batch(self, place: int, size: int) -> F32:
-        """The place-th batch, starting over where the queries end."""
+        """Return the place-th batch; start over where the queries end."""
         start = place * size % len(self.queries_QD)
         return self.queries_QD[start : start + size]
 
 
 def flat_index(vectors_ND: F32, eligible: EligibleSet | None = None) -> Any:
-    """FAISS flat, float32, over copies of these vectors, or of a set's."""
+    """Return FAISS flat, float32, over copies of these vectors, or of a set's."""
     index: Any = faiss.IndexFlatIP(vectors_ND.shape[1])
     # At once: FAISS would copy everything again each time it outgrows its memory.
     index.add(np.ascontiguousarray(vectors_ND if eligible is None else vectors_ND[eligible.rows_N]))
@@ -87,27 +87,30 @@ def flat_index(vectors_ND: F32, eligible: EligibleSet | None = None) -> Any:
 
 
 def random_set(rows: int, size: int, random: Generator) -> EligibleSet:
-    """Exactly as many random rows."""
+    """Return a set of exactly ``size`` random rows."""
     chosen_N = random.choice(rows, size, replace=False, shuffle=False).astype(np.int32)
     chosen_N.sort()
     return EligibleSet.of(chosen_N, FOREVER)
 
 
 def shifted(eligible: EligibleSet, by: int, rows: int) -> EligibleSet:
-    """The set with all rows moved up, around the end: as random, as large, and without drawing millions again."""
+    """Return the set with all rows moved up, around the end.
+
+    It is as random and as large, without drawing millions of rows again.
+    """
     moved_N = eligible.rows_N.astype(np.int64) + by
     wrapped = int(moved_N.searchsorted(rows))
     return EligibleSet.of(np.concatenate([moved_N[wrapped:] - rows, moved_N[:wrapped]]).astype(np.int32), FOREVER)
 
 
 def fresh_sets(eligible: EligibleSet, rows: int, most: int, random: Generator) -> Iterator[EligibleSet]:
-    """Sets of the same size that nobody has seen, each once: so many, or as many as there are."""
+    """Yield sets of the same size that nobody has seen, each once: so many, or as many as there are."""
     for by in random.choice(rows - 1, min(most, rows - 1), replace=False).tolist():
         yield shifted(eligible, by + 1, rows)
 
 
 def oracle(vectors_ND: F32, queries_BD: F32, k: int, eligible: EligibleSet | None, chunk: int = _CHUNK) -> I64:
-    """The rows (B, k) of `ExactIndex`, scored chunk by chunk, so that no copy of the whole catalogue is made."""
+    """Return the rows (B, k) of `ExactIndex`, scored chunk by chunk to avoid a copy of the whole catalogue."""
     count = len(vectors_ND) if eligible is None else len(eligible.rows_N)
     rows_BK = np.full((len(queries_BD), k), PAD_ROW, np.int64)
     scores_BK = np.full((len(queries_BD), k), PAD_SCORE, np.float32)
@@ -125,7 +128,7 @@ def oracle(vectors_ND: F32, queries_BD: F32, k: int, eligible: EligibleSet | Non
 
 
 def truth(catalogue: Catalogue, eligible: EligibleSet | None, checked: int) -> I64:
-    """The right rows (checked, K) of the first queries."""
+    """Return the right rows (checked, K) of the first queries."""
     queries_BD = catalogue.queries_QD[:checked]
     if len(catalogue.vectors_ND) > _EXACT_ROWS:
         return oracle(catalogue.vectors_ND, queries_BD, K, eligible)
@@ -133,7 +136,7 @@ def truth(catalogue: Catalogue, eligible: EligibleSet | None, checked: int) -> I
 
 
 def recall(true_BK: I64, found_BK: I64) -> float:
-    """Share of the true rows found, pads left out; 1 where there are none."""
+    """Return the share of the true rows that was found, pads left out; 1 if there are none."""
     wanted = int((true_BK >= 0).sum())
     pairs = zip(true_BK, found_BK, strict=True)
     found = sum(len(np.intersect1d(true_K[true_K >= 0], found_K)) for true_K, found_K in pairs)
@@ -143,7 +146,7 @@ def recall(true_BK: I64, found_BK: I64) -> float:
 def searched(
     index: PlannedIndex, queries_QD: F32, batch: int, checked: int, eligible: EligibleSet | None
 ) -> tuple[I64, list[str]]:
-    """What the index finds for the first ``checked`` queries, asked in batches, and the plans of each call."""
+    """Search the first ``checked`` queries in batches; return their rows (checked, K) and the plans of each call."""
     found = [
         index.search(queries_QD[start : start + batch], K, [eligible] * batch) for start in range(0, checked, batch)
     ]
@@ -152,7 +155,7 @@ def searched(
 
 
 def heat(catalogue: Catalogue, batch: int, eligible: EligibleSet | None) -> None:
-    """Search a set until the index has a copy of it, as it would be searched in service; or for long."""
+    """Search a set as in service until the index has a copy of it, but at most ``_MOST_HEATING`` times."""
     for place in range(_MOST_HEATING):
         plans_B = catalogue.index.search(catalogue.batch(place, batch), K, [eligible] * batch).plans_B
         if not {"whole", "ivf", "brute_force"} & set(plans_B):
@@ -160,13 +163,13 @@ def heat(catalogue: Catalogue, batch: int, eligible: EligibleSet | None) -> None
 
 
 def interleaved(contenders: Mapping[str, Contender], effort: Repetitions, random: Generator) -> dict[str, list[int]]:
-    """Nanoseconds of every repetition, by contender.
+    """Measure the nanoseconds of every repetition, by contender.
 
-    In each repetition every contender has one turn, so a machine that slows down slows all, and in another order, so
-    none always follows the same one. A turn is two calls, of which the second counts: the first brings back into the
-    caches what the others' turns have driven out, or else those whose memory several contenders share would gain by
-    it. After a long call, which walks more memory than caches hold, there is no second. First turns do not count
-    either, unless they are long.
+    In each repetition every contender has one turn, so a machine that slows down slows all. The order changes, so none
+    always follows the same one. A turn is two calls, and the second counts: the first brings back into the caches what
+    the others' turns have driven out. Else contenders that share memory with others would gain. A long call walks more
+    memory than caches hold, so it counts, and no second follows. Turns of the first repetition do not count, unless
+    they are long.
     """
     names = list(contenders)
     taken: dict[str, list[int]] = {name: [] for name in names}
@@ -184,7 +187,7 @@ def interleaved(contenders: Mapping[str, Contender], effort: Repetitions, random
 
 
 def _turn(contender: Contender, repetition: int) -> int:
-    """Nanoseconds."""
+    """Return the nanoseconds of the last call of a turn."""
     taken = 0
     for place in (2 * repetition, 2 * repetition + 1):
         ready = contender(place)
@@ -197,14 +200,14 @@ def _turn(contender: Contender, repetition: int) -> int:
 
 
 def p50(nanoseconds: Sequence[int]) -> float:
-    """Microseconds."""
+    """Return the median in microseconds."""
     return round(float(np.median(nanoseconds)) / 1000, 2)
 
 
 def measure(
     catalogue: Catalogue, flat: Any, selectivity: float, batches: Sequence[int], checked: int, effort: Repetitions
 ) -> Iterator[Cell]:
-    """The cells of one selectivity, by batch size.
+    """Yield the cells of one selectivity, by batch size.
 
     Args:
         catalogue: its index is ours.
@@ -256,7 +259,7 @@ def measure(
 
 
 def _contenders(catalogue: Catalogue, flat: Any, copy: Any, batch: int, chosen: EligibleSet) -> dict[str, Contender]:
-    """The baselines on a set they know, by name."""
+    """Return the baselines on a set they know, by name."""
     return {
         "eligible_scan": lambda place: partial(copy.search, catalogue.batch(place, batch), K),
         "bitmap": _scan(catalogue, flat, batch, chosen),
@@ -264,19 +267,22 @@ def _contenders(catalogue: Catalogue, flat: Any, copy: Any, batch: int, chosen: 
 
 
 def _scan(catalogue: Catalogue, flat: Any, batch: int, eligible: EligibleSet) -> Contender:
-    """A filtered scan of the whole catalogue, its selector made beforehand."""
+    """Return a filtered scan of the whole catalogue; its selector is made beforehand."""
     kept = selecting(eligible, len(catalogue.vectors_ND))
     return lambda place: partial(flat.search, catalogue.batch(place, batch), K, params=kept)
 
 
 def on_batches(catalogue: Catalogue, batch: int, eligible: EligibleSet | None) -> Contender:
-    """Our index, every query of a batch in the same set."""
+    """Return a contender that asks our index, every query of a batch in the same set."""
     sets_B = [eligible] * batch
     return lambda place: partial(catalogue.index.search, catalogue.batch(place, batch), K, sets_B)
 
 
 def growth(catalogues: Sequence[Catalogue], eligible: int, sets: int, effort: Repetitions) -> Growth:
-    """The same number of eligible rows out of each catalogue, queries one by one, known sets taking turns."""
+    """Time searches of the same number of eligible rows out of each catalogue.
+
+    Queries go one by one, and known sets take turns.
+    """
     random = np.random.default_rng(eligible)
     contenders: dict[str, Contender] = {}
     for catalogue in catalogues:

@@ -31,7 +31,7 @@ _QUERIES = 1 << 40
 
 
 class Mixture(NamedTuple):
-    """Where vectors are drawn from.
+    """The clusters that vectors are drawn from.
 
     Attributes:
         centres_CD: float32.
@@ -45,7 +45,7 @@ class Mixture(NamedTuple):
 
     @classmethod
     def like(cls, vectors_ND: F32, clusters: int, seed: int) -> Self:
-        """As many clusters, with mean and covariance of these vectors."""
+        """Return a mixture of this many clusters, with mean and covariance of these vectors."""
         root_DD = _root(np.cov(vectors_ND, rowvar=False, dtype=np.float64))
         normal_CD = np.random.default_rng([seed]).standard_normal((clusters, vectors_ND.shape[1]))
         centres_CD = vectors_ND.mean(axis=0, dtype=np.float64) + np.sqrt(1 - WITHIN) * normal_CD @ root_DD
@@ -54,7 +54,7 @@ class Mixture(NamedTuple):
         return cls(centres_CD.astype(np.float32), shares_C, (np.sqrt(WITHIN) * root_DD).astype(np.float32))
 
     def draw(self, random: Generator, count: int) -> F32:
-        """Some vectors, float32 (count, D), each near the centre of a random cluster."""
+        """Draw some vectors, float32 (count, D), each near the centre of a random cluster."""
         # The last share may be rounded below 1, and what is drawn above it belongs to the last cluster.
         clusters_N = np.minimum(self.shares_C.searchsorted(random.random(count)), len(self.centres_CD) - 1)
         drawn_ND = random.standard_normal((count, self.spread_DD.shape[0]), dtype=np.float32) @ self.spread_DD
@@ -63,7 +63,7 @@ class Mixture(NamedTuple):
 
 
 def catalogue(folder: Path, like_ND: F32, rows: int, seed: int = 0) -> Path:
-    """The .npy file of a generated catalogue, float32 (rows, D); made now unless the folder holds this very one.
+    """Return the .npy file of a generated catalogue, float32 (rows, D); make it unless this very one is there.
 
     Every chunk of rows has a random stream of its own, so one more or less changes no other.
 
@@ -89,7 +89,7 @@ def catalogue(folder: Path, like_ND: F32, rows: int, seed: int = 0) -> Path:
 
 
 def queries(like_ND: F32, rows: int, count: int, seed: int = 0) -> F32:
-    """Query vectors for `catalogue` of the same arguments, float32 (count, D), near random clusters of it."""
+    """Return query vectors for `catalogue` of the same arguments, float32 (count, D), near random clusters of it."""
     return _mixture(like_ND, rows, seed).draw(np.random.default_rng([seed, _QUERIES]), count)
 
 
@@ -98,7 +98,7 @@ def _mixture(like_ND: F32, rows: int, seed: int) -> Mixture:
 
 
 def _root(covariance_DD: F64) -> F64:
-    """The symmetric square root."""
+    """Return the symmetric square root."""
     values_D, vectors_DD = np.linalg.eigh(covariance_DD)
     return (vectors_DD * np.sqrt(np.maximum(values_D, 0))) @ vectors_DD.T
 
@@ -114,7 +114,7 @@ def _check_room(folder: Path, nbytes: int) -> None:
 
 
 def _write(path: Path, mixture: Mixture, rows: int, seed: int) -> None:
-    """Write beside it and rename, so that an interrupted run leaves nothing that looks whole."""
+    """Write under another name and rename, so that an interrupted run leaves nothing that looks whole."""
     partial = path.with_suffix(".partial")
     dimensions = mixture.spread_DD.shape[0]
     written_ND = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(rows, dimensions))

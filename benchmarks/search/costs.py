@@ -1,4 +1,4 @@
-"""The planner's constants on this machine: lines through what our index takes when it must follow one plan.
+"""The planner's constants on this machine: lines through the times of our index when it must follow one plan.
 
 Shapes: D dimensions, P points of a line, Q queries.
 """
@@ -44,7 +44,7 @@ class IvfPoint(Struct, frozen=True):
 
 
 class Measured(Struct, frozen=True):
-    """As `embeddings.index.plan.Costs`, and what the inverted file stands beside."""
+    """The fields of `embeddings.index.plan.Costs`, and the times of the inverted file beside those of copies."""
 
     scan_ns: float
     masked_ns: float
@@ -57,12 +57,12 @@ class Measured(Struct, frozen=True):
 
 
 def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
-    """Measure, one query at a time.
+    """Measure the planner's constants, one query at a time.
 
     Args:
-        real: what generated catalogues resemble, on some of which the inverted file is tried, as on this one. How far
-            rows are read under a mask is measured here: generated ones lie in clearer clusters. So are the taking of
-            sets out of the copy of all rows and the scoring of every row.
+        real: the catalogue that generated ones resemble; the inverted file is tried on it and on some of them. Three
+            costs are measured here: how far rows are read under a mask, as generated ones lie in clearer clusters,
+            the taking of sets out of the copy of all rows, and the scoring of every row.
         large: a generated one of a million rows or so.
         effort: of each point.
     """
@@ -100,7 +100,10 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
 
 
 def line(rows: Sequence[int], microseconds: Sequence[float]) -> tuple[float, float]:
-    """Fixed microseconds, not below 0, and nanoseconds a row; fitted to relative errors, so that small sets count."""
+    """Fit a line and return its fixed microseconds, not below 0, and its nanoseconds a row.
+
+    The fit weighs relative errors, so that small sets count.
+    """
     slope_us, fixed_us = np.polyfit(rows, microseconds, 1, w=1 / np.asarray(microseconds))
     if fixed_us < 0:
         rows_P, weights_P = np.asarray(rows, np.float64), 1 / np.asarray(microseconds)
@@ -109,7 +112,7 @@ def line(rows: Sequence[int], microseconds: Sequence[float]) -> tuple[float, flo
 
 
 def _own_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
-    """A search of a set whose copy is there, sets taking turns."""
+    """Measure the microseconds to search a set whose copy is there, sets taking turns."""
     random = np.random.default_rng(rows)
     known = [random_set(len(catalogue.vectors_ND), rows, random) for _ in range(4)]
     for one in known:
@@ -119,7 +122,7 @@ def _own_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
 
 
 def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions, *, whole: bool) -> float:
-    """Making the copy of a set, where the copy of all rows is held or is not."""
+    """Measure the microseconds to copy a set, where the copy of all rows is held or is not."""
     random = np.random.default_rng(rows + 1)
 
     def fresh(_: int) -> Callable[[], object]:
@@ -132,7 +135,7 @@ def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions, *, whole
 
 
 def _sets_us(catalogue: Catalogue, sizes: Sequence[int], by: Costs, effort: Repetitions) -> list[float]:
-    """Searches of sets of some sizes, planned by some costs."""
+    """Measure the microseconds to search sets of some sizes, planned by some costs."""
     index = PlannedIndex(catalogue.vectors_ND, "cpu", costs=by)
     random = np.random.default_rng(0)
     sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in sizes]
@@ -140,14 +143,14 @@ def _sets_us(catalogue: Catalogue, sizes: Sequence[int], by: Costs, effort: Repe
 
 
 def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:
-    """A small generated catalogue and queries."""
+    """Draw a small generated catalogue and queries."""
     random = np.random.default_rng(rows)
     mixture = Mixture.like(like_ND, rows // ROWS_A_CLUSTER, rows)
     return mixture.draw(random, rows), mixture.draw(random, 128)
 
 
 def _ivf_point(name: str, vectors_ND: F32, queries_QD: F32, effort: Repetitions) -> IvfPoint:
-    """By copies and by an inverted file in a folder that is thrown away."""
+    """Compare copies and an inverted file, in a folder that is thrown away."""
     with TemporaryDirectory(prefix="opportune-ivf-") as folder:
         path = Path(folder) / "ivf.faiss"
         write_ivf(vectors_ND, path)

@@ -26,7 +26,7 @@ _COPIED_BYTES = 2**30
 
 
 class Way(Struct, frozen=True):
-    """What one way took.
+    """Figures of one way.
 
     Attributes:
         p50_ms: by batch size, from NumPy queries to NumPy rows.
@@ -47,7 +47,7 @@ class _Search(NamedTuple):
 
 
 def run(json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
-    """Measure, print and write the JSON; returns p50 in ms of batch 1 and the bandwidth share of batch 64, by way.
+    """Measure, print, write the JSON; return p50 in ms of batch 1 and the bandwidth share of batch 64, by way.
 
     Raises:
         DeviceUnavailable: torch or FAISS sees no GPU.
@@ -100,7 +100,7 @@ def run(json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
 
 
 def require_torch() -> Any:
-    """Torch, imported now.
+    """Import torch now and return it.
 
     Raises:
         DeviceUnavailable: it is not installed or sees no GPU.
@@ -114,7 +114,7 @@ def require_torch() -> Any:
 
 
 def _ways(torch: Any, planned: Any) -> dict[str, Callable[[F32], _Search]]:
-    """What makes each way ready, by name."""
+    """Return functions that make each way ready, by name."""
     ways: dict[str, Callable[[F32], _Search]] = {
         "planned": lambda vectors_ND: _planned(planned, vectors_ND),
         "knn_gpu": _knn_gpu,
@@ -127,7 +127,7 @@ def _ways(torch: Any, planned: Any) -> dict[str, Callable[[F32], _Search]]:
 
 
 def _planned(planned: Any, vectors_ND: F32) -> _Search:
-    """Our index: GpuIndexFlat over half-precision copies, the rows it proposes scored again on the CPU."""
+    """Return our index: GpuIndexFlat over half-precision copies, whose proposals the CPU scores again."""
     index = planned(vectors_ND, "cuda")
 
     def rows(queries_BD: F32) -> I64:
@@ -137,7 +137,7 @@ def _planned(planned: Any, vectors_ND: F32) -> _Search:
 
 
 def _knn_gpu(vectors_ND: F32) -> _Search:
-    """FAISS's brute force, over vectors that torch keeps on the device."""
+    """Return FAISS's brute force, over vectors that torch keeps on the device."""
     faiss, torch = import_module("faiss"), import_module("torch")
     import_module("faiss.contrib.torch_utils")
     resources, held_ND = faiss.StandardGpuResources(), torch.from_numpy(vectors_ND).cuda()
@@ -150,7 +150,7 @@ def _knn_gpu(vectors_ND: F32) -> _Search:
 
 
 def _torch_mm(torch: Any, vectors_ND: F32, dtype: Any) -> _Search:
-    """One matrix product and torch's top-k."""
+    """Return a search by one matrix product and torch's top-k."""
     held_DN = torch.from_numpy(vectors_ND).cuda().to(dtype).T
 
     def rows(queries_BD: F32) -> I64:
@@ -160,7 +160,7 @@ def _torch_mm(torch: Any, vectors_ND: F32, dtype: Any) -> _Search:
 
 
 def _cuvs(torch: Any, vectors_ND: F32) -> _Search:
-    """Brute force of cuVS."""
+    """Return the brute force of cuVS."""
     brute_force = import_module("cuvs.neighbors.brute_force")
     held_ND = torch.from_numpy(vectors_ND).cuda()
     index = brute_force.build(held_ND, metric="inner_product")
@@ -174,7 +174,7 @@ def _cuvs(torch: Any, vectors_ND: F32) -> _Search:
 
 
 def _copied_a_second(torch: Any) -> float:
-    """Bytes read and written a second by copying on the device: what a scan could reach at best."""
+    """Measure the bytes a second that copying on the device reads and writes: the most a scan could reach."""
     source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     times: list[float] = []
@@ -188,7 +188,10 @@ def _copied_a_second(torch: Any) -> float:
 
 
 def _p50_ms(rows: Callable[[F32], I64], queries_BD: F32, repetitions: int) -> float:
-    """Every way ends with rows in NumPy, so each call has waited for the device."""
+    """Measure the median milliseconds of a call.
+
+    Every way ends with rows in NumPy, so each call has waited for the device.
+    """
     for _ in range(5):
         rows(queries_BD)
     times: list[int] = []

@@ -1,4 +1,4 @@
-"""What the search suite found, and the few figures it comes down to."""
+"""Results of the search suite, and the few figures that sum them up."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -46,21 +46,21 @@ class Cell(Struct, frozen=True, kw_only=True):
 
     @property
     def hot_vs_eligible_scan(self) -> float:
-        """Time of our index over time of the plain scan; 1 or less is as good."""
+        """Return the time of our index over the time of the plain scan; 1 or less is as good."""
         return self.hot / self.eligible_scan
 
     @property
     def speedup_vs_bitmap(self) -> float:
-        """How many times faster our index is than the filtered scan."""
+        """Return how many times faster our index is than the filtered scan."""
         return self.bitmap / self.hot
 
     @property
     def cold_vs_bitmap(self) -> float | None:
-        """Time of our index over the filtered scan's, either on a set never searched before."""
+        """Return the time of our index over the filtered scan's, both on a set never searched before."""
         return None if self.cold is None or self.bitmap_cold is None else self.cold / self.bitmap_cold
 
     def with_ratios(self) -> Mapping[str, object]:
-        """All fields and all ratios."""
+        """Return all fields and all ratios."""
         return msgspec.structs.asdict(self) | {
             "hot_vs_eligible_scan": round(self.hot_vs_eligible_scan, 3),
             "speedup_vs_bitmap": round(self.speedup_vs_bitmap, 3),
@@ -83,7 +83,7 @@ class Growth(Struct, frozen=True):
 
 
 def summary(cells: Sequence[Cell], growth: Growth) -> dict[str, float | None]:
-    """The figures, all of one run; None where nothing was measured that says it.
+    """Return the figures, all of one run; None where nothing was measured that gives one.
 
     Args:
         cells: every cell.
@@ -105,7 +105,7 @@ def summary(cells: Sequence[Cell], growth: Growth) -> dict[str, float | None]:
 
 
 def print_table(cells: Iterable[Cell], figures: Mapping[str, float | None]) -> None:
-    """One line a cell, then the summary."""
+    """Print one line a cell, then the summary."""
     table = Table(
         "search, p50 microseconds a call, one thread",
         ["rows", "share", "batch", "plan", "hot", "copy", "bitmap", "cold", "recall"],

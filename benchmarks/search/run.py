@@ -83,7 +83,7 @@ QUICK = Effort(
 
 
 def run(store: Path, json_file: Path, *, quick: bool, device: Device) -> Mapping[str, float | None]:
-    """Measure, print, write the JSON and on the CPU beside it a picture; returns the summary.
+    """Measure, print, write the JSON, on the CPU also a picture beside it, and return the summary.
 
     Args:
         store: a store of the suites' own; a release is trained there if it holds none. Generated catalogues stay in
@@ -133,7 +133,7 @@ def run(store: Path, json_file: Path, *, quick: bool, device: Device) -> Mapping
 
 
 def _catalogues(store: Path, past: Past, version: str, effort: Effort) -> Iterator[Catalogue]:
-    """Each size's, opened when it is its turn."""
+    """Yield the catalogue of each size, opened when it is its turn."""
     for size in effort.sizes:
         if size.rows is None:
             yield _real(past, BundleStore(store).bundle(version))
@@ -158,7 +158,7 @@ def _generated(folder: Path, like_ND: F32, rows: int, *, ivf: bool) -> Catalogue
 
 
 def _inverted(file: Path, vectors_ND: F32) -> Path:
-    """The bounded IVF beside a catalogue's file, made now if it is not there."""
+    """Return the bounded IVF beside a catalogue's file; make it if it is not there."""
     path, partial = file.with_suffix(".ivf.faiss"), file.with_suffix(".partial.faiss")
     if not path.exists():
         with Console().status(f"clustering {len(vectors_ND):,} vectors"):
@@ -171,7 +171,10 @@ def _inverted(file: Path, vectors_ND: F32) -> Path:
 
 
 def _cells(catalogue: Catalogue, size: Size, effort: Effort) -> list[Cell]:
-    """Every cell of a catalogue. The baseline's copy of it is gone afterwards: ten million rows take 2.6 GB."""
+    """Measure every cell of a catalogue.
+
+    The baseline's copy of the catalogue is gone afterwards: ten million rows take 2.6 GB.
+    """
     flat = flat_index(catalogue.vectors_ND)
     return [
         cell

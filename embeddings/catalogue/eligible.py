@@ -24,6 +24,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 _ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
 _FINGERPRINT_BYTES = 16
 _INT32_MOST = 2**31 - 1
+_NO_ROWS = np.zeros(0, np.int64)
 _A_SET = 1_000
 """Bytes that a set takes besides its rows and what tells its members."""
 
@@ -36,14 +37,19 @@ class EligibleSet:
         size: N.
         past: one past the last row at least, 0 where there is none.
         valid_until: the next moment at which the set may change, with its time zone.
-        parent: the set that this is a part of, which one request wants for itself; None for a set that others may ask
-            for too. What is made for such a set is worth keeping, and serves its parts; nothing is kept for a part.
+        parent: the set that this one was derived from in the end, whose copy serves it, too; None for one that was not
+            derived.
+        added: rows that the parent does not hold, ascending.
+        own: whether one request wants it for itself: nothing is kept for it.
     """
 
     size: int
     past: int
     valid_until: datetime
     parent: "EligibleSet | None"
+    added: npt.NDArray[np.int64]
+    own: bool
+    _shared: "EligibleSet | None"
     _rows: Callable[[], RowArray]
     _members: Callable[[], kernel.Members]
 
@@ -72,34 +78,72 @@ class EligibleSet:
             raise InvalidInput("eligible.valid_until", "expected a time with its time zone")
         view_N = _read_only(rows_N)
         past = int(view_N[-1]) + 1 if view_N.size else 0
-        return cls(len(view_N), past, valid_until, None, lambda: view_N, lambda: kernel.Members(view_N))
+        return cls(
+            len(view_N),
+            past,
+            valid_until,
+            parent=None,
+            added=_NO_ROWS,
+            own=False,
+            _shared=None,
+            _rows=lambda: view_N,
+            _members=lambda: kernel.Members(view_N),
+        )
 
     @classmethod
-    def derived(cls, parent: "EligibleSet", removed_R: RowArray) -> "EligibleSet":
-        """Return what is left of a set without some rows: a part of it, or the set itself where it holds none of them.
+    def derived(
+        cls, origin: "EligibleSet", removed_R: RowArray, added_R: RowArray | None = None, *, own: bool = True
+    ) -> "EligibleSet":
+        """Return a set without some rows and with some others; the set itself where neither is of effect.
 
         Args:
-            parent: a set, or a part of one, whose part this becomes then.
+            origin: a set, derived or not.
             removed_R: in any order; rows that the set does not hold are of no effect.
+            added_R: in any order, none if not given; rows that it holds already are of no effect.
+            own: whether one request wants the result for itself, so that nothing is to be kept for it.
         """
-        members = parent.members.without(_wide(removed_R))
-        if members.size == parent.size:
-            return parent
+        left = origin.members.without(_wide(removed_R))
+        members = left if added_R is None else left.with_rows(_wide(added_R))
+        if members.size == left.size == origin.size:
+            return origin
+        parent = origin.copied
+        others = origin.added if added_R is None else np.union1d(origin.added, _wide(added_R))
+        if len(others):
+            others = others[members.contains(others) & ~parent.contains(others)]
 
         def rows() -> RowArray:
-            return _read_only(parent.rows_N[members.contains(_wide(parent.rows_N))])
+            all_N = origin.rows_N if added_R is None else np.union1d(origin.rows_N, _wide(added_R))
+            return _read_only(all_N[members.contains(_wide(all_N))])
 
-        return cls(members.size, parent.past, parent.valid_until, parent.shared, rows, lambda: members)
+        return cls(
+            members.size,
+            max(parent.past, int(others[-1]) + 1 if len(others) else 0),
+            origin.valid_until,
+            parent=parent,
+            added=others,
+            own=own,
+            _shared=origin.shared if own else None,
+            _rows=rows,
+            _members=lambda: members,
+        )
 
     def among(self, rows_R: RowArray) -> "EligibleSet":
         """Return the part of the set that some rows, in any order, make up; the set itself where that is all of it."""
         rows: npt.NDArray[np.int64] = np.unique(rows_R).astype(np.int64)
         part = self.of(rows[self.contains(rows)], self.valid_until)
-        return self if part.size == self.size else replace(part, parent=self.shared)
+        if part.size == self.size:
+            return self
+        others = self.added if not len(self.added) else self.added[part.contains(self.added)]
+        return replace(part, parent=self.copied, added=others, own=True, _shared=self.shared)
 
     @property
     def shared(self) -> "EligibleSet":
-        """The set that others may ask for too: the parent, or the set itself where it has none."""
+        """Return the set that others may ask for too: the set itself, or what it was derived from for one request."""
+        return self if self._shared is None else self._shared
+
+    @property
+    def copied(self) -> "EligibleSet":
+        """Return the set whose copy serves this one: the parent, or the set itself where it has none."""
         return self if self.parent is None else self.parent
 
     @property

@@ -135,7 +135,7 @@ def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet 
         return [(eligible_B[0], [0])]
     groups: dict[bytes | int | None, tuple[EligibleSet | None, list[int]]] = {}
     for place, eligible in enumerate(eligible_B):
-        key = None if eligible is None else eligible.fingerprint if eligible.parent is None else id(eligible)
+        key = None if eligible is None else id(eligible) if eligible.own else eligible.fingerprint
         group = groups.get(key)
         if group is None:
             groups[key] = (eligible, [place])

@@ -75,18 +75,20 @@ class DeviceSearch:
         """
         catalogue = len(self._vectors_ND)
         plans: list[Plan] = ["brute_force"] * len(queries_BD)
-        scored: list[tuple[RowArray, None, list[int]]] = []
+        scored: list[tuple[RowArray, None, list[int], None]] = []
         proposed: list[Group] = []
         for eligible, places in sets:
             size = catalogue if eligible is None else eligible.size
-            if size <= max(2 * k, k + MARGIN) or (eligible is not None and self._few(eligible)):
-                scored.append((every_row(eligible, catalogue), None, places))
+            few = size <= max(2 * k, k + MARGIN)
+            # What lies beside a copy cannot be proposed from it.
+            if few or (eligible is not None and (len(eligible.added) or self._few(eligible))):
+                scored.append((every_row(eligible, catalogue), None, places, None))
                 continue
-            whole = catalogue if eligible is None else eligible.shared.size
+            whole = catalogue if eligible is None else eligible.copied.size
             plan: Plan = "flat" if whole == catalogue else "own" if size == whole else "masked"
             for place in places:
                 plans[place] = plan
-            copy = None if eligible is None or plan == "flat" else self._own(eligible.shared)
+            copy = None if eligible is None or plan == "flat" else self._own(eligible.copied)
             proposed.append(Group(partial(self._propose, copy), eligible, whole, whole - size, places))
         rows_BK, scores_BK = kernel.nearest(queries_BD, None, self._vectors_ND, scored, k)
         if proposed:
@@ -104,8 +106,8 @@ class DeviceSearch:
 
     def _few(self, part: EligibleSet) -> bool:
         """Whether every row of a part is scored sooner than a copy of the set that it belongs to is scanned for it."""
-        shared, costs = part.shared, self._costs
-        return part.size < shared.size and costs.brute_force_us(part.size) < costs.masked_us(part.size, shared.size)
+        copied, costs = part.copied, self._costs
+        return part.size < copied.size and costs.brute_force_us(part.size) < costs.masked_us(part.size, copied.size)
 
     def _own(self, eligible: EligibleSet) -> OwnCopy:
         copy = self.cache.find(eligible.fingerprint)

@@ -16,7 +16,7 @@ import numpy as np
 
 from embeddings import kernel
 from embeddings.catalogue.eligible import EligibleSet, RowArray
-from embeddings.index.base import F32, Candidates, Plan
+from embeddings.index.base import F32, I64, Candidates, Plan
 from embeddings.index.cache import SetCache
 from embeddings.index.ivf import BoundedIvf, Selection
 from embeddings.index.plan import Costs, ExtraCosts
@@ -26,8 +26,9 @@ from embeddings.index.score import half_error, rounding_bounds
 _ROWS_FOR_ROTATION = 65_536
 
 Held: TypeAlias = kernel.QuantisedSet | Selection
-_Scanned: TypeAlias = tuple[kernel.QuantisedSet | RowArray, kernel.Members | None, list[int]]
-"""What the kernel answers: a copy or rows, which of the copy's rows are meant, None for all, and places of queries."""
+_Scanned: TypeAlias = tuple[kernel.QuantisedSet | RowArray, kernel.Members | None, list[int], I64 | None]
+"""What the kernel answers: a copy or rows, which of the copy's rows are meant, None for all, places of queries, and
+rows beside the copy."""
 
 
 class _Chosen(NamedTuple):
@@ -73,13 +74,16 @@ class HostSearch:
                 plans[place] = chosen.plan
             if isinstance(chosen.held, kernel.QuantisedSet):
                 mask = None if eligible is None or chosen.plan == "own" or size == catalogue else eligible.members
-                scanned.append((chosen.held, mask, places))
+                beside = (
+                    eligible.added if eligible is not None and chosen.plan == "masked" and len(eligible.added) else None
+                )
+                scanned.append((chosen.held, mask, places, beside))
             elif chosen.plan == "ivf" and self._ivf is not None:
-                whole = catalogue if eligible is None else eligible.shared.size
+                whole = size if eligible is None or len(eligible.added) else eligible.copied.size
                 propose = partial(self._ivf.propose, eligible_rows=whole, selected=chosen.held)
                 proposed.append(Group(propose, eligible, whole, whole - size, places))
             else:
-                scanned.append((every_row(eligible, catalogue), None, places))
+                scanned.append((every_row(eligible, catalogue), None, places, None))
         rows_BK, scores_BK = kernel.nearest(queries_BD, self._rotation_DD, self._vectors_ND, scanned, k)
         if proposed:
             places = [place for group in proposed for place in group.places]
@@ -98,29 +102,42 @@ class HostSearch:
 
     def _choose(self, eligible: EligibleSet | None, size: int, queries: int) -> _Chosen:
         """Return the cheapest way to answer so many queries of a set; make its own copy if that has come to pay."""
-        catalogue, costs = len(self._vectors_ND), self._costs
+        catalogue = len(self._vectors_ND)
         if eligible is None or size == catalogue:
             return _Chosen("whole", self._copy_of_all()) if self._holds_whole else _Chosen("ivf", None)
-        shared = eligible.shared
-        held = self.cache.find(shared.fingerprint) if shared.size < catalogue else None
-        if isinstance(held, kernel.QuantisedSet) and size == shared.size:
+        copied, alone = eligible.copied, eligible.parent is None
+        held = self.cache.find(copied.fingerprint) if copied.size < catalogue else None
+        if isinstance(held, kernel.QuantisedSet) and alone:
             return _Chosen("own", held)
-        brute_force_us = costs.brute_force_us(size)
-        own_us = costs.own_us(size) if size == shared.size else costs.masked_us(size, shared.size)
-        if isinstance(held, kernel.QuantisedSet):
-            return _Chosen("masked", held) if own_us < brute_force_us else _Chosen("brute_force", None)
-        without_us = costs.masked_us(size, catalogue)
-        cheapest_us = min(without_us, brute_force_us)
-        if shared.size < catalogue and self._fits(shared):
-            extra_us = queries * max(cheapest_us - min(own_us, brute_force_us), 0.0)
-            if self._extra.of(shared.fingerprint) + extra_us > self._price(shared.size)[1]:
-                return _Chosen("own" if size == shared.size else "masked", self._gather(shared))
-            self._extra.add(shared.fingerprint, extra_us)
-        if brute_force_us <= without_us:
-            return _Chosen("brute_force", None)
-        return (
-            _Chosen("whole", self._copy_of_all()) if self._holds_whole else _Chosen("ivf", held or self._select(shared))
-        )
+        brute_force_us = self._costs.brute_force_us(size)
+        own_us = self._costs.own_us(size) if alone else self._costs.masked_us(size, copied.size)
+        if not isinstance(held, kernel.QuantisedSet):
+            without_us = self._costs.masked_us(size, catalogue)
+            extra_us = queries * (min(without_us, brute_force_us) - min(own_us, brute_force_us))
+            if not self._pays(copied, extra_us):
+                brute_force = brute_force_us <= without_us
+                return _Chosen("brute_force", None) if brute_force else self._without_copy(eligible, held)
+            held = self._gather(copied)
+        if alone:
+            return _Chosen("own", held)
+        return _Chosen("masked", held) if own_us < brute_force_us else _Chosen("brute_force", None)
+
+    def _pays(self, copied: EligibleSet, extra_us: float) -> bool:
+        """Return whether a copy of a set has come to pay, with what the coming searches cost beyond scans of it."""
+        if copied.size == len(self._vectors_ND) or not self._fits(copied):
+            return False
+        if self._extra.of(copied.fingerprint) + extra_us > self._price(copied.size)[1]:
+            return True
+        self._extra.add(copied.fingerprint, max(extra_us, 0.0))
+        return False
+
+    def _without_copy(self, eligible: EligibleSet, held: Selection | None) -> _Chosen:
+        """Return how a set is searched among all rows, given what is held of the one whose copy would serve it."""
+        if self._holds_whole:
+            return _Chosen("whole", self._copy_of_all())
+        if len(eligible.added):
+            return _Chosen("ivf", Selection(eligible, len(self._vectors_ND)))
+        return _Chosen("ivf", held or self._select(eligible.copied))
 
     def _select(self, eligible: EligibleSet) -> Selection | None:
         """Return what has the inverted file look at a set alone, kept for it; None for all rows."""

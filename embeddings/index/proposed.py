@@ -86,7 +86,7 @@ class Settler(NamedTuple):
             proposals = min(2 * proposals, group.size)
             if proposals == group.size or (group.dropped and proposals > self.most):
                 rows_N = every_row(group.eligible, len(self.vectors_ND))
-                return kernel.nearest(query_1D, None, self.vectors_ND, [(rows_N, None, [0])], k)
+                return kernel.nearest(query_1D, None, self.vectors_ND, [(rows_N, None, [0], None)], k)
             proposals = self.allowed(k, proposals)
             rows_1P, left_out_1 = _proposed(group, query_1D, proposals, bound_1)
             rows_1K, scores_1K = best(query_1D, self.vectors_ND, rows_1P, k)

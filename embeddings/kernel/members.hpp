@@ -51,6 +51,35 @@ class Members {
         return made;
     }
 
+    // The same with some rows, in any order; those that are members are of no effect.
+    Members with(const Array<std::int64_t>& rows_R) const {
+        std::vector<std::int64_t> added;
+        for (py::ssize_t r = 0; r < rows_R.size(); ++r) {
+            check(rows_R.data()[r] >= 0, "expected rows, not negative");
+            if (!has(rows_R.data()[r])) added.push_back(rows_R.data()[r]);
+        }
+        std::sort(added.begin(), added.end());
+        added.erase(std::unique(added.begin(), added.end()), added.end());
+        if (added.empty()) return *this;
+        Members made = *this;
+        made.size_ += static_cast<std::int64_t>(added.size());
+        made.past_ = std::max(past_, added.back() + 1);
+        if (rows_.empty() && size_ > 0) {
+            if (bits_.empty()) {
+                made.bits_.assign(past_ / 64 + 1, ~std::uint64_t{0});
+                made.bits_.back() &= (std::uint64_t{1} << (past_ % 64)) - 1;  // of all rows there were
+            }
+            made.bits_.resize(made.past_ / 64 + 1);
+            for (const std::int64_t row : added) made.bits_[row / 64] |= std::uint64_t{1} << (row % 64);
+        } else {
+            std::vector<std::int64_t> all(rows_.size() + added.size());
+            std::merge(rows_.begin(), rows_.end(), added.begin(), added.end(), all.begin());
+            made.bits_.clear();
+            made.rows_ = std::move(all);
+        }
+        return made;
+    }
+
     std::int64_t size() const { return size_; }
 
     bool has(std::int64_t row) const {

@@ -29,7 +29,8 @@ PYBIND11_MODULE(kernel, module) {
         .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
         .def("contains", &Members::contains, exact("rows_R"))
         .def_property_readonly("size", &Members::size)
-        .def("without", &Members::without, exact("rows_R"));
+        .def("without", &Members::without, exact("rows_R"))
+        .def("with_rows", &Members::with, exact("rows_R"));
     py::class_<QuantisedSet>(module, "QuantisedSet")
         .def(py::init(&QuantisedSet::of<std::int32_t>), exact("rotated_ND"), exact("rows_N"), py::arg("catalogue"))
         .def(py::init(&QuantisedSet::of<std::int64_t>), exact("rotated_ND"), exact("rows_N"), py::arg("catalogue"))

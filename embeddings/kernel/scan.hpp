@@ -462,8 +462,8 @@ struct Ranked {
 constexpr py::ssize_t TOGETHER = 256;
 
 // A set: its copy, or a larger one and which of its rows are members, or its rows where all of them are to be scored;
-// and the places of its queries. (As a variant, pybind11 would make an empty array for every alternative.)
-using Sought = std::tuple<py::object, const Members*, std::vector<py::ssize_t>>;
+// the places of its queries; and rows beside the copy, which are scored, too. (As a variant, pybind11 would make an empty array for every alternative.)
+using Sought = std::tuple<py::object, const Members*, std::vector<py::ssize_t>, std::optional<Array<std::int64_t>>>;
 
 // The rows of a set that has no copy, as they come.
 std::vector<std::int32_t> every_row(const py::object& set, py::ssize_t catalogue) {
@@ -536,7 +536,7 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
             scores_BK.mutable_data()[before * wanted + k] = Ranked::score(scored[k]);
         }
     };
-    for (const auto& [set, members, places] : sets) {
+    for (const auto& [set, members, places, beside] : sets) {
         // Whether it is an array is quickly told; that it is no copy is not.
         const bool held = !py::isinstance<py::array>(set) && py::isinstance<QuantisedSet>(set);
         const QuantisedSet* copy = held ? set.cast<const QuantisedSet*>() : nullptr;
@@ -546,7 +546,9 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
         check(copy || !members, "expected a copy of which some rows are members");
         for (const py::ssize_t place : places)
             check(place >= 0 && place < queries_BD.shape(0), "expected places of queries");
+        check(copy || !beside, "expected a copy that rows lie beside");
         const auto every = copy ? std::vector<std::int32_t>() : every_row(set, count);
+        const auto others = beside ? every_row(*beside, count) : std::vector<std::int32_t>();
         scans.clear();
         if (copy) {
             for (const py::ssize_t place : places) scans.emplace_back(*copy, members, rotate(place), wanted, next);
@@ -558,6 +560,7 @@ std::pair<Array<std::int64_t>, Array<float>> nearest(const Array<float>& queries
             rows = every;
             if (copy)
                 for (const Likely& one : scans[query].likely()) rows.push_back(one.row);
+            rows.insert(rows.end(), others.begin(), others.end());
             for (const std::int32_t row : rows) prefetch(vectors_ND.data() + row * dimensions, dimensions);
             score_before();  // while memory sends what was asked for
             rows.swap(rows_before);

@@ -45,7 +45,7 @@ class BodyDecoder(Generic[Decoded]):
         self._decoder = msgspec.json.Decoder(kind, strict=True)
 
     def decode(self, body: bytes) -> Decoded:
-        """A request's body as a typed value.
+        """Return a request's body as a typed value.
 
         Raises:
             MalformedBody: it is not JSON.
@@ -60,12 +60,12 @@ class BodyDecoder(Generic[Decoded]):
 
 
 def malformed(error: Exception) -> MalformedBody:
-    """Return what is told of a body that is no JSON, or nested deeper than can be read."""
+    """Return the error for a body that is not JSON, or is nested deeper than can be read."""
     return MalformedBody(f"expected JSON in UTF-8: {error}")
 
 
 class Fields(NamedTuple):
-    """What of a faulty JSON object can be read, and all that is wrong with it.
+    """The fields of a faulty JSON object that can be read, and all that is wrong with it.
 
     Attributes:
         values: the fields that are right, by name.
@@ -77,7 +77,7 @@ class Fields(NamedTuple):
 
 
 def read_fields(kind: type[Struct], given: Raw, path: str) -> Fields:
-    """Decode a JSON object field by field, to name every problem; slow, so for what a decoder has refused.
+    """Decode a JSON object field by field, to name every problem; slow, so only for what a decoder has refused.
 
     Args:
         kind: the type that it should have.
@@ -121,9 +121,12 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def read_query(query: MultiDict[str], kind: type[Query]) -> Query:
-    """A query string as a typed value; InvalidInput names the parameter that is wrong, unknown or repeated.
+    """Return a query string as a typed value.
 
     Several values of one parameter are separated by commas.
+
+    Raises:
+        InvalidInput: naming the parameter that is wrong, unknown or repeated.
     """
     for name in query:
         if len(query.getall(name)) > 1:

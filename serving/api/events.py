@@ -1,4 +1,4 @@
-"""``POST /v1/events``: what customers did."""
+"""``POST /v1/events``: checks events of customers, and stores them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -80,7 +80,7 @@ class EventsDecoder:
         self._event = msgspec.json.Decoder(Event, strict=True)
 
     def decode(self, body: bytes) -> Sequence[Event | Faulty]:
-        """The events of a body, in its order.
+        """Return the events of a body, in its order.
 
         Raises:
             MalformedBody: it is not JSON.
@@ -111,10 +111,10 @@ class EventsDecoder:
 def events(
     slot: ViewSlot, store: EventStore, clock: Clock, metrics: Metrics
 ) -> Post[Sequence[Event | Faulty], EventsResponse]:
-    """The route."""
+    """Return the route that takes events."""
 
     async def taken(valid: Sequence[Event]) -> Sequence[Stored]:
-        """Store events, and note whether the store took them; returns the new ones."""
+        """Store events, and note whether the store took them; return the new ones."""
         if not valid:
             return []
         try:
@@ -164,7 +164,7 @@ def events(
 
 
 def _problems(event: Event | Faulty, path: str, catalogue: Catalogue, clock: Clock) -> list[InvalidInput]:
-    """All that keeps an event from being stored; none if it can be."""
+    """Return all problems that keep an event from being stored; none if it can be."""
     if isinstance(event, Event):
         named = event.product_id, event.offer_id, event.location, event.channel
         return [*_unfit(event.type, event.at, named, event.context, path, catalogue, clock)]
@@ -194,7 +194,7 @@ def _unfit(
     catalogue: Catalogue,
     clock: Clock,
 ) -> Iterator[InvalidInput]:
-    """What is wrong with an event whose fields are of the right types, as far as they are known.
+    """Yield the problems of an event whose fields are of the right types, as far as its fields are known.
 
     A product may be one that only a later release knows.
     """

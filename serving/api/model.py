@@ -1,4 +1,4 @@
-"""``GET /v1/model``, ``/healthz`` and ``/readyz``: what serves, and whether it can."""
+"""``GET /v1/model``, ``/healthz`` and ``/readyz``: the model in service, and whether the service can answer."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _SHARED_SECONDS = 0.25
 
 
 class SharedPing:
-    """RankRequest the event store whether it answers, once for all who want to know within a quarter of a second.
+    """Asks the event store whether it answers, once for all who want to know within a quarter of a second.
 
     Args:
         events: the event store.
@@ -145,7 +145,7 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
 
 
 async def _answers(events: EventStore) -> bool:
-    """Whether the event store answers soon: who asks for readiness does not wait for long."""
+    """Return whether the event store answers soon: a client that asks for readiness does not wait for long."""
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await events.ping()

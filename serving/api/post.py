@@ -47,7 +47,7 @@ class Post(Generic[Asked, Answered]):
     summary: str
 
     def route(self) -> ASGIRouteHandler:
-        """The route, to be registered."""
+        """Return the route, to be registered."""
         encoder = msgspec.json.Encoder()
 
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +67,7 @@ class Post(Generic[Asked, Answered]):
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """A request's body, or None if its client went away before all of it had arrived.
+    """Return a request's body, or None if its client went away before all of it had arrived.
 
     Raises:
         RequestEntityTooLarge: it is, or says it is, longer than ``LARGEST_BODY``.

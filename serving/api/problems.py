@@ -71,7 +71,7 @@ _FAILED = "The service failed; its log says why."
 
 
 def problem_of(error: errors.OpportuneError) -> Problem:
-    """The problem details of one error."""
+    """Return the problem details of one error."""
     status = STATUSES[type(error)]
     name = type(error).__name__
     if isinstance(error, errors.InvalidInput):
@@ -80,7 +80,7 @@ def problem_of(error: errors.OpportuneError) -> Problem:
 
 
 def _detail(error: errors.OpportuneError, status: HTTPStatus) -> str:
-    """Return what a caller is told: of what went wrong inside, neither paths nor the database's words."""
+    """Return the detail for a caller; of an error inside, it tells neither paths nor the database's words."""
     if isinstance(error, errors.EventStoreUnavailable):
         return "The event store does not answer; send it again later."
     if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.Overloaded):
@@ -89,12 +89,12 @@ def _detail(error: errors.OpportuneError, status: HTTPStatus) -> str:
 
 
 def problem_of_status(status: HTTPStatus, detail: str) -> Problem:
-    """The problem details of what HTTP itself has a word for."""
+    """Return the problem details of an error that HTTP itself has a status and a phrase for."""
     return Problem(_urn(status.phrase.replace(" ", "")), status.phrase, status, detail or status.phrase)
 
 
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's exception handler for everything."""
+    """Answer an exception with problem details; Litestar calls this for every exception."""
     headers: dict[str, str] = {}
     if isinstance(error, errors.OpportuneError):
         problem = problem_of(error)

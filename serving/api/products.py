@@ -89,7 +89,7 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
 
 
 def _product_id(scope: HTTPScope) -> str:
-    """The product that a path names."""
+    """Return the id of the product that a path names, and note the route for metrics."""
     path = _SIMILAR.fullmatch(scope["raw_path"])
     scope["path_template"] = SIMILAR if path else ""  # under which metrics count the request
     if path is None:

@@ -7,7 +7,7 @@ from serving.recommendation import Recommendation, RecommendRequest
 
 
 def recommend(engine: Engine) -> Post[RecommendRequest, Recommendation]:
-    """The route."""
+    """Return the route that answers recommend calls."""
 
     async def answer(request: RecommendRequest) -> Recommendation:
         """At most ``limit`` eligible items, the best first; always that many when that many are eligible."""

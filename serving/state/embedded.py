@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL's place: its user, its data folder and who may connect.
+"""The embedded PostgreSQL's place: its user, its data folder and the users who may connect.
 
 PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data folder, who need not be able to
 enter the folder's parents: its working folder is the data folder before it gives up root's rights, and it knows that
@@ -52,27 +52,27 @@ class Home(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The data folder, for people."""
+        """Return the path of the data folder, for people."""
         return self.state / "postgres"
 
     @property
     def inside(self) -> str:
-        """The data folder by its descriptor: a short name, for this process and its forks."""
+        """Return the path of the data folder by its descriptor: a short name, for this process and its forks."""
         return f"/proc/self/fd/{self.descriptor}"
 
     @property
     def url(self) -> str:
-        """Where to connect, from this process and its forks."""
+        """Return the URL to connect to, from this process and its forks."""
         return f"postgresql://{SUPERUSER}@/{SUPERUSER}?host={self.inside}&port={PORT}"
 
     @property
     def log(self) -> Path:
-        """What PostgreSQL has to say."""
+        """Return the path of PostgreSQL's log."""
         return self.state / "postgres.log"
 
 
 def prepare(state: Path) -> Home:
-    """Make the data folder if there is none, and say who may connect to it.
+    """Make the data folder if there is none, check its owner, and return PostgreSQL's place.
 
     Raises:
         EventStoreUnavailable: it cannot be made here, or this process may not use it.
@@ -99,7 +99,7 @@ def prepare(state: Path) -> Home:
 
 
 def write_access(home: Home) -> bool:
-    """Let the owner of the data folder and root connect and nobody else; returns whether that is new.
+    """Let the owner of the data folder and root connect and nobody else; return whether that is new.
 
     Raises:
         EventStoreUnavailable: another process keeps the lock of those who write this.
@@ -116,17 +116,17 @@ def write_access(home: Home) -> bool:
 
 
 def as_owner(home: Home) -> dict[str, Any]:
-    """How to run one of PostgreSQL's programs: as the owner, in the data folder, away from our terminal."""
+    """Return options to run a PostgreSQL program: as the owner, in the data folder, away from our terminal."""
     return {**running_as(home.uid, home.gid), "cwd": home.inside}
 
 
 def _missing(folder: Path) -> bool:
-    """Whether there is no data folder, or an empty one, as an earlier version left it that was killed."""
+    """Return whether there is no data folder, or an empty one, as left by an earlier version that was killed."""
     return not folder.exists() or (os.access(folder, os.R_OK) and not any(folder.iterdir()))
 
 
 def _check_owner(folder: Path) -> None:
-    """EventStoreUnavailable if a data folder belongs to somebody as whom this process can start nothing."""
+    """Raise EventStoreUnavailable if a data folder belongs to a user as whom this process can start nothing."""
     owner = folder.stat()
     if owner.st_uid != os.geteuid() and os.geteuid() != 0:
         raise EventStoreUnavailable(
@@ -141,7 +141,7 @@ def _check_owner(folder: Path) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make a data folder, which is there wholly or not at all."""
+    """Make a data folder; it is there wholly or not at all."""
     _forget_unfinished(folder.parent)
     uid, gid = (os.geteuid(), os.getegid()) if os.geteuid() else _owner()
     programs = programs_for(uid, gid)
@@ -173,13 +173,13 @@ def _make(folder: Path) -> None:
 
 
 def _forget_unfinished(state: Path) -> None:
-    """Remove what was not finished of data folders, by this process or by one that was killed."""
+    """Remove unfinished data folders, which this process or one that was killed has left."""
     for left in state.glob("initdb-*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def _owner() -> tuple[int, int]:
-    """User and group ids of the owner of what root makes; the user is made if need be.
+    """Return user and group ids of the owner of what root makes; make the user if need be.
 
     Raises:
         EventStoreUnavailable: there is no such user, and none could be made.
@@ -206,7 +206,7 @@ def _owner() -> tuple[int, int]:
 
 
 def _rewrite(home: Home, name: str, text: str) -> bool:
-    """Give a file in the data folder this content; returns whether it had another.
+    """Give a file in the data folder this content; return whether it had another.
 
     The folder's owner may have put anything there under any name: root neither follows links nor keeps the old file.
     """

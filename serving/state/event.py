@@ -1,4 +1,4 @@
-"""An event: as the HTTP contract has it, as it is stored, and what a history needs of it."""
+"""An event in three forms: as the HTTP contract has it, as it is stored, and as a history needs it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple
@@ -35,14 +35,14 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     context: Annotated[dict[str, Identifier], Meta(max_length=100)] = {}
 
     def __post_init__(self) -> None:
-        """Make ids that came as JSON integers text."""
+        """Convert ids that came as JSON integers to text."""
         ids = self.event_id, self.customer_id, self.product_id, self.offer_id, self.location
         if int in map(type, ids):
             ids_as_text(self, "event_id", "customer_id", "product_id", "offer_id", "location")
 
 
 class Row(NamedTuple):
-    """What a history needs of an event.
+    """The fields of an event that a history needs.
 
     Attributes:
         seq: its place in the order of arrival.
@@ -70,14 +70,14 @@ class Stored(NamedTuple):
 
     @property
     def row(self) -> Row:
-        """What a history needs of it."""
+        """Return the fields that a history needs."""
         one = self.event
         named = one.type, one.product_id, one.offer_id, one.location, one.channel, one.quantity, one.value
         return Row(self.seq, self.arrived, seconds_of(one.at), *named)
 
     @property
     def values(self) -> tuple[object, ...]:
-        """What is stored of it, in the order of the columns that are written."""
+        """Return the values to be stored, in the order of the columns that are written."""
         one = self.event
         return (
             one.event_id,
@@ -98,5 +98,5 @@ class Stored(NamedTuple):
 
 
 def seconds_of(at: datetime) -> int:
-    """Whole seconds since 1970 UTC, as PostgreSQL's floor of the same moment gives them."""
+    """Return whole seconds since 1970 UTC, as PostgreSQL's floor of the same moment gives them."""
     return (at - _EPOCH) // _SECOND

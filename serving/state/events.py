@@ -81,11 +81,11 @@ _SILENT = "the event store does not answer; no event is known to be stored, and 
 
 
 class Span(NamedTuple):
-    """Which events a snapshot of histories cannot hold.
+    """The events that a snapshot of histories cannot hold.
 
     Attributes:
-        cut_off: those at or after this moment,
-        snapshot: and earlier ones that arrived after the snapshot was made.
+        cut_off: it holds no event of this moment or a later one.
+        snapshot: the moment at which it was made; it holds no event that arrived later, whenever that happened.
     """
 
     cut_off: datetime
@@ -162,7 +162,7 @@ class EventStore:
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[None]:
-        """Be able to answer; connections are made when they are needed, so that PostgreSQL may be away meanwhile."""
+        """Answer within the block; connections are made when they are needed, so PostgreSQL may be away meanwhile."""
         self._pool = await asyncpg.create_pool(
             self._url, min_size=0, max_size=4, command_timeout=5, timeout=5, reset=_keep
         )
@@ -172,7 +172,7 @@ class EventStore:
             self._pool.terminate()
 
     async def add(self, events: Sequence[Event], now: int) -> list[Stored]:
-        """Store events durably; returns those that were new, each id once, in the order of their arrival.
+        """Store events durably; return those that were new, each id once, in the order of their arrival.
 
         Args:
             events: in the order in which they came.
@@ -193,7 +193,7 @@ class EventStore:
         return await asyncio.shield(future)
 
     async def _write(self) -> None:
-        """Store what waits, group after group, until nothing does."""
+        """Store the events that wait, group after group, until none do."""
         try:
             while self._waiting:
                 group = [self._waiting.popleft()]
@@ -246,11 +246,13 @@ class EventStore:
             one.future.set_result(stored)
 
     async def page(self, customer_id: str, span: Span, between: tuple[int, int], mark: int, most: int) -> Page:
-        """The newest to arrive of a customer's events that a snapshot of histories cannot hold, but for impressions.
+        """Return the newest to arrive of a customer's events that a snapshot of histories cannot hold.
+
+        Impressions are left out.
 
         Args:
-            customer_id: who.
-            span: which events the snapshot cannot hold.
+            customer_id: whose events.
+            span: the events that the snapshot cannot hold.
             between: only events whose ``seq`` lies between these two.
             mark: only those of this transaction and later ones.
             most: so many at most.
@@ -265,11 +267,11 @@ class EventStore:
         return Page(min(int(ended), newest + 1), list(map(Row, *columns)))
 
     async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
-        """How often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.
+        """Return how often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.
 
         Args:
-            cut_off: events at or after this moment are not in the snapshot,
-            snapshot: nor are earlier ones that arrived after the snapshot was made.
+            cut_off: the snapshot holds no event of this moment or a later one.
+            snapshot: the moment at which it was made; it holds no event that arrived later, whenever that happened.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
@@ -278,11 +280,13 @@ class EventStore:
         return {record["offer_id"]: record["times"] for record in records}
 
     async def ping(self) -> None:
-        """EventStoreUnavailable if PostgreSQL does not answer."""
+        """Raise EventStoreUnavailable if PostgreSQL does not answer."""
         await self._fetch("SELECT 1")
 
     async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """The rows that a statement finds which may run twice, as all of ours may: a dead connection is no answer.
+        """Return the rows that a statement finds; run it again if the connection was dead.
+
+        The statement must be one that may run twice, as all of ours may.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer; the log says why once, until it does again.
@@ -308,4 +312,4 @@ def _said(error: Exception) -> str:
 
 
 async def _keep(_connection: object) -> None:
-    """What to do with a connection that comes back to the pool: nothing, as no statement here leaves a trace on it."""
+    """Do nothing with a connection that comes back to the pool: no statement here leaves a trace on it."""

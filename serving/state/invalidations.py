@@ -1,4 +1,4 @@
-"""What other worker processes have stored: counters that all workers share."""
+"""Counters that all workers share, to tell each other that they have stored events."""
 
 import mmap
 
@@ -9,11 +9,12 @@ _COUNTER_BYTES = 8
 
 
 class Invalidations:
-    """For every slot of customers, and for redemptions, one counter a worker, in memory that forked workers share.
+    """Counters in memory that forked workers share: one a worker for every slot of customers and for redemptions.
 
     Only a worker itself writes its counters, and an aligned number of 64 bits is written at once: nothing is locked
     and nothing is lost. A count is added after a commit and before its answer, so whoever asks after that answer,
-    wherever, finds the count. The hash is Python's own, which differs from start to start; forked workers inherit it.
+    in whatever worker, finds the count. The hash is Python's own, which differs from start to start; forked workers
+    inherit it.
 
     Args:
         workers: how many processes will write.
@@ -25,7 +26,7 @@ class Invalidations:
         self._counters = memoryview(mmap.mmap(-1, (SLOTS + 1) * workers * _COUNTER_BYTES)).cast("Q")
 
     def take(self, worker: int) -> None:
-        """Say which worker this process is, from 0 up; it is the only one that says so."""
+        """Set which worker this process is, from 0 up; no other process may have the same number."""
         self._own = worker
 
     def add(self, customer_id: str) -> None:
@@ -33,7 +34,7 @@ class Invalidations:
         self._counters[hash(customer_id) % SLOTS * self._workers + self._own] += 1
 
     def by_others(self, customer_id: str) -> int:
-        """How often the other workers have stored events of this customer or another one of the same slot."""
+        """Return how often the other workers have stored events of this customer or another of the same slot."""
         if self._workers == 1:
             return 0
         start = hash(customer_id) % SLOTS * self._workers
@@ -45,5 +46,5 @@ class Invalidations:
 
     @property
     def redemptions(self) -> int:
-        """How often any worker has stored redemptions."""
+        """Return how often all workers together have stored redemptions."""
         return sum(self._counters[SLOTS * self._workers :])

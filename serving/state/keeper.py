@@ -68,7 +68,7 @@ class Keeper:
         os.close(self._log)
 
     def wait(self) -> None:
-        """Return when PostgreSQL answers, however long it recovers, started by this keeper or by another one.
+        """Wait until PostgreSQL answers, however long it recovers, started by this keeper or by another one.
 
         Raises:
             EventStoreUnavailable: it ends whenever it is started, or another keeper does not start it.
@@ -116,7 +116,7 @@ class Keeper:
                 leaving.wait(_LOOK_SECONDS / 4)
 
     def look(self) -> None:
-        """See whether PostgreSQL runs and answers; start it if it is time to and no other keeper does."""
+        """Check whether PostgreSQL runs and answers; start it if it is time to and no other keeper does."""
         if self._process is not None and ended(self._process, 0):
             self._bury(self._process)
         if self._process is None:
@@ -152,7 +152,7 @@ class Keeper:
             self._child.poll()  # no zombie is left
 
     def reload(self) -> None:
-        """Have PostgreSQL read again who may connect, if it runs."""
+        """Make PostgreSQL read its rules of access again, if it runs."""
         process = running(self._home)
         if process is not None:
             signal.pidfd_send_signal(process, signal.SIGHUP)
@@ -181,7 +181,7 @@ class Keeper:
         _log.info("PostgreSQL in %s is process %d", self._home.folder, child.pid)
 
     def _bury(self, process: int) -> None:
-        """Note that PostgreSQL has ended, and when it is started again."""
+        """Note that PostgreSQL has ended, and set when it is started again."""
         os.close(process)
         self._process = None
         self._ends += 1
@@ -199,7 +199,7 @@ class Keeper:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
     def _last_line(self) -> str:
-        """What PostgreSQL said last since it was started last, the reason for its end if it gave one."""
+        """Return what PostgreSQL wrote last since its last start: the reason for its end, if it gave one."""
         end = os.fstat(self._log).st_size
         start = max(self._log_start if self._log_start <= end else 0, end - 2**14)
         lines = os.pread(self._log, end - start, start).decode(errors="replace").splitlines()
@@ -208,7 +208,7 @@ class Keeper:
         return (fatal or own or ["nothing"])[-1].strip()
 
     def _bound_log(self) -> None:
-        """Keep the log and the one before it, each of bounded size."""
+        """Begin the log anew once it is too large, and keep the one before it."""
         if os.fstat(self._log).st_size > _LARGEST_LOG:
             with suppress(OSError):
                 shutil.copyfile(self._home.log, self._home.log.with_suffix(".log.1"))

@@ -23,10 +23,10 @@ _OUTDATED = -1
 
 
 class Known(NamedTuple):
-    """What is known of a customer.
+    """A customer's history, as far as it is known.
 
     Attributes:
-        degraded: the event store did not answer, so events since the snapshot are missing.
+        degraded: the event store did not answer, so events since the snapshot may be missing.
     """
 
     history: History
@@ -35,7 +35,7 @@ class Known(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Kept:
-    """What is in memory of a customer.
+    """The state of one customer in memory.
 
     Attributes:
         recent: the events since the snapshot, and the history that they make.
@@ -65,18 +65,18 @@ class _Reading:
 class LiveHistories:
     """Histories in the rows of one catalogue, kept in memory while they are used most recently.
 
-    An accepted event is in the very next history asked for, once: whatever way it came into memory, it is known by its
-    place in the order of arrival, and which history some events make depends on nothing but these events. So those
-    that this worker stored are applied as they come, also while the store is being read.
+    An accepted event is in the very next history asked for, once. However it came into memory, it is known by its place
+    in the order of arrival, and a history depends on nothing but the events that make it. So the events that this
+    worker stored are applied as they come, also while the store is being read.
 
     Events that another worker accepted are never applied here. They are counted in ``store.invalidations`` before they
-    are acknowledged. A history that was read at another count is brought up to date: of the store only what later
-    transactions have brought is read, the newest first, in pages.
+    are acknowledged. A history that was read at another count is brought up to date: only the events that later
+    transactions have brought are read from the store, the newest first, in pages.
 
-    Of the events since the snapshot, and of both together, the newest ``LONGEST_HISTORY`` count.
+    The newest ``LONGEST_HISTORY`` of the events since the snapshot count, and as many of both together.
 
     Attributes:
-        anonymous: the history of somebody anonymous.
+        anonymous: the history of an anonymous customer.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LiveHistories:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, customer_id: str) -> Known:
-        """A customer's history; an empty one for a customer nobody has heard of."""
+        """Return a customer's history; an empty one for a customer who is unknown."""
         kept = self._current(customer_id)
         if kept is not None:
             return Known(kept.history, degraded=False)
@@ -117,7 +117,7 @@ class LiveHistories:
                 return Known(self._past(customer_id) if kept is None else kept.history, degraded=True)
 
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
-        """A history with attributes that a request gives; InvalidInput names one that no customer has."""
+        """Return a history with attributes that a request gives; raise InvalidInput naming one that no customer has."""
         return self._snapshot.described(history, attributes)
 
     def apply(self, stored: Iterable[Stored]) -> None:
@@ -136,7 +136,7 @@ class LiveHistories:
                     self._work_in(one.event.customer_id, kept)
 
     def reread(self, customer_ids: Iterable[str]) -> None:
-        """Have histories brought up to date when next asked for: the store holds events that were not applied here."""
+        """Mark histories to be read again when next asked for: the store holds events that were not applied here."""
         for customer_id in customer_ids:
             reading = self._reading.get(customer_id)
             if reading is not None:
@@ -146,7 +146,7 @@ class LiveHistories:
                 kept.others = _OUTDATED
 
     def _current(self, customer_id: str) -> _Kept | None:
-        """What is in memory of a customer, with all that was applied worked in; None if the store may hold more."""
+        """Return a customer's state, with the applied events worked in; None if the store may hold more events."""
         kept = self._kept.get(customer_id)
         if kept is None:
             return None
@@ -168,14 +168,14 @@ class LiveHistories:
         kept.recent = recent
 
     def _history(self, customer_id: str, recent: Recent, kept: _Kept | None) -> History:
-        """The snapshot and what came since, made from what is in memory where that comes to the same."""
+        """Return the snapshot with the events since; extend the history in memory where that gives the same."""
         more = None if kept is None else recent.beyond(kept.recent)
         if kept is not None and more is not None and len(kept.history.events_E) + len(more) <= LONGEST_HISTORY:
             return kept.history.append(more.in_time())
         return self._past(customer_id).append(recent.in_time()).newest(LONGEST_HISTORY)
 
     async def _read(self, customer_id: str) -> _Kept:
-        """Bring what is in memory of a customer up to date; at most one at a time for each customer."""
+        """Bring a customer's state up to date from the store; at most one read at a time for each customer."""
         kept = self._kept.get(customer_id)
         held = self._nothing if kept is None else kept.recent
         since = 0 if kept is None else kept.mark

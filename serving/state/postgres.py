@@ -1,4 +1,4 @@
-"""Where PostgreSQL comes from: a URL, or the real thing embedded beside the store."""
+"""The PostgreSQL to connect to: one that a URL names, or one embedded beside the store."""
 
 import fcntl
 import logging
@@ -34,7 +34,7 @@ class Database(NamedTuple):
 
 @contextmanager
 def database(url: str | None, store: Path) -> Generator[Database]:
-    """A running PostgreSQL; an embedded one is started under ``store/state`` and stopped afterwards.
+    """Yield a running PostgreSQL; an embedded one is started under ``store/state`` and stopped afterwards.
 
     Several servers on one machine may share the embedded one: the last to leave stops it.
 

@@ -1,4 +1,4 @@
-"""Which process is the embedded PostgreSQL of a data folder, and whether it lets anybody in.
+"""The process of the embedded PostgreSQL of a data folder: how to find it, and whether it accepts connections.
 
 A number in a file proves nothing: the process may be gone, or the number another's by now. PostgreSQL is whoever
 listens on the socket in the folder, as the kernel tells, or else a living process that works in that very folder.
@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 1.0
 
 
 def running(home: Home) -> int | None:
-    """A descriptor of the process that is the PostgreSQL of a data folder; None if there is none.
+    """Return a descriptor of the process that is the PostgreSQL of a data folder; None if there is none.
 
     Raises:
         EventStoreUnavailable: it runs, but where this process cannot see it.
@@ -39,7 +39,7 @@ def running(home: Home) -> int | None:
 
 
 def _found(home: Home) -> int | None:
-    """The number of the process that listens on the socket of a data folder, or else is about to."""
+    """Return the number of the process that listens on the socket of a data folder, or is about to; else None."""
     try:
         with _connected(home) as connection:
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -64,7 +64,7 @@ def _connected(home: Home) -> socket.socket:
 
 
 def accepts(home: Home) -> bool:
-    """Whether PostgreSQL lets somebody in, asked as its own pg_isready does."""
+    """Return whether PostgreSQL accepts connections, asked as its own pg_isready does."""
     if _line(home, 7) == "starting":  # it says so itself: asking would be one more line in its log
         return False
     content = struct.pack("!i", 3 << 16) + f"user\0{SUPERUSER}\0database\0{SUPERUSER}\0\0".encode()
@@ -77,12 +77,12 @@ def accepts(home: Home) -> bool:
 
 
 def is_of_an_earlier_version(home: Home) -> bool:
-    """Whether PostgreSQL knows its data folder by a path, which it may no longer reach, or listens elsewhere."""
+    """Return whether PostgreSQL knows its data folder by a path, which it may no longer reach, or listens elsewhere."""
     return _line(home, 1) not in ("", OWN_FOLDER)
 
 
 def _line(home: Home, number: int) -> str:
-    """A line of the pid file, counted from 0; empty where there is none."""
+    """Return a line of the pid file, counted from 0; empty where there is none."""
     try:
         descriptor = os.open(_PID_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=home.descriptor)
     except OSError:
@@ -93,13 +93,13 @@ def _line(home: Home, number: int) -> str:
 
 
 def _written(home: Home) -> int | None:
-    """The process number in the pid file, whosever it is by now."""
+    """Return the process number in the pid file, even if it is another process's by now; None if there is none."""
     first = _line(home, 0)
     return int(first) if first.isascii() and first.isdecimal() and 0 < int(first) < 2**31 else None
 
 
 def _works_in(pid: int, home: Home) -> bool:
-    """Whether a process lives, is no zombie, and works in the data folder."""
+    """Return whether a process lives, is no zombie, and works in the data folder."""
     try:
         theirs, ours = Path(f"/proc/{pid}/cwd").stat(), os.fstat(home.descriptor)
     except OSError:
@@ -108,9 +108,9 @@ def _works_in(pid: int, home: Home) -> bool:
 
 
 def clear(home: Home) -> None:
-    """Remove what PostgreSQL would take for a sign of another one: the file of a process that is something else now.
+    """Remove the files that PostgreSQL would take for a sign of another one, though their process is something else.
 
-    Where the process is gone it sees that for itself, and looks for what may be left of it in shared memory.
+    Where the process is gone, PostgreSQL sees that for itself, and looks for what may be left of it in shared memory.
     """
     pid = _written(home)
     if pid is not None and not Path(f"/proc/{pid}").exists():
@@ -121,7 +121,7 @@ def clear(home: Home) -> None:
 
 
 def ended(process: int, seconds: float) -> bool:
-    """Whether a process has ended, or does so in that time."""
+    """Return whether a process has ended, or ends within so many seconds."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(seconds * 1_000))

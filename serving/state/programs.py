@@ -23,7 +23,7 @@ _COPYING_SECONDS = 60.0
 
 
 def running_as(uid: int, gid: int) -> dict[str, Any]:
-    """How to run a program as a user, with little of our environment.
+    """Return options to run a program as a user, with little of our environment.
 
     PGPORT and the like would change what PostgreSQL does, and passwords are not its own.
     """
@@ -66,7 +66,7 @@ def reachable(programs: Path, uid: int, gid: int, cache: Path) -> Path:
 
 
 def _fault(programs: Path, uid: int, gid: int) -> str:
-    """Say which of PostgreSQL's programs a user cannot run, and why; empty if nothing keeps it from that."""
+    """Return which of PostgreSQL's programs a user cannot run, and why; empty if the user can run them."""
     for program in (programs / "postgres", programs / "initdb"):  # the second needs the package's own libraries
         try:
             told = subprocess.run(  # noqa: S603 - our own command
@@ -87,7 +87,7 @@ def _fault(programs: Path, uid: int, gid: int) -> str:
 
 
 def _copy(programs: Path, cache: Path) -> Path:
-    """Copy PostgreSQL's programs and their libraries, unless that was done before; everybody may run the copy."""
+    """Copy PostgreSQL's programs and libraries, unless that was done before, and let everybody run the copy."""
     package, made = programs.parents[1], f"{(programs / 'postgres').stat().st_mtime_ns}"
     for folder in [one for one in (cache, *cache.parents) if one == cache or not one.exists()][::-1]:
         folder.mkdir(exist_ok=True)

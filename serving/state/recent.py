@@ -1,4 +1,4 @@
-"""A customer's events since the snapshot, in the order of arrival; which history they make depends on nothing else.
+"""A customer's events since the snapshot, in the order of arrival; the history they make depends on nothing else.
 
 Letter: E events.
 """
@@ -27,7 +27,7 @@ class Recent:
     Attributes:
         events_E: records as their senders said, in the order of arrival.
         seqs_E: int64, ascending: their places in the order of arrival of all events.
-        arrived_E: int64; of an event that lay ahead of the clock when it arrived that moment, else 0.
+        arrived_E: int64; the moment of arrival of an event that lay ahead of the clock then, else 0.
     """
 
     events_E: Events
@@ -36,7 +36,7 @@ class Recent:
 
     @classmethod
     def of(cls, rows: Iterable[Row], catalogue: Catalogue) -> Self:
-        """Events in a catalogue's rows; what the catalogue does not know becomes -1.
+        """Return events in a catalogue's rows; what the catalogue does not know becomes -1.
 
         Args:
             rows: distinct events in any order.
@@ -54,11 +54,11 @@ class Recent:
 
     @property
     def floor(self) -> int:
-        """What arrived before this place is of no effect any more; 0 while there is room."""
+        """Return the place in the order of arrival before which no event counts any more; 0 while there is room."""
         return int(self.seqs_E[0]) if len(self) == LONGEST_HISTORY else 0
 
     def merged(self, others: Iterable["Recent"]) -> "Recent":
-        """These events and others, each once."""
+        """Return these events and others, each once; at most ``LONGEST_HISTORY``, the newest to arrive."""
         parts = [self, *(one for one in others if len(one))]
         if len(parts) == 1:
             return self
@@ -71,10 +71,10 @@ class Recent:
         )
 
     def beyond(self, older: "Recent") -> "Recent | None":
-        """What these are more than older ones, if a history of those may be added to as it comes; else None.
+        """Return the events that an older collection lacks, if a history of that can be extended by them; else None.
 
-        That is so if all of it arrived later, and none lay ahead of the clock: where such an event belongs depends on
-        the others.
+        It can if all of them arrived later, and none lay ahead of the clock: where such an event belongs depends on the
+        others.
         """
         size = len(older)
         if not np.array_equal(self.seqs_E[:size], older.seqs_E) or self.arrived_E[size:].any():
@@ -82,11 +82,11 @@ class Recent:
         return Recent(self.events_E[size:], self.seqs_E[size:], self.arrived_E[size:])
 
     def in_time(self) -> Events:
-        """The records, oldest first; those of one second in the order of arrival.
+        """Return the records, oldest first; those of one second in the order of arrival.
 
-        When an event that lies ahead of the clock happened nobody knows, but after what had arrived before it and
-        before what arrives after it. So it takes the moment of the newest one that had arrived, or one some minutes
-        before its arrival: what comes later and says it is of now, by another clock, lies after it.
+        Nobody knows when an event that lies ahead of the clock happened, but it was after what had arrived before it
+        and before what arrives after it. So it takes the moment of the newest one that had arrived, or one some minutes
+        before its arrival: an event that comes later and says it is of now, by another clock, lies after it.
         """
         at_E = self.events_E["at"]
         ahead_E = self.arrived_E > 0
@@ -101,7 +101,7 @@ class Recent:
 
 
 def records(rows: Iterable[Row], catalogue: Catalogue) -> Events:
-    """Events as records in a catalogue's rows, in their order; what the catalogue does not know becomes -1."""
+    """Return events as records in a catalogue's rows, in their order; what the catalogue does not know becomes -1."""
     products, offers, locations = (
         _Rows(one.ids) for one in (catalogue.products, catalogue.offers, catalogue.locations)
     )

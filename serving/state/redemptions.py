@@ -1,4 +1,4 @@
-"""How often everybody has redeemed each offer until this moment: the snapshot, and what the store has since.
+"""Counts of how often everybody has redeemed each offer until now: the snapshot, and what the store has since.
 
 Letter: O offers of the catalogue.
 """
@@ -16,7 +16,7 @@ from serving.state.events import EventStore
 
 
 class Redeemed(NamedTuple):
-    """How often offers were redeemed.
+    """Counts of how often offers were redeemed.
 
     Attributes:
         times_O: float32, by row of the catalogue.
@@ -53,7 +53,7 @@ class LiveRedemptions:
         self._stored: int | None = None  # what had been stored before it was counted last; None before the first time
 
     async def now(self) -> Redeemed:
-        """Every redemption that was acknowledged before this call; those of the last count if the store is silent."""
+        """Return counts of all redemptions acknowledged before this call; the last counts if the store is silent."""
         if self._stored == self._store.invalidations.redemptions:
             return Redeemed(self._times_O, degraded=False)
         async with self._counting:

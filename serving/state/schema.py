@@ -1,4 +1,4 @@
-"""The tables of the event store in PostgreSQL, and how those of an earlier version become them."""
+"""The tables of the event store in PostgreSQL, and the migration of those of an earlier version."""
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy

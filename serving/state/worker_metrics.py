@@ -1,4 +1,4 @@
-"""Figures summed over the workers: whoever is asked for them has the others lay down theirs first."""
+"""Figures summed over the workers: the worker that is asked for them has the others write theirs first."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
@@ -29,7 +29,7 @@ class Family(msgspec.Struct, frozen=True):
 
 
 class WorkerMetrics:
-    """One worker's part in figures over all workers.
+    """One worker's part in the figures of all workers.
 
     Each worker listens on a socket of its own in a folder of theirs, and when anybody asks for figures it writes its
     own into its file. So figures cost nothing while nobody asks, and what a worker had counted when somebody last did
@@ -52,7 +52,7 @@ class WorkerMetrics:
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[None]:
-        """Answer other workers."""
+        """Answer other workers within the block."""
         path = self._socket(self._worker)
         self._forget(path)
         server = await asyncio.start_unix_server(self._answer, path)
@@ -62,7 +62,7 @@ class WorkerMetrics:
             server.close()
 
     async def page(self) -> bytes:
-        """All workers' figures in Prometheus' text format."""
+        """Return all workers' figures in Prometheus' text format."""
         laid = await asyncio.gather(*(self._ask(other) for other in self._others))
         families = self._lay()
         for other, fresh in zip(self._others, laid, strict=True):
@@ -73,7 +73,7 @@ class WorkerMetrics:
         return generate_latest(registry)
 
     async def _ask(self, other: int) -> bool:
-        """Have another worker lay down its figures; False if it did not."""
+        """Ask another worker to write its figures to its file; return whether it did."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._socket(other))
@@ -90,7 +90,7 @@ class WorkerMetrics:
         writer.close()
 
     def _own(self) -> list[Family]:
-        """What this worker and those that it replaced have counted."""
+        """Return the figures of this worker, and the counts of those that it replaced."""
         own = [
             Family(
                 metric.name,
@@ -110,7 +110,7 @@ class WorkerMetrics:
         return own + self._inherited
 
     def _lay(self) -> list[Family]:
-        """Lay down this worker's figures, for others and for the one that may have to replace it; returns them."""
+        """Write this worker's figures, for others and for the one that may have to replace it; return them."""
         own = _summed(self._own())
         fresh = self._folder / f"{self._worker}.fresh"
         fresh.write_bytes(msgspec.msgpack.encode(own))
@@ -118,7 +118,7 @@ class WorkerMetrics:
         return own
 
     def _laid(self, worker: int, counts_only: bool) -> list[Family]:
-        """What a worker laid down last; nothing if it never did."""
+        """Return the figures that a worker wrote last; an empty list if it never did."""
         try:
             families = msgspec.msgpack.decode(self._file(worker).read_bytes(), type=list[Family])
         except FileNotFoundError:
@@ -142,7 +142,7 @@ def _counts(families: Iterable[Family]) -> list[Family]:
 
 
 def _summed(families: Iterable[Family]) -> list[Family]:
-    """Families of the same name made one; equal samples added, of moments of creation the first taken."""
+    """Merge families of the same name; add samples with the same labels, and take the first moment of creation."""
     whole: dict[str, Family] = {}
     sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for family in families:
@@ -163,7 +163,7 @@ def _summed(families: Iterable[Family]) -> list[Family]:
 
 
 class _Summed(Collector):
-    """Families as Prometheus' writer wants them."""
+    """A collector of summed families, in the form that Prometheus' writer takes."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = _summed(families)

@@ -27,6 +27,7 @@ from embeddings.index.exact import ExactIndex
 from embeddings.index.ivf import write_ivf
 from embeddings.index.plan import MEASURED
 from embeddings.index.planned import PlannedIndex
+from embeddings.index.segmented import SegmentedIndex
 
 F32 = npt.NDArray[np.float32]
 MakeIndex = Callable[[F32], CandidateIndex]
@@ -105,6 +106,13 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
     return PlannedIndex(vectors_ND, "cpu", cache_bytes=0, ivf=path if len(vectors_ND) else None, costs=SCORED_NEVER)
 
 
+def _segmented(base: float, vectors_ND: F32) -> CandidateIndex:
+    """A base of some of the rows, searched by plans, and a tail of the others."""
+    rows = int(base * len(vectors_ND)) if vectors_ND.ndim == 2 else 0
+    index = PlannedIndex(vectors_ND[:rows], "cpu", costs=GATHERED_ALWAYS)
+    return SegmentedIndex(index, rows, vectors_ND[rows:])
+
+
 @pytest.fixture(
     params=[
         "exact",
@@ -115,6 +123,8 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
         "planned-whole",
         "planned-ivf",
         "planned-tiny-cache",
+        "segmented",
+        "segmented-short",
         pytest.param("planned-cuda", marks=pytest.mark.gpu),
     ],
     scope="session",
@@ -122,6 +132,8 @@ def _with_ivf(folder: Path, vectors_ND: F32) -> PlannedIndex:
 def make_index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeIndex:
     if request.param == "exact":
         return ExactIndex
+    if request.param.startswith("segmented"):
+        return partial(_segmented, 0.7 if request.param == "segmented" else 0.001)
     if request.param == "planned-ivf":
         return partial(_with_ivf, tmp_path_factory.mktemp("ivf"))
     if request.param == "planned-plain":
@@ -341,6 +353,8 @@ def test_every_query_is_told_its_plan(request: pytest.FixtureRequest, make_index
         "planned-whole": ("whole", "whole", "whole"),
         "planned-ivf": ("ivf", "ivf", "ivf"),
         "planned-tiny-cache": ("whole", "whole", "whole"),
+        "segmented": ("whole", "own", "whole"),
+        "segmented-short": ("brute_force", "brute_force", "brute_force"),
         "planned-cuda": ("flat", "own", "own"),
     }[request.node.callspec.params["make_index"]]
     every_row = "exact" if whole == "exact" else "brute_force"
@@ -396,6 +410,25 @@ def test_what_is_left_of_a_set_equals_the_oracle(
         for k in (1, 10, 300):
             assert_bitwise(search(index, queries_BD, k, part), search(oracle, queries_BD, k, alone))
             assert_bitwise(search(index, queries_BD, k, parent), search(oracle, queries_BD, k, parent))
+
+
+@pytest.mark.parametrize("removed", ["nothing", "some rows, one of them twice", "the best", "everything"])
+@pytest.mark.parametrize("added", [[4_999], range(4_500, 5_000), range(0, 5_000, 3)])
+@pytest.mark.parametrize("step", [2, 40])
+def test_a_set_without_some_rows_and_with_others_equals_the_oracle(
+    make_index: MakeIndex, vectors_ND: F32, queries_BD: F32, step: int, added: Sequence[int], removed: str
+):
+    """Of a set that nobody has asked for, and of one that has been asked for often; and of parts of the result."""
+    index, oracle, parent = make_index(vectors_ND), ExactIndex(vectors_ND), rows_of(range(0, 5_000, step))
+    gone_R = removed_of(parent, removed, vectors_ND, queries_BD)
+    changed = EligibleSet.derived(parent, gone_R, np.array(added), own=False)
+    rows = np.union1d(np.setdiff1d(parent.rows_N, gone_R), added)
+    part, left = EligibleSet.derived(changed, np.arange(0, 5_000, 7)), rows[rows % 7 > 0]
+    for _ in range(3):
+        for k in (1, 10, 300):
+            assert_bitwise(search(index, queries_BD, k, changed), search(oracle, queries_BD, k, rows_of(rows)))
+            assert_bitwise(search(index, queries_BD, k, part), search(oracle, queries_BD, k, rows_of(left)))
+            search(index, queries_BD, k, parent)
 
 
 @pytest.mark.parametrize("some", [0, 5, 300, 2_000, 5_000])

@@ -225,7 +225,7 @@ def test_the_nearest_are_those_of_a_stable_sort(case: tuple[_F32, _F32, _I64, in
         sets = ((narrow_N, None), (copy, None), (larger, members), (larger.among(members), None))
         for (held, some), isa in itertools.product(sets, kernel.isas()):
             rows_BK, scores_BK = kernel.nearest(
-                queries_BD, rotation_DD, vectors_ND, [(held, some, places)], wanted, isa
+                queries_BD, rotation_DD, vectors_ND, [(held, some, places, None)], wanted, isa
             )
             for scores_N, rows_K, scores_K in zip(scores_BN, rows_BK, scores_BK, strict=True):
                 order = np.lexsort((rows_N, -scores_N))[:wanted]
@@ -247,7 +247,7 @@ def test_the_nearest_of_many_with_and_without_ties(equal: int, dimensions: int):
     scores_BN = kernel.inner_products(queries_BD, vectors_ND[None])
     order_BN = np.argsort(-scores_BN, axis=1, kind="stable")[:, :50]
     for isa in kernel.isas():
-        rows_BK, scores_BK = kernel.nearest(queries_BD, rotation_DD, vectors_ND, [(copy, None, [0, 1])], 50, isa)
+        rows_BK, scores_BK = kernel.nearest(queries_BD, rotation_DD, vectors_ND, [(copy, None, [0, 1], None)], 50, isa)
         assert rows_BK.tolist() == order_BN.tolist()
         assert scores_BK.tobytes() == np.take_along_axis(scores_BN, order_BN, axis=1).tobytes()
 
@@ -258,18 +258,36 @@ def test_every_processor_knows_the_plain_scan_and_others_are_refused():
     copy, rotation_DD = _copy(vectors_ND, rows_N)
     assert kernel.isas()[-1] == "plain"
     with pytest.raises(ValueError, match="instruction sets of this processor"):
-        kernel.nearest(vectors_ND, rotation_DD, vectors_ND, [(copy, None, [0])], 1, "abacus")
+        kernel.nearest(vectors_ND, rotation_DD, vectors_ND, [(copy, None, [0], None)], 1, "abacus")
+
+
+def test_rows_beside_a_copy_are_scored_with_those_of_it():
+    vectors_ND = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
+    copy, rotation_DD = _copy(vectors_ND, np.arange(0, 500, 2))
+    beside_R, left = np.array([1, 77, 499, 3]), np.arange(100, 500, 2)
+    found = kernel.nearest(
+        vectors_ND[:2], rotation_DD, vectors_ND, [(copy, kernel.Members(left), [0, 1], beside_R)], 30
+    )
+    rows_N = np.sort(np.concatenate([left, beside_R]))
+    expected = kernel.nearest(vectors_ND[:2], None, vectors_ND, [(rows_N, None, [0, 1], None)], 30)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
 
 
 def test_every_query_is_answered_from_its_own_set():
     vectors_ND = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
     sets = [np.arange(3), np.arange(0, 500, 2), np.arange(400), np.arange(0)]
     (even, rotation_DD), (most, _) = _copy(vectors_ND, sets[1]), _copy(vectors_ND, sets[2])
-    asked = [(even, None, [6, 0]), (sets[0], None, [2]), (most, None, [1, 3]), (sets[3], None, [4])]
+    asked = [
+        (even, None, [6, 0], None),
+        (sets[0], None, [2], None),
+        (most, None, [1, 3], None),
+        (sets[3], None, [4], None),
+    ]
     together = kernel.nearest(vectors_ND[:7], rotation_DD, vectors_ND, asked, 9)
     for place, at in ((0, 1), (1, 2), (2, 0), (3, 2), (4, 3), (6, 1)):
         query_1D = vectors_ND[place : place + 1]
-        alone = kernel.nearest(query_1D, None, vectors_ND, [(sets[at], None, [0])], 9)
+        alone = kernel.nearest(query_1D, None, vectors_ND, [(sets[at], None, [0], None)], 9)
         assert together[0][place].tolist() == alone[0][0].tolist()
         assert together[1][place].tolist() == alone[1][0].tolist()
     assert together[0][5].tolist() == [-1] * 9  # nobody's
@@ -314,38 +332,42 @@ def test_copies_and_searches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"their vectors \(N, D\)"):
         kernel.QuantisedSet(vectors_ND[:2], rows_N, 3)
     with pytest.raises(ValueError, match=r"axes \(D, D\)"):
-        kernel.nearest(vectors_ND, vectors_ND, vectors_ND, [(rows_N, None, [0])], 1)
+        kernel.nearest(vectors_ND, vectors_ND, vectors_ND, [(rows_N, None, [0], None)], 1)
     with pytest.raises(ValueError, match="copy of which some rows are members"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, kernel.Members(rows_N), [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, kernel.Members(rows_N), [0], None)], 1)
+    with pytest.raises(ValueError, match="copy that rows lie beside"):
+        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [0], rows_N)], 1)
+    with pytest.raises(ValueError, match="rows of the catalogue"):
+        kernel.nearest(vectors_ND, rotation_DD, vectors_ND, [(copy, None, [0], np.array([3]))], 1)
     with pytest.raises(ValueError, match="rotation of the copies"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(copy, None, [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(copy, None, [0], None)], 1)
     with pytest.raises(ValueError, match="rows of the catalogue"):
         copy.among(kernel.Members(np.array([3])))
     for outside in ([3], [-1]):
         with pytest.raises(ValueError, match="rows of the catalogue"):
             kernel.QuantisedSet(vectors_ND[:1], np.array(outside), 3)
         with pytest.raises(ValueError, match="rows of the catalogue"):
-            kernel.nearest(vectors_ND, None, vectors_ND, [(np.array(outside), None, [0])], 1)
+            kernel.nearest(vectors_ND, None, vectors_ND, [(np.array(outside), None, [0], None)], 1)
     for odd in (np.nan, np.inf):
         odd_ND = vectors_ND.copy()
         odd_ND[1, 1] = odd
         with pytest.raises(ValueError, match="finite vectors"):
             kernel.QuantisedSet(odd_ND, rows_N, 3)
         with pytest.raises(ValueError, match="finite queries"):
-            kernel.nearest(odd_ND, rotation_DD, vectors_ND, [(copy, None, [1])], 1)
+            kernel.nearest(odd_ND, rotation_DD, vectors_ND, [(copy, None, [1], None)], 1)
     with pytest.raises(ValueError, match="finite queries and vectors"):
-        kernel.nearest(vectors_ND, None, vectors_ND * np.float32(np.nan), [(rows_N, None, [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND * np.float32(np.nan), [(rows_N, None, [0], None)], 1)
     with pytest.raises(ValueError, match="copies of these vectors"):
-        kernel.nearest(vectors_ND, rotation_DD, vectors_ND[:2], [(copy, None, [0])], 1)
+        kernel.nearest(vectors_ND, rotation_DD, vectors_ND[:2], [(copy, None, [0], None)], 1)
     for place in (-1, 3):
         with pytest.raises(ValueError, match="places of queries"):
-            kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [place])], 1)
+            kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [place], None)], 1)
     with pytest.raises(ValueError, match="at least one row wanted"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [0])], 0)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(rows_N, None, [0], None)], 0)
     with pytest.raises(ValueError, match=r"queries \(B, D\)"):
-        kernel.nearest(vectors_ND[:, :1].copy(), None, vectors_ND, [(rows_N, None, [0])], 1)
+        kernel.nearest(vectors_ND[:, :1].copy(), None, vectors_ND, [(rows_N, None, [0], None)], 1)
     with pytest.raises(TypeError, match="copies, or contiguous rows"):
-        kernel.nearest(vectors_ND, None, vectors_ND, [(np.arange(6)[::2], None, [0])], 1)
+        kernel.nearest(vectors_ND, None, vectors_ND, [(np.arange(6)[::2], None, [0], None)], 1)
 
 
 def test_what_has_no_order_is_refused():

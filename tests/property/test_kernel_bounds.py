@@ -112,10 +112,10 @@ def nearest(odd: Odd) -> None:
     vectors_ND = odd.floats(odd.rows, odd.dimensions)
     rotation_DD = None if odd.rarely() else odd.floats(odd.dimensions, odd.dimensions)
     sets: list[Any] = [
-        (odd.copy(), None, [0]),
-        (odd.copy(), odd.members(), [odd.number(1)]),
-        (odd.copy().among(odd.members()), None, []),
-        (odd.rows_of(5), None if not odd.rarely() else odd.members(), [odd.number(2)]),
+        (odd.copy(), None, [0], odd.rows_of(4)),
+        (odd.copy(), odd.members(), [odd.number(1)], None),
+        (odd.copy().among(odd.members()), None, [], odd.rows_of(2)),
+        (odd.rows_of(5), None if not odd.rarely() else odd.members(), [odd.number(2)], None),
     ]
     for isa in kernel.isas():
         kernel.nearest(

@@ -34,11 +34,11 @@ _NAIVE = "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d"
 
 
 def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) -> pl.Expr | None:
-    """The column in its declared type, what cannot be understood as null; None where the type is unsuitable.
+    """Return the column in its declared type; None where the type given is unsuitable.
 
-    Empty text is null. Text is read as a number, a moment with its zone, or a list separated by ``|``; whole numbers
-    and truth values as text. A moment without a zone is one of the zone that the recipe declares for such; without
-    that it is unsuitable, as is a floating-point number as text.
+    Values that cannot be understood are null, as is empty text. Text is read as a number, a moment with its zone, or a
+    list separated by ``|``. Whole numbers and truth values are read as text. A moment without a zone is one of the zone
+    that the recipe declares for such. Without that declaration it is unsuitable, as is a floating-point number as text.
     """
     value = pl.col(name)
     if given == DTYPES["time"] and to == "time":
@@ -51,12 +51,15 @@ def cast_column(name: str, to: Dtype, given: pl.DataType, config: TablesConfig) 
 
 
 def given_value(name: str, given: pl.DataType) -> pl.Expr:
-    """The column as it was given, empty text as null."""
+    """Return the column as it was given, with empty text as null."""
     return _filled(pl.col(name).cast(pl.String)) if isinstance(given, TEXTUAL) else pl.col(name)
 
 
 def shown_value(name: str, given: pl.DataType) -> pl.Expr:
-    """The column as a message can show it: moments as text, those of years that Python does not know as a count."""
+    """Return the column as a message can show it.
+
+    Moments are shown as text, those of years that Python does not know as a count.
+    """
     if isinstance(given, pl.Datetime | pl.Date):
         moment = pl.col(name)
         written = pl.when(lies_in_years(moment, given)).then(moment).dt.to_string("iso:strict")
@@ -127,12 +130,15 @@ def _moment(text: pl.Expr, config: TablesConfig) -> pl.Expr:
 
 
 def _of_years(moment: pl.Expr, given: pl.DataType) -> pl.Expr:
-    """Typed moments, null where they lie outside of ``_YEARS``."""
+    """Return typed moments, null where they lie outside of ``_YEARS``."""
     return pl.when(lies_in_years(moment, given)).then(moment)
 
 
 def lies_in_years(moment: pl.Expr, given: pl.DataType) -> pl.Expr:
-    """Whether typed moments lie in the years that Python knows, 1 to 9999: databases also write infinity."""
+    """Return whether typed moments lie in the years that Python knows, 1 to 9999.
+
+    Databases also write infinity.
+    """
     begin, end = _YEARS
     if isinstance(given, pl.Datetime):
         begin, end = begin * _UNITS[given.time_unit], end * _UNITS[given.time_unit]
@@ -144,9 +150,10 @@ def lies_in_years(moment: pl.Expr, given: pl.DataType) -> pl.Expr:
 
 
 def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    """Moments of a zone's clock in UTC: of an hour that the clock shows twice the first, of one that it skips none.
+    """Convert moments of a zone's clock to UTC.
 
-    A midnight stands for a day; where the clock skips it, the day begins an hour later.
+    Where the clock shows an hour twice, the first one is meant. A moment that the clock skips is null. A midnight
+    stands for a day; where the clock skips it, the day begins an hour later.
     """
     midnight = naive.dt.time() == pl.time(0)
     later = pl.when(midnight).then(naive + pl.duration(hours=1))

@@ -1,4 +1,4 @@
-"""Checks the given tables against every declared rule and says all that is wrong, in sentences."""
+"""Checks the given tables against every declared rule and reports every problem, in sentences."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -51,7 +51,7 @@ def validate(dataset: Dataset, channels: Collection[str]) -> None:
 
 
 def _keys(given: GivenTable) -> Keys | None:
-    """The keys of a table; None where they cannot be read, which the checks of that table report."""
+    """Return the keys of a table; None if they cannot be read, which the checks of that table report."""
     value = usable_values(given).get(given.table.key or "")
     if value is None:
         return None
@@ -96,7 +96,7 @@ def _row_problems(given: GivenTable, keys: Mapping[str, Keys], channels: Collect
 
 
 def _broken_rows(given: GivenTable, rule: Rule) -> Iterator[str]:
-    """The first rows that break a rule in each way of which there is something to say, and how many do."""
+    """Yield sentences for the first rows that break a rule and for their number, by each way that has advice."""
     ways = list(rule.advised())
     counts = given.frame.select(way.broken.sum().alias(str(i)) for i, way in enumerate(ways)).collect(
         engine="streaming"

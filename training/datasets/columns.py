@@ -91,7 +91,7 @@ def column_problems(given: GivenTable) -> Iterator[str]:
 
 
 def _has_no_header(given: GivenTable) -> bool:
-    """Whether the names of columns look like the values of a row."""
+    """Return whether the names of columns look like the values of a row."""
     names = given.frame.collect_schema().names()
     known = {column.name for column in given.table.columns}
     return (
@@ -102,7 +102,7 @@ def _has_no_header(given: GivenTable) -> bool:
 
 
 def _context_problems(given: GivenTable) -> Iterator[str]:
-    """What is wrong with the names of ``context_attributes``."""
+    """Yield a sentence for each name in ``context_attributes`` that is wrong."""
     if given.table is not EVENTS:
         return
     names = [column.name for column in EVENTS.columns]
@@ -126,7 +126,10 @@ def _attribute_problems(given: GivenTable, name: str, dtype: pl.DataType) -> Ite
 
 
 def _declared_problems(given: GivenTable, others: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with the declared columns; the others are given with what each may be meant to be."""
+    """Yield a sentence for each declared column that is missing or of an unsuitable type.
+
+    ``others`` maps the other columns to the declared ones that they may be meant to be.
+    """
     file, schema = given.file, given.frame.collect_schema()
     for column in given.table.columns:
         name, expected = column.name, EXPECTED_TYPE[column.dtype]
@@ -142,7 +145,7 @@ def _declared_problems(given: GivenTable, others: Mapping[str, str]) -> Iterator
 
 
 def _meant(name: str, table: Table) -> str:
-    """The declared column that another name may stand for; empty if there is none."""
+    """Return the declared column that another name may stand for; empty if there is none."""
     plain = _plain(name)
     names = {_plain(column.name): column.name for column in table.columns}
     if close := get_close_matches(plain, names, 1, _CLOSE):
@@ -161,7 +164,7 @@ def _plain(name: str) -> str:
 
 
 def _advice(given: pl.DataType, to: Dtype) -> str:
-    """What to do about a column of an unsuitable type."""
+    """Return advice about a column of an unsuitable type; empty if there is none."""
     advice = ""
     if to == "time" and isinstance(given, pl.Datetime | pl.Date):
         advice = "or, where all times are of one zone, time_zone under [tables] in the recipe (Spark's INT96 are UTC)"

@@ -34,7 +34,7 @@ PRODUCT_ATTRIBUTES = {
 
 
 def complete_journey(shift_to: datetime | None = None) -> Dataset:
-    """The data as input tables; ``docs/data-contract.md`` has the mapping.
+    """Return the data as input tables; ``docs/data-contract.md`` has the mapping.
 
     Args:
         shift_to: move every time by the same number of whole weeks, so that this moment falls into the seven
@@ -64,7 +64,7 @@ def complete_journey(shift_to: datetime | None = None) -> Dataset:
 
 
 def whole_weeks(newest: datetime, moment: datetime) -> timedelta:
-    """How far, in whole weeks, to move the newest event to the moment or less than a week after it."""
+    """Return the whole weeks that move the newest event to the moment or less than a week after it."""
     return -((newest - moment) // WEEK) * WEEK
 
 
@@ -76,23 +76,26 @@ def _scan(name: str) -> pl.LazyFrame:
 
 
 def _lines() -> pl.LazyFrame:
-    """Every transaction line, its time in UTC."""
+    """Return every transaction line, with its time in UTC."""
     at = pl.col("transaction_timestamp").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
     return _scan("transactions").with_columns(at=at)
 
 
 def _sold() -> pl.LazyFrame:
-    """The transaction lines with a positive quantity."""
+    """Return the transaction lines with a positive quantity."""
     return _lines().filter(pl.col("quantity") > 0)
 
 
 def _mailed() -> pl.LazyFrame:
-    """The promotion rows with a place in the mailer; a display in the store is no channel and is not read."""
+    """Return the promotion rows with a place in the mailer.
+
+    A display in the store is no channel and is not read.
+    """
     return _scan("promotions").filter(pl.col("mailer_location") != "0")
 
 
 def _midnight(day: pl.Expr) -> pl.Expr:
-    """The first moment of a day in New York, in UTC."""
+    """Return the first moment of a day in New York, in UTC."""
     return day.dt.cast_time_unit("us").dt.replace_time_zone(ZONE).dt.convert_time_zone("UTC")
 
 
@@ -105,7 +108,7 @@ def _offer_id() -> pl.Expr:
 
 
 def _unlisted_products() -> pl.Series:
-    """The products that are sold, couponed or mailed but not listed."""
+    """Return the ids of the products that are sold, couponed or mailed but not listed."""
     mentions = [frame.select("product_id") for frame in (_sold(), _scan("coupons"), _mailed())]
     ids = pl.concat([mention.unique() for mention in mentions]).unique()
     unlisted = ids.join(_scan("products"), on="product_id", how="anti").sort("product_id")
@@ -145,7 +148,10 @@ def _customers() -> pl.LazyFrame:
 
 
 def _products(unlisted: pl.Series) -> pl.LazyFrame:
-    """Without a price: the only prices in the data are those of the sales, which a cut-off must hide."""
+    """Return the products without a price.
+
+    The only prices in the data are those of the sales, which a cut-off must hide.
+    """
     products = pl.concat([_scan("products"), unlisted.to_frame().lazy()], how="diagonal")
     return products.select(
         _text("product_id"), *(_text(given).alias(name) for given, name in PRODUCT_ATTRIBUTES.items())

@@ -61,7 +61,7 @@ class Fault(NamedTuple):
     problem: str
 
     def said(self, file: str) -> str:
-        """The whole sentence."""
+        """Return the fault of a file as a whole sentence."""
         if self.row is None:
             return f"{file}: {self.problem}"
         where = "header" if self.row == 0 else f"row {self.row:,}"
@@ -92,7 +92,9 @@ class Delimited(NamedTuple):
 
 
 def read_delimited(path: Path, separator: str) -> Delimited:
-    """Look at all of a file; one that is compressed or UTF-16 is decoded into a temporary one first.
+    """Check all of a file against the grammar.
+
+    A file that is compressed or UTF-16 is decoded into a temporary one first.
 
     Args:
         path: of the file.
@@ -114,7 +116,7 @@ def read_delimited(path: Path, separator: str) -> Delimited:
 
 
 def _decoded(path: Path) -> IO[bytes] | Fault | None:
-    """The file's text as UTF-8 in a temporary file; None if the file is that itself, or a fault."""
+    """Return the file's text as UTF-8 in a temporary file, None if the file is UTF-8 itself, or a fault."""
     with path.open("rb") as file:
         begin = file.read(_BEGIN)
         compressed = begin.startswith(_GZIP)
@@ -135,7 +137,7 @@ def _decoded(path: Path) -> IO[bytes] | Fault | None:
 
 
 def _copied(source: Any) -> IO[bytes] | Fault:
-    """A temporary file with the text of another in UTF-8, or why it is none."""
+    """Copy a text as UTF-8 into a temporary file; return that file, or the fault that prevents it."""
     piece = source.read(_BEGIN)
     if piece.startswith(_GZIP):
         return Fault(None, None, "is compressed twice; unpack it once")
@@ -162,7 +164,7 @@ def _write(target: IO[bytes], text: bytes) -> None:
 
 
 def _other_format(begin: bytes) -> Fault | None:
-    """What a file is that is no delimited text."""
+    """Return a fault that names the format of a file that is not delimited text; None for any other file."""
     begin = begin.removeprefix(BOM_UTF8).lstrip()
     return next((Fault(None, None, what) for mark, what in _OTHER_FORMATS.items() if begin.startswith(mark)), None)
 
@@ -187,7 +189,7 @@ def _pieces(file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 class _Scan:
-    """Goes over a file piece by piece.
+    """Checks a file piece by piece.
 
     Attributes:
         header: the names of the columns, once the first piece was seen.
@@ -211,7 +213,7 @@ class _Scan:
         self._lost = False
 
     def take(self, piece: bytes, *, last: bool) -> None:
-        """Look at the next piece."""
+        """Check the next piece of the file."""
         if self._lost or (not piece and not last):
             return
         if last and piece and not piece.endswith(b"\n"):
@@ -236,7 +238,7 @@ class _Scan:
                 )
 
     def _check_text(self, piece: bytes) -> None:
-        """Find what is no text; nothing after it can be told."""
+        """Find bytes that are not text; nothing after them can be checked."""
         try:
             piece.decode()
             if _NUL not in piece:
@@ -304,7 +306,7 @@ class _Scan:
         ends: NDArray[np.intp],
         between: NDArray[np.intp],
     ) -> None:
-        """Hold every record's number of fields against the header's."""
+        """Check every record's number of fields against the header's."""
         if not len(ends):
             return
         counts = np.diff(between.searchsorted(ends), prepend=0) + 1

@@ -38,10 +38,10 @@ _OTHER_SEPARATORS = ",;\t|"
 
 
 def read_directory(path: Path, config: TablesConfig | None = None) -> Dataset:
-    """Find every input table of a directory, and look at all of its delimited text.
+    """Read every input table of a directory, and check all of its delimited text.
 
     A table is ``<table>.parquet``, ``<table>.csv`` or ``<table>.csv.gz``, or a folder of that name or of the table's
-    that holds parts of one format. What else looks like a table is named in ``Dataset.unused``.
+    that holds parts of one format. Anything else that looks like a table is named in ``Dataset.unused``.
 
     Raises:
         InvalidInput: a table in two forms.
@@ -72,7 +72,7 @@ def read_directory(path: Path, config: TablesConfig | None = None) -> Dataset:
 
 
 def _read(table: Table, path: Path, config: TablesConfig) -> tuple[GivenTable | None, list[str]]:
-    """A table, or why there is none."""
+    """Read a table; return it, or None with the problems that prevent it."""
     name = f"{path.name}/" if path.is_dir() else path.name
     files = _parts(path) if path.is_dir() else [path]
     if isinstance(files, str):
@@ -120,7 +120,7 @@ def _read(table: Table, path: Path, config: TablesConfig) -> tuple[GivenTable | 
 
 
 def _parts(folder: Path) -> list[Path] | str:
-    """The part files of a folder, or why it holds none."""
+    """Return the part files of a folder, or the reason why it holds none."""
     files = sorted(one for one in folder.iterdir() if not one.name.startswith(("_", ".")))
     for one in files:
         if _shown(one.name) != one.name:
@@ -139,7 +139,7 @@ def _parts(folder: Path) -> list[Path] | str:
 
 
 def _wrong(file: str, text: Delimited, separator: str) -> Iterator[str]:
-    """What keeps a text from being read."""
+    """Yield a sentence for each fault that keeps a text from being read."""
     header = text.header
     if len(header) == 1 and (others := [one for one in _OTHER_SEPARATORS if one != separator and one in header[0]]):
         yield (
@@ -160,7 +160,7 @@ def _wrong(file: str, text: Delimited, separator: str) -> Iterator[str]:
 
 
 def _unlike(frames: Sequence[pl.LazyFrame], parts: Sequence[Part]) -> Iterator[str]:
-    """Parts of one table with other columns than the first."""
+    """Yield a sentence for each part of a table that has other columns than the first."""
     first = frames[0].collect_schema()
     for frame, part in zip(frames[1:], parts[1:], strict=True):
         schema = frame.collect_schema()
@@ -173,7 +173,7 @@ def _unlike(frames: Sequence[pl.LazyFrame], parts: Sequence[Part]) -> Iterator[s
 
 
 def _unused(path: Path, used: set[str]) -> tuple[str, ...]:
-    """A sentence for everything in a directory that looks like a table and is none."""
+    """Return a sentence for everything in a directory that looks like a table and is none."""
     names = {table.name: table.name for table in TABLES} | {table.name[:-1]: table.name for table in TABLES}
     found: list[str] = []
     for one in sorted(path.iterdir()):
@@ -194,7 +194,7 @@ def _unused(path: Path, used: set[str]) -> tuple[str, ...]:
 
 
 def _shown(name: str) -> str:
-    """The name of a file with bytes that are no UTF-8, and characters that do not show, as escapes."""
+    """Return the name of a file with escapes for bytes that are no UTF-8 and characters that do not show."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 

@@ -17,7 +17,7 @@ _ZONE = "unable to parse time zone"
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file is still the one that it was."""
+    """The properties of a file that tell whether it has changed."""
 
     inode: int
     size: int
@@ -25,7 +25,7 @@ class Stamp(NamedTuple):
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return what a file looks like now; None where there is none any more."""
+    """Return the stamp of a file as it is now; None if the file is gone."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def unreadable(file: str, error: BaseException) -> str:
-    """Return the sentence for a file that is not what its name says."""
+    """Return the message for a file that cannot be read as the format that its name states."""
     said = str(error).partition("\n")[0]
     if _ZONE in said:
         return f"{file}: cannot be read ({said}); write its times in UTC"

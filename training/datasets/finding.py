@@ -1,4 +1,4 @@
-"""A finding about a data set, and what findings are made from."""
+"""A finding about a data set, and the counts that findings are made from."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

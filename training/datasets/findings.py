@@ -1,6 +1,6 @@
-"""Finds what of a data set is worth less than its owner may think.
+"""Finds data in a data set that are worth less than their owner may think.
 
-All of it passes the checks: it is no error, yet a model learns nothing from it, or something else than it says.
+All of them pass the checks: they are no errors, yet a model learns nothing from them, or something else than they say.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def find_all(
 
 
 def _example(given: GivenTable, chosen: pl.Expr) -> str:
-    """The first row of a table for which something holds of its values."""
+    """Return the first chosen row of a table, with its place; empty if there is none."""
     values = usable_values(given)
     found = next(first_rows(given, chosen, values.values(), 1), None)
     if found is None:
@@ -188,7 +188,7 @@ def _visits(counted: Counted) -> Iterator[Finding]:
 
 
 def _groups(dataset: Dataset, recipe: Recipe) -> Iterator[Finding]:
-    """Attributes of products that no key of the recipe names, where keys name some that there are not."""
+    """Yield a finding if keys of the recipe name absent attributes of products while others go unnamed."""
     names = attribute_names(dataset.products, PRODUCTS)
     named = {f"ranker.{key}": getattr(recipe.ranker, key) for key in _GROUP_KEYS}
     keys = {key: name for key, name in named.items() if name and name not in names}
@@ -202,7 +202,7 @@ def _groups(dataset: Dataset, recipe: Recipe) -> Iterator[Finding]:
 
 
 def _telling_nothing(products: pl.LazyFrame, names: Sequence[str]) -> set[str]:
-    """The attributes that have one value, or another one in each row."""
+    """Return the attributes that have a single value, or a different one in each row."""
     if not names:
         return set()
     held = products.select(
@@ -214,7 +214,7 @@ def _telling_nothing(products: pl.LazyFrame, names: Sequence[str]) -> set[str]:
 
 
 def _apart(counted: Counted) -> Iterator[Finding]:
-    """Ids of what is looked at that never meet those of what is bought."""
+    """Yield findings if ids in purchases never meet, or rarely meet, those in other events."""
     products, customers = counted.products, counted.customers
     bought = products.filter(pl.col("bought") > 0)
     looked = products.filter(pl.col("events") > pl.col("bought"))

@@ -47,7 +47,7 @@ class GivenTable(NamedTuple):
     texts: tuple[IO[bytes], ...] = ()
 
     def place(self, row: int) -> str:
-        """The file and row, counted from 1 in that file, of a row counted from 1 in the table."""
+        """Return the file and row, counted from 1 in that file, of a row counted from 1 in the table."""
         for part in self.parts:
             if row <= part.rows:
                 return f"{part.file}, row {row:,}"
@@ -58,11 +58,11 @@ class GivenTable(NamedTuple):
 class Dataset(NamedTuple):
     """Every input table, with all declared columns in the types of ``DTYPES``.
 
-    Columns that were not given are null. Tables that were not given are derived from the ids that others
-    mention, but offers and promotions, which are empty then. Products that events name and the table of products does
-    not come after those listed, without attributes. Customers and products keep further columns of
-    text as attributes. Until ``training.datasets.checks.validate`` has passed, nothing is promised of the
-    values: what could not be understood is null.
+    Columns that were not given are null. Tables that were not given are derived from the ids that others mention, but
+    offers and promotions, which are empty then. Products that only events name come after those that the table of
+    products lists, without attributes. Customers and products keep further columns of text as attributes. Until
+    ``training.datasets.checks.validate`` has passed, nothing is promised of the values: what could not be understood is
+    null.
 
     Attributes:
         name: where the data come from.
@@ -86,7 +86,7 @@ class Dataset(NamedTuple):
 def assemble(
     name: str, given: Iterable[GivenTable], notes: Iterable[str] = (), unused: tuple[str, ...] = ()
 ) -> Dataset:
-    """Cast the given tables and transform the others, lazily.
+    """Cast the given tables and derive the others, lazily.
 
     Raises:
         polars.exceptions.PolarsError: a frame's schema cannot be read.
@@ -102,10 +102,10 @@ def assemble(
 
 
 def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
-    """The declared columns that are there with a suitable type, each cast to it.
+    """Return the declared columns that are there with a suitable type, each cast to it.
 
-    Purchases and returns of a negative quantity, or value where there is no quantity, are returns of a positive one if
-    the recipe says so.
+    If the recipe says so, purchases and returns of a negative quantity become returns of a positive one. Where there is
+    no quantity, the value decides.
     """
     schema = given.frame.collect_schema()
     values = {
@@ -123,7 +123,7 @@ def usable_values(given: GivenTable) -> dict[str, pl.Expr]:
 
 
 def first_rows(given: GivenTable, chosen: pl.Expr, values: Iterable[pl.Expr], most: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the first rows for which something holds, each its number, counted from 1, and some values.
+    """Yield the first rows that are chosen, each as its number, counted from 1, and some values.
 
     Args:
         given: the table.
@@ -154,7 +154,10 @@ def _cast_table(given: GivenTable) -> pl.LazyFrame:
 
 
 def attributes_of_table(given: GivenTable) -> list[str]:
-    """The columns that are attributes: of customers and products all that are not declared, of events those named."""
+    """Return the names of the columns that are attributes.
+
+    Of customers and products these are all columns that are not declared; of events, those that the recipe names.
+    """
     names = attribute_names(given.frame, given.table)
     if given.table.attributes:
         return names
@@ -162,13 +165,16 @@ def attributes_of_table(given: GivenTable) -> list[str]:
 
 
 def attribute_names(frame: pl.LazyFrame, table: Table) -> list[str]:
-    """The columns that a table does not declare."""
+    """Return the names of the columns that a table does not declare."""
     declared = {column.name for column in table.columns}
     return [name for name in frame.collect_schema().names() if name not in declared]
 
 
 def _completed(cast: dict[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
-    """All tables: those given, with the products that events alone name, and others derived from what they mention."""
+    """Return all tables: those given, and the others derived from the ids that these mention.
+
+    Products that only events name are added to those given.
+    """
     frames = {table.name: cast[table.name] if table.name in cast else _derived(table, cast) for table in TABLES}
     if "products" in cast and "events" in cast:
         unlisted = _unlisted_products(cast["products"], cast["events"])
@@ -177,19 +183,22 @@ def _completed(cast: dict[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
 
 
 def as_given(dataset: Dataset) -> Dataset:
-    """The data set with nothing derived: tables that were not given are empty, and products are those listed."""
+    """Return the data set with nothing derived.
+
+    Tables that were not given are empty, and products are those listed.
+    """
     cast = _cast_tables(dataset.given)
     return dataset._replace(**{table.name: cast.get(table.name, _empty(table)) for table in TABLES})
 
 
 def _unlisted_products(products: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
-    """The ids, each once, of the products that events name and a table of products does not."""
+    """Return the ids, each once, of the products that events name and a table of products does not."""
     named = events.select("product_id").drop_nulls().unique()
     return named.join(products.select("product_id"), on="product_id", how="anti")
 
 
 def _derived(table: Table, given: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
-    """The ids of a table that was not given, from the tables that mention them."""
+    """Return a table that was not given, with the ids that the given tables mention."""
     empty = _empty(table)
     # An id alone makes no offer: its products and times would be unknown.
     if table.key is None or table.name == "offers":
@@ -224,9 +233,10 @@ def _mentions(other: Table, column: Column, table: Table) -> bool:
 
 
 def as_of(dataset: Dataset, until: datetime) -> Dataset:
-    """The data set without the events at or after a moment or before ``EARLIEST``, and without what only those mention.
+    """Return the data set without the events at or after a moment or before ``EARLIEST``.
 
-    Master data that were given stay whole; derived tables are derived from the earlier events alone.
+    Ids that only those events mention are left out too. Master data that were given stay whole; derived tables are
+    derived from the earlier events alone.
     """
     cast = _cast_tables(dataset.given)
     cast["events"] = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))

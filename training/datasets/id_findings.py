@@ -54,7 +54,7 @@ def find_in_ids(dataset: Dataset, counted: Counted) -> Iterator[Finding]:
 
 
 def means_nothing(text: pl.Expr) -> pl.Expr:
-    """Whether a text stands for no value, as exports write it."""
+    """Return whether a text stands for no value, as exports write it."""
     return text.str.contains(_NO_VALUE)
 
 
@@ -133,7 +133,7 @@ def _unlisted(ids: _Ids, found: pl.DataFrame, given: Mapping[str, GivenTable], *
 
 
 def _named_by_tables(dataset: Dataset, kinds: Mapping[str, _Ids]) -> Iterator[Finding]:
-    """What tables name that neither a table lists nor an event names."""
+    """Yield findings about ids that tables name, but that no table lists and no event names."""
     for name, frame, column, of in (
         ("offers", dataset.offers, "products", "products"),
         ("offers", dataset.offers, "locations", "locations"),

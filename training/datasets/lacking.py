@@ -1,4 +1,4 @@
-"""Says what a data set lacks to be trained on."""
+"""Finds the reasons why a data set cannot be trained on."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,9 +14,9 @@ LEAST_BUYERS = 5
 
 
 def lacking(counted: Counted, recipe: Recipe, until: datetime | None) -> Iterator[str]:
-    """Yield a sentence for what keeps events from being trained on; the first is what to mend first.
+    """Yield a sentence for each reason why events cannot be trained on; the first one is to be mended first.
 
-    Purchases that returns take back still count here: who bought what is worked out by training alone.
+    Purchases that returns take back still count here: only training works out the purchases that remain.
 
     Args:
         counted: the events.

@@ -38,7 +38,7 @@ def in_lines(summary: Summary, harm: int = 3) -> list[str]:
 
 
 def in_text(summary: Summary) -> str:
-    """Return all of it with an example for each finding."""
+    """Return the whole summary as text, with an example for each finding."""
     lines = _figures(summary)
     for one in summary.findings:
         lines.append(f"{_WORDS[one.harm]}: {one.said}")
@@ -50,7 +50,7 @@ def in_text(summary: Summary) -> str:
 
 
 def in_html(name: str, summary: Summary) -> str:
-    """Return all of it as a page that needs nothing else.
+    """Return the whole summary as an HTML page that needs no other file.
 
     Args:
         name: of the data set.

@@ -1,4 +1,4 @@
-"""What ``embeddings.catalogue.tables`` demands of the rows of a table, as expressions on the table as it was given."""
+"""The rules of ``embeddings.catalogue.tables`` on the rows of a table, as expressions on the table as it was given."""
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import reduce
@@ -60,7 +60,7 @@ class Rule(NamedTuple):
     advice: tuple[tuple[str, str], ...] = ()
 
     def advised(self) -> "Iterator[Rule]":
-        """The rule apart for each way to break it of which there is something to say."""
+        """Yield the rule for each way to break it that has its own advice, then for all other ways."""
         broken, text = self.broken, self.shown[0].cast(pl.String, strict=False)
         for pattern, what in self.advice:
             alike = broken & text.str.contains(pattern).fill_null(value=False)
@@ -89,16 +89,16 @@ class Membership(NamedTuple):
     expected: str
 
     def entries(self) -> pl.Expr:
-        """The distinct entries of the column, as one list."""
+        """Return the distinct entries of the column, as one list."""
         each = self.value.explode() if self.column.dtype == "list" else self.value
         return each.drop_nulls().unique().implode()
 
     def strangers(self, entries: pl.Series) -> pl.Series:
-        """The entries that are not accepted, but the empty ones, which break a rule of their own."""
+        """Return the entries that are not accepted, except the empty ones, which break a rule of their own."""
         return entries.filter(~entries.is_in(self.accepted.implode()) & (entries != "")).sort()
 
     def rule(self, strangers: pl.Series) -> Rule:
-        """The rule that the rows with one of these entries break; it shows just these entries."""
+        """Return the rule that the rows with one of these entries break; it shows just these entries."""
         accused = strangers.implode()
         if self.column.dtype == "list":
             entry = pl.element()
@@ -110,9 +110,10 @@ class Membership(NamedTuple):
 
 
 def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Collection[Membership]) -> Iterator[Rule]:
-    """Every declared rule on the usable columns, memberships excepted.
+    """Yield every declared rule on the usable columns, memberships excepted.
 
-    Texts of a column with a membership need no rule of their own: those accepted are checked where they are declared.
+    Texts of a column with a membership need no rule of their own: the accepted ones are checked where they are
+    declared.
     """
     schema = given.frame.collect_schema()
     members = {one.column.name for one in memberships}
@@ -130,7 +131,10 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
 def memberships_of(
     given: GivenTable, values: Mapping[str, pl.Expr], keys: Mapping[str, Keys], channels: Collection[str]
 ) -> Iterator[Membership]:
-    """Every column with values from a set: texts that it declares, the channels, or another table's keys."""
+    """Yield a membership for every column with values from a set.
+
+    The set holds the texts that the column declares, the channels, or another table's keys.
+    """
     table, config = given.table, given.config
     for column in table.columns:
         if column.name not in values:
@@ -149,7 +153,7 @@ def memberships_of(
 
 
 def _may_be_unlisted(table: Table, column: Column, config: TablesConfig) -> bool:
-    """Whether a column may name what the table that it refers to does not list."""
+    """Return whether a column may name ids that the table it refers to does not list."""
     return config.unlisted_products == "keep" and (table.name, column.name) == ("events", "product_id")
 
 
@@ -189,7 +193,10 @@ def _column_rules(column: Column, raw: pl.Expr, shown: pl.Expr, value: pl.Expr, 
 
 
 def _id_rules(column: Column, value: pl.Expr) -> Iterator[Rule]:
-    """Texts must be ids that every route takes, and ids at all: see ``embeddings.catalogue.context.Identifier``."""
+    """Yield the rules by which texts must be ids at all, and ids that every route takes.
+
+    See ``embeddings.catalogue.context.Identifier``.
+    """
     of_list = column.dtype == "list"
     text = pl.element() if of_list else value
     for expected, broken in (
@@ -213,12 +220,15 @@ def _rounded(text: pl.Expr) -> pl.Expr:
 
 
 def _other_list(text: pl.Expr, *, of_list: bool) -> pl.Expr:
-    """Entries that show another way to write a list: of Python and JSON, of PostgreSQL, with blanks around."""
+    """Return whether entries show another way to write a list, always false for a text that is no list.
+
+    The other ways are those of Python and JSON, of PostgreSQL, and with blanks around.
+    """
     return text.str.contains(r"^[\[{].*[\]}]$|^[\[{]|[\]}]$|^\s|\s$") if of_list else pl.lit(value=False)
 
 
 def _bounds(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
-    """The declared bounds, in words and as expressions that are true within them."""
+    """Return the declared bounds, in words and as expressions that are true within them."""
     bounds: dict[str, pl.Expr] = {}
     if column.above is not None:
         bounds[f"above {column.above:,.15g}"] = value > column.above

@@ -1,4 +1,4 @@
-"""Counts what a data set holds."""
+"""Counts the contents of a data set."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,7 @@ class Summary(Struct, frozen=True):
         types: events by type.
         days: events by day, in the order of time.
         buyers: how many purchases each product has, the most first, at a few places of that list.
-        gaps: how often so many days lay between two days on which a customer bought.
+        gaps: how many customers came back after so many days on average, by upper bound; 0 stands for any more.
         left_out: how many events do not count, by why.
         named_visits: how many purchases say of which visit they are.
         visit_pause: another purchase at most so many seconds after the customer's one before is of its visit.
@@ -63,13 +63,13 @@ class Summary(Struct, frozen=True):
 
 
 def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime | None = None) -> Summary:
-    """Return what a checked data set holds.
+    """Summarise a checked data set.
 
     Args:
         dataset: all of it.
         recipe: the settings.
-        now: the present moment, with its zone. Events that lie later are told of.
-        until: the data cut-off in place of it. Of what came at or after it nothing shows.
+        now: the present moment, with its zone. Later events are reported.
+        until: the data cut-off in place of it. Events at or after it do not show.
     """
     moment, declared = until or now, recipe.visit_pause_minutes
     counted = _count(dataset, moment, tell_later=until is None)
@@ -96,7 +96,7 @@ def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime |
 
 
 def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> tuple[Dataset, Summary]:
-    """Open a data set as a recipe declares it, check all of it and return it with what it holds.
+    """Open a data set as a recipe declares it, check all of it and return it with its summary.
 
     Args:
         source: a known data set's name or a directory of tables.
@@ -204,12 +204,12 @@ def _height(given: GivenTable) -> int:
 
 
 def _places(size: int) -> list[int]:
-    """At most some forty places of a list, closer together where it begins."""
+    """Return at most some forty places of a list, closer together where it begins."""
     return sorted({min(int(place), size - 1) for place in np.geomspace(1, size, 40) - 1}) if size else []
 
 
 def _gaps(customers: pl.DataFrame) -> list[tuple[int, int]]:
-    """How many customers come back after so many days on average, by the bounds of ``_GAP_DAYS``."""
+    """Return how many customers come back after so many days on average, by the bounds of ``_GAP_DAYS``."""
     back = customers.filter(pl.col("days") > 1)
     mean = ((back["last"] - back["first"]).dt.total_seconds() / 86_400 / (back["days"] - 1)).to_numpy()
     counts, _ = np.histogram(mean, [0.0, *_GAP_DAYS, np.inf])

@@ -1,4 +1,4 @@
-"""Finds what of the tables beside the events is worth less than its owner may think."""
+"""Finds data in the tables beside the events that are worth less than their owner may think."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -108,7 +108,7 @@ def _offers(dataset: Dataset, counted: Counted, given: Mapping[str, GivenTable],
 
 
 def _of_no_length(name: str, frame: pl.LazyFrame) -> Iterator[Finding]:
-    """What is valid from a moment to the same moment."""
+    """Yield a finding if rows of a table are valid from a moment to the same moment."""
     ended = pl.col("starts") == pl.col("ends")
     empty, whole = frame.select(ended.sum(), pl.len().alias("rows")).collect(engine="streaming").row(0)
     if empty:
@@ -128,7 +128,10 @@ def _products(dataset: Dataset, given: Mapping[str, GivenTable]) -> Iterator[Fin
 
 
 def _thousands(given: Mapping[str, GivenTable], moment: datetime) -> Iterator[Finding]:
-    """Amounts as text whose points may stand between thousands; of events, those before a moment."""
+    """Yield findings about amounts as text whose points may stand between thousands.
+
+    Of the events, only those before the moment are looked at.
+    """
     for name, column in (("products", "price"), ("events", "value"), ("events", "quantity")):
         if name not in given or given[name].frame.collect_schema().get(column) != pl.String():
             continue

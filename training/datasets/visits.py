@@ -15,7 +15,7 @@ _MOST, _TIMES = 20, 2
 
 
 def moments_of_purchases(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Return who bought something, as a number, and when, in seconds.
+    """Return the buyer of every purchase, as a number, and its moment, in seconds.
 
     Args:
         events: with their declared columns, before any moment that must not be known.
@@ -25,13 +25,13 @@ def moments_of_purchases(events: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def usual_pause(bought: pl.DataFrame) -> int:
-    """Return how many seconds after the customer's purchase before it a purchase is of the same visit at most.
+    """Return the longest pause, in seconds, between a purchase and the customer's one before in the same visit.
 
-    It is the length between a minute and six hours of which gaps are rarest, on a logarithmic scale, and at most half
-    as many as of some shorter and of some longer length: shorter ones lie within visits, longer ones between them. It
+    It is the length between a minute and six hours at which gaps are rarest, on a logarithmic scale, and at most half
+    as many as at some shorter and at some longer length: shorter gaps lie within visits, longer ones between them. It
     is half an hour where there is no such length, and 0 where hardly any purchase would be joined to the one before, as
-    where lines have the very moment of their receipt. Of a customer with many times as many purchases as usual only the
-    first count.
+    where lines have the very moment of their receipt. If a customer has many times as many purchases as usual, only the
+    first ones count.
 
     Args:
         bought: from ``moments_of_purchases``.
@@ -71,7 +71,7 @@ def numbers_of(visits: pl.Series) -> NDArray[np.int64]:
 
 
 def as_they_say(owners: NDArray[np.integer], bought: NDArray[np.bool_], visits: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return what each event says of its visit, as in ``history.EVENT``; only purchases say anything.
+    """Return the code of each event's visit, as in ``history.EVENT``; only purchases have one.
 
     Args:
         owners: whose each event is, in the order of owners and, of one owner, of visits or of time.

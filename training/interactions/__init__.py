@@ -1,1 +1,1 @@
-"""Recipes for files of interactions and of sequences: who had to do with what, and nothing else."""
+"""Training on files of interactions and of sequences, which name customers and products and nothing else."""

@@ -85,7 +85,7 @@ class FactorsRecipe(
 
     @property
     def name(self) -> str:
-        """What metrics call it."""
+        """Return the model's name in metrics."""
         return "lightgcn" if self.hops else "matrix-factorisation"
 
 
@@ -115,7 +115,7 @@ class SequencesRecipe(
 
     @property
     def name(self) -> str:
-        """What metrics call it."""
+        """Return the model's name in metrics."""
         return "sasrec"
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Full ranking of all products, exact, through FAISS, what a customer had to do with left out.
+"""Full ranking of all products, exact, through FAISS, without those that a customer had to do with.
 
 Letters: B customers, N products, V dimensions of the vectors, K products of a ranking.
 """
@@ -22,7 +22,9 @@ _AT_ONCE = 1024
 def rank(
     customers_BV: NDArray[np.float32], products_NV: NDArray[np.float32], seen: Ragged, k: int
 ) -> NDArray[np.int64]:
-    """The ``k`` products with the largest inner product that a customer has not seen, best first (B, K); -1 pads.
+    """Return the ``k`` products with the largest inner product that a customer has not seen (B, K).
+
+    The best come first; -1 pads.
 
     Args:
         customers_BV: whom to rank for.
@@ -46,7 +48,7 @@ def rank(
 
 
 def measure(ranked_BK: NDArray[np.int64], relevant: Sequence[NDArray[np.int32]]) -> Metrics:
-    """Mean Recall@K and NDCG@K; with one relevant product each, recall is the hit rate.
+    """Return mean Recall@K and NDCG@K; with one relevant product each, recall is the hit rate.
 
     Args:
         ranked_BK: from ``rank``.
@@ -61,7 +63,10 @@ def measure(ranked_BK: NDArray[np.int64], relevant: Sequence[NDArray[np.int32]])
 
 
 def validate(found: Vectors, parts: Split, k: int) -> Metrics:
-    """How well what is held out is predicted by full ranking, what a customer had to do with before left out."""
+    """Measure how well full ranking predicts the held-out products.
+
+    Products that a customer had to do with before are left out of the ranking.
+    """
     asked = np.flatnonzero(np.diff(parts.held_out.rows.offsets)).tolist()
     seen = Ragged.of(parts.fit.rows[row] for row in asked)
     ranked_BK = rank(found.customers_CV[asked], found.products_NV, seen, k)
@@ -69,6 +74,6 @@ def validate(found: Vectors, parts: Split, k: int) -> Metrics:
 
 
 def popular(parts: Split) -> Vectors:
-    """Vectors of one dimension that rank by how often products occur: a baseline."""
+    """Return vectors of one dimension that rank by how often products occur: a baseline."""
     customers_C1 = np.ones((len(parts.fit.customers), 1), np.float32)
     return Vectors(customers_C1, parts.fit.product_counts().astype(np.float32)[:, None])

@@ -57,20 +57,23 @@ class AverageEncoder(nn.Module):
     """A customer as the average of the products in their history: one hop, without a vector of their own."""
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
-        """Customer vectors (B, V), but for popularity zeros without a history; arguments are `CustomerEncoder`'s."""
+        """Return customer vectors (B, V), which without a history are zeros but for popularity.
+
+        The arguments are those of `CustomerEncoder`.
+        """
         summed_BD = (history[:, :, :-1] * (types > 0).unsqueeze(2)).sum(1)
         return _minding_popularity(nn.functional.normalize(summed_BD, dim=1)) + _unread(ages, attributes, context)
 
 
 class NewestEncoder(nn.Module):
-    """A customer as what follows their history."""
+    """A customer as the vector that a sequence encoder predicts to follow their history."""
 
     def __init__(self, sequences: Sequences) -> None:
         super().__init__()
         self.encoder = sequences.encoder
 
     def forward(self, history: Tensor, types: Tensor, ages: Tensor, attributes: Tensor, context: Tensor) -> Tensor:
-        """Customer vectors (B, V); the arguments are `CustomerEncoder`'s."""
+        """Return customer vectors (B, V); the arguments are those of `CustomerEncoder`."""
         found_BD = self.encoder(history[:, :, :-1], types > 0)[:, 0]
         return _minding_popularity(found_BD) + _unread(ages, attributes, context)
 
@@ -201,12 +204,12 @@ def _catalogue(interactions: Interactions) -> Catalogue:
 
 
 def _minding_popularity(vectors_BD: Tensor) -> Tensor:
-    """Customers (B, V) to whom a product's popularity counts once."""
+    """Return customer vectors (B, V) with a last number by which a product's popularity counts once."""
     return torch.cat([vectors_BD, torch.ones_like(vectors_BD[:, :1])], 1)
 
 
 def _unread(*inputs: Tensor) -> Tensor:
-    """Zeros (B, 1) that depend on inputs: the exporter drops those that nothing depends on."""
+    """Return zeros (B, 1) that depend on inputs: the exporter drops inputs that nothing depends on."""
     return sum((one.float() * 0).sum(1, keepdim=True) for one in inputs)  # pyright: ignore[reportReturnType]
 
 

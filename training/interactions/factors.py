@@ -88,16 +88,16 @@ class Factors(Model):
 
     @property
     def steps(self) -> int:
-        """How many batches make an epoch."""
+        """Return how many batches make an epoch."""
         return -(-len(self._active) // self._recipe.fit.customers_a_batch)
 
     @property
     def examples(self) -> int:
-        """How many products an epoch shows with a customer, to be predicted."""
+        """Return how many products an epoch shows with a customer, to be predicted."""
         return len(self._rows.values)
 
     def loss(self, epoch: int, step: int) -> Tensor:
-        """The loss of one batch, drawn by seed, epoch and step alone."""
+        """Return the loss of one batch, drawn by seed, epoch and step alone."""
         recipe, device = self._recipe, self._device
         size = recipe.fit.customers_a_batch
         order = np.random.default_rng([recipe.seed, ORDER, epoch]).permutation(self._active)
@@ -130,20 +130,20 @@ class Factors(Model):
         return bilateral_softmax(positive_B, counts, drawn_BK, recipe.exponent, recipe.evenness)
 
     def vectors(self) -> Vectors:
-        """The vectors of every customer and product."""
+        """Return the vectors of every customer and product."""
         with torch.inference_mode():
             customers_CD, products_ND = self._customers(np.arange(len(self.customers))), self._products()
             return Vectors.of(customers_CD.cpu().numpy(), products_ND.cpu().numpy(), self._negatives.added_N)
 
     def _edges(self, rows_B: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Where some customers' interactions stand (P), where each customer's begin among them, how many they are."""
+        """Return the places of some customers' interactions (P), each customer's first of them (B), and counts (B)."""
         counts_B = self._rows.offsets[rows_B + 1] - self._rows.offsets[rows_B]
         starts_B = np.cumsum(counts_B) - counts_B
         shifts_P = np.repeat(self._rows.offsets[rows_B] - starts_B, counts_B)
         return shifts_P + np.arange(len(shifts_P)), starts_B, counts_B
 
     def _customers(self, rows_B: NDArray[np.int64]) -> Tensor:
-        """The vectors of some customers (B, D), of length one."""
+        """Return the vectors of some customers (B, D), of length one."""
         customers_BD = self.customers[torch.as_tensor(rows_B, device=self._device)]
         if self._graph is not None:
             edges_P, starts_B, _ = self._edges(rows_B)
@@ -157,7 +157,7 @@ class Factors(Model):
         return nn.functional.normalize(customers_BD, dim=1)
 
     def _products(self) -> Tensor:
-        """The vectors of all products (N, D), of length one."""
+        """Return the vectors of all products (N, D), of length one."""
         products_ND = self.products
         if self._graph is not None:
             spread: Any = _ToProducts.apply(self.customers, self._graph)

@@ -27,7 +27,7 @@ _HELD_OUT = 0
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """What customers had to do with.
+    """The products that each customer had to do with.
 
     Attributes:
         kind: in interactions each customer's products are distinct and ascending; in sequences they are as they came,
@@ -43,15 +43,15 @@ class Interactions:
     rows: Ragged
 
     def with_rows(self, rows: Ragged) -> "Interactions":
-        """The same customers and products, with other rows."""
+        """Return the same customers and products, with other rows."""
         return Interactions(self.kind, self.customers, self.products, rows)
 
     def product_counts(self) -> NDArray[np.int64]:
-        """How often each product occurs (N)."""
+        """Return how often each product occurs (N)."""
         return np.bincount(self.rows.values, minlength=len(self.products))
 
     def matrix(self) -> csr_matrix:
-        """Ones where a customer had to do with a product (C, N)."""
+        """Return a matrix (C, N) of ones where a customer had to do with a product."""
         ones = np.ones(len(self.rows.values), np.float32)
         shape = (len(self.customers), len(self.products))
         found = csr_matrix((ones, self.rows.values, self.rows.offsets), shape=shape)
@@ -74,7 +74,7 @@ class Split:
 
 
 def read(path: Path, kind: Kind) -> Interactions:
-    """Read a file.
+    """Read a file of interactions or of sequences.
 
     Raises:
         InvalidInput: naming file and line.
@@ -115,7 +115,7 @@ def read_part(path: Path, whole: Interactions) -> Interactions:
 
 
 def hold_out_newest(whole: Interactions) -> Split:
-    """Hold out the newest product of each sequence; one of a single product is left whole.
+    """Hold out the newest product of each sequence; leave a sequence of a single product whole.
 
     Raises:
         InvalidInput: nothing can be held out.
@@ -172,7 +172,7 @@ def _parted(whole: Interactions, held: NDArray[np.bool_]) -> Split:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Number, customer and products of every line."""
+    """Yield number, customer and products of every line."""
     try:
         text = path.read_text(encoding="utf-8").removesuffix("\n")
     except OSError as error:

@@ -22,7 +22,7 @@ _DROPOUT = 3
 
 
 def best(curve: Sequence[Epochs]) -> Epochs:
-    """The best of those that were validated; of equals the one after fewest epochs."""
+    """Return the best of the validated epochs; of equals, the one after the fewest epochs."""
     return max(_validated(curve), key=lambda one: (_figure(one), -one.epochs))
 
 
@@ -35,7 +35,7 @@ def fit(
     epochs: int,
     measure: Callable[[], Metrics] | None = None,
 ) -> list[Epochs]:
-    """Fit a model in place; returns the course of the fit, validated where that was due.
+    """Fit a model in place; return the course of the fit, validated where that was due.
 
     On the CPU the result depends on the arguments alone, also when the run was killed and continued from its
     checkpoint, or had already ended.
@@ -96,7 +96,7 @@ def _validated(curve: Sequence[Epochs]) -> list[Epochs]:
 
 
 def _figure(epochs: Epochs) -> float:
-    """The one that counts."""
+    """Return the metric that chooses the best epoch."""
     return next(value for name, value in epochs.metrics.items() if name.startswith(CHOSEN_BY))
 
 
@@ -108,5 +108,5 @@ def _measured(module: nn.Module, measure: Callable[[], Metrics]) -> Metrics:
 
 
 def _about(done: int, curve: Curve) -> dict[str, str]:
-    """What a checkpoint says besides its numbers."""
+    """Return the part of a checkpoint besides its tensors: the steps done and the curve."""
     return {"done": str(done), "curve": curve.tell()}

@@ -42,7 +42,7 @@ _log = logging.getLogger("opportune.train")
 
 
 def kind_of(data: str) -> Kind | None:
-    """Whether ``--data`` names a file of interactions or of sequences, as in ``interactions:FILE``."""
+    """Return the kind of file that ``--data`` names, as in ``interactions:FILE``; None for any other data."""
     return next((kind for kind in RANKED if data.startswith(f"{kind}:")), None)
 
 
@@ -56,7 +56,7 @@ def run(
     device: DeviceChoice,
     gated: bool,
 ) -> Manifest:
-    """Find the number of epochs on what is held out, fit once more on everything, and publish.
+    """Find the number of epochs on held-out products, fit once more on everything, and publish.
 
     Args:
         data: ``interactions:FILE`` or ``sequences:FILE``.
@@ -117,7 +117,7 @@ def run(
 
 
 def _read(data: str, validation: Path | None, recipe: Recipe) -> tuple[Interactions, Split]:
-    """The whole file, and the same in two parts."""
+    """Read a file; return all of it, and the same in two parts."""
     kind: Kind = "interactions" if isinstance(recipe, FactorsRecipe) else "sequences"
     if kind_of(data) != kind:
         raise InvalidInput("--data", f"expected {kind}:FILE for this recipe; got {data}")
@@ -132,7 +132,7 @@ def _read(data: str, validation: Path | None, recipe: Recipe) -> tuple[Interacti
 
 
 def _model(interactions: Interactions, recipe: Recipe, device: torch.device) -> Model:
-    """A model to be fitted, its first numbers drawn by the recipe's seed."""
+    """Return a model to be fitted, with its first numbers drawn by the recipe's seed."""
     torch.manual_seed(recipe.seed)
     if isinstance(recipe, FactorsRecipe):
         return Factors(interactions, recipe, device)
@@ -149,7 +149,10 @@ def _gate(popularity: Metrics, reached: Metrics) -> None:
 
 
 def _fingerprint(recipe: Recipe, parts: Split, device: torch.device) -> str:
-    """Equal for runs that would compute the same, so that a checkpoint is continued by no other run."""
+    """Return a digest that is equal for runs that would compute the same.
+
+    No other run continues their checkpoint.
+    """
     sizes = len(parts.fit.customers), len(parts.fit.products)
     digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, recipe, sizes, device.type)))
     for part in (parts.fit.rows, parts.held_out.rows):

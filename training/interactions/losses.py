@@ -7,11 +7,11 @@ from torch import Tensor
 def bilateral_softmax(
     positive_B: Tensor, counts_B: Tensor, drawn_BK: Tensor, exponent: float, evenness: float
 ) -> Tensor:
-    """Weighted mean over all positives of ``-log(exp(positive) / sum ** exponent)``.
+    """Return the weighted mean over all positives of ``-log(exp(positive) / sum ** exponent)``.
 
-    The bilateral softmax loss (Wu et al., 2024, arXiv 2312.12882, equation 11 as its code computes it for LightGCN on
-    Gowalla): the exponent is the ratio of the temperatures of the negative and the positive side. With exponent 1 it is
-    the softmax loss with the positive left out of the sum.
+    This is the bilateral softmax loss (Wu et al., 2024, arXiv 2312.12882, equation 11 as its code computes it for
+    LightGCN on Gowalla): the exponent is the ratio of the temperatures of the negative and the positive side. With
+    exponent 1 it is the softmax loss with the positive left out of the sum.
 
     Args:
         positive_B: the sum of each customer's positive scores, over the temperature.
@@ -26,7 +26,9 @@ def bilateral_softmax(
 
 
 def sampled_softmax(positive_B: Tensor, log_shares_B: Tensor, drawn_BK: Tensor) -> Tensor:
-    """Mean of ``-log p(positive)`` under a softmax over all products, its sum estimated from the drawn ones.
+    """Return the mean of ``-log p(positive)`` under a softmax over all products.
+
+    The softmax's sum is estimated from the drawn products.
 
     Args:
         positive_B: each position's positive score over the temperature.

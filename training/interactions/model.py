@@ -1,4 +1,4 @@
-"""What every model of interactions is: batches that teach it, and vectors that it ends as.
+"""The interface of every model of interactions: batches that it learns from, and the vectors that result.
 
 Letters: C customers, N products, D dimensions, V of a vector that also says how popular a product is.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Vectors(NamedTuple):
-    """What a model says, to be compared by inner product.
+    """The vectors of customers and products that a model results in, to be compared by inner product.
 
     Attributes:
         customers_CV: what each customer will do after what the model was fitted on.
@@ -26,7 +26,7 @@ class Vectors(NamedTuple):
     def of(
         cls, customers_CD: NDArray[np.float32], products_ND: NDArray[np.float32], added_N: NDArray[np.float32]
     ) -> Self:
-        """Vectors whose inner product also holds what the product's popularity adds, their last number.
+        """Return vectors whose last number adds the product's popularity to their inner product.
 
         Args:
             customers_CD: without popularity.
@@ -43,17 +43,17 @@ class Model(nn.Module, ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """How many batches make an epoch."""
+        """Return how many batches make an epoch."""
 
     @property
     @abstractmethod
     def examples(self) -> int:
-        """How many products an epoch shows with a customer, to be predicted."""
+        """Return how many products an epoch shows with a customer, to be predicted."""
 
     @abstractmethod
     def loss(self, epoch: int, step: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
 
     @abstractmethod
     def vectors(self) -> Vectors:
-        """The vectors of every customer and product that the model was made for."""
+        """Return the vectors of every customer and product that the model was made for."""

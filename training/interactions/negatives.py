@@ -1,4 +1,4 @@
-"""Which products stand for all others in a softmax's sum. Letters: N products, K drawn ones."""
+"""The draw of the products that stand for all others in a softmax's sum. Letters: N products, K drawn ones."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ class Negatives:
     """
 
     def __init__(self, counts_N: NDArray[np.int64], config: LossConfig) -> None:
-        """Draw among products that occur.
+        """Prepare to draw among the products that occur.
 
         Args:
             counts_N: how often each product occurs.
@@ -36,7 +36,7 @@ class Negatives:
         self.log_weights_N = self.log_shares_N - np.log(np.where(occurs_N, inclusion_N, 1)).astype(np.float32)
 
     def draw(self, random: np.random.Generator) -> NDArray[np.int64]:
-        """Distinct product rows (K), ascending; K is at most what is drawn."""
+        """Draw distinct product rows (K), ascending; K is at most the number that the recipe draws."""
         # Below the last cumulative sum, so that rounding never yields a product that does not occur.
         at = random.random(self._drawn) * self._cumulative_N[-1]
         rows = np.searchsorted(self._cumulative_N, np.minimum(at, np.nextafter(self._cumulative_N[-1], 0)), "right")

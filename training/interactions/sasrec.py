@@ -44,7 +44,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, events_BLD: Tensor, leaning_BHLL: Tensor, shares_BLL: Tensor) -> Tensor:
-        """The layer's output (B, L, D).
+        """Return the layer's output (B, L, D).
 
         Args:
             events_BLD: what the layer below gave.
@@ -66,7 +66,7 @@ class Block(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """What follows each position of a sequence, as a vector to be compared with product vectors by inner product.
+    """Encodes a sequence: each position's vector predicts the next product, by inner product with product vectors.
 
     Args:
         dimensions: D, a multiple of ``heads``.
@@ -90,7 +90,7 @@ class SequenceEncoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, history_BLD: Tensor, there_BL: Tensor) -> Tensor:
-        """Vectors (B, L, D): position ``i`` knows what stands at ``i`` and after it, and nothing newer.
+        """Return vectors (B, L, D); position ``i`` reads the products at ``i`` and after it, and nothing newer.
 
         Args:
             history_BLD: product vectors, the newest first.

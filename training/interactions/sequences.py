@@ -49,16 +49,16 @@ class Sequences(Model):
 
     @property
     def steps(self) -> int:
-        """How many batches make an epoch."""
+        """Return how many batches make an epoch."""
         return -(-len(self._active) // self._recipe.fit.customers_a_batch)
 
     @property
     def examples(self) -> int:
-        """How many products an epoch shows with a customer, to be predicted."""
+        """Return how many products an epoch shows with a customer, to be predicted."""
         return int(np.minimum(self._sizes_S[self._active] - 1, self._recipe.history_length).sum())
 
     def loss(self, epoch: int, step: int) -> Tensor:
-        """The loss of one batch, drawn by seed, epoch and step alone."""
+        """Return the loss of one batch, drawn by seed, epoch and step alone."""
         recipe, device = self._recipe, self._device
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, self.batches(epoch)
@@ -77,7 +77,10 @@ class Sequences(Model):
         return sampled_softmax(positive_T / recipe.loss.temperature, self._log_shares_N[target_T], drawn_TK)
 
     def vectors(self) -> Vectors:
-        """Every product, and what follows each sequence that the model was made for."""
+        """Return the vectors of every product, and of every sequence that the model was made for.
+
+        A sequence's vector predicts the product that follows it.
+        """
         rows = self._rows
         vectors_SD = np.empty((len(rows), self._recipe.dimensions), np.float32)
         order = np.argsort(self._sizes_S, kind="stable")
@@ -93,7 +96,7 @@ class Sequences(Model):
             return Vectors.of(vectors_SD, products_ND.cpu().numpy(), self._negatives.added_N)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The sequences of each batch of an epoch."""
+        """Return the sequences of each batch of an epoch."""
         random = np.random.default_rng([self._recipe.seed, ORDER, epoch])
         size = self._recipe.fit.customers_a_batch
         order = random.permutation(self._active)
@@ -106,7 +109,10 @@ class Sequences(Model):
 
 
 def padded(sequences: list[NDArray[np.int32]], length: int) -> NDArray[np.int64]:
-    """The latest products of sequences that lie oldest first, newest first and padded (B, L); L is at least 1."""
+    """Return the latest products of sequences, newest first and padded (B, L); L is at least 1.
+
+    The sequences given lie oldest first.
+    """
     width = max(1, min(length, max(len(one) for one in sequences)))
     rows_BL = np.full((len(sequences), width), PAD, np.int64)
     for row, one in enumerate(sequences):

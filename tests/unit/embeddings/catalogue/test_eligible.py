@@ -91,6 +91,30 @@ def test_a_set_can_be_narrowed_to_some_rows_and_to_all_but_some(rows: set[int], 
         assert (part is whole) == (expected == rows)
 
 
+@given(
+    st.sets(st.integers(0, 300)), st.lists(st.integers(-2, 320)), st.lists(st.integers(0, 400)), st.booleans(), KINDS
+)
+def test_a_set_can_be_derived_from_one_that_was_derived(
+    rows: set[int], removed: list[int], added: list[int], own: bool, kind: type
+):
+    whole = EligibleSet.of(np.array(sorted(rows), np.int32), NOON)
+    gone, more = np.array(removed, kind), np.array(added, kind)
+    once = EligibleSet.derived(whole, gone, more, own=False)
+    expected = (rows - set(removed)) | set(added)
+    twice = EligibleSet.derived(once, more[::2], gone[gone >= 0], own=own)
+    again = (expected - set(added[::2])) | {row for row in removed if row >= 0}
+    for one, wanted in ((once, expected), (twice, again), (twice.among(more), again & set(added))):
+        assert one.rows_N.tolist() == sorted(wanted)
+        assert (one.size, one.past >= max(wanted, default=-1) + 1) == (len(wanted), True)
+        assert one.copied is whole
+        assert one.added.tolist() == sorted(wanted - rows)
+        asked_N = np.arange(-1, 410)
+        assert one.contains(asked_N).tolist() == [row in wanted for row in asked_N.tolist()]
+    assert once.shared is once
+    if own and twice is not once:
+        assert twice.shared is once
+
+
 def test_rows_asked_about_need_not_be_contiguous():
     whole = EligibleSet.of(np.arange(10), NOON)
     assert whole.contains(np.arange(8, 12)[::2]).tolist() == [True, False]
