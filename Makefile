@@ -21,7 +21,7 @@ LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check-data test test-slow test-processors test-kill check sanitize bench wheel sbom docs clean
+.PHONY: help install demo check-data test test-slow test-processors test-kill check sanitize bench wheel sbom docs gpu-check gpu-index gpu-fit gpu-search gpu-latency clean
 
 help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +111,21 @@ sbom: $(TOOLS) ## Write what the service is made of, and under which licences, i
 
 docs: $(TOOLS) ## Build the documentation as a site that needs nothing from elsewhere, into site
 	$(TOOLS_BIN)/zensical build --clean
+
+# On a machine with a CUDA device, in an environment made by hand: CONTRIBUTING.md says how.
+gpu-check: gpu-index gpu-fit gpu-search gpu-latency ## Check and measure on a CUDA device, in less than eight minutes
+
+gpu-index: ## Run the contract suite of indexes on a CUDA device
+	$(BIN)/pytest -m gpu tests/contract
+
+gpu-fit: ## Fit towers and ranker on a CUDA device, and hold its ONNX sessions against those on the CPU
+	$(BIN)/pytest -m gpu tests/unit tests/integration
+
+gpu-search: ## Search a million rows of 128 dimensions on a CUDA device, beside other ways
+	$(BIN)/opportune-bench search --device cuda --quick
+
+gpu-latency: ## Measure the service on a CUDA device
+	$(BIN)/opportune-bench latency --device cuda --quick
 
 clean: ## Remove the virtual environment, the demo's store and the caches
 	rm -rf .venv .venv-tools $(STORE) $(LOG) build dist site embeddings/kernel.*.so .pytest_cache .hypothesis .ruff_cache .import_linter_cache

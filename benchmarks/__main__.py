@@ -54,7 +54,8 @@ def _quality_of_file(arguments: argparse.Namespace) -> int:
 def _latency(arguments: argparse.Namespace) -> int:
     from benchmarks.latency import run as latency  # noqa: PLC0415 - each suite's libraries are its own
 
-    latency.run(arguments.store, arguments.json, quick=arguments.quick)
+    json_file = arguments.json or RESULTS / ("latency_cuda.json" if arguments.device == "cuda" else "latency.json")
+    latency.run(arguments.store, json_file, quick=arguments.quick, device=arguments.device)
     return 0
 
 
@@ -96,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="opportune-bench", description="Measure; every suite writes JSON.")
     suites = parser.add_subparsers(required=True, metavar="SUITE")
     latency = suites.add_parser("latency", help="the service under load, beside an empty endpoint and its peers")
-    latency.add_argument("--json", type=Path, default=RESULTS / "latency.json", help="where to write the result")
+    latency.add_argument("--json", type=Path, help="where to write the result")
+    latency.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the service searches")
     latency.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     latency.add_argument("--quick", action="store_true", help="within five minutes; the same figures, less settled")
     latency.set_defaults(run=_latency)

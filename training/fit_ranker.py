@@ -41,7 +41,9 @@ class Batch(NamedTuple):
     owners: Tensor
 
 
-def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> tuple[Ranker, Curve]:
+def fit_ranker(
+    examples: ExampleCandidates, config: RankerConfig, seed: int, device: torch.device
+) -> tuple[Ranker, Curve]:
     """Fit a ranker on the candidates that were taken; return it with the course of the fit.
 
     The result depends on the arguments alone. The loss is the softmax over each list of candidates (it orders them)
@@ -50,7 +52,7 @@ def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> 
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    ranker = Ranker(config.widths)
+    ranker = Ranker(config.widths).to(device)
     sizes_Q = np.diff(examples.offsets_Q)
     order_Q = random.permutation(len(sizes_Q))
     held_out, learnt = np.split(order_Q, [int(len(order_Q) * _HELD_OUT)])
@@ -84,7 +86,7 @@ def fit_ranker(examples: ExampleCandidates, config: RankerConfig, seed: int) -> 
                 metrics = _measure(ranker, kept_back)
             curve.close(metrics)
     _calibrate(ranker, kept_back)
-    return ranker.eval(), curve
+    return ranker.cpu().eval(), curve
 
 
 def probabilities(ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,7 +117,8 @@ def calibration_error(
 def _standardise(ranker: Ranker, examples: ExampleCandidates) -> None:
     with torch.inference_mode():
         some_MF = examples.features_MF[:: max(1, len(examples.features_MF) // _AT_ONCE)]
-        inputs = ranker.transform(torch.from_numpy(np.ascontiguousarray(some_MF)))
+        some = torch.from_numpy(np.ascontiguousarray(some_MF)).to(ranker.mean.device)
+        inputs = ranker.transform(some)
         spread = inputs.std(0, correction=0)
         ranker.mean.copy_(inputs.mean(0))
         # Of what was always the same nothing was learnt: should it differ one day, it must not decide.
@@ -128,10 +131,10 @@ def _measure(ranker: Ranker, kept_back: Batch) -> dict[str, float]:
     Lists without anything taken are left out.
     """
     with torch.inference_mode():
-        logits_M = ranker.logits(kept_back.inputs).numpy()
-    ends = np.cumsum(np.bincount(kept_back.owners.numpy()))[:-1]
+        logits_M = ranker.logits(kept_back.inputs).cpu().numpy()
+    ends = np.cumsum(np.bincount(kept_back.owners.cpu().numpy()))[:-1]
     found: list[float] = []
-    for logits_K, taken_K in zip(np.split(logits_M, ends), np.split(kept_back.taken.numpy(), ends), strict=True):
+    for logits_K, taken_K in zip(np.split(logits_M, ends), np.split(kept_back.taken.cpu().numpy(), ends), strict=True):
         if taken_K.any():
             ranking = np.argsort(-logits_K, kind="stable")[:_K].tolist()
             found.append(ndcg_at(ranking, np.flatnonzero(taken_K).tolist(), _K))
@@ -151,7 +154,7 @@ def _calibrate(ranker: Ranker, kept_back: Batch) -> None:
         logits = ranker.logits(kept_back.inputs)
     if float(logits[taken].min()) > float(logits[~taken].max()):  # the steeper the better, without an end
         return
-    scale = torch.tensor([1.0, 0.0], requires_grad=True)
+    scale = torch.tensor([1.0, 0.0], device=logits.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -171,10 +174,8 @@ def _batch(ranker: Ranker, candidates: ExampleCandidates, examples: NDArray[np.i
     chosen = list(zip(begins, ends, strict=True))
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(begin, end) for begin, end in chosen)])
     owners = np.repeat(np.arange(len(chosen)), [end - begin for begin, end in chosen])
+    device = ranker.mean.device
     with torch.no_grad():
-        transformed = ranker.transform(torch.from_numpy(candidates.features_MF[rows]))
-    return Batch(
-        transformed,
-        torch.from_numpy(candidates.taken_M[rows]),
-        torch.from_numpy(owners),
-    )
+        transformed = ranker.transform(torch.from_numpy(candidates.features_MF[rows]).to(device))
+    taken = torch.from_numpy(candidates.taken_M[rows]).to(device)
+    return Batch(transformed, taken, torch.from_numpy(owners).to(device))

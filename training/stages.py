@@ -118,7 +118,7 @@ class Stages:
                 f"expected purchases after {begun} of something that could be predicted; found none: more customers, "
                 "or more purchases of each, are needed",
             )
-        ranker, self.curves["ranker"] = fit_ranker(found, config, self.recipe.seed)
+        ranker, self.curves["ranker"] = fit_ranker(found, config, self.recipe.seed, self.device)
         return ranker
 
     def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, ranker: Ranker) -> FittedOffers:

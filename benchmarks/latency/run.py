@@ -37,6 +37,7 @@ from benchmarks.latency.traffic import (
 )
 from benchmarks.peers import PEERS
 from benchmarks.peers.stack import Past
+from embeddings.device import Device
 from embeddings.release.store import BundleStore
 
 _OVERLOAD = 2.0
@@ -86,7 +87,7 @@ class _Servers(NamedTuple):
     towers: Served
 
 
-def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | None]:
+def run(store: Path, json_file: Path, *, quick: bool, device: Device = "cpu") -> Mapping[str, float | None]:
     """Measure, print, write the JSON and a picture beside it, and return the summary.
 
     Args:
@@ -94,13 +95,14 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
             event store: the service measured has one of its own.
         json_file: where everything that was measured goes.
         quick: within five minutes, with the same keys.
+        device: where the service searches and runs its models; its peers stay on the CPU.
     """
     effort = QUICK if quick else FULL
     version = release(store)
     past, mixed = Past.open(store), traffic()
     units_ND = np.load(BundleStore(store).bundle(version) / "vectors" / "products-unit.npy")
     with generator(cores.choose()) as load, own_state(store, version) as own:
-        with serve(own, "--clock", "replay", core=load.cores.server) as service:
+        with serve(own, "--clock", "replay", "--device", device, core=load.cores.server) as service:
             body_bytes = _usual_bytes(service, mixed)
             with _floor(own, body_bytes, load) as floor, _towers(store, version, load) as towers:
                 servers = _Servers(service, floor, towers)
@@ -147,6 +149,7 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float | No
         "peers": peers,
         "proportional_mib_by_workers": mib_by_workers,
         "machine": machine.describe(),
+        "device": device,
         "summary": figures,
     }
     write_report(json_file, report)

@@ -23,6 +23,7 @@ from training.ranker import Ranker
 from training.transform import FeatureTransform
 
 AT = {name: place for place, name in enumerate(RANKER_FEATURES)}
+CPU = torch.device("cpu")
 CONFIG = RankerConfig(widths=(8,), epochs=6, examples_a_batch=16, learning_rate=1e-2)
 
 
@@ -161,7 +162,7 @@ def pattern(lists: int, size: int = 10, seed: int = 0) -> ExampleCandidates:
 
 @pytest.fixture(scope="module")
 def fitted() -> Ranker:
-    return fit_ranker(pattern(1_500), CONFIG, seed=1)[0]
+    return fit_ranker(pattern(1_500), CONFIG, seed=1, device=CPU)[0]
 
 
 def test_scores_are_probabilities(fitted: Ranker):
@@ -194,13 +195,13 @@ def test_scores_that_lead_astray_where_nothing_was_learnt_are_not_turned_round()
     times_QK = examples.features_MF[:, AT["own_times"]].reshape(400, 10)
     held_out = order_Q[:40]
     taken_QK[held_out] = np.arange(10) == times_QK[held_out].argmin(axis=1)[:, None]
-    ranker, _ = fit_ranker(examples._replace(taken_M=taken_QK.ravel()), CONFIG, seed=1)
+    ranker, _ = fit_ranker(examples._replace(taken_M=taken_QK.ravel()), CONFIG, seed=1, device=CPU)
     assert float(ranker.calibration[0]) > 0
 
 
 def test_fitting_is_a_function_of_its_arguments(fitted: Ranker):
     torch.manual_seed(99)  # whatever was drawn before
-    again, other = (fit_ranker(pattern(1_500), CONFIG, seed=seed)[0] for seed in (1, 2))
+    again, other = (fit_ranker(pattern(1_500), CONFIG, seed=seed, device=CPU)[0] for seed in (1, 2))
     first, second, third = (one.state_dict() for one in (fitted, again, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], third[name]) for name in first)
@@ -210,7 +211,7 @@ def test_what_was_always_the_same_decides_nothing_when_it_differs_one_day():
     examples = pattern(200)
     examples.features_MF[:, AT["away"]] = 7.0
     examples.features_MF[:, AT["promoted"]] = 0.0
-    ranker, _ = fit_ranker(examples, CONFIG, seed=1)
+    ranker, _ = fit_ranker(examples, CONFIG, seed=1, device=CPU)
     features_MF = pattern(50, seed=9).features_MF
     features_MF[:, [AT["away"], AT["promoted"]]] = 7.0, 0.0
     promoted_MF = features_MF.copy()
@@ -226,7 +227,7 @@ def test_lists_without_anything_taken_and_lists_of_any_length_are_learnt_from():
     taken_M = np.zeros(60, np.float32)
     taken_M[[3, 40]] = 1
     examples = ExampleCandidates(features_MF, taken_M, np.arange(60), np.array([0, 10, 10, 30, 31, 60]))
-    ranker, _ = fit_ranker(examples, msgspec.structs.replace(CONFIG, epochs=1), seed=1)
+    ranker, _ = fit_ranker(examples, msgspec.structs.replace(CONFIG, epochs=1), seed=1, device=CPU)
     assert np.isfinite(probabilities(ranker, features_MF)).all()
 
 
@@ -320,6 +321,6 @@ def test_lists_that_fit_no_slope_leave_the_probabilities_as_they_are(taken: str)
         features_MF[::8, 0] = 1e4
         taken_M[::8] = 1
     found = ExampleCandidates(features_MF, taken_M, np.arange(400), np.arange(0, 401, 8))
-    ranker, _ = fit_ranker(found, msgspec.structs.replace(CONFIG, epochs=1), 1)
+    ranker, _ = fit_ranker(found, msgspec.structs.replace(CONFIG, epochs=1), 1, CPU)
     assert torch.isfinite(ranker.calibration).all()
     assert np.isfinite(probabilities(ranker, features_MF)).all()
