@@ -1,6 +1,7 @@
 """What the documentation promises is there, and what is there is documented."""
 
 import argparse
+import ast
 import re
 from pathlib import Path
 
@@ -57,8 +58,36 @@ def test_every_make_target_of_the_readme_exists():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def imported(module: str) -> set[str]:
+    """Every module of our own that a module imports, as a path."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+            found |= {path for name in names if (ROOT / (path := name.replace(".", "/") + ".py")).exists()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("road", "steps", "beside"),
+    [
+        # What is beside the road: settings, and what a step hands on.
+        ("One training run", ["training/job.py"], {"training/config.py", "training/loop.py"}),
+        ("One request", ["serving/engine.py", "serving/pipeline.py"], {"serving/clock.py", "serving/ranked.py"}),
+    ],
+)
+def test_the_roads_of_the_architecture_name_every_module(road: str, steps: list[str], beside: set[str]):
+    text = DOCS["architecture"].split(f"## {road}")[1].split("\n## ")[0]
+    named = re.findall(r"`([a-z_/]+\.py)`", text)
+    assert [one for one in named if not (ROOT / one).exists()] == []
+    package = steps[0].split("/")[0]
+    on_it = {one for step in steps for one in imported(step) if one.startswith(f"{package}/")}
+    # Findings and files of tables are the summary's affair.
+    assert {one for one in on_it - beside - set(named) if "/datasets/" not in one} == set()
+
+
 def test_every_link_between_documents_leads_somewhere():
-    for page in [ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
 
