@@ -1,7 +1,7 @@
 """The feature transform: features aged to the moment, logarithms of counts and days, ratios of them.
 
 It is the first layer of the ranker, and so a part of what is exported: training and service cannot differ in it.
-Letters: M candidates, F features, C counts, R ratios, X what comes out.
+Letters: M candidates, F features, C counts, Q quotients, J columns that are mixed of features, X what comes out.
 """
 
 import math
@@ -53,28 +53,30 @@ _SHARES = ("product_share", *(f"product_{group}_share" for group in GROUPINGS))
 _SHARE_SCALE = 1e5
 """What brings shares of all purchases among the sizes of counts."""
 
+_QUOTIENTS = len(_RATIOS) + 1
+"""Q: the ratios, and the share of the location's purchases."""
+
 TRANSFORMED = len(RANKER_FEATURES) + len(_RATIOS) + 2
 """X."""
 
-_AWAY, _POPULAR_HERE, _SOLD_HERE, _PRODUCT_SHARE, _INNER, _RETRIEVED = (
-    RANKER_FEATURES.index(name) for name in ("away", "popular_here", "sold_here", "product_share", "inner", "retrieved")
-)
+_AWAY = RANKER_FEATURES.index("away")
 
 
 class FeatureTransform(nn.Module):
-    """Turns features (M, F), in the order of ``RANKER_FEATURES``, into the inputs of the network (M, X).
+    """Turns features (M, F), in the order of ``RANKER_FEATURES``, into what the network reads (M, X).
 
-    These are the logarithms of one plus each count, of each ratio and of the share of the location's purchases, then
-    the features that are no counts, and how far the inner product lies above what was retrieved. There is nothing to
-    fit.
+    The logarithms of one and each count, of each ratio and of the share of the location's purchases, then the features
+    that are no counts, and how far the inner product lies above what was retrieved. There is nothing to fit.
     """
 
     decays_F: Tensor
     ages_F: Tensor
     scales_C: Tensor
-    above_R: Tensor
-    below_R: Tensor
-    least_R: Tensor
+    mixture_FJ: Tensor
+    offsets_J: Tensor
+    least_Q: Tensor
+    most_Q: Tensor
+    added_Q: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,19 +85,29 @@ class FeatureTransform(nn.Module):
         self.register_buffer("ages_F", torch.tensor([float(name in _AGEING) for name in RANKER_FEATURES]))
         scales = [_SHARE_SCALE if name in _SHARES else 1.0 for name in RANKER_FEATURES[:COUNTED]]
         self.register_buffer("scales_C", torch.tensor(scales))
-        for place, name in enumerate(("above_R", "below_R")):
-            self.register_buffer(name, torch.tensor([RANKER_FEATURES.index(ratio[place]) for ratio in _RATIOS]))
-        self.register_buffer("least_R", torch.tensor([least for *_, least in _RATIOS]))
+        # All quotients by one product of matrices, which copies features: looking up columns would cost twice as much.
+        above = [{above: 1.0} for above, _, _ in _RATIOS] + [{"popular_here": 1.0, "product_share": _PRIOR}]
+        below = [{below: 1.0} for _, below, _ in _RATIOS] + [{"sold_here": 1.0}]
+        columns = [*above, *below, {"inner": 1.0, "retrieved": -1.0}]
+        mixture = torch.zeros(len(RANKER_FEATURES), len(columns))
+        for place, column in enumerate(columns):
+            for name, weight in column.items():
+                mixture[RANKER_FEATURES.index(name), place] = weight
+        self.register_buffer("mixture_FJ", mixture)
+        offsets = torch.zeros(len(columns))
+        offsets[2 * _QUOTIENTS - 1] = _PRIOR  # below the last quotient, the share of the location's purchases
+        self.register_buffer("offsets_J", offsets)
+        self.register_buffer("least_Q", torch.tensor([*(least for *_, least in _RATIOS), _PRIOR]))
+        self.register_buffer("most_Q", torch.tensor([_MOST] * len(_RATIOS) + [torch.inf]))
+        self.register_buffer("added_Q", torch.tensor([_ABOVE_RATIOS] * len(_RATIOS) + [_ABOVE_SHARES]))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the inputs of the network (M, X)."""
-        away = features[:, _AWAY, None]
+        """Return what the network reads (M, X)."""
+        away = features[:, _AWAY : _AWAY + 1]
         aged = features * torch.exp(away * self.decays_F) + away * self.ages_F
-        counts = 1 + torch.relu(aged[:, :COUNTED] * self.scales_C)
-        below = torch.maximum(aged.index_select(1, self.below_R), self.least_R)
-        ratios = (aged.index_select(1, self.above_R) / below).clamp(max=_MOST) + _ABOVE_RATIOS
-        bought_here = features[:, _POPULAR_HERE] + _PRIOR * features[:, _PRODUCT_SHARE]
-        share = bought_here / (features[:, _SOLD_HERE] + _PRIOR) + _ABOVE_SHARES
-        logarithms = torch.log(torch.cat([counts, ratios, share[:, None]], dim=1))
-        above = features[:, _INNER] - features[:, _RETRIEVED]
-        return torch.cat([logarithms, aged[:, COUNTED:], above[:, None]], dim=1)
+        counts = torch.relu(aged[:, :COUNTED] * self.scales_C) + 1
+        mixed = torch.addmm(self.offsets_J, aged, self.mixture_FJ)
+        above, below = mixed[:, :_QUOTIENTS], torch.maximum(mixed[:, _QUOTIENTS : 2 * _QUOTIENTS], self.least_Q)
+        quotients = torch.minimum(above / below, self.most_Q) + self.added_Q
+        logarithms = torch.log(torch.cat([counts, quotients], dim=1))
+        return torch.cat([logarithms, aged[:, COUNTED:], mixed[:, 2 * _QUOTIENTS :]], dim=1)
