@@ -61,7 +61,6 @@ PYBIND11_MODULE(kernel, module) {
                py::arg("rows"));
     module.def("foremost", &foremost, exact("weights_R"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
-    module.def("als_step", &als_step, exact("rows_R"), exact("times_R"), exact("products_ND"), exact("gram_DD"));
     module.def("around", &around, exact("rows_R"), exact("weights_R"), exact("near_NT"), exact("cosines_NT"));
     module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
     module.def("bought", &bought, exact("events_E"), exact("offsets"), py::arg("pause"));

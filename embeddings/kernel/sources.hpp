@@ -133,52 +133,6 @@ std::pair<Array<std::int64_t>, Array<std::int64_t>> merged(const std::vector<Arr
     return {rows_K, lists_K};
 }
 
-// The factors (D) of somebody who bought some products so many times; as in AlsFactors.
-Array<float> als_step(const Array<std::int64_t>& rows_R, const Array<std::int64_t>& times_R,
-                   const Array<float>& products_ND, const Array<float>& gram_DD) {
-    check(rows_R.size() == times_R.size(), "expected a number for each row");
-    check(products_ND.ndim() == 2 && gram_DD.ndim() == 2 && gram_DD.shape(0) == products_ND.shape(1) &&
-              gram_DD.shape(1) == products_ND.shape(1),
-          "expected factors (N, D) and their gram (D, D)");
-    const py::ssize_t dimensions = products_ND.shape(1), bought = rows_R.size();
-    std::vector<float> system(gram_DD.data(), gram_DD.data() + gram_DD.size()), rest(dimensions, 0.0f);
-    for (py::ssize_t r = 0; r < bought; ++r) {
-        if (r + AHEAD < bought) {
-            const std::int64_t next = rows_R.data()[r + AHEAD];
-            if (next >= 0 && next < products_ND.shape(0)) prefetch(products_ND.data() + next * dimensions, dimensions);
-        }
-        check(rows_R.data()[r] >= 0 && rows_R.data()[r] < products_ND.shape(0), "expected rows of the catalogue");
-        const float* factors = products_ND.data() + rows_R.data()[r] * dimensions;
-        const auto times = static_cast<float>(times_R.data()[r]);
-        for (py::ssize_t d = 0; d < dimensions; ++d) rest[d] += times * factors[d];
-        if (times <= 1) continue;  // what was bought once stands in the gram already
-        for (py::ssize_t c = 0; c < dimensions; ++c) {
-            const float weight = (times - 1) * factors[c];
-            float* row = system.data() + c * dimensions;
-            for (py::ssize_t d = c; d < dimensions; ++d) row[d] += weight * factors[d];
-        }
-    }
-    // Gauss' elimination of the upper half: of a symmetric, positive definite system it needs no pivots.
-    for (py::ssize_t c = 0; c < dimensions; ++c) {
-        const float* row = system.data() + c * dimensions;
-        check(row[c] > 0, "expected a positive definite gram");
-        for (py::ssize_t d = c + 1; d < dimensions; ++d) {
-            const float share = row[d] / row[c];
-            float* other = system.data() + d * dimensions;
-            for (py::ssize_t e = d; e < dimensions; ++e) other[e] -= share * row[e];
-            rest[d] -= share * rest[c];
-        }
-    }
-    Array<float> als_D(dimensions);
-    for (py::ssize_t c = dimensions; c-- > 0;) {
-        const float* row = system.data() + c * dimensions;
-        float sum = rest[c];
-        for (py::ssize_t d = c + 1; d < dimensions; ++d) sum -= row[d] * als_D.data()[d];
-        als_D.mutable_data()[c] = sum / row[c];
-    }
-    return als_D;
-}
-
 // The neighbours of some weighted products, ascending, each with its weighted sum of cosines.
 Scored around(const Array<std::int64_t>& rows_R, const Array<float>& weights_R, const Array<std::int32_t>& near_NT,
               const Array<float>& cosines_NT) {

@@ -1,6 +1,7 @@
 """What past purchases say about each product: how much, how often and with what else it is bought.
 
-Letters: D factors, N products, P figures a product, L entries of all assortments, T neighbours, Q groups of a product.
+Letters: D factors, N products, P figures a product, L entries of all assortments, T neighbours, Q groups of a product, R
+products bought, S of them bought several times.
 """
 
 from pathlib import Path
@@ -64,7 +65,12 @@ class AlsFactors(NamedTuple):
 
         Zeros for somebody who bought nothing.
         """
-        return kernel.als_step(rows_R, times_R, self.products_ND, self.gram_DD)
+        bought_RD = self.products_ND[rows_R]
+        times = times_R.astype(np.float32)
+        again_R = times_R > 1  # what was bought once stands in the gram already
+        again_SD = bought_RD[again_R]
+        system_DD = self.gram_DD + (again_SD.T * (times[again_R] - 1)) @ again_SD
+        return np.linalg.solve(system_DD, times @ bought_RD)
 
 
 class Statistics(NamedTuple):

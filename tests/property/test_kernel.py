@@ -167,19 +167,6 @@ def test_inserted_events_come_after_older_ones_of_their_second(moments: list[int
     assert found.tobytes() == both_E[np.argsort(both_E["at"], kind="stable")].tobytes()
 
 
-@settings(deadline=None)
-@given(st.dictionaries(st.integers(0, 59), st.integers(1, 30), max_size=60), st.sampled_from([1, 2, 7, 64]))
-def test_a_taste_solves_the_equations_of_its_step(times: dict[int, int], dimensions: int):
-    random = np.random.default_rng(dimensions)
-    products_ND = random.standard_normal((60, dimensions)).astype(np.float32)
-    gram_DD = (products_ND.T @ products_ND + np.eye(dimensions)).astype(np.float32)
-    rows_R, times_R = np.array(list(times), np.int64), np.array(list(times.values()), np.int64)
-    found = kernel.als_step(rows_R, times_R, products_ND, gram_DD)
-    bought_RD = products_ND[rows_R].astype(np.float64)
-    expected = np.linalg.solve(gram_DD + (bought_RD.T * (times_R - 1)) @ bought_RD, times_R @ bought_RD)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-
-
 SIZES = st.sampled_from([0.0, 1e-44, 1e-40, 1e-20, 1e-3, 1.0, 1e9, 1e18])
 
 
@@ -462,15 +449,6 @@ def test_sizes_that_do_not_fit_are_refused():
         kernel.foremost(WEIGHTS_2, -1)
     with pytest.raises(ValueError, match="a number for each row"):
         kernel.times_bought(ROWS_2, ROWS_2[:1], [])
-    gram_DD = np.eye(2, dtype=np.float32)
-    with pytest.raises(ValueError, match="a number for each row"):
-        kernel.als_step(ROWS_2, ROWS_2[:1], vectors_ND, gram_DD)
-    with pytest.raises(ValueError, match=r"their gram \(D, D\)"):
-        kernel.als_step(ROWS_2, ROWS_2, vectors_ND, gram_DD[:1])
-    with pytest.raises(ValueError, match="positive definite"):
-        kernel.als_step(ROWS_2, ROWS_2, vectors_ND, -gram_DD)
-    with pytest.raises(ValueError, match="rows of the catalogue"):
-        kernel.als_step(np.array([3]), ROWS_2[:1], vectors_ND, gram_DD)
 
 
 def test_a_customer_whose_figures_do_not_fit_is_refused():

@@ -207,12 +207,6 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     ),
     "foremost": lambda odd: kernel.foremost(odd.floats(6), odd.number(0, 3, 9)),
     "merged": lambda odd: kernel.merged([odd.rows_of(4) for _ in few(odd)]),
-    "als": lambda odd: kernel.als_step(
-        odd.rows_of(9),
-        odd.integers(9, below=4, least=1),
-        odd.floats(odd.rows, odd.dimensions),
-        odd.made(9 * np.eye(odd.size(odd.dimensions), dtype=np.float32)),
-    ),
     "around": lambda odd: kernel.around(
         odd.rows_of(4),
         odd.floats(4),

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import Catalogue
@@ -347,3 +349,16 @@ def test_tastes_are_one_step_of_alternating_least_squares():
     expected, *_ = np.linalg.lstsq(system, np.concatenate([np.sqrt(weights) * wanted, np.zeros(2)]))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert not tastes.of(np.zeros(0, np.int64), np.zeros(0, np.int64)).any()
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.integers(0, 59), st.integers(1, 30), max_size=60), st.sampled_from([1, 2, 7, 64]))
+def test_als_factors_solve_the_equations_of_its_step(times: dict[int, int], dimensions: int):
+    random = np.random.default_rng(dimensions)
+    products_ND = random.standard_normal((60, dimensions)).astype(np.float32)
+    gram_DD = (products_ND.T @ products_ND + np.eye(dimensions)).astype(np.float32)
+    rows_R, times_R = np.array(list(times), np.int64), np.array(list(times.values()), np.int64)
+    found = AlsFactors(products_ND, gram_DD).of(rows_R, times_R)
+    bought_RD = products_ND[rows_R].astype(np.float64)
+    expected = np.linalg.solve(gram_DD + (bought_RD.T * (times_R - 1)) @ bought_RD, times_R @ bought_RD)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
