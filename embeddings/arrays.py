@@ -29,7 +29,7 @@ def save_array(path: Path, array: Array) -> None:
 
 
 def load_arrays(folder: Path) -> dict[str, Array]:
-    """Map every ``.npy`` file of a folder into memory, read-only."""
+    """Map every ``.npy`` file of a folder into memory, read-only, and return the arrays by file name."""
     return {path.stem: load_array(path) for path in sorted(folder.glob("*.npy"))}
 
 
@@ -59,7 +59,7 @@ class Ragged:
 
     @classmethod
     def of(cls, arrays: Iterable[Sequence[int] | NDArray[Any]]) -> Self:
-        """Concatenate arrays."""
+        """Concatenate arrays into one ragged array."""
         parts = [np.asarray(array, dtype=np.int32) for array in arrays]
         lengths = np.array([len(part) for part in parts], dtype=np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

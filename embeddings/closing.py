@@ -1,4 +1,4 @@
-"""What is opened once and let go of for good: a release, and what the service keeps beside it."""
+"""A base class for what is opened once and closed for good: a release, and what the service keeps with it."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NoReturn
@@ -9,9 +9,9 @@ from embeddings.errors import ReleaseClosed
 class Closing:
     """Drops its fields on close; reading one later raises ReleaseClosed.
 
-    It is meant for frozen dataclasses with slots. Letting go is all that closing does: an array over a mapped file
-    stays valid for whoever holds it still, and memory, maps and descriptors go back to the system with their last
-    holder. So nothing that is held may hold its holder, as such a cycle would keep all of it.
+    It is meant for frozen dataclasses with slots. Closing only drops references: an array over a mapped file stays
+    valid for whoever still holds it, and memory, maps and descriptors go back to the system with their last holder.
+    So no field may refer back to the object, as such a cycle would keep all of it alive.
     """
 
     __slots__ = ()
@@ -19,7 +19,7 @@ class Closing:
     """The one field that outlives closing: it says what was closed."""
 
     def close(self) -> None:
-        """Let go of every field but the one that is kept; to close again does nothing."""
+        """Drop every field but the one that is kept; closing again does nothing."""
         for name in type(self).__slots__:
             if name not in {self._kept, "__weakref__"}:
                 with suppress(AttributeError):  # closed before
@@ -28,7 +28,7 @@ class Closing:
     if not TYPE_CHECKING:  # which would then take every misspelt name for an attribute
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Tell whoever asks for a field after closing; Python asks here for what is not there alone."""
+            """Raise ReleaseClosed for a field that was dropped; Python calls this only for a missing attribute."""
             if name in type(self).__slots__:
                 raise ReleaseClosed(f"{type(self).__name__} is closed: it has no {name} any more")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Which device searches and encodes: decided once, at start, without torch."""
+"""The choice of the device that searches and encodes: made once, at start, without torch."""
 
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def resolve_device(choice: DeviceChoice) -> Device:
-    """Turn what the operator asked for into the device that serving and search will use.
+    """Return the device that serving and search will use, given the operator's choice.
 
     ``cuda`` takes both halves: a FAISS build that sees a GPU, and an ONNX Runtime build with the CUDA
     provider. ``auto`` takes ``cuda`` only where both are there. That the provider is listed says that the
@@ -45,7 +45,7 @@ def resolve_device(choice: DeviceChoice) -> Device:
 
 
 def missing_for_cuda() -> list[str]:
-    """What keeps this process from using ``cuda``, as clauses of a sentence; empty where nothing does."""
+    """Return the reasons why this process cannot use ``cuda``, as clauses of a sentence; empty if it can."""
     missing: list[str] = []
     if not faiss_sees_gpu():
         missing.append("FAISS sees no GPU (faiss.get_num_gpus() is 0)")
@@ -55,12 +55,12 @@ def missing_for_cuda() -> list[str]:
 
 
 def faiss_sees_gpu() -> bool:
-    """Whether FAISS can search on a GPU here; the CPU build answers that it sees none."""
+    """Return whether FAISS can search on a GPU here; False for the CPU build, which sees none."""
     return faiss.get_num_gpus() > 0
 
 
 def free_memory(cgroup: Path = _CGROUP) -> int:
-    """Bytes of host memory that could be taken now: the machine's, or what is left of the container's limit if less.
+    """Return the bytes of host memory that are free: the machine's, or what the container's limit leaves if less.
 
     Args:
         cgroup: the folder of the control group, version 2, that limits this process; nothing limits it if there is no

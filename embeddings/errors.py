@@ -96,7 +96,7 @@ class Overloaded(OpportuneError):
 
 
 def refused_by_system(error: OSError, store: Path | None) -> str:
-    """Say what the operating system refused a command, and where.
+    """Return a message that says what the operating system refused a command, and where.
 
     Args:
         error: as it was raised; errors of writing name no file.

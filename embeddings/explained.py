@@ -1,4 +1,4 @@
-"""Says of values that a decoder refused what was expected in their place."""
+"""Explanations of decoder errors: which value was refused, and what was expected in its place."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -14,10 +14,10 @@ _NO_CHOICE, _NO_TAG = "Invalid enum value ", "Invalid value "
 
 
 class Refused(NamedTuple):
-    """What a decoder says of a value.
+    """A value that a decoder refused.
 
     Attributes:
-        path: where it lies, such as ``context.channel``; empty for the whole.
+        path: the place of the value, such as ``context.channel``; empty for the whole.
         expected: what is wrong, as a part of a sentence.
     """
 
@@ -26,10 +26,10 @@ class Refused(NamedTuple):
 
 
 def explained(error: msgspec.ValidationError, kind: Any) -> Refused:
-    """Return what was refused and what is accepted there: the choices that there are, the field that may be meant.
+    """Return the refused value's path and what is accepted there: the choices, or the field that may be meant.
 
     Args:
-        error: of a decoder.
+        error: the decoder's error.
         kind: the type that was decoded into.
     """
     said, _, path = str(error).partition(" - at `$")
@@ -43,7 +43,7 @@ def explained(error: msgspec.ValidationError, kind: Any) -> Refused:
 
 
 def _meant(name: str, kind: Any, path: str) -> str:
-    """The field that an unknown one may be meant to be: of the same name elsewhere, or of nearly that name."""
+    """Return a hint at the field meant by an unknown one: the same name elsewhere, or nearly that name here."""
     whole = _type(kind)
     elsewhere = [
         f"{section.encode_name}.{name}"
@@ -58,7 +58,7 @@ def _meant(name: str, kind: Any, path: str) -> str:
 
 
 def _types(kind: Any, path: str) -> list[inspect.Type]:
-    """What may stand at a path, such as ``events[3].type``; ``...`` stands for any key."""
+    """Return the types accepted at a path, such as ``events[3].type``; ``...`` stands for any key."""
     found = [_type(kind)]
     for step in path.replace("[...]", "[]").replace("[", ".[").split("."):
         if not step:
@@ -118,6 +118,6 @@ def _choices(found: list[inspect.Type]) -> list[str]:
 
 
 def _tags(kind: Any, path: str) -> list[str]:
-    """The tags of the structs that may stand where a field at a path says which of them it is."""
+    """Return the tags of the structs among which the tag field at a path chooses."""
     outer = path.rpartition(".")[0]
     return [str(one.tag) for one in _types(kind, outer) if isinstance(one, inspect.StructType) and one.tag is not None]

@@ -11,13 +11,13 @@ from embeddings.errors import EventStoreUnavailable
 
 
 def open_lock(path: Path, mode: int = 0o600) -> int:
-    """Open a lock file, made if need be, without any lock on it; a lock that is taken ends when it is closed."""
+    """Open a lock file without taking a lock, and create it if it is missing; closing it ends any lock on it."""
     return os.open(path, os.O_RDWR | os.O_CREAT, mode)
 
 
 @contextmanager
 def locked(path: Path, mode: int = 0o600) -> Generator[int]:
-    """Open a lock file as long as the block runs; whatever lock is taken ends with it."""
+    """Open a lock file, and yield its descriptor; leaving the block closes it and ends any lock taken on it."""
     descriptor = open_lock(path, mode)
     try:
         yield descriptor
@@ -26,7 +26,7 @@ def locked(path: Path, mode: int = 0o600) -> Generator[int]:
 
 
 def try_for(descriptor: int, kind: int) -> bool:
-    """Take a lock if it is free; returns whether it was."""
+    """Take a lock if it is free, and return whether it was."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -35,7 +35,7 @@ def try_for(descriptor: int, kind: int) -> bool:
 
 
 def wait_for(descriptor: int, kind: int, seconds: float, path: Path) -> None:
-    """Take a lock of the event store's, waiting for it so long at most.
+    """Take a lock of the event store, and wait for it at most so many seconds.
 
     Raises:
         EventStoreUnavailable: another process keeps it.

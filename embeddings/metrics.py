@@ -6,14 +6,14 @@ import numpy as np
 
 
 def recall_at(recommended: Sequence[object], relevant: Collection[object], k: int) -> float:
-    """The share of the relevant items that the first ``k`` recommendations hold; ``relevant`` is not empty."""
+    """Return the share of the relevant items that are among the first ``k``; ``relevant`` must not be empty."""
     return len(set(recommended[:k]) & set(relevant)) / len(set(relevant))
 
 
 def ndcg_at(recommended: Sequence[object], relevant: Collection[object], k: int) -> float:
-    """Normalised discounted cumulative gain of the first ``k`` (Järvelin and Kekäläinen, 2002).
+    """Return the normalised discounted cumulative gain of the first ``k`` (Järvelin and Kekäläinen, 2002).
 
-    Gain 1 for a relevant item, discount ``1 / log2(1 + rank)``, over the best ranking's gain.
+    A relevant item has gain 1, discounted by ``1 / log2(1 + rank)``. The sum is divided by that of the best ranking.
     """
     wanted = set(relevant)
     discounts = 1 / np.log2(np.arange(2, k + 2))

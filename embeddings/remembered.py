@@ -1,4 +1,4 @@
-"""What was worked out once and may be asked for again, the least recently used forgotten beyond a bound in bytes."""
+"""A cache of computed values, bounded in bytes; the least recently used value is dropped first."""
 
 import sys
 from collections import OrderedDict
@@ -14,9 +14,10 @@ Value = TypeVar("Value")
 
 
 class Remembered(Generic[Value]):
-    """Values by key. Keys count: one may name hundreds of locations, and what it leads to may be next to nothing.
+    """Values by key, up to a bound in bytes.
 
-    Not safe for several threads.
+    The bytes of keys count too: a key may name hundreds of locations while its value takes next to nothing. Not safe
+    for several threads.
 
     Attributes:
         limit_bytes: the bound.
@@ -32,7 +33,7 @@ class Remembered(Generic[Value]):
         return len(self._held)
 
     def find(self, key: Hashable) -> Value | None:
-        """The value of a key, which becomes the one used last; None if it is not held."""
+        """Return the value of a key and mark it as used last; return None if the key is not held."""
         found = self._held.get(key)
         if found is None:
             return None
@@ -40,7 +41,7 @@ class Remembered(Generic[Value]):
         return found[0]
 
     def keep(self, key: Hashable, value: Value) -> Value:
-        """Keep a value in place of any held before for this key; returns it."""
+        """Keep a value in place of any held before for this key, and return it."""
         before = self._held.pop(key, None)
         if before is not None:
             self.bytes -= before[1]
@@ -54,9 +55,9 @@ class Remembered(Generic[Value]):
 
 
 def bytes_of(one: object) -> int:
-    """How much memory something takes with all that it consists of; what several share counts for each.
+    """Return the bytes that an object takes with all its parts; a part that several share counts for each.
 
-    Of something of a class of its own what its ``nbytes`` says counts too.
+    The ``nbytes`` of an object of a class of its own counts too.
     """
     size = sys.getsizeof(one)
     if isinstance(one, np.ndarray):  # a view has no numbers of its own, yet keeps those of another alive

@@ -30,7 +30,7 @@ class Vocabulary:
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        """Take what ``arrays()`` gave, from memory or from a memory map."""
+        """Wrap the arrays that ``arrays()`` returned, from memory or from a memory map."""
         self._text: NDArray[np.uint8] = arrays["text"]
         self._offsets: NDArray[np.int64] = arrays["offsets"]
         self._hashes: NDArray[np.uint64] = arrays["hashes"]
@@ -41,7 +41,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Self:
-        """Build from distinct ids, in the order of their rows; ValueError if one occurs twice."""
+        """Build a vocabulary from distinct ids in the order of their rows; raise ValueError if one occurs twice."""
         if len(set(ids)) != len(ids):
             raise ValueError("a vocabulary needs distinct ids")
         encoded = [one.encode() for one in ids]
@@ -58,7 +58,7 @@ class Vocabulary:
         )
 
     def arrays(self) -> dict[str, Array]:
-        """What has to be kept to build this vocabulary again."""
+        """Return the arrays from which this vocabulary can be built again."""
         return {"text": self._text, "offsets": self._offsets, "hashes": self._hashes, "rows": self._rows}
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Vocabulary:
         return self.row(one) is not None
 
     def row(self, one: str) -> int | None:
-        """The row of an id, or None if the vocabulary does not hold it."""
+        """Return the row of an id, or None if the vocabulary does not hold it."""
         encoded = one.encode()
         wanted = np.uint64(_hash(encoded))
         place = int(self._hashes.searchsorted(wanted))
@@ -80,7 +80,7 @@ class Vocabulary:
         return None
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """The rows of some ids, -1 for one that the vocabulary does not hold; much faster than one by one."""
+        """Return the rows of some ids, -1 for an id that the vocabulary does not hold; much faster than one by one."""
         encoded = [one.encode() for one in ids]
         wanted_I = np.frombuffer(b"".join([_digest(one) for one in encoded]), "<u8").astype(np.uint64, copy=False)
         places_I = self._hashes.searchsorted(wanted_I)
@@ -94,11 +94,11 @@ class Vocabulary:
         return rows_I
 
     def id(self, row: int) -> str:
-        """The id at a row from 0 to ``len(self) - 1``."""
+        """Return the id at a row from 0 to ``len(self) - 1``; raise IndexError for any other row."""
         if not 0 <= row < self._count:
             raise IndexError(f"row {row} of a vocabulary of {self._count}")
         return str(self._bytes[self._starts[row] : self._starts[row + 1]], "utf-8")
 
     def ids(self, rows: Iterable[int] | None = None) -> list[str]:
-        """The ids at some rows, or all of them in order."""
+        """Return the ids at some rows, or all ids in order."""
         return [self.id(row) for row in (range(len(self)) if rows is None else rows)]

@@ -34,18 +34,18 @@ class Attributes(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many codes each attribute has, the unknown one included."""
+        """Return the number of codes of each attribute, including the code for unknown."""
         return tuple(len(labels) + 1 for labels in self.labels)
 
 
 class Products(NamedTuple):
-    """Everything that is sold.
+    """All products, one row each.
 
     Attributes:
         popularity_N: float32, decayed count of purchases at all locations, as of the data cut-off.
         trained_N: bool, whether the product was seen in training: its id vector means something.
         price_N: float64, as the table says; NaN where unknown.
-        recommendable_N: bool, whether it is ever shown; what is not may be bought, and says something of who buys it.
+        recommendable_N: bool, whether it is ever shown; a product that is not may be bought, and tells about its buyer.
     """
 
     ids: Vocabulary
@@ -77,7 +77,7 @@ class Locations(NamedTuple):
 
 
 class Offers(NamedTuple):
-    """Reasons to act now. An empty list of channels or locations means all of them.
+    """Offers, which give a reason to act now. An empty list of channels or locations means all of them.
 
     Attributes:
         kinds_O: the kind's place in ``tables.OFFER_KINDS``.
@@ -108,7 +108,7 @@ class Promotions(NamedTuple):
 
 
 class ContextAttributes(NamedTuple):
-    """What the recipe has events and requests say of a situation besides channel, location and moment.
+    """The context attributes that the recipe declares, besides channel, location and moment, for events and requests.
 
     Codes are as in ``Attributes``: 0 for unknown, ``i`` for ``labels[x][i - 1]``.
     """
@@ -118,19 +118,19 @@ class ContextAttributes(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many codes each attribute has, the unknown one included."""
+        """Return the number of codes of each attribute, including the code for unknown."""
         return tuple(len(labels) + 1 for labels in self.labels)
 
     @property
     def unknown(self) -> tuple[int, ...]:
-        """The codes of a situation of which nothing is known."""
+        """Return the codes of a situation in which every attribute is unknown."""
         return (0,) * len(self.names)
 
     def codes(self, given: Mapping[str, str], field: str = "context.attributes") -> tuple[int, ...]:
-        """The codes of a request's values; a value that no event had is an unknown one.
+        """Return the codes of a request's values; a value that no event had counts as unknown.
 
         Args:
-            given: values by name; of those not named nothing is known.
+            given: values by name; an attribute that is not named is unknown.
             field: how errors name it.
 
         Raises:
@@ -143,7 +143,7 @@ class ContextAttributes(NamedTuple):
         return tuple(labels.index(value) + 1 if value in labels else 0 for value, labels in values)
 
     def check(self, given: Mapping[str, str], field: str) -> None:
-        """InvalidInput names the first attribute that there is none of."""
+        """Raise InvalidInput if the recipe does not declare one of the attributes; name the first such."""
         for name in given:
             if name not in self.names:
                 known = f"one of {', '.join(self.names)}" if self.names else "none"
@@ -162,12 +162,12 @@ class _Words(msgspec.Struct, frozen=True):
 
 
 class Catalogue(NamedTuple):
-    """All of it, immutable.
+    """The whole catalogue, immutable.
 
     Attributes:
         channels: the declared channels, in the order of their codes from 0.
         audiences: the names of the audiences that offers are meant for, in the order of their codes.
-        context: what a request may say of its situation.
+        context: the context attributes that a request may give.
     """
 
     channels: Mapping[str, ChannelRule]
@@ -179,14 +179,14 @@ class Catalogue(NamedTuple):
     context: ContextAttributes = ContextAttributes()
 
     def channel_code(self, channel: str) -> int | None:
-        """The channel's code, or None if the catalogue does not declare it."""
+        """Return the channel's code, or None if the catalogue does not declare it."""
         for code, name in enumerate(self.channels):
             if name == channel:
                 return code
         return None
 
     def save(self, folder: Path) -> None:
-        """Write into an empty folder."""
+        """Write the catalogue into an empty folder."""
         products, locations, offers, promotions = self.products, self.locations, self.offers, self.promotions
         _save(
             folder / "products",
@@ -238,7 +238,7 @@ class Catalogue(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Map what ``save`` wrote into memory."""
+        """Map the catalogue that ``save`` wrote into memory."""
         words = msgspec.json.decode((folder / "words.json").read_bytes(), type=_Words)
         products, locations = load_arrays(folder / "products"), load_arrays(folder / "locations")
         offers, promotions = load_arrays(folder / "offers"), load_arrays(folder / "promotions")

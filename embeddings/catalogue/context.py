@@ -1,4 +1,4 @@
-"""Where, when and on which channel a recommendation is asked for."""
+"""The context of a request: where, when and on which channel it asks for recommendations."""
 
 import re
 from datetime import datetime
@@ -76,8 +76,8 @@ class Context(Struct, frozen=True, forbid_unknown_fields=True):
         channel: one of the channels the catalogue declares.
         location: a location's id, or a point and radius; None where the request has no place.
         at: the moment asked about, with its time zone; None means now.
-        attributes: what else is known of the situation, by the names that the recipe declares; a value that no event
-            had before the data cut-off is an unknown one.
+        attributes: values of context attributes, by the names that the recipe declares; a value that no event had
+            before the data cut-off counts as unknown.
     """
 
     channel: Identifier
@@ -86,5 +86,5 @@ class Context(Struct, frozen=True, forbid_unknown_fields=True):
     attributes: Said = {}
 
     def __post_init__(self) -> None:
-        """Make an id that came as a JSON integer text."""
+        """Turn a location id that came as a JSON integer into text."""
         ids_as_text(self, "location")

@@ -1,7 +1,7 @@
-"""Which catalogue rows a context allows, exactly, before anything is searched or ranked.
+"""Eligible sets: the catalogue rows that a context allows, computed before anything is searched or ranked, exactly.
 
-A context without a location means any location: on a channel that shows what a location carries, that is what
-any location carries.
+A context without a location means any location. On a channel that shows what a location carries, it allows what any
+location carries.
 """
 
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ _Key: TypeAlias = tuple[object, ...]
 
 
 class Place(NamedTuple):
-    """The locations a context speaks of, in catalogue rows.
+    """The locations of a context, as catalogue rows.
 
     Attributes:
         rows: the locations, the nearest first; None for any location.
@@ -35,12 +35,12 @@ class Place(NamedTuple):
 
     @property
     def nearest(self) -> int:
-        """The row of the location meant, -1 if there is none in particular."""
+        """Return the row of the nearest location, or -1 if the context has no particular location."""
         return self.rows[0] if self.rows else -1
 
 
 class Eligibility:
-    """Context x Catalogue -> EligibleSet, remembered for the span of time in which the set holds.
+    """Finds the eligible set of a context, and remembers it for the span of time in which the set holds.
 
     Not safe for several threads: it belongs to the event loop.
     """
@@ -55,7 +55,7 @@ class Eligibility:
         self._promotion_bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
 
     def channel(self, channel: str, field: str = "context.channel") -> int:
-        """The channel's code; UnknownReference if the catalogue does not declare it."""
+        """Return the channel's code; raise UnknownReference if the catalogue does not declare it."""
         code = self._catalogue.channel_code(channel)
         if code is None:
             known = ", ".join(self._catalogue.channels)
@@ -63,7 +63,7 @@ class Eligibility:
         return code
 
     def place(self, location: str | GeoPoint | None, field: str = "context.location") -> Place:
-        """The locations meant by a value of the request, ``field`` being its name there.
+        """Return the locations that a value of the request means; errors call the value by ``field``.
 
         Raises:
             UnknownReference: the id names no location of the catalogue.
@@ -93,7 +93,7 @@ class Eligibility:
         return place
 
     def products(self, context: Context, place: Place, moment: int) -> EligibleSet:
-        """The product rows a context allows at a moment, in seconds since 1970 UTC."""
+        """Return the product rows that a context allows at a moment, in seconds since 1970 UTC."""
         channel = self.channel(context.channel)
         rule = self._catalogue.channels[context.channel]
         match rule:
@@ -109,13 +109,13 @@ class Eligibility:
     def offers(
         self, context: Context, place: Place, moment: int, audiences: tuple[int, ...], redeemed_R: NDArray[np.int32]
     ) -> EligibleSet:
-        """Return the offer rows a context allows at a moment to one customer.
+        """Return the offer rows that a context allows at a moment to one customer.
 
         Args:
             context: where and on which channel.
-            place: the locations that the context speaks of.
+            place: the locations of the context.
             moment: seconds since 1970 UTC.
-            audiences: codes of those that the customer belongs to.
+            audiences: codes of the audiences that the customer belongs to.
             redeemed_R: the offers that the customer has redeemed, a row for each time. One redeemed as often as one
                 customer may is not allowed.
         """
@@ -149,7 +149,7 @@ class Eligibility:
 
     @cached_property
     def recommendable(self) -> EligibleSet:
-        """The products that are shown anywhere at all."""
+        """Return the products that may be shown at all."""
         return EligibleSet.of(np.flatnonzero(self._catalogue.products.recommendable_N).astype(np.int32), FOREVER)
 
     def _shown(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -172,12 +172,12 @@ def _union(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
 
 
 def _admits(declared: NDArray[np.int32], asked: tuple[int, ...] | None) -> bool:
-    """Whether a declared list (empty: no restriction) admits what is asked for (None: anything)."""
+    """Return whether a declared list (empty: no restriction) admits any of the codes asked for (None: anything)."""
     return not len(declared) or asked is None or bool(np.isin(declared, asked).any())
 
 
 def _span(bounds: NDArray[np.int64], moment: int) -> int:
-    """Which of the spans between bounds a moment lies in: nothing changes within one."""
+    """Return the number of the span between bounds that holds a moment; nothing changes within one span."""
     return int(bounds.searchsorted(moment, side="right"))
 
 

@@ -1,4 +1,4 @@
-"""The eligible set: which catalogue rows a context allows, and until when.
+"""The eligible set: the catalogue rows that a context allows, and until when.
 
 Shapes: N rows of the set, R rows asked about.
 """
@@ -37,10 +37,10 @@ class EligibleSet:
         size: N.
         past: one past the last row at least, 0 where there is none.
         valid_until: the next moment at which the set may change, with its time zone.
-        parent: the set that this one was derived from in the end, whose copy serves it, too; None for one that was not
-            derived.
+        parent: the first set in the chain of derivations that led to this one; its copy serves this set, too. None for
+            a set that was not derived.
         added: rows that the parent does not hold, ascending.
-        own: whether one request wants it for itself: nothing is kept for it.
+        own: whether the set serves one request alone, so that nothing is kept for it.
     """
 
     size: int
@@ -55,13 +55,13 @@ class EligibleSet:
 
     @classmethod
     def of(cls, rows_N: RowArray, valid_until: datetime) -> Self:
-        """The set of these rows.
+        """Return the set of these rows.
 
-        The rows are not copied: a read-only view is kept, so the caller must not write to them afterwards.
+        The set keeps a read-only view of the rows, not a copy, so the caller must not write to them afterwards.
 
         Args:
-            rows_N: 1-D, int32 or int64, non-negative, strictly ascending. Whether they lie inside the
-                catalogue is checked by the index that is asked to search them.
+            rows_N: 1-D, int32 or int64, non-negative, strictly ascending. The index that searches
+                them checks whether they lie inside the catalogue.
             valid_until: with its time zone; `FOREVER` where no moment changes the set.
 
         Raises:
@@ -94,13 +94,13 @@ class EligibleSet:
     def derived(
         cls, origin: "EligibleSet", removed_R: RowArray, added_R: RowArray | None = None, *, own: bool = True
     ) -> "EligibleSet":
-        """Return a set without some rows and with some others; the set itself where neither is of effect.
+        """Return a set without some rows and with some others; the set itself if that changes nothing.
 
         Args:
             origin: a set, derived or not.
-            removed_R: in any order; rows that the set does not hold are of no effect.
-            added_R: in any order, none if not given; rows that it holds already are of no effect.
-            own: whether one request wants the result for itself, so that nothing is to be kept for it.
+            removed_R: in any order; rows that the set does not hold have no effect.
+            added_R: in any order, none if not given; rows that it holds already have no effect.
+            own: whether the result serves one request alone, so that nothing is to be kept for it.
         """
         left = origin.members.without(_wide(removed_R))
         members = left if added_R is None else left.with_rows(_wide(added_R))
@@ -128,7 +128,7 @@ class EligibleSet:
         )
 
     def among(self, rows_R: RowArray) -> "EligibleSet":
-        """Return the part of the set that some rows, in any order, make up; the set itself where that is all of it."""
+        """Return the rows of the set that are among some rows, given in any order; the set itself if all are."""
         rows: npt.NDArray[np.int64] = np.unique(rows_R).astype(np.int64)
         part = self.of(rows[self.contains(rows)], self.valid_until)
         if part.size == self.size:
@@ -138,7 +138,7 @@ class EligibleSet:
 
     @property
     def shared(self) -> "EligibleSet":
-        """Return the set that others may ask for too: the set itself, or what it was derived from for one request."""
+        """Return the set that other requests may share: this one, or what it was derived from for one request."""
         return self if self._shared is None else self._shared
 
     @property
@@ -148,26 +148,26 @@ class EligibleSet:
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes at most, once its rows and members have been asked for."""
+        """Return the most bytes that the set takes, once its rows and members have been asked for."""
         return 3 * 4 * self.size + _A_SET
 
     @cached_property
     def rows_N(self) -> RowArray:
-        """Catalogue rows, int32 or int64, ascending, unique, read-only."""
+        """Return the catalogue rows, int32 or int64, ascending, unique, read-only."""
         return self._rows()
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """16 bytes; equal rows give equal fingerprints, whatever their dtype or ``valid_until``."""
+        """Return a hash of 16 bytes; equal rows give equal fingerprints, whatever their dtype or ``valid_until``."""
         return _fingerprint(self.rows_N)
 
     @cached_property
     def members(self) -> kernel.Members:
-        """The rows, to be asked whether one is among them."""
+        """Return the membership structure of the rows, which answers whether a row is among them."""
         return self._members()
 
     def contains(self, rows_R: RowArray) -> npt.NDArray[np.bool_]:
-        """Which of some rows belong to the set; (R,)."""
+        """Return for each of some rows whether it belongs to the set; (R,)."""
         return self.members.contains(_wide(rows_R))
 
 
@@ -178,11 +178,11 @@ def _read_only(rows_N: RowArray) -> RowArray:
 
 
 def _wide(rows_R: RowArray) -> npt.NDArray[np.int64]:
-    """Return rows as the kernel reads them."""
+    """Return rows as the kernel reads them: contiguous int64."""
     return np.ascontiguousarray(rows_R, np.int64)
 
 
 def _fingerprint(rows_N: RowArray) -> bytes:
-    """Hash of the rows in one canonical form: little-endian int32, and int64 where one is too large for it."""
+    """Return a hash of the rows in one canonical form: little-endian int32, or int64 if one is too large for it."""
     canonical_N = np.ascontiguousarray(rows_N, dtype="<i8" if rows_N[-1:].max(initial=0) > _INT32_MOST else "<i4")
     return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES, person=canonical_N.dtype.str.encode()).digest()

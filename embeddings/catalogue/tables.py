@@ -77,7 +77,7 @@ class Table(Struct, frozen=True, kw_only=True):
     any_of: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column:
-        """The declared column of that name; KeyError if there is none."""
+        """Return the declared column of that name; raise KeyError if there is none."""
         for column in self.columns:
             if column.name == name:
                 return column

@@ -1,1 +1,1 @@
-"""What a customer did, and what the customer tower reads of it."""
+"""Customer histories and sessions, and the input that the customer tower reads of them."""

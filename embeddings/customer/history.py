@@ -1,4 +1,4 @@
-"""What a customer did, and every customer's past as of a data cut-off.
+"""Customer histories: the events of one customer, and of every customer as of a data cut-off.
 
 A history is one array of records, oldest first, so that a snapshot of all of them is one file, a customer's
 past is a slice of it, and a new event is one insertion. Letters: C customers, E events, A attributes.
@@ -54,7 +54,7 @@ SLOW_DECAY = 0.995
 
 
 def of_types(*names: str) -> list[bool]:
-    """Which codes of event types are those of some names; none is that of padding."""
+    """Return for each code of an event type whether its name is among these; False for the code of padding."""
     return [False, *(name in names for name in EVENT_TYPES)]
 
 
@@ -71,7 +71,7 @@ _ACTED = of_types("view", "click", "add_to_cart", "dismissal")
 
 @dataclass(frozen=True, eq=False)
 class Purchases:
-    """What a customer bought and did not take back. Histories that differ in nothing bought share it.
+    """Purchases of one customer that were not taken back. Histories with the same purchases share one object.
 
     Attributes:
         rows_R: int64, the distinct products, ascending.
@@ -86,20 +86,20 @@ class Purchases:
     newest: int
 
     def times(self, rows: Sequence[int]) -> list[int]:
-        """How often each of some products was bought."""
+        """Return how often the customer bought each of some products."""
         return kernel.times_bought(self.rows_R, self.times_R, rows)
 
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """One customer's past; immutable, so that what is worked out from it once holds as long as it does.
+    """One customer's history; immutable, so a value computed from it holds as long as the history does.
 
     Attributes:
         events_E: records of ``EVENT``, oldest first.
         attributes_A: int32 codes of the customer's attributes, 0 for unknown.
         audiences: codes of the catalogue's audiences that the customer belongs to.
-        visit_pause: a purchase that does not say is of the visit of the one before if it comes at most so many seconds
-            after it. No visit lasts a day.
+        visit_pause: a purchase that names no visit belongs to the visit of the purchase before it if it comes at most
+            so many seconds after that. No visit lasts a day.
     """
 
     events_E: Events
@@ -108,7 +108,7 @@ class History:
     visit_pause: int = 0
 
     def append(self, events_E: Events) -> "History":
-        """The history with further events, each at its place in time, after older events of the same second."""
+        """Return the history with further events, each at its place in time, after older events of the same second."""
         if not len(events_E):
             return self
         grown = replace(self, events_E=kernel.inserted(self.events_E, events_E))
@@ -117,42 +117,42 @@ class History:
         return grown
 
     def described(self, attributes_A: NDArray[np.int32]) -> "History":
-        """The same past of a customer with these attributes."""
+        """Return the same history of a customer with these attributes."""
         described = replace(self, attributes_A=attributes_A)
         vars(described)["purchases"] = self.purchases
         return described
 
     def before(self, moment: int) -> "History":
-        """The history with only what happened before a moment, in seconds since 1970 UTC."""
+        """Return the history with only the events before a moment, in seconds since 1970 UTC."""
         return replace(self, events_E=self.events_E[: int(self.events_E["at"].searchsorted(moment))])
 
     def newest(self, most: int) -> "History":
-        """The history with at most so many events, the newest."""
+        """Return the history with at most so many events, the newest ones."""
         return self if len(self.events_E) <= most else replace(self, events_E=self.events_E[-most:])
 
     @cached_property
     def has_interactions(self) -> bool:
-        """Whether there is anything that the customer tower reads."""
+        """Return whether the history has interactions, the events that the customer tower reads."""
         return kernel.any_interaction(self.events_E, INTERACTION_TYPES)
 
     @cached_property
     def purchases(self) -> Purchases:
-        """The purchases of known products, without those that were taken back."""
+        """Return the purchases of known products, without those that were taken back."""
         return Purchases(*kernel.purchases(self.events_E, SLOW_DECAY, self.visit_pause))
 
     @cached_property
     def redemptions(self) -> Events:
-        """The redemptions of known offers, oldest first."""
+        """Return the redemptions of known offers, oldest first."""
         return self.events_E[(self.events_E["type"] == REDEMPTION) & (self.events_E["offer"] >= 0)]
 
     @property
     def redeemed_R(self) -> NDArray[np.int32]:
-        """The offers redeemed, a row for each time."""
+        """Return the catalogue rows of the offers redeemed, one row for each redemption."""
         return self.redemptions["offer"]
 
     @cached_property
     def acted(self) -> int:
-        """The moment of the newest view, click, add to cart or dismissal; 0 if there is none."""
+        """Return the moment of the newest view, click, add to cart or dismissal; 0 if there is none."""
         return kernel.newest_of(self.events_E, _ACTED)
 
 
@@ -184,7 +184,7 @@ class _Words(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """Every customer's past as of a data cut-off.
+    """Every customer's history as of a data cut-off.
 
     Attributes:
         customers: the customers' ids.
@@ -194,7 +194,7 @@ class Histories:
         audiences: codes of the catalogue's audiences, by customer.
         attribute_names, attribute_labels: the words of the customers' attributes.
         visit_pause: as in ``History``.
-        context_EX: int32 codes of what each event says of its situation, as in ``Catalogue.context``; not saved.
+        context_EX: int32 codes of each event's context attributes, as in ``Catalogue.context``; not saved.
             Without rows where no such attribute is declared.
         guests: purchases and returns of anonymous customers, visit after visit. They are counted, and not saved.
     """
@@ -219,49 +219,52 @@ class Histories:
         )
 
     def bought(self) -> "Bought":
-        """The purchases of known products that were not taken back, of several of one product in a visit the first.
+        """Return the purchases of known products that were not taken back; per visit only the first of each product.
 
-        A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as it
-        says. A purchase of which a part is left still counts.
+        A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as its
+        quantity. A purchase still counts if a part of it is left.
         """
         return Bought(*kernel.bought(self.events, self.offsets, self.visit_pause))
 
     def context_of(self, places_P: NDArray[np.integer]) -> list[tuple[int, ...]]:
-        """What some events say of their situations, by their places among all events."""
+        """Return the codes of the context attributes of some events, given by their places among all events."""
         if not len(self.context_EX):
             return [()] * len(places_P)
         return [tuple(codes) for codes in self.context_EX[places_P].tolist()]
 
     def sold(self) -> Events:
-        """The purchases of known customers that were not taken back."""
+        """Return the purchases of known customers that were not taken back."""
         return self.events[self.bought().places_P]
 
     def sold_to_guests(self) -> Events:
-        """The purchases of guests that were not taken back."""
+        """Return the purchases of anonymous customers that were not taken back."""
         return self.guests[self.bought_by_guests().places_P]
 
     def bought_by_guests(self) -> "Bought":
-        """The same of guests, with places among theirs. A return takes back what any of them bought last."""
+        """Return the same for anonymous customers, with places among ``guests``.
+
+        A return takes back what any of them bought last.
+        """
         guests = self.guests.copy()
         guests["visit"][guests["visit"] == UNSAID] = BEGINS  # who says nothing of a visit is alone in it
         return Bought(*kernel.bought(guests, np.array([0, len(guests)], np.int64), 0))
 
     @property
     def attribute_sizes(self) -> tuple[int, ...]:
-        """How many codes each attribute has, the unknown one included."""
+        """Return the number of codes of each attribute, including the code for unknown."""
         return tuple(len(labels) + 1 for labels in self.attribute_labels)
 
     def of(self, customer_id: str | None) -> History:
-        """A customer's past; an empty one for somebody unknown."""
+        """Return a customer's history; an empty one for an unknown or anonymous customer."""
         row = None if customer_id is None else self.customers.row(customer_id)
         if row is not None:
             return self[row]
         return History(_no_events(), np.zeros(len(self.attribute_names), np.int32), (), self.visit_pause)
 
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
-        """A history of a customer who has these attributes, and those not named as before.
+        """Return a history with these customer attributes; attributes that are not named stay as before.
 
-        A value that no listed customer has is an unknown one.
+        A value that no listed customer has counts as unknown.
 
         Raises:
             InvalidInput: there is no such attribute.
@@ -277,7 +280,7 @@ class Histories:
         return history.described(codes_A)
 
     def before(self, moment: int) -> Self:
-        """The same customers with only what happened before a moment, in seconds since 1970 UTC."""
+        """Return the same customers with only the events before a moment, in seconds since 1970 UTC."""
         kept = np.asarray(self.events["at"] < moment)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
         return replace(
@@ -289,7 +292,7 @@ class Histories:
         )
 
     def save(self, folder: Path) -> None:
-        """Write into a folder."""
+        """Write the histories into a folder."""
         arrays: dict[str, NDArray[Any]] = {
             "events": self.events,
             "offsets": self.offsets,
@@ -303,7 +306,7 @@ class Histories:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Map what ``save`` wrote into memory."""
+        """Map the histories that ``save`` wrote into memory."""
         words = msgspec.json.decode((folder / "words.json").read_bytes(), type=_Words)
         arrays = load_arrays(folder)
         ids = {name.removeprefix("ids-"): array for name, array in arrays.items() if name.startswith("ids-")}

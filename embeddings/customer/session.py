@@ -1,4 +1,4 @@
-"""What a customer did lately: what lies in the basket, what was looked at, what was dismissed."""
+"""A customer's session: the products in the basket, those looked at, and what was dismissed."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ _LOOKED, _DISMISSED = of_types("view", "click"), of_types("dismissal")
 
 
 class Session(NamedTuple):
-    """What happened since the last purchase and within ``SESSION_SECONDS``, by product row.
+    """Product rows of the events since the last purchase and within ``SESSION_SECONDS``.
 
     All int64, ascending.
 
@@ -36,7 +36,7 @@ class Session(NamedTuple):
 
 
 def session_of(history: History, moment: int) -> Session | None:
-    """What happened lately, as of a moment; None if nothing did."""
+    """Return the session as of a moment; None if the customer did nothing lately."""
     if history.acted < moment - DISMISSED_SECONDS:  # mostly: nothing but purchases
         return None
     cart, looked = kernel.visit(history.events_E, moment - SESSION_SECONDS, _LOOKED)

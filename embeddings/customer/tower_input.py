@@ -25,7 +25,7 @@ class Situation(NamedTuple):
         channel: code, -1 if unknown.
         location: row, -1 if unknown.
         moment: seconds since 1970 UTC.
-        attributes: codes of what else is said of it, as in ``Catalogue.context``.
+        attributes: codes of the context attributes, as in ``Catalogue.context``.
     """
 
     channel: int
@@ -35,7 +35,7 @@ class Situation(NamedTuple):
 
 
 class TowerInput(NamedTuple):
-    """What the customer tower reads.
+    """The input of the customer tower.
 
     Attributes:
         products_BL: int64 product rows of the latest interactions, newest first; -1 pads.
@@ -54,7 +54,7 @@ class TowerInput(NamedTuple):
 
 
 def encode(histories: Sequence[History], situations: Sequence[Situation], length: int) -> TowerInput:
-    """Encode some customers, each in their own situation.
+    """Return the tower input of some customers, each in their own situation.
 
     Args:
         histories: B histories; every event in them counts as past.
@@ -84,15 +84,15 @@ def _codes(situation: Situation) -> tuple[int, ...]:
 
 
 def weekday_of(moment: int) -> int:
-    """The day of the week in UTC, Monday 0."""
+    """Return the day of the week in UTC, Monday 0."""
     return (moment // _DAY + _THURSDAY) % WEEKDAYS
 
 
 def hour_of(moment: int) -> float:
-    """The hour of the day in UTC, with its fraction."""
+    """Return the hour of the day in UTC, with its fraction."""
     return moment % _DAY / _HOUR
 
 
 def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The vectors of some rows, zeros where a row is -1; (B, L, D)."""
+    """Return the vectors (B, L, D) of some rows; zeros where a row is -1."""
     return kernel.gather(vectors_ND, rows_BL)

@@ -53,7 +53,7 @@ class CandidateIndex(Protocol):
     """
 
     def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
-        """The k best rows for every query, each out of its own set.
+        """Return the k best rows for every query, each from its own eligible set.
 
         Args:
             queries_BD: float32, finite. B may be 0.
@@ -71,7 +71,7 @@ class CandidateIndex(Protocol):
 
 
 def checked_vectors(vectors_ND: F32, fewest: int = 0) -> F32:
-    """The catalogue's vectors as a plain read-only array, without reading them: a memory map stays on disk.
+    """Return the catalogue's vectors as a plain read-only array, without reading them: a memory map stays on disk.
 
     Raises:
         InvalidInput: not a C-contiguous float32 array (N, D) with D >= 1 and N >= ``fewest``. Whether the numbers are
@@ -90,7 +90,7 @@ def checked_vectors(vectors_ND: F32, fewest: int = 0) -> F32:
 
 
 def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> tuple[F32, float]:
-    """Return the queries as a contiguous array, and the length of the longest.
+    """Return the queries as a contiguous array, and the Euclidean length of the longest.
 
     Raises:
         InvalidInput: not float32 (B, D) with D of the catalogue, not finite, or not as many as sets.
@@ -107,7 +107,7 @@ def checked_queries(queries_BD: F32, dimensions: int, sets: int) -> tuple[F32, f
 
 
 def checked_k(k: int) -> int:
-    """The k asked for.
+    """Return k if it is valid.
 
     Raises:
         InvalidInput: k is below 1.
@@ -118,7 +118,7 @@ def checked_k(k: int) -> int:
 
 
 def check_rows(eligible: EligibleSet, catalogue_rows: int) -> None:
-    """Refuse a set of another catalogue.
+    """Refuse an eligible set of another catalogue.
 
     Raises:
         InvalidInput: a row lies outside the catalogue, as when the set was made from another bundle.
@@ -130,7 +130,7 @@ def check_rows(eligible: EligibleSet, catalogue_rows: int) -> None:
 
 
 def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet | None, list[int]]]:
-    """Each distinct set with the places of its queries, in the order of their first."""
+    """Return each distinct set with the places of its queries, in the order of each set's first query."""
     if len(eligible_B) == 1:  # at once, as many queries come alone
         return [(eligible_B[0], [0])]
     groups: dict[bytes | int | None, tuple[EligibleSet | None, list[int]]] = {}
@@ -145,5 +145,5 @@ def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet 
 
 
 def padded(queries: int, k: int) -> tuple[I64, F32]:
-    """Rows and scores (B, K) that are all pads, to be filled."""
+    """Return rows and scores (B, K) that hold only pads, for the caller to fill."""
     return np.full((queries, k), PAD_ROW, dtype=np.int64), np.full((queries, k), PAD_SCORE, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What was built for eligible sets, the least recently used dropped beyond a bound in bytes."""
+"""A cache of what was built for eligible sets, bounded in bytes; the least recently used value is dropped first."""
 
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
@@ -7,11 +7,11 @@ from embeddings.errors import InvalidInput
 
 
 class Sized(Protocol):
-    """Anything that knows how many bytes keeping it costs."""
+    """Anything that knows how many bytes it takes."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Return the bytes that it takes."""
         ...
 
 
@@ -19,14 +19,14 @@ Kept = TypeVar("Kept", bound=Sized)
 
 
 class SetCache(Generic[Kept]):
-    """What was built for an eligible set, by its fingerprint.
+    """Values built for eligible sets, by the fingerprint of the set.
 
     A value is built before it is kept, so the peak is the bound plus that one value. Owned by one thread: nothing here
     is locked.
 
     Attributes:
         limit_bytes: the bound; 0 keeps nothing.
-        bytes: held now, what is reserved included; never above the bound but for that.
+        bytes: held now, reserved ones included; above the bound only because of these.
         hits: how often what was looked for was held.
         misses: how often it was not.
         evicted: values dropped to make room.
@@ -43,11 +43,11 @@ class SetCache(Generic[Kept]):
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many values are held."""
+        """Return the number of values held."""
         return len(self._kept)
 
     def find(self, fingerprint: bytes) -> Kept | None:
-        """The value for this fingerprint, which becomes the one used last; None if it is not held."""
+        """Return the value of a fingerprint and mark it as used last; return None if it is not held."""
         value = self._kept.get(fingerprint)
         if value is None:
             self.misses += 1
@@ -71,18 +71,18 @@ class SetCache(Generic[Kept]):
 
     @property
     def room(self) -> int:
-        """How many bytes one value may take at most."""
+        """Return the most bytes that one value may take."""
         return max(self.limit_bytes - self._reserved, 0)
 
     def reserve(self, size: int) -> None:
-        """Count what is kept elsewhere for good; values give way to it."""
+        """Count bytes that are held elsewhere for good, and drop values to make room for them."""
         self._reserved += size
         self.bytes += size
         while self.bytes > self.limit_bytes and self._kept:
             self._drop_oldest()
 
     def count_anew(self) -> None:
-        """Count from zero, whatever is held."""
+        """Set the counters to zero; the values stay."""
         self.hits = self.misses = self.evicted = self.oversize = 0
 
     def _drop_oldest(self) -> None:

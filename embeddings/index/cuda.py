@@ -1,7 +1,7 @@
 """Exact search with FAISS on a GPU, over flat copies of the catalogue's vectors in GPU memory.
 
-FAISS on a GPU accepts an ID selector and ignores it, so what it scans is the whole catalogue or a set's own copy, and
-what is not of a part of a set is dropped from what it proposes.
+FAISS on a GPU accepts an ID selector and ignores it. So it scans the whole catalogue or a set's own copy, and where
+only a part of a set is wanted, proposed rows outside that part are dropped.
 
 Shapes: B queries, N rows, D dimensions, P rows proposed per query.
 """
@@ -55,7 +55,7 @@ class DeviceSearch:
     """
 
     def __init__(self, vectors_ND: F32, max_norm: float, cache: SetCache[OwnCopy], costs: Costs) -> None:
-        """Copy these vectors to the GPU.
+        """Copy the vectors to the GPU.
 
         Raises:
             DeviceUnavailable: FAISS sees no GPU.
@@ -68,7 +68,7 @@ class DeviceSearch:
         self._whole = gpu_index(vectors_ND, self._resources, self._halved)
 
     def search(self, queries_BD: F32, k: int, sets: Sequence[tuple[EligibleSet | None, list[int]]]) -> Candidates:
-        """Return the best rows for queries of distinct sets, given with the places of their queries.
+        """Return the best rows for each query; each distinct set comes with the places of its queries.
 
         Raises:
             UnsupportedSearch: too few rows can be proposed to settle the best k.
@@ -100,12 +100,12 @@ class DeviceSearch:
         return Candidates(rows_BK, scores_BK, tuple(plans))
 
     def warm(self, eligible: EligibleSet) -> None:
-        """Make a set's own copy now, in place of its first searches, unless it is too large to be kept."""
+        """Make a set's own copy now instead of during its first searches, unless it is too large to be kept."""
         if eligible.size < len(self._vectors_ND) and self._bytes_of(eligible.rows_N) <= self.cache.limit_bytes:
             self._own(eligible)
 
     def _few(self, part: EligibleSet) -> bool:
-        """Whether every row of a part is scored sooner than a copy of the set that it belongs to is scanned for it."""
+        """Return whether brute force over a part is faster than a scan of the copy of the set that it belongs to."""
         copied, costs = part.copied, self._costs
         return part.size < copied.size and costs.brute_force_us(part.size) < costs.masked_us(part.size, copied.size)
 
@@ -122,7 +122,7 @@ class DeviceSearch:
         return rows_N.size * self._vectors_ND.shape[1] * (2 if self._halved else 4) + rows_N.nbytes
 
     def _propose(self, copy: OwnCopy | None, queries_BD: F32, proposals: int, _bounds_B: F64) -> tuple[F32, I64]:
-        """Propose rows of a copy, or of the whole catalogue."""
+        """Return scores and rows that FAISS proposes from a copy, or from the whole catalogue; both (B, P)."""
         index = self._whole if copy is None else copy.index
         if self._halved:
             _, exponents_B = np.frexp(norms(queries_BD))
@@ -134,7 +134,7 @@ class DeviceSearch:
 
 
 def _allowed(kept: int, wanted: int) -> int:
-    """Return how many rows to propose where this many are wanted: as many, or as many as FAISS selects on a GPU.
+    """Return how many rows to propose: as many as wanted, or as many as FAISS can select on a GPU.
 
     Raises:
         UnsupportedSearch: that is too few to settle the best ``kept``.
@@ -150,7 +150,7 @@ def _allowed(kept: int, wanted: int) -> int:
 
 
 def cuda_resources() -> Any:
-    """Return what every GPU index of one owner shares: streams, cuBLAS handle and scratch memory.
+    """Return the resources that all GPU indexes of one owner share: streams, cuBLAS handle and scratch memory.
 
     Raises:
         DeviceUnavailable: FAISS sees no GPU.
@@ -175,5 +175,5 @@ def gpu_index(vectors_ND: F32, resources: Any, halved: bool) -> Any:
 
 
 def _rounded(_: int, vectors_ND: F32) -> F32:
-    """Return the nearest half-precision numbers, which FAISS copies."""
+    """Return vectors rounded to half precision, as in FAISS' copies of them."""
     return vectors_ND.astype(np.float16).astype(np.float32)

@@ -29,7 +29,7 @@ class ExactIndex(CandidateIndex):
     """
 
     def __init__(self, vectors_ND: F32) -> None:
-        """Search these vectors, float32 (N, D), possibly memory-mapped."""
+        """Take the vectors to search, float32 (N, D), possibly memory-mapped."""
         self._vectors_ND = checked_vectors(vectors_ND)
 
     def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:

@@ -1,7 +1,8 @@
-"""Exact search on the CPU, each set by the plan that is cheapest for it.
+"""Exact search on the CPU, with the plan that is cheapest for each set.
 
-Sets asked for often, and the catalogue as a whole, have quantised copies, and one compiled call answers all queries of
-a batch: `kernel.nearest`, exact by construction. Where the copy of all rows does not fit, the inverted file proposes.
+Sets that are asked for often, and the catalogue as a whole, have quantised copies. One compiled call answers all
+queries of a batch: `kernel.nearest`, exact by construction. Where the copy of all rows does not fit, the inverted file
+proposes.
 
 Shapes: B queries, N rows, D dimensions, K results per query.
 """
@@ -32,7 +33,7 @@ rows beside the copy."""
 
 
 class _Chosen(NamedTuple):
-    """How queries of a set are answered, and from what: a copy, or what selects rows of the inverted file."""
+    """The plan for the queries of a set, and what it reads: a quantised copy, or a selection for the inverted file."""
 
     plan: Plan
     held: Held | None
@@ -46,7 +47,7 @@ class HostSearch:
     """
 
     def __init__(self, vectors_ND: F32, max_norm: float, cache: SetCache[Held], ivf: Path | None, costs: Costs) -> None:
-        """Search these vectors.
+        """Take the vectors to search, find their rotation and open the inverted file if there is one.
 
         Raises:
             CorruptBundle: the inverted file cannot be read, or does not fit the vectors.
@@ -60,7 +61,7 @@ class HostSearch:
         self._extra = ExtraCosts()
 
     def search(self, queries_BD: F32, k: int, sets: Sequence[tuple[EligibleSet | None, list[int]]]) -> Candidates:
-        """Return the best rows for queries of distinct sets, given with the places of their queries."""
+        """Return the best rows for each query; each distinct set comes with the places of its queries."""
         catalogue = len(self._vectors_ND)
         plans: list[Plan] = ["brute_force"] * len(queries_BD)
         scanned: list[_Scanned] = []
@@ -95,13 +96,13 @@ class HostSearch:
         return Candidates(rows_BK, scores_BK, tuple(plans))
 
     def warm(self, eligible: EligibleSet) -> None:
-        """Make a set's own copy now, in place of its first searches, unless it is too large to be kept."""
+        """Make a set's own copy now instead of during its first searches, unless it is too large to be kept."""
         held = self.cache.find(eligible.fingerprint)
         if not isinstance(held, kernel.QuantisedSet) and eligible.size < len(self._vectors_ND) and self._fits(eligible):
             self._gather(eligible)
 
     def _choose(self, eligible: EligibleSet | None, size: int, queries: int) -> _Chosen:
-        """Return the cheapest way to answer so many queries of a set; make its own copy if that has come to pay."""
+        """Return the cheapest plan for so many queries of a set; make the set's own copy once that pays."""
         catalogue = len(self._vectors_ND)
         if eligible is None or size == catalogue:
             return _Chosen("whole", self._copy_of_all()) if self._holds_whole else _Chosen("ivf", None)
@@ -123,7 +124,7 @@ class HostSearch:
         return _Chosen("masked", held) if own_us < brute_force_us else _Chosen("brute_force", None)
 
     def _pays(self, copied: EligibleSet, extra_us: float) -> bool:
-        """Return whether a copy of a set has come to pay, with what the coming searches cost beyond scans of it."""
+        """Return whether making a copy of a set pays by now; ``extra_us`` is what the next searches cost without it."""
         if copied.size == len(self._vectors_ND) or not self._fits(copied):
             return False
         if self._extra.of(copied.fingerprint) + extra_us > self._price(copied.size)[1]:
@@ -132,7 +133,7 @@ class HostSearch:
         return False
 
     def _without_copy(self, eligible: EligibleSet, held: Selection | None) -> _Chosen:
-        """Return how a set is searched among all rows, given what is held of the one whose copy would serve it."""
+        """Return the plan that searches a set without its own copy; ``held`` is the selection kept for it, if any."""
         if self._holds_whole:
             return _Chosen("whole", self._copy_of_all())
         if len(eligible.added):
@@ -140,7 +141,7 @@ class HostSearch:
         return _Chosen("ivf", held or self._select(eligible.copied))
 
     def _select(self, eligible: EligibleSet) -> Selection | None:
-        """Return what has the inverted file look at a set alone, kept for it; None for all rows."""
+        """Return a selection that restricts the inverted file to a set, and keep it; return None for all rows."""
         if eligible.size == len(self._vectors_ND):
             return None
         selection = Selection(eligible, len(self._vectors_ND))
@@ -148,14 +149,14 @@ class HostSearch:
         return selection
 
     def _copy_of_all(self) -> kernel.QuantisedSet:
-        """Return the copy of all rows; it is made once and kept for good, within the cache's bound where it fits."""
+        """Return the copy of all rows; make it at the first call and count it against the cache's bound for good."""
         if self._whole is None:
             self._whole = self._quantised(np.arange(len(self._vectors_ND)))
             self.cache.reserve(self._whole.nbytes)
         return self._whole
 
     def _gather(self, eligible: EligibleSet) -> kernel.QuantisedSet:
-        """Make a set's own copy, and keep it if it fits."""
+        """Make a set's own copy, keep it if it fits, and return it."""
         whole, _ = self._price(eligible.size)
         copy = self._quantised(eligible.rows_N) if whole is None else whole.among(eligible.members)
         self.cache.keep(eligible.fingerprint, copy)
@@ -163,10 +164,10 @@ class HostSearch:
         return copy
 
     def _price(self, size: int) -> tuple[kernel.QuantisedSet | None, float]:
-        """Return what a set's own copy is best made of, and the microseconds that takes.
+        """Return the cheapest source for a set's own copy, and the microseconds that making it takes.
 
-        It is the copy of all rows where that is held and the set is no small part of it: rotating and sorting are done
-        there. None stands for the vectors.
+        The source is the copy of all rows if it is held and the set is no small part of it, as its rows are rotated and
+        sorted already. None stands for the vectors.
         """
         taking_us = self._costs.taking_us(size, len(self._vectors_ND))
         gathering_us = self._costs.gathering_us(size)
@@ -186,16 +187,16 @@ class HostSearch:
 
 
 def _any_number(_kept: int, wanted: int) -> int:
-    """Return how many rows to propose where so many are wanted: as many."""
+    """Return how many rows to propose: as many as wanted."""
     return wanted
 
 
 def principal_rotation(vectors_ND: F32, max_norm: float) -> F32:
-    """Return the orthonormal axes (D, D), one a column, of the moments of vectors about zero: the first hold most.
+    """Return the rotation (D, D) onto the principal axes of the second moments about zero, one a column, largest first.
 
-    Whatever they are, rotated by them inner products remain what they are; how soon a scan can tell that a row is too
-    far is all that depends on them. So some of the rows will do, and vectors so long that rotating them might overflow
-    are left as they are.
+    Rotation by any orthonormal axes preserves inner products. The choice affects only how soon a scan can tell that a
+    row is too far. So a sample of the rows suffices. For vectors so long that rotating them might overflow, the
+    rotation is the identity.
     """
     dimensions = vectors_ND.shape[1]
     if max_norm > np.finfo(np.float32).max / dimensions:

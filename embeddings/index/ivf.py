@@ -38,12 +38,12 @@ _ROUNDS, _SEED, _SAMPLED_A_CELL = 8, 1, 64
 
 
 def radii_path(path: Path) -> Path:
-    """Where the radii of the inverted file at ``path`` stand."""
+    """Return the path of the radii of the inverted file at ``path``."""
     return path.with_suffix(".radii.npy")
 
 
 def cells_of(catalogue_rows: int) -> int:
-    """How many cells: the power of two nearest to the square root, within bounds, and never more than rows."""
+    """Return the number of cells: the power of two nearest to the square root, within bounds, at most the rows."""
     wanted = 2 ** round(math.log2(math.sqrt(max(catalogue_rows, 1))))
     return min(max(wanted, FEWEST_CELLS), MOST_CELLS, catalogue_rows)
 
@@ -86,7 +86,7 @@ def write_ivf(vectors_ND: F32, path: Path) -> None:
 
 
 def _shells(cells_N: np.ndarray[Any, np.dtype[np.int32]], distances_N: F64, cells: int) -> I64:
-    """Each row's shell: shells of as many rows, the innermost first; cell c has those from ``SHELLS`` c on."""
+    """Return each row's shell: cell c has equal shells from number ``SHELLS`` c on, the innermost first."""
     sizes_C = np.bincount(cells_N, minlength=cells)
     order_N = np.lexsort((distances_N, cells_N))
     ranks_N = np.empty(len(cells_N), np.int64)
@@ -95,7 +95,7 @@ def _shells(cells_N: np.ndarray[Any, np.dtype[np.int32]], distances_N: F64, cell
 
 
 def _clustered(vectors_ND: F32, largest: float) -> tuple[F32, Any, int]:
-    """Centroids (C, D), the index that assigns scaled vectors to them, and the power of two that scales.
+    """Return centroids (C, D), the index that assigns scaled vectors to them, and the scale as a power of two.
 
     k-means squares distances in float32: vectors are scaled to a length of about one, so that no square overflows.
     """
@@ -121,7 +121,7 @@ def _clustered(vectors_ND: F32, largest: float) -> tuple[F32, Any, int]:
 
 
 def _empty(quantizer: Any, cells: int, largest: float) -> Any:
-    """Return an inverted file whose copies have half precision, or full where half cannot hold the numbers."""
+    """Return an empty inverted file with copies of half precision, or of full if half cannot hold the numbers."""
     if largest > LARGEST_HALF:
         return _faiss.IndexIVFFlat(quantizer, quantizer.d, cells, faiss.METRIC_INNER_PRODUCT)
     half = faiss.ScalarQuantizer.QT_fp16
@@ -129,7 +129,7 @@ def _empty(quantizer: Any, cells: int, largest: float) -> Any:
 
 
 def _copied(vectors_MD: F32, largest: float) -> F32:
-    """Return the numbers that the inverted file holds of some vectors."""
+    """Return the copies of some vectors that the inverted file holds, as float32."""
     if largest > LARGEST_HALF:
         return vectors_MD
     half = faiss.ScalarQuantizer.QT_fp16
@@ -139,16 +139,16 @@ def _copied(vectors_MD: F32, largest: float) -> F32:
 
 
 def _write(index: Any, path: Path) -> None:
-    """Write an index.
+    """Write an index to a file.
 
-    FAISS hands the bytes to Python: where its own writer cannot write the last of them, it raises nothing.
+    FAISS hands the bytes to Python, because its own writer raises nothing if it cannot write the last of them.
     """
     with path.open("wb") as file:
         _faiss.write_index(index, _faiss.PyCallbackIOWriter(file.write))
 
 
 def _read_mapped(path: Path, shape: tuple[int, ...]) -> Any:
-    """Return the index stored there; its copies are mapped, so that processes share them.
+    """Return the index stored at ``path``; its copies are mapped, so that processes share them.
 
     Raises:
         CorruptBundle: it cannot be read, or is no inverted file by inner product and of this shape.
@@ -164,7 +164,7 @@ def _read_mapped(path: Path, shape: tuple[int, ...]) -> Any:
 
 
 class Selection:
-    """Has FAISS look at the rows of a set alone: one bit a catalogue row.
+    """Restricts a FAISS search to the rows of a set: one bit per catalogue row.
 
     Attributes:
         nbytes: of the bits.
@@ -179,7 +179,7 @@ class Selection:
         self.nbytes = self._bits.nbytes
 
     def parameters(self, cells: int) -> Any:
-        """Return the parameters of a search of so many cells."""
+        """Return the parameters of a search that looks at so many cells."""
         return _faiss.SearchParametersIVF(sel=self._selector, nprobe=cells)
 
 
@@ -210,14 +210,14 @@ class BoundedIvf:
     def propose(
         self, queries_BD: F32, proposals: int, bounds_B: F64, *, eligible_rows: int, selected: Selection | None
     ) -> tuple[F32, I64]:
-        """FAISS' own scores, descending, and catalogue rows, both (B, P): what a flat scan would propose.
+        """Return FAISS' scores, descending, and catalogue rows, both (B, P), as a flat scan would propose them.
 
         Args:
             queries_BD: float32, finite, contiguous.
             proposals: P, below ``eligible_rows``.
             bounds_B: how far two float32 arithmetics may differ for the longest vector and its copy.
             eligible_rows: how many rows may be proposed.
-            selected: which; None for every row.
+            selected: the rows that may be proposed; None for every row.
         """
         shells = len(self._radii_H)
         products_BH = np.repeat(queries_BD @ self._centroids_CD.T, SHELLS, axis=1)
@@ -258,7 +258,7 @@ class BoundedIvf:
 
 
 def _listed(kept_BH: np.ndarray[Any, np.dtype[np.bool_]]) -> I64:
-    """The places of True in each row, ascending, as wide as the longest, padded with -1, which FAISS skips."""
+    """Return the places of True in each row (B, W), ascending, padded with -1, which FAISS skips."""
     counts_B = kept_BH.sum(axis=1)
     places_BW = np.full((len(kept_BH), max(1, int(counts_B.max()))), -1, dtype=np.int64)
     query_T, shell_T = np.nonzero(kept_BH)

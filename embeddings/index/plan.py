@@ -1,9 +1,9 @@
-"""What each way to answer a query is estimated to cost, and when a copy of a set is worth making.
+"""Estimated costs of the plans for a query, which decide when a copy of a set is worth making.
 
-The choice changes time alone, never the answer. Between the set's own copy and whatever answers without one it is that
-of renting or buying skis: the rent is paid again by every search; making the copy is the price, paid once. To buy once
-the rent has come to the price costs about twice what knowing the future would, plus one search (Karlin, Manasse,
-Rudolph and Sleator, 1988).
+The choice changes only the time, never the answer. Whether to make a set's own copy is the problem of renting or buying
+skis: every search without the copy pays the rent, and making the copy pays the price once. Buying when the rent paid
+reaches the price costs about twice what knowing the future would, plus one search (Karlin, Manasse, Rudolph and
+Sleator, 1988).
 """
 
 import math
@@ -16,7 +16,7 @@ MOST_SETS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What the parts of a search take, on one thread.
+    """The time that each part of a search takes, on one thread.
 
     ``opportune-bench search`` measures them: benchmarks/results/search.json, key "costs".
 
@@ -41,23 +41,23 @@ class Costs:
     score_ns: float
 
     def own_us(self, rows: int) -> float:
-        """Return what a scan of the own copy of so many rows takes."""
+        """Return the microseconds that a scan of a set's own copy takes, given its rows."""
         return rows * self.scan_ns / 1_000
 
     def brute_force_us(self, rows: int) -> float:
-        """Return what scoring so many rows from their vectors takes."""
+        """Return the microseconds that brute force takes: scoring so many rows from their vectors."""
         return rows * self.score_ns / 1_000
 
     def masked_us(self, wanted_rows: int, rows: int) -> float:
-        """Return what a scan of a copy of so many rows takes of which some are wanted, one at least."""
+        """Return the microseconds that a scan of a copy of ``rows`` takes if only some are wanted, at least one."""
         return self.mask_us + rows * self.masked_ns * math.sqrt(rows / wanted_rows) / 1_000
 
     def gathering_us(self, rows: int) -> float:
-        """Return what copying a set out of the catalogue takes."""
+        """Return the microseconds that making a copy of so many rows out of the catalogue takes."""
         return rows * self.gather_ns / 1_000
 
     def taking_us(self, rows: int, catalogue_rows: int) -> float:
-        """Return what taking the same copy out of that of all rows takes."""
+        """Return the microseconds that making the same copy out of the copy of all rows takes."""
         return (catalogue_rows * self.sifted_ns + rows * self.taken_ns) / 1_000
 
 
@@ -74,22 +74,22 @@ MEASURED = Costs(
 
 
 class ExtraCosts:
-    """What sets without a copy have cost beyond scans of one; the set searched longest ago is forgotten first."""
+    """The extra cost of searches without a copy, by set; the set searched longest ago is forgotten first."""
 
     def __init__(self, most: int = MOST_SETS) -> None:
         self._most = most
         self._us: OrderedDict[bytes, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return how many sets are remembered."""
+        """Return the number of sets remembered."""
         return len(self._us)
 
     def of(self, fingerprint: bytes) -> float:
-        """Return the microseconds so far."""
+        """Return the microseconds added for a set so far; 0 for a set not remembered."""
         return self._us.get(fingerprint, 0.0)
 
     def add(self, fingerprint: bytes, extra_us: float) -> None:
-        """Add some more."""
+        """Add microseconds to those of a set."""
         self._us[fingerprint] = self._us.get(fingerprint, 0.0) + extra_us
         self._us.move_to_end(fingerprint)
         if len(self._us) > self._most:

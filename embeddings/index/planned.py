@@ -54,7 +54,7 @@ class PlannedIndex(CandidateIndex):
         ivf: Path | None = None,
         costs: Costs = MEASURED,
     ) -> None:
-        """Search these vectors; they must not change afterwards.
+        """Take the vectors to search; they must not change afterwards.
 
         Args:
             vectors_ND: the catalogue's vectors, float32 (N, D), C-contiguous, possibly memory-mapped.
@@ -98,7 +98,7 @@ class PlannedIndex(CandidateIndex):
         return found
 
     def warm(self, eligible: EligibleSet) -> None:
-        """Make a set's own copy now, in place of its first searches; does nothing for one too large to be kept.
+        """Make a set's own copy now instead of during its first searches, unless it is too large to be kept.
 
         Raises:
             InvalidInput: rows outside the catalogue.
@@ -114,7 +114,7 @@ class PlannedIndex(CandidateIndex):
         return HostSearch(self._vectors_ND, self._max_norm, self.cache, self._ivf, self._costs)
 
     def _degrade(self, error: RuntimeError) -> None:
-        """Go on from the CPU for good; what is raised there is not the device's fault and goes on up."""
+        """Switch to the CPU for good; if the CPU searches already, raise the error, as no device caused it."""
         if isinstance(self._search, HostSearch):
             raise error
         self.cache.clear()  # of copies in the memory of the device

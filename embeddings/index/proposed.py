@@ -27,7 +27,7 @@ catalogue rows, both (G, P)."""
 
 
 class Group(NamedTuple):
-    """Queries of one set that FAISS answers, and which of the batch they are.
+    """Queries of one set that FAISS answers, with their places in the batch.
 
     Attributes:
         propose: proposes rows of the set, or of a larger one.
@@ -45,7 +45,7 @@ class Group(NamedTuple):
 
 
 class Settler(NamedTuple):
-    """Settles what is proposed.
+    """Settles the exact best k among proposed rows.
 
     Attributes:
         vectors_ND: the catalogue's, by which proposals are scored again.
@@ -58,7 +58,10 @@ class Settler(NamedTuple):
     allowed: Callable[[int, int], int]
 
     def settle(self, queries_BD: F32, bounds_B: F64, k: int, groups: Sequence[Group]) -> tuple[I64, F32]:
-        """Return the best k, and their scores, for queries in the order of their groups, each larger than proposed."""
+        """Return the best k rows and scores for queries in the order of their groups.
+
+        Each group must be larger than the number of rows proposed for it.
+        """
         first = [self._first(group, k) for group in groups]
         rows_BP, left_out_B = np.full((len(queries_BD), max(first)), PAD_ROW), np.empty(len(queries_BD))
         group_B = [(group, proposals) for group, proposals in zip(groups, first, strict=True) for _ in group.places]
@@ -76,12 +79,12 @@ class Settler(NamedTuple):
         return rows_BK, scores_BK
 
     def _first(self, group: Group, k: int) -> int:
-        """Return how many rows are proposed at first; of what is dropped any may be among them."""
+        """Return how many rows to propose at first; any of them may be a row that is dropped."""
         least = self.allowed(k, k + MARGIN)
         return max(least, min(k + MARGIN + group.dropped, self.most)) if group.dropped else least
 
     def _widened(self, group: Group, proposals: int, query_1D: F32, bound_1: F64, k: int) -> tuple[I64, F32]:
-        """Propose twice as many, again and again, until the best are settled; all rows settle them."""
+        """Propose twice as many rows until the best k are settled, at the latest by brute force; return them."""
         while True:
             proposals = min(2 * proposals, group.size)
             if proposals == group.size or (group.dropped and proposals > self.most):
@@ -100,7 +103,7 @@ def every_row(eligible: EligibleSet | None, catalogue_rows: int) -> RowArray:
 
 
 def _proposed(group: Group, queries_GD: F32, proposals: int, bounds_G: F64) -> tuple[I64, F32]:
-    """Return catalogue rows (G, P), -1 for what is not of the set, and FAISS' own score of the last one (G,)."""
+    """Return proposed catalogue rows (G, P), -1 for a row outside the set, and FAISS' score of the last one (G,)."""
     scores_GP, rows_GP = group.propose(queries_GD, proposals, bounds_G)
     if group.dropped and group.eligible is not None:
         rows_GP = np.where(group.eligible.contains(rows_GP.ravel()).reshape(rows_GP.shape), rows_GP, PAD_ROW)

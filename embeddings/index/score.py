@@ -24,7 +24,7 @@ ROWS_A_LOOK = 65_536
 
 
 def inner_products(queries_BD: F32, vectors_BKD: F32) -> F32:
-    """Scores (B, K): every query with its own K vectors, or all with the same where their first axis is 1.
+    """Return scores (B, K): each query with its own K vectors, or all with the same where their first axis is 1.
 
     One sum in one fixed order for each pair, so a pair's score depends on that pair alone and not on how many others
     are scored with it. A matrix product promises no such thing: BLAS sums in another order for another shape. Both
@@ -34,7 +34,7 @@ def inner_products(queries_BD: F32, vectors_BKD: F32) -> F32:
 
 
 def best(queries_BD: F32, vectors_ND: F32, rows_BP: I64, kept: int) -> tuple[I64, F32]:
-    """The best of the rows given for each query, and their scores, both (B, kept); descending, ties by row.
+    """Return the best of the rows given for each query, and their scores, both (B, kept); descending, ties by row.
 
     Args:
         queries_BD: contiguous.
@@ -46,13 +46,13 @@ def best(queries_BD: F32, vectors_ND: F32, rows_BP: I64, kept: int) -> tuple[I64
 
 
 def norms(vectors_ND: F32 | F64) -> F64:
-    """Euclidean length of each row, in float64, where the squares of float32 cannot overflow."""
+    """Return the Euclidean length of each row, in float64, where the squares of float32 cannot overflow."""
     # Cast in einsum's small buffers: a float64 copy of a catalogue would double what building an index takes.
     return np.sqrt(np.einsum("nd,nd->n", vectors_ND, vectors_ND, dtype=np.float64))
 
 
 def max_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
-    """Length of the longest vector; 0 where there is none.
+    """Return the length of the longest vector; 0 if there is none.
 
     Args:
         vectors_ND: all vectors, or those of a set.
@@ -75,7 +75,7 @@ def max_norm(vectors_ND: F32, rows_N: RowArray | None = None) -> float:
 
 
 def max_quantisation_error(vectors_ND: F32, copied: Callable[[int, F32], F32]) -> float:
-    """The largest distance between a vector and its copy; 0 where there is none.
+    """Return the largest distance between a vector and its copy; 0 if there is no vector.
 
     Args:
         vectors_ND: looked at some rows at a time.
@@ -89,7 +89,7 @@ def max_quantisation_error(vectors_ND: F32, copied: Callable[[int, F32], F32]) -
 
 
 def half_error(largest: float, dimensions: int) -> float:
-    """Return how far a vector of no more than this length lies from its copy in half precision, however that rounds.
+    """Return the most that a vector up to this length differs from its copy in half precision, however that rounds.
 
     A number moves by less than 2**-10 of itself, or by the spacing of subnormals, 2**-24; none does where a number has
     no half-precision neighbour, as copies have full precision then.
@@ -108,7 +108,7 @@ def refuse_overflow(query_norm: float, largest: float) -> None:
 
 
 def rounding_bounds(queries_BD: F32, largest: float, error: float = 0.0, *, halved: bool = False) -> F64:
-    """How far two float32 arithmetics may differ, for each query and any vector no longer than ``largest``.
+    """Return a bound (B,) on the difference of two float32 arithmetics, for any vector no longer than ``largest``.
 
     Summing D products in float32, in any order, with or without fused multiply-add, errs by at most
     ``g * sum |q_i v_i| <= g * |q| * |v|`` with ``g = D u / (1 - D u)`` and ``u = 2**-24`` (Higham, Accuracy
@@ -120,7 +120,7 @@ def rounding_bounds(queries_BD: F32, largest: float, error: float = 0.0, *, halv
 
     Args:
         queries_BD: float32, finite, not refused by `refuse_overflow`.
-        largest: of the vectors.
+        largest: length of the longest vector.
         error: how far a copy lies from its vector, at most.
         halved: one arithmetic also rounds the query, scaled to a length between a half and one, to half precision. That
             moves a number by 2**-11 of itself, or by half the spacing of subnormals, 2**-25, which is at most

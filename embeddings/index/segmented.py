@@ -1,4 +1,4 @@
-"""Exact search in rows that are joined to others which came later: the base of a release and its tail.
+"""Exact search over the base of a release and its tail, the rows that were added after it.
 
 Shapes: B queries, N rows of the base, M of the tail, D dimensions, K results per query.
 """
@@ -34,7 +34,7 @@ class SegmentedIndex(CandidateIndex):
     """
 
     def __init__(self, base: CandidateIndex, rows: int, tail_MD: F32) -> None:
-        """Search a base of so many rows and, behind it, these vectors.
+        """Take the index of the base, the number of its rows, and the vectors of the tail.
 
         Raises:
             InvalidInput: the tail is of the wrong shape or dtype, or holds NaN or infinity.
@@ -66,7 +66,7 @@ class SegmentedIndex(CandidateIndex):
         return Candidates(*_joined(found, tail_BK, scores_BK, k), found.plans_B)
 
     def _split(self, eligible: EligibleSet | None) -> tuple[EligibleSet | None, I64]:
-        """Return what of a set lies in the base, and the rows of the tail that belong to it."""
+        """Return the part of a set that lies in the base, and the rows of the tail that belong to the set."""
         if eligible is None:
             return None, np.arange(len(self._tail_MD))
         if eligible.past <= self._rows:
@@ -79,7 +79,7 @@ class SegmentedIndex(CandidateIndex):
 
 
 def _joined(found: Candidates, rows_BK: I64, scores_BK: F32, k: int) -> tuple[I64, F32]:
-    """Return the best k of what was found and of other rows: the largest scores, ties by row."""
+    """Return the best k among the candidates found and other rows: the largest scores, ties by row."""
     all_BJ = np.concatenate([found.rows_BK, rows_BK], axis=1)
     scores_BJ = np.concatenate([found.scores_BK, scores_BK], axis=1)
     # Pads come last: their scores are the least there are.

@@ -1,1 +1,1 @@
-"""Where candidates come from, and what the rankers read of them."""
+"""Sources of candidates, and the features that the rankers read."""

@@ -1,4 +1,4 @@
-"""What the ranker reads of each candidate: plain features, gathered the same way in training and in service.
+"""The ranker features of each candidate: plain values, gathered the same way in training and in service.
 
 Nothing is scaled, aged or divided here. The ranker's first layer does that, so that there is one place for it and both
 sides share it to the bit. Letters: K candidates of one request, F features, N products, D dimensions, S keys looked up.
@@ -72,10 +72,10 @@ _WEEKDAYS = np.eye(WEEKDAYS).tolist()
 
 
 class FeatureReader:
-    """Gathers features from a release; owned by one thread."""
+    """Gathers ranker features from a release; owned by one thread."""
 
     def __init__(self, catalogue: Catalogue, statistics: Statistics, vectors_ND: NDArray[np.float32]) -> None:
-        """Read from these; all three of one moment."""
+        """Take the data to read from; all three must be of one moment."""
         locations, promotions = catalogue.locations, catalogue.promotions
         assortment = locations.assortment
         self._bounds: list[int] = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G])).tolist()
@@ -105,7 +105,7 @@ class FeatureReader:
         retrieved_K: NDArray[np.float32],
         features_KF: NDArray[np.float32],
     ) -> None:
-        """Write the features of one request's candidates.
+        """Write the ranker features of one request's candidates.
 
         Args:
             query: who asks, where and when.
@@ -133,7 +133,7 @@ class FeatureReader:
         )
 
     def _context(self, query: RankingQuery, hour: Hour, retrieved_K: NDArray[np.float32]) -> list[float]:
-        """What is the same for every candidate, from ``away`` to ``hour_cosine``."""
+        """Return the features that all candidates of a request share, from ``away`` to ``hour_cosine``."""
         profile = query.profile
         turn = hour_of(query.moment) / 24 * 2 * math.pi
         return [
@@ -155,7 +155,7 @@ class FeatureReader:
 
 
 def _promoted(promotions: Promotions, bounds: list[int], location: int, span: int) -> NDArray[np.int32]:
-    """Return what a location promotes on any channel within one of the spans between the plan's bounds, ascending."""
+    """Return the product rows, ascending, that a location promotes on any channel in one span of the plan."""
     if not 0 < span < len(bounds):
         return _NOTHING
     begin = bounds[span - 1]

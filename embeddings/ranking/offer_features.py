@@ -1,4 +1,4 @@
-"""What the ranker of offers reads of each eligible offer: what it covers, by what the customer and everybody buy.
+"""The offer ranker's features of each eligible offer: what the customer and everybody buy of the products it covers.
 
 Letters: O offers, F features, N products, K some products, P pairs of these and the offers that cover them, G groups of
 products, T pairs of an offer and a group of what it covers.
@@ -61,7 +61,7 @@ _TYPE, _MAKER = (GROUPINGS.index(name) for name in ("type", "maker"))
 
 
 class _Groups(NamedTuple):
-    """Which groups of products each offer covers, and how many products of each."""
+    """The groups of products that each offer covers, and how many products of each."""
 
     offers_T: NDArray[np.int64]
     codes_T: NDArray[np.int64]
@@ -69,13 +69,13 @@ class _Groups(NamedTuple):
 
     @classmethod
     def of(cls, owners: NDArray[np.integer], codes: NDArray[np.integer]) -> Self:
-        """Of covered products, by the offer that covers each and by the code of its group."""
+        """Count covered products by offer and group, given the offer and the group code of each."""
         count = int(codes.max(initial=0)) + 1
         pairs_T, products_T = np.unique(owners.astype(np.int64) * count + codes, return_counts=True)
         return cls(pairs_T // count, pairs_T % count, products_T)
 
     def bought(self, group: Group) -> NDArray[np.float64]:
-        """What a customer bought of the group of each pair (T), slowly decayed."""
+        """Return a customer's slowly decayed purchases of the group of each pair (T)."""
         slow_G = np.zeros(max(int(self.codes_T.max(initial=0)), int(group.codes_G.max(initial=0))) + 1)
         slow_G[group.codes_G] = group.statistics_GC[:-1, GROUP.index("slow")]
         return slow_G[self.codes_T]
@@ -85,7 +85,7 @@ class OfferFeatureReader:
     """Gathers features of offers from a release; owned by one thread."""
 
     def __init__(self, catalogue: Catalogue, statistics: Statistics) -> None:
-        """Read from these; both of one moment."""
+        """Take the data to read from; both must be of one moment."""
         offers = catalogue.offers
         sizes_O = np.diff(offers.products.offsets)
         owners = np.repeat(np.arange(len(sizes_O)), sizes_O)
@@ -106,7 +106,7 @@ class OfferFeatureReader:
         vectors_ND: NDArray[np.float32],
         customer_D: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The products that the customer bought and that any offer covers, ascending, and the features (K, F) of each.
+        """Return the bought products that any offer covers, ascending, and the ranker features (K, F) of each.
 
         The nearest of them stand for what the towers would retrieve.
         """
@@ -125,12 +125,12 @@ class OfferFeatureReader:
         probabilities_K: NDArray[np.float32],
         redeemed_O: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """The features (O, F) of some offers.
+        """Return the features (O, F) of some offers.
 
         Args:
             query: who asks, where and when.
             offers_O: catalogue rows of offers.
-            covered_K: from ``covered``.
+            covered_K: products, as ``covered`` returns them.
             probabilities_K: the ranker's, for these products.
             redeemed_O: how often everybody has redeemed each offer of the catalogue until the moment asked about.
         """
@@ -194,7 +194,7 @@ class OfferFeatureReader:
         ).astype(np.float32)
 
     def _pairs(self, rows_K: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Some products and the offers that cover them: offers (P), and the place (P) of the product of each."""
+        """Return the pairs of offers and products that they cover: offers (P), and the place (P) of each product."""
         counts_K = self._covers[rows_K]
         ends_K = np.cumsum(counts_K)
         of_P = np.repeat(np.arange(len(rows_K)), counts_K)

@@ -1,4 +1,4 @@
-"""What everybody buys lately, in a place. Letters: R rows, N products."""
+"""Popularity: shares of recent purchases, in a place or everywhere. Letters: R rows, N products."""
 
 from typing import NamedTuple
 
@@ -24,10 +24,10 @@ class Shares(NamedTuple):
 
 
 def popular(catalogue: Catalogue, rows_R: NDArray[np.integer], place: Place) -> Shares:
-    """The share of some products, given by ascending rows, in recent purchases in a place.
+    """Return the shares of some products, given by ascending rows, in recent purchases in a place.
 
-    The decayed counts of the place's locations, smoothed towards the shares of all locations as if
-    ``_PRIOR`` more purchases had been seen there; without a place, the shares of all locations.
+    They are the decayed counts of the place's locations, smoothed towards the shares of all locations as if ``_PRIOR``
+    more purchases had been seen there. Without a place, they are the shares of all locations.
     """
     rows_R = rows_R.astype(np.int64)
     everywhere_N = catalogue.products.popularity_N
@@ -46,7 +46,7 @@ def popular(catalogue: Catalogue, rows_R: NDArray[np.integer], place: Place) -> 
 
 
 def most_popular(shares: Shares, most: int) -> Shares:
-    """The ``most`` largest shares, the largest first; ties by row."""
+    """Return the ``most`` largest shares, the largest first; ties by row."""
     # The bits of a float that is not negative ascend with it, so share and row make one whole number: sorting those
     # is several times faster than sorting by two keys.
     ranks_R = (shares.shares_R.view(np.int32).astype(np.int64) << 32) - shares.rows_R

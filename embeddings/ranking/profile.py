@@ -1,6 +1,6 @@
-"""One customer's purchases worked out for sources and ranker, once for as long as no other comes.
+"""Statistics of one customer's purchases for sources and ranker, computed once until the next purchase.
 
-Everything holds as of the newest purchase; what only ages since then is aged by the ranker's first layer.
+All values are as of the newest purchase; the ranker's first layer ages those that change only with time.
 Letters: E purchases, R products bought, G groups of products bought, Q kinds of groups, C columns.
 """
 
@@ -62,7 +62,7 @@ class Group(NamedTuple):
 
 
 class Local(NamedTuple):
-    """What was bought at one location.
+    """A customer's purchases at one location.
 
     Attributes:
         slow_R: float32, slowly decayed purchases of each product there; one more, of zero, for one never bought.
@@ -74,10 +74,10 @@ class Local(NamedTuple):
 
 
 class Hour(NamedTuple):
-    """What is bought at about one time of the week.
+    """A customer's purchases at about one time of the week.
 
     Attributes:
-        slow_R: as in `Local`, the nearer the purchases to that time the more they count.
+        slow_R: as in `Local`; a purchase counts the more, the nearer it is to that time.
         visits: the same of visits.
         basket_size: purchases per visit then, smoothed towards the usual number.
     """
@@ -89,7 +89,7 @@ class Hour(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What purchases say, as of the newest.
+    """Statistics of one customer's purchases, as of the newest.
 
     Attributes:
         newest: moment of the newest purchase, 0 if there is none.
@@ -99,11 +99,11 @@ class Profile:
         visits: slowly decayed visits.
         basket_size: purchases per visit.
         visit_gap: usual days between two visits.
-        also_bought: what customers who buy the same buy too: rows, ascending, and the score of each.
-        als_D: the customer's factors, to be multiplied with the products'.
+        also_bought: products that customers who buy the same buy too: rows, ascending, and the score of each.
+        als_D: the customer's ALS factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
-        by_visit: the purchases, visit after visit. `Purchases` itself is not held, so that whoever keeps a profile
-            for as long as that is there does not keep it there.
+        by_visit: the purchases, visit after visit. The profile does not hold `Purchases` itself, so that
+            whoever keeps a profile as long as its `Purchases` lives does not keep that alive.
     """
 
     newest: int
@@ -120,7 +120,7 @@ class Profile:
     _local: dict[int, Local] = field(default_factory=dict)
 
     def at(self, location: int) -> Local:
-        """What was bought at a location, given by its row; -1 for none. Only the last answer is kept."""
+        """Return the purchases at a location, given by its row, -1 for none; only the last answer is kept."""
         found = self._local.get(location)
         if found is None:
             found = Local(*self.by_visit.at(location))
@@ -129,13 +129,13 @@ class Profile:
         return found
 
     def at_hour(self, moment: int) -> Hour:
-        """What was bought at about the time of the week that a moment is in."""
+        """Return the purchases at about the same time of the week as a moment."""
         slow_R, visits, purchases = self.by_visit.at_hour(moment, _HOURS * 3_600, _OTHER_DAYS)
         return Hour(slow_R, visits, (purchases + _PRIOR_VISITS * self.basket_size) / (visits + _PRIOR_VISITS))
 
 
 def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
-    """Work purchases out."""
+    """Compute the profile of a customer's purchases."""
     rows_R = bought.rows_R
     own_RC, groups, visits, basket_size, visit_gap = bought.by_visit.statistics(
         rows_R,

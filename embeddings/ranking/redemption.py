@@ -1,7 +1,7 @@
-"""What says whether a customer redeems any of the eligible offers in this visit: features of the visit.
+"""Features of a visit that predict whether the customer redeems any of the eligible offers in it.
 
-The upper level of a nested logit (McFadden, 1978), of which the ranker of offers is the lower one. Letters: O eligible
-offers, F features, V visits of a customer, S moments between which some offer ran.
+The model is the upper level of a nested logit (McFadden, 1978); the ranker of offers is the lower one. Letters: O
+eligible offers, F features, V visits of a customer, S moments between which some offer ran.
 """
 
 import math
@@ -57,19 +57,19 @@ _COVERING, _LIKELIEST, _SLOW_PER_ROOT, _BEGUN, _LEFT, _REDEEMED = (
 
 
 def begins_visit(at_E: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which of a customer's events, oldest first, begin a visit."""
+    """Return for each of a customer's events, oldest first, whether it begins a visit."""
     begins_E = np.ones(len(at_E), np.bool_)
     begins_E[1:] = np.diff(at_E) > VISIT_SECONDS
     return begins_E
 
 
 def is_of_visit(events_E: Events) -> NDArray[np.bool_]:
-    """Return which events make up visits: all but what was only shown or dismissed."""
+    """Return for each event whether it counts for visits: all interactions do, the types that the tower reads."""
     return _IS_INTERACTION[events_E["type"]]
 
 
 def sum_of_odds(logits_O: NDArray[np.float32]) -> float:
-    """Return the sum of the odds of some offers, at least one, by their log-odds."""
+    """Return the sum of the odds of some offers, at least one, given their log-odds."""
     highest = float(logits_O.max())
     return math.exp(min(highest + math.log(float(np.exp(logits_O - highest).sum())), _LARGEST_LOG))
 
@@ -82,7 +82,7 @@ class VisitFeatureReader:
         self._bounds: dict[tuple[int, ...], NDArray[np.int64]] = {}
 
     def offered(self, audiences: tuple[int, ...], at_V: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return at which moments some offer ran that is for everybody or for one of these audiences."""
+        """Return for each moment whether an offer ran for everybody or for one of these audiences; (V,)."""
         bounds_S = self._bounds.get(audiences)
         if bounds_S is None:
             while len(self._bounds) >= _KEPT:
@@ -94,8 +94,8 @@ class VisitFeatureReader:
         """Return the features (F) of a visit.
 
         Args:
-            query: who asks, where and when; somebody with a history.
-            features_OF: of the eligible offers, at least one, in the order of ``OFFER_FEATURES``.
+            query: who asks, where and when; the customer must have a history.
+            features_OF: features of the eligible offers, at least one, in the order of ``OFFER_FEATURES``.
             odds: from ``sum_of_odds``.
         """
         profile, moment = query.profile, query.moment
@@ -124,7 +124,7 @@ class VisitFeatureReader:
     def _habit(self, history: History, moment: int) -> tuple[float, float, float]:
         """Return decayed visits while an offer ran, those in which one was redeemed, and days since the last of these.
 
-        Redemptions of offers that this catalogue no longer knows are none.
+        Redemptions of offers that this catalogue no longer knows do not count.
         """
         at_E = history.events_E["at"][is_of_visit(history.events_E)]
         starts_V = at_E[begins_visit(at_E)]
@@ -136,7 +136,7 @@ class VisitFeatureReader:
         return visits, redeeming, min(max(moment - int(redeemed_E[-1]), 0) / DAY, NEVER_DAYS)
 
     def _find_bounds(self, audiences: tuple[int, ...]) -> NDArray[np.int64]:
-        """Return the moments (S), ascending, at which the first offer begins to run and the last ends, by turns."""
+        """Return the moments (S), ascending, at which by turns a first offer starts to run and the last one ends."""
         offers = self._offers
         theirs_O = (offers.audiences_O < 0) | np.isin(offers.audiences_O, audiences)
         theirs_O &= offers.starts_O < offers.ends_O

@@ -1,4 +1,4 @@
-"""Where candidates come from: small classes, each with one way of proposing products of an eligible set.
+"""Sources of candidates: small classes, each with one way of proposing products of an eligible set.
 
 Letters: K products proposed, O a customer's own, R products bought.
 """
@@ -39,16 +39,16 @@ _NOTHING_BOUGHT_TOGETHER: Scored = (_NONE, np.zeros(0, np.float32))
 
 
 class RankingQuery(NamedTuple):
-    """What sources may look at. Make one with `of`.
+    """One request, as sources and rankers read it. Make one with `of`.
 
     Attributes:
-        profile, history: what the customer bought, worked out, and all that the customer did.
+        profile, history: statistics of the customer's purchases, and all the customer's events.
         location: its row, -1 for none.
         moment: seconds since 1970 UTC.
         local: what the customer bought at that location.
         session: what happened lately, None if nothing did.
-        meant: what the session is about, in the basket or looked at; catalogue rows.
-        bought_together: what lies in the same baskets as that.
+        meant: catalogue rows of the products that the session is about, in the basket or looked at.
+        bought_together: products that lie in the same baskets as these.
         retrieved_K: the products nearest to the customer's vector, the nearest first; -1 pads.
         popular_K: the most popular products of the set in the place, the most popular first.
         novel: whether the set holds nothing bought before.
@@ -87,7 +87,7 @@ class RankingQuery(NamedTuple):
         wanted: int = FEW,
         rank_all: bool = False,
     ) -> Self:
-        """What a customer with this past asks now, at this location; ``wanted`` is how many products."""
+        """Return the query of a customer with this history for ``wanted`` products, at a location and moment."""
         session = session_of(history, moment)
         meant, beside = _NONE, _NOTHING_BOUGHT_TOGETHER
         if session is not None:
@@ -112,7 +112,7 @@ class RankingQuery(NamedTuple):
 
 
 def times_more(wanted: int, *, novel: bool) -> int:
-    """How many times as much is proposed where so many products are wanted, or novel ones."""
+    """Return the factor on what sources propose: larger if many products are wanted, or novel ones."""
     return MORE if novel or wanted > FEW else 1
 
 
@@ -120,52 +120,52 @@ class Source(Protocol):
     """Proposes catalogue rows of the eligible set, distinct, in any order."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """Rows worth ranking; none if it has nothing to say."""
+        """Return candidates of the eligible set; none if this source has no proposal."""
         ...
 
 
 class Towers:
-    """The products whose vectors are nearest to the customer's."""
+    """Proposes the products whose vectors are nearest to the customer's."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """What retrieval found."""
+        """Return the products that the towers retrieved."""
         rows_K = query.retrieved_K
         return rows_K[rows_K >= 0] if len(rows_K) and rows_K[-1] < 0 else rows_K
 
 
 class BuyAgain:
-    """What the customer buys, the more often, the more lately and the more at this very location the sooner."""
+    """Proposes what the customer buys: first what is bought most often, most lately and most at this location."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """The own products of the largest decayed counts."""
+        """Return the customer's own products with the largest decayed counts."""
         return kernel.again(
             query.profile.customer, query.local.slow_R, _HERE, query.eligible.members, _AGAIN * query.more
         )
 
 
 class DueNow:
-    """What the customer buys in a rhythm, and whose time has come."""
+    """Proposes what the customer buys in a rhythm and is due to buy again."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """The own products bought on several days whose usual gap has just passed."""
+        """Return the customer's own products bought on several days whose usual gap has just passed."""
         profile = query.profile
         aged = max(query.moment - profile.newest, 0) / DAY
         return kernel.due(profile.customer, aged, query.eligible.members, _DUE * query.more)
 
 
 class AlsoBought:
-    """What customers who buy the same buy too."""
+    """Proposes what customers who buy the same buy too."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """The neighbours of what the customer buys most."""
+        """Return the neighbours of the products that the customer buys most."""
         return kernel.largest(query.profile.also_bought, query.eligible.members, _ALSO_BOUGHT * query.more)
 
 
 class BoughtTogether:
-    """What lies in the same baskets as what is in this customer's basket now."""
+    """Proposes what lies in the same baskets as the products in this customer's basket now."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """The neighbours of the basket and of what was looked at, and what was looked at itself."""
+        """Return the products looked at, and the neighbours of these and of the products in the basket."""
         if query.session is None:
             return _NONE
         looked = query.session.looked
@@ -174,10 +174,10 @@ class BoughtTogether:
 
 
 class Trending:
-    """What everybody buys lately, here."""
+    """Proposes what everybody buys lately in the place."""
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
-        """The most popular products of the place."""
+        """Return the most popular products of the place."""
         return query.popular_K[: _TRENDING * query.more]
 
 
@@ -205,9 +205,9 @@ class Proposed(NamedTuple):
 
 
 def propose(query: RankingQuery, some: Sequence[Source], least: int = 0) -> Proposed:
-    """Ask some sources; should they propose fewer than ``least`` in all, what is popular follows.
+    """Return the candidates of some sources, followed by popular products if these are fewer than ``least``.
 
-    Where the whole set is to be ranked, the rest of it follows.
+    If the whole set is to be ranked, the rest of the set follows.
     """
     parts = [source.propose(query) for source in some]
     proposed = Proposed(*kernel.merged(parts))

@@ -1,7 +1,7 @@
-"""What past purchases say about each product: how much, how often and with what else it is bought.
+"""Statistics of past purchases for each product: how much, how often and with what else it is bought.
 
-Letters: D factors, N products, P figures a product, L entries of all assortments, T neighbours, Q groups of a product, R
-products bought, S of them bought several times.
+Letters: D factors, N products, P figures a product, L entries of all assortments, T neighbours, Q groups of a product,
+R products bought, S of them bought several times.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ class Neighbours(NamedTuple):
     weights_NT: NDArray[np.float32]
 
     def around(self, rows_R: NDArray[np.int64], weights_R: NDArray[np.float32]) -> Scored:
-        """The neighbours of some weighted products, ascending, each with its weighted sum of cosines."""
+        """Return the neighbours of some weighted products, ascending, each with its weighted sum of cosines."""
         return kernel.around(rows_R, weights_R, self.rows_NT, self.weights_NT)
 
 
@@ -61,9 +61,9 @@ class AlsFactors(NamedTuple):
     gram_DD: NDArray[np.float32]
 
     def of(self, rows_R: NDArray[np.int64], times_R: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The factors (D) of somebody who bought some products so many times: one step of alternating least squares.
+        """Return the ALS factors (D) of a customer who bought some products so many times.
 
-        Zeros for somebody who bought nothing.
+        They are one step of alternating least squares; zeros for a customer who bought nothing.
         """
         bought_RD = self.products_ND[rows_R]
         times = times_R.astype(np.float32)
@@ -74,7 +74,7 @@ class AlsFactors(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What the events before a moment say.
+    """Statistics of the events before a moment.
 
     Attributes:
         products_NP: float32, in the order of ``PRODUCT_STATISTICS``: share of recent purchases; purchases in the last 7
@@ -85,7 +85,7 @@ class Statistics(NamedTuple):
         groups_NQ: int32, codes of the groups named in ``GROUPINGS``, 0 where unknown.
         also_bought: products that the same customers buy.
         bought_together: products that lie in the same baskets.
-        als: what says how much a product suits a customer as a whole.
+        als: ALS factors, which say how much a product suits a customer as a whole.
         lifts_GG: float32, by codes of the wide groups: the log of how much oftener than by chance products of both
             lie in one basket.
         redeemed_O: float32, how often each offer was redeemed.
@@ -101,7 +101,7 @@ class Statistics(NamedTuple):
     redeemed_O: NDArray[np.float32]
 
     def save(self, folder: Path) -> None:
-        """Write into a folder."""
+        """Write the statistics into a folder."""
         save_arrays(
             folder,
             {
@@ -121,7 +121,7 @@ class Statistics(NamedTuple):
 
     @classmethod
     def none(cls, products: int, carried: int, offers: int) -> Self:
-        """Of a release that counts nothing: its candidates come from the towers alone."""
+        """Return the statistics of a release that counts nothing, whose candidates come from the towers alone."""
         nobody = Neighbours(np.zeros((products, 0), np.int32), np.zeros((products, 0), np.float32))
         return cls(
             np.zeros((products, len(PRODUCT_STATISTICS)), np.float32),

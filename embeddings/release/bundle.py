@@ -48,14 +48,14 @@ CURVES, PRODUCT_MAP = "pictures/curves.png", "pictures/products.png"
 
 
 class FileEntry(msgspec.Struct, frozen=True):
-    """What a file must be."""
+    """The SHA-256 and the size in bytes that a file must have."""
 
     sha256: str
     bytes: int
 
 
 class Made(msgspec.Struct, frozen=True):
-    """What manifests of all formats say of a release."""
+    """The fields that a release's manifest has in every format."""
 
     format_version: int
     version: str
@@ -64,13 +64,13 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class _Format(msgspec.Struct, frozen=True):
-    """What is read first of a manifest: one of another format may lack anything else."""
+    """The field of a manifest that is read first: a manifest of another format may lack all others."""
 
     format_version: int = FORMAT_VERSION
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """What every manifest holds.
+    """The fields of every manifest of this format.
 
     Attributes:
         data_cut_off: nothing that happened at or after this moment was visible.
@@ -87,7 +87,7 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Epochs(msgspec.Struct, frozen=True):
-    """What a fit has come to after some epochs.
+    """The progress of a fit after some epochs.
 
     Attributes:
         epochs: how many.
@@ -107,7 +107,7 @@ class Epochs(msgspec.Struct, frozen=True):
 
 
 class Manifest(Sealed, frozen=True, kw_only=True):
-    """What a release is.
+    """The manifest of a release.
 
     Attributes:
         metrics: by method, then by metric, on the validation window before the cut-off.
@@ -127,7 +127,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
 
 
 class HistoriesManifest(Sealed, frozen=True, kw_only=True):
-    """What a snapshot of histories is; it speaks in the rows of the bundle of the same version."""
+    """The manifest of a snapshot of histories; its rows are those of the bundle of the same version."""
 
 
 AnySealed = TypeVar("AnySealed", bound=Sealed)
@@ -135,24 +135,28 @@ Decoded = TypeVar("Decoded", bound=msgspec.Struct)
 
 
 def hash_files(folder: Path) -> dict[str, FileEntry]:
-    """SHA-256 and size of every file below a folder, its manifest excepted, by relative name."""
+    """Return the SHA-256 and size of every file below a folder except its manifest, by relative name."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
         return dict(zip([str(path.relative_to(folder)) for path in paths], pool.map(_entry, paths), strict=True))
 
 
 def write_manifest(folder: Path, manifest: Sealed) -> None:
-    """Seal a folder with its manifest, for people to read too."""
+    """Write the sealed manifest of a folder, indented so that people can read it too."""
     (folder / MANIFEST).write_bytes(_sealed_text(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle; CorruptBundle if it is missing or unreadable."""
+    """Return the manifest of a bundle; raise CorruptBundle if it is missing or unreadable."""
     return _read(folder, Manifest)
 
 
 def read_made(folder: Path) -> Made:
-    """What release a folder holds, of whatever format; CorruptBundle if its manifest is missing or unreadable."""
+    """Return the release that a folder holds, of any format.
+
+    Raises:
+        CorruptBundle: the manifest is missing or unreadable, or altered if it is of this format.
+    """
     path, text = _text(folder)
     made = _decoded(path, text, Made)
     if made.format_version == FORMAT_VERSION:
@@ -161,7 +165,7 @@ def read_made(folder: Path) -> Made:
 
 
 def read_histories_manifest(folder: Path) -> HistoriesManifest:
-    """The manifest of a snapshot of histories; CorruptBundle if it is missing or unreadable."""
+    """Return the manifest of a snapshot of histories; raise CorruptBundle if it is missing or unreadable."""
     return _read(folder, HistoriesManifest)
 
 
@@ -220,7 +224,7 @@ class ModelBundle(Closing):
 
     @property
     def degraded(self) -> str | None:
-        """Why the CPU searches in place of the device that was asked for; None while it need not."""
+        """Return why the CPU searches instead of the device that was asked for; None while the device works."""
         return self.products.degraded or self.similar.degraded
 
     @classmethod

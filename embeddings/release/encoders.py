@@ -49,7 +49,7 @@ class CustomerEncoder:
         self._session = open_session(path, device)
 
     def encode(self, tower_input: TowerInput, vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Customer vectors (B, D), comparable by inner product with the product vectors.
+        """Return customer vectors (B, D), comparable by inner product with the product vectors.
 
         Args:
             tower_input: B customers.
@@ -75,7 +75,7 @@ class RankerSession:
         self._session = open_session(path, device)
 
     def rank(self, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How likely each of some candidates (M) is taken; features in the order of ``features.RANKER_FEATURES``."""
+        """Return the probability (M) that each candidate is taken; columns as in ``features.RANKER_FEATURES``."""
         (probabilities_M,) = self._session.run(["probabilities"], {"features": features_MF})
         return probabilities_M
 
@@ -87,7 +87,7 @@ class OfferRankerSession:
         self._session = open_session(path, device)
 
     def rank(self, features_OF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The log-odds (O) of each of some offers; features in the order of ``offers.OFFER_FEATURES``."""
+        """Return the log-odds (O) of each offer; columns in the order of ``offer_features.OFFER_FEATURES``."""
         (logits_O,) = self._session.run(["logits"], {"features": features_OF})
         return logits_O
 
@@ -104,7 +104,7 @@ class RedemptionSession:
         self.base_rate = float(self.likely(np.zeros((1, len(VISIT_FEATURES)), np.float32))[0])
 
     def likely(self, features_VF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The probability (V) of each of some visits; features in the order of ``redemption.VISIT_FEATURES``."""
+        """Return the probability (V) of a redemption in each visit; columns as in ``redemption.VISIT_FEATURES``."""
         (probabilities_V,) = self._session.run(["probabilities"], {"features": features_VF})
         return probabilities_V
 
@@ -118,7 +118,7 @@ class ProductEncoder:
     def encode(
         self, rows_K: NDArray[np.int64], attributes_KA: NDArray[np.int64], price_K: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Product vectors (K, D).
+        """Return product vectors (K, D).
 
         Args:
             rows_K: catalogue rows; -1 for a product without a history of its own.

@@ -58,19 +58,19 @@ class BundleStore:
         self._staging, self._runs = root / "staging", root / "runs"
 
     def bundle(self, version: str) -> Path:
-        """Where a version's bundle lies."""
+        """Return the folder of a version's bundle."""
         return self._root / "bundles" / version
 
     def histories(self, version: str) -> Path:
-        """Where the histories as of a version's data cut-off lie."""
+        """Return the folder of the histories as of a version's data cut-off."""
         return self._root / "histories" / version
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Hold the store's writer lock, waiting for it; delete what is staged and unpublished before and after.
+        """Wait for the store's writer lock and hold it; delete staged folders before and after.
 
-        That is left by an earlier writer that was killed, or by this one: it holds personal data, and nobody will
-        publish it.
+        An earlier writer that was killed, or this one, left them unpublished. They hold personal data, and nobody will
+        publish them.
         """
         self._root.mkdir(parents=True, exist_ok=True)
         with locked(self._root / "LOCK", _SHARED) as lock:
@@ -84,10 +84,10 @@ class BundleStore:
 
     @contextmanager
     def training(self) -> Generator[Path]:
-        """Be the one run that trains into this store; yields the folder for its checkpoints.
+        """Hold the lock of the one run that trains into this store, and yield the folder for its checkpoints.
 
-        They stay if it fails, for the same run to go on from. If it succeeds it has published, and every checkpoint is
-        deleted.
+        If the run fails, the checkpoints stay, so that the same run can go on from them. If it succeeds, it has
+        published, and every checkpoint is deleted.
 
         Raises:
             InvalidInput: another run trains into this store now, or the store is no folder.
@@ -107,20 +107,20 @@ class BundleStore:
             self._delete_checkpoints(math.inf)
 
     def stage(self) -> Path:
-        """Make a folder in which to write ``bundle/`` and ``histories/`` before publishing them."""
+        """Make and return a folder in which to write ``bundle/`` and ``histories/`` before publishing them."""
         staged = self._staging / uuid4().hex
         (staged / BUNDLE).mkdir(parents=True)
         (staged / HISTORIES).mkdir(mode=0o700)
         return staged
 
     def publish(self, staged: Path) -> str:
-        """Make a staged release the current one; returns its version.
+        """Make a staged release the current one, and return its version.
 
         The files are verified and forced to disk before the first rename, and ``CURRENT`` changes last, so that
         a reader, or a crash at any point, sees the old release or the new one.
 
         Raises:
-            CorruptBundle: a staged file is not what its manifest says, or nor is one of this very release that
+            CorruptBundle: a staged file does not match its manifest, or neither does a file of this very release that
                 was published before.
         """
         version = _verified(staged / BUNDLE, staged / HISTORIES)
@@ -192,13 +192,13 @@ class BundleStore:
         return held
 
     def stamp(self, version: str) -> Stamp:
-        """Return what tells whether a version's files, or ``CURRENT``, have changed since."""
+        """Return a stamp that changes whenever a version's files, or ``CURRENT``, change."""
         folders = (self.bundle(version), self.histories(version))
         paths = [path for folder in folders for path in sorted(folder.rglob("*"))]
         return tuple(_stamp(path) for path in [self._current, *paths])
 
     def releases(self) -> list[Made]:
-        """What is published, of this format and of earlier ones, the oldest first.
+        """Return the published releases, of this format and of earlier ones, the oldest first.
 
         Raises:
             CorruptBundle: a manifest is unreadable.
@@ -213,11 +213,11 @@ class BundleStore:
         return sorted(found, key=lambda one: (one.created_at, one.version))
 
     def versions(self) -> list[str]:
-        """The versions of `releases`."""
+        """Return the versions of `releases`, in the same order."""
         return [one.version for one in self.releases()]
 
     def rollback(self, to: str | None = None) -> str:
-        """Point back at an earlier version: the one named, or the release before the current one.
+        """Make an earlier version current, the one named or the release before the current one; return it.
 
         Naming one works even while another, such as the current one, or ``CURRENT`` itself is damaged.
 
@@ -239,7 +239,7 @@ class BundleStore:
         return to
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest ``keep`` versions and the current one; returns the deleted.
+        """Delete all but the newest ``keep`` versions and the current one; return the deleted versions.
 
         Each is moved aside before it is deleted, so that a crash leaves no half of a release. Histories that a
         crash has parted from their bundle are deleted too, and checkpoints of abandoned runs while no run is under way.
@@ -266,12 +266,12 @@ class BundleStore:
 
     @contextmanager
     def _only_run(self) -> Generator[bool]:
-        """Hold the lock of the one training run; yields whether it was free, without waiting."""
+        """Try to take the lock of the one training run without waiting; yield whether it was free."""
         with locked(self._runs / "LOCK", _SHARED) as lock:
             yield try_for(lock, fcntl.LOCK_EX)
 
     def _delete_checkpoints(self, before: float) -> None:
-        """Delete those last written before a moment, in seconds since 1970; the caller holds the lock of the run."""
+        """Delete checkpoints last written before a moment, in seconds since 1970; the caller holds the run's lock."""
         for folder in [path for path in self._runs.iterdir() if path.is_dir()]:
             if max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) < before:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -288,7 +288,11 @@ class BundleStore:
 
 
 def _verified(bundle: Path, histories: Path) -> str:
-    """The version of a release whose every file is what its manifest says; CorruptBundle names the one that is not."""
+    """Return the version of a release after checking every file against its manifest.
+
+    Raises:
+        CorruptBundle: names the file that does not match.
+    """
     manifest, past = read_manifest(bundle), read_histories_manifest(histories)
     if past.version != manifest.version:
         raise CorruptBundle(histories / MANIFEST, f"belongs to version {past.version}, not {manifest.version}")
@@ -298,7 +302,7 @@ def _verified(bundle: Path, histories: Path) -> str:
 
 
 def close_to_others(folder: Path) -> None:
-    """Have a folder with personal data read by its owner alone, whatever the umask; somebody else's stays as it is.
+    """Allow only its owner to read a folder with personal data, whatever the umask; leave other users' files alone.
 
     Raises:
         OSError: the file system cannot be written.
