@@ -14,6 +14,7 @@ def ndcg_at(recommended: Sequence[object], relevant: Collection[object], k: int)
     """Return the normalised discounted cumulative gain of the first ``k`` (Järvelin and Kekäläinen, 2002).
 
     A relevant item has gain 1, discounted by ``1 / log2(1 + rank)``. The sum is divided by that of the best ranking.
+    ``recommended`` names each item once, and ``relevant`` at least one.
     """
     wanted = set(relevant)
     discounts = 1 / np.log2(np.arange(2, k + 2))

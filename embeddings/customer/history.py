@@ -1,7 +1,8 @@
 """Customer histories: the events of one customer, and of every customer as of a data cut-off.
 
 A history is one array of records, oldest first, so that a snapshot of all of them is one file, a customer's
-past is a slice of it, and a new event is one insertion. Letters: C customers, E events, A attributes.
+past is a slice of it, and a new event is one insertion. Letters: C customers, E events, A attributes, X context
+attributes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Encodes a customer's history and context as the customer tower's input, the same offline and online.
 
 Letters: B customers, L events, A attributes, C context codes (channel, location, weekday, hour, and what the
-recipe declares besides).
+recipe declares besides), N products, D dimensions.
 """
 
 from collections.abc import Sequence

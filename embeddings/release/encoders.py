@@ -1,6 +1,6 @@
 """ONNX Runtime sessions around the encoders of a bundle.
 
-Letters: B customers, L events, D dimensions, A attributes, K products, V visits.
+Letters: B customers, L events, D dimensions, A attributes, K products, V visits, M candidates, O offers, F features.
 """
 
 from collections.abc import Mapping
