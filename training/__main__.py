@@ -150,6 +150,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("expected --store DIR, or --check to look at the data alone")
     if not arguments.check and arguments.html is not None:
         parser.error("expected --html with --check alone")
+    if arguments.check and arguments.validation is not None:
+        parser.error("expected --validation without --check, which looks at tables alone")
     if arguments.html is not None and arguments.html.suffix not in (".html", ".htm"):
         parser.error(f"expected --html FILE.html, not {arguments.html}, which it would overwrite")
     return arguments

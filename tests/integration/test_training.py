@@ -339,6 +339,8 @@ def test_check_says_what_the_tables_hold_and_trains_nothing(
     recipe.write_text('[ranker]\nmaker_attribute = "maker"')
     assert train(data, tmp_path / "store", "--check", "--recipe", str(recipe)) == 2
     assert "ranker.maker_attribute: expected one of brand, department" in capsys.readouterr().err
+    assert train(data, tmp_path / "store", "--check", "--validation", str(recipe)) == 2
+    assert "expected --validation without --check" in capsys.readouterr().err
     (data / "events.parquet").write_bytes(b"no Parquet")
     assert train(data, tmp_path / "store", "--check") == 2
     assert "events.parquet: cannot be read" in capsys.readouterr().err

@@ -209,8 +209,8 @@ def _places(size: int) -> list[int]:
 
 
 def _gaps(customers: pl.DataFrame) -> list[tuple[int, int]]:
-    """Return how many customers come back after so many days on average, by the bounds of ``_GAP_DAYS``."""
+    """Return how many customers come back after so many days on average, by the bounds of ``_GAP_DAYS``, inclusive."""
     back = customers.filter(pl.col("days") > 1)
     mean = ((back["last"] - back["first"]).dt.total_seconds() / 86_400 / (back["days"] - 1)).to_numpy()
-    counts, _ = np.histogram(mean, [0.0, *_GAP_DAYS, np.inf])
+    counts = np.bincount(np.searchsorted(_GAP_DAYS, mean), minlength=len(_GAP_DAYS) + 1)
     return list(zip((*_GAP_DAYS, 0), counts.tolist(), strict=True))

@@ -91,6 +91,16 @@ def test_what_was_read_is_counted(tmp_path: Path) -> None:
     assert found.buyers[0] == (1, 18)
 
 
+@pytest.mark.parametrize(("every", "counted_under"), [(7, 7), (14, 14), (8, 14), (400, 0)])
+def test_days_between_purchases_are_counted_up_to_their_bound(tmp_path: Path, every: int, counted_under: int) -> None:
+    tables = sound()
+    first = pl.col("at").min().over("customer_id")
+    nth = pl.col("at").rank("ordinal").over("customer_id") - 1
+    tables["events"] = tables["events"].with_columns(at=first - nth.cast(pl.Int64) * timedelta(days=every))
+    found = summary(tmp_path, tables)
+    assert {bound: count for bound, count in found.gaps if count} == {counted_under: 120}
+
+
 def test_of_sound_data_nothing_is_said(tmp_path: Path) -> None:
     assert summary(tmp_path, sound()).findings == ()
 
