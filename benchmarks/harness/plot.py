@@ -49,6 +49,7 @@ _SEARCHES = {
     "hot": "our index, set known",
     "cold": "our index, set never seen",
     "eligible_scan": "flat scan of a copy of the set",
+    "panorama": "Panorama on a copy of the set",
     "bitmap": "flat scan of everything with a bitmap",
 }
 """Times of a `Cell`, with what they are called."""

@@ -19,6 +19,7 @@ from benchmarks.search.cells import (
     interleaved,
     measure,
     oracle,
+    panorama_index,
     random_set,
     recall,
     shifted,
@@ -46,6 +47,7 @@ CELL = Cell(
     hot=100.0,
     cold=900.0,
     eligible_scan=200.0,
+    panorama=80.0,
     bitmap=1_000.0,
     bitmap_cold=1_200.0,
 )
@@ -68,6 +70,7 @@ def test_the_summary_takes_the_worst_cell_of_each_ratio() -> None:
         "recall_min": 0.75,
         "hot_vs_eligible_scan_max": 1.5,
         "hot_vs_eligible_scan_max_from_1000_rows": 1.5,
+        "hot_vs_panorama_max_from_1000_rows": 3.75,
         "speedup_vs_bitmap_at_10pct": 3.333,
         "cold_vs_bitmap_max": 1.667,
         "cold_vs_bitmap_max_from_1000_rows": 1.667,
@@ -95,6 +98,7 @@ def test_the_summary_says_nothing_where_nothing_was_measured() -> None:
 def test_every_cell_is_reported_with_its_own_ratios() -> None:
     reported = CELL.with_ratios()
     assert (reported["hot_vs_eligible_scan"], reported["speedup_vs_bitmap"]) == (0.5, 10.0)
+    assert reported["hot_vs_panorama"] == 1.25
     assert reported["cold_vs_bitmap"] == 0.75
     assert structs.replace(CELL, cold=None).with_ratios()["cold_vs_bitmap"] is None
 
@@ -206,7 +210,9 @@ def test_baselines_find_what_our_index_finds() -> None:
     expected_BK = ExactIndex(vectors_ND).search(queries_BD, 10, [chosen] * 4).rows_BK
     _, copied_BK = flat_index(vectors_ND, chosen).search(queries_BD, 10)
     _, selected_BK = flat_index(vectors_ND).search(queries_BD, 10, params=selecting(chosen, len(vectors_ND)))
+    _, turned_BK = panorama_index(vectors_ND, chosen).search(queries_BD, 10)
     np.testing.assert_array_equal(chosen.rows_N[copied_BK], expected_BK)
+    np.testing.assert_array_equal(chosen.rows_N[turned_BK], expected_BK)
     np.testing.assert_array_equal(selected_BK, expected_BK)
 
 
@@ -223,7 +229,7 @@ def test_cells_are_measured_hot_and_cold(catalogue: Catalogue, selectivity: floa
     for cell in cells:
         assert (cell.rows, cell.eligible, cell.recall) == (3_000, round(3_000 * selectivity), 1.0)
         assert (cell.cold is None) == (selectivity == 1)
-        assert min(cell.hot, cell.eligible_scan, cell.bitmap) > 0
+        assert min(cell.hot, cell.eligible_scan, cell.panorama, cell.bitmap) > 0
 
 
 def test_new_sets_do_not_run_out(catalogue: Catalogue) -> None:
