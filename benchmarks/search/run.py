@@ -22,6 +22,7 @@ from benchmarks.harness.report import write_report
 from benchmarks.peers.stack import Past
 from benchmarks.search import clusters, costs, cuda
 from benchmarks.search.cells import Catalogue, K, Repetitions, flat_index, growth, measure
+from benchmarks.search.graphs import measure_graphs, print_graphs
 from benchmarks.search.outcome import Cell, print_table, summary
 from embeddings.device import Device
 from embeddings.index.base import F32
@@ -35,6 +36,7 @@ CACHE_BYTES = 2 * 2**30
 """Bound on the copies that our index keeps: room for half of ten million rows, which the service's default has not."""
 GROWTH_ROWS, GROWTH_SETS = 20_000, 8
 _QUERIES = 512
+_GRAPH_QUERIES = 256
 _ALL = (1.0, 0.5, 0.1, 0.01, 0.001, 0.0001)
 
 
@@ -108,6 +110,7 @@ def run(store: Path, json_file: Path, *, quick: bool, device: Device) -> Mapping
         cells += _cells(catalogue, size, effort)
         catalogues.append(catalogue)
     grown = growth(catalogues, GROWTH_ROWS, GROWTH_SETS, effort.growth)
+    graphs = list(measure_graphs(past, catalogues[0], effort.sizes[0].selectivities, _GRAPH_QUERIES, effort.cell))
     measured_costs = costs.costs(catalogues[0], catalogues[1], effort.point)
     figures = summary(cells, grown)
     report = {
@@ -123,12 +126,14 @@ def run(store: Path, json_file: Path, *, quick: bool, device: Device) -> Mapping
         "peak_resident_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "cells": [cell.with_ratios() for cell in cells],
         "growth": grown,
+        "graphs": graphs,
         "costs": measured_costs,
         "summary": figures,
     }
     write_report(json_file, report)
     plot.search(json_file.with_suffix(".png"), cells)
     print_table(cells, figures)
+    print_graphs(graphs)
     return figures
 
 

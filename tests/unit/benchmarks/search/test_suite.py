@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from benchmarks.peers.flat_bitmap_peer import selecting
+from benchmarks.peers.stack import Past
 from benchmarks.search import clusters
 from benchmarks.search.cells import (
     Catalogue,
@@ -26,6 +29,7 @@ from benchmarks.search.cells import (
 )
 from benchmarks.search.costs import line
 from benchmarks.search.cuda import run as run_cuda
+from benchmarks.search.graphs import measure_graphs
 from benchmarks.search.outcome import Cell, Growth, summary
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.device import faiss_sees_gpu
@@ -246,6 +250,18 @@ def test_long_calls_are_not_repeated_for_ever(monkeypatch: pytest.MonkeyPatch) -
 
     taken = interleaved({"a": contender}, Repetitions(0, 100, 200), np.random.default_rng(0))
     assert len(taken["a"]) == 1
+
+
+def test_graphs_are_measured_with_what_they_find(catalogue: Catalogue) -> None:
+    past = cast("Past", SimpleNamespace(vectors_ND=catalogue.vectors_ND, customers_CD=real(40)))
+    cells = list(measure_graphs(past, catalogue, (1.0, 0.1, 0.01), 16, ONCE))
+    # 30 rows are fewer than are asked for: no graph can find them.
+    assert [(cell.graph, cell.selectivity) for cell in cells] == [
+        (graph, selectivity) for selectivity in (1.0, 0.1) for graph in ("hnsw", "hnswlib")
+    ]
+    for cell in cells:
+        assert 0.5 < cell.recall <= 1  # chance alone finds 0.21 at most
+        assert min(cell.us, cell.hot) > 0
 
 
 def test_growth_is_measured_by_catalogue(catalogue: Catalogue) -> None:
