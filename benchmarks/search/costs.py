@@ -80,7 +80,8 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
     mask_us, masked_ns = line(read, _sets_us(real, masked, never, effort))
     scored = [round(share * count) for share in _SCORED_SHARES]
     every = replace(MEASURED, gather_ns=_NEVER, sifted_ns=_NEVER, score_ns=0.0)
-    _, score_ns = line(scored, _sets_us(real, scored, every, effort))
+    scoring = replace(real, index=PlannedIndex(real.vectors_ND, "cpu", costs=every))
+    _, score_ns = line(scored, [_scored_us(scoring, some, effort) for some in scored])
     points = [
         _ivf_point(f"{one:,} generated", *_drawn(real.vectors_ND, one), effort)
         for one in track(_IVF_ROWS, "inverted file", transient=True)
@@ -135,11 +136,21 @@ def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions, *, whole
 
 
 def _sets_us(catalogue: Catalogue, sizes: Sequence[int], by: Costs, effort: Repetitions) -> list[float]:
-    """Measure the microseconds to search sets of some sizes, planned by some costs."""
+    """Measure the microseconds to search sets of some sizes again and again, planned by some costs."""
     index = PlannedIndex(catalogue.vectors_ND, "cpu", costs=by)
     random = np.random.default_rng(0)
     sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in sizes]
     return [_alone(on_batches(replace(catalogue, index=index), 1, one), effort) for one in sets]
+
+
+def _scored_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
+    """Measure the microseconds to score the rows of a new set; those of a set just searched lie in the caches."""
+    random = np.random.default_rng(rows + 2)
+
+    def fresh(place: int) -> Callable[[], object]:
+        return on_batches(catalogue, 1, random_set(len(catalogue.vectors_ND), rows, random))(place)
+
+    return _alone(fresh, effort)
 
 
 def _drawn(like_ND: F32, rows: int) -> tuple[F32, F32]:

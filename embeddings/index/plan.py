@@ -63,12 +63,12 @@ class Costs:
 
 MEASURED = Costs(
     scan_ns=0.2,
-    masked_ns=1.0,
-    mask_us=30.0,
+    masked_ns=0.7,
+    mask_us=55.0,
     gather_ns=330.0,
-    sifted_ns=2.0,
-    taken_ns=40.0,
-    score_ns=80.0,
+    sifted_ns=1.0,
+    taken_ns=50.0,
+    score_ns=75.0,
 )
 """What they take, in the middle of several runs, on the machine of benchmarks/results/search.json, key "costs"."""
 
