@@ -77,7 +77,7 @@ def search(path: Path, cells: Sequence[Cell]) -> None:
         panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("ms a query, one thread, k = 64")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_SEARCHES))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
