@@ -20,8 +20,9 @@ from benchmarks.search.outcome import Cell, Growth
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.index.base import F32, I64, PAD_ROW, PAD_SCORE
 from embeddings.index.exact import ExactIndex
+from embeddings.index.host import principal_rotation
 from embeddings.index.planned import PlannedIndex
-from embeddings.index.score import inner_products
+from embeddings.index.score import inner_products, max_norm
 
 _faiss: Any = faiss  # its type hints know the C++ constructors only
 
@@ -96,9 +97,9 @@ def panorama_index(vectors_ND: F32, eligible: EligibleSet | None = None) -> Any:
     """
     kept_ND = np.ascontiguousarray(vectors_ND if eligible is None else vectors_ND[eligible.rows_N])
     dimensions = vectors_ND.shape[1]
-    _, axes_DD = np.linalg.eigh((kept_ND.T @ kept_ND).astype(np.float64))
     rotation = _faiss.LinearTransform(dimensions, dimensions, False)
-    _faiss.copy_array_to_vector(np.ascontiguousarray(axes_DD[:, ::-1].T, np.float32).ravel(), rotation.A)
+    axes_DD = principal_rotation(kept_ND, max_norm(kept_ND))
+    _faiss.copy_array_to_vector(np.ascontiguousarray(axes_DD.T).ravel(), rotation.A)
     rotation.is_trained = rotation.is_orthonormal = True
     index = _faiss.IndexPreTransform(rotation, _faiss.IndexFlatIPPanorama(dimensions, _LEVELS, _ROWS_A_BLOCK))
     index.add(kept_ND)

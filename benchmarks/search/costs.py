@@ -17,7 +17,7 @@ from benchmarks.search.cells import Catalogue, Contender, Repetitions, interleav
 from benchmarks.search.clusters import ROWS_A_CLUSTER, Mixture
 from embeddings.index.base import F32
 from embeddings.index.ivf import write_ivf
-from embeddings.index.plan import MEASURED, Costs
+from embeddings.index.plan import MEASURED
 from embeddings.index.planned import PlannedIndex
 
 _NEVER = 2.0**62
@@ -77,7 +77,8 @@ def costs(real: Catalogue, large: Catalogue, effort: Repetitions) -> Measured:
     never = replace(MEASURED, gather_ns=_NEVER, sifted_ns=_NEVER, score_ns=_NEVER)
     # A row for each of all, over the root of the share that is wanted.
     read = [round(count * math.sqrt(count / some)) for some in masked]
-    mask_us, masked_ns = line(read, _sets_us(real, masked, never, effort))
+    masking = replace(real, index=PlannedIndex(real.vectors_ND, "cpu", costs=never))
+    mask_us, masked_ns = line(read, [_masked_us(masking, some, effort) for some in masked])
     scored = [round(share * count) for share in _SCORED_SHARES]
     every = replace(MEASURED, gather_ns=_NEVER, sifted_ns=_NEVER, score_ns=0.0)
     scoring = replace(real, index=PlannedIndex(real.vectors_ND, "cpu", costs=every))
@@ -135,12 +136,10 @@ def _gathering_us(catalogue: Catalogue, rows: int, effort: Repetitions, *, whole
     return _alone(fresh, effort)
 
 
-def _sets_us(catalogue: Catalogue, sizes: Sequence[int], by: Costs, effort: Repetitions) -> list[float]:
-    """Measure the microseconds to search sets of some sizes again and again, planned by some costs."""
-    index = PlannedIndex(catalogue.vectors_ND, "cpu", costs=by)
-    random = np.random.default_rng(0)
-    sets = [random_set(len(catalogue.vectors_ND), rows, random) for rows in sizes]
-    return [_alone(on_batches(replace(catalogue, index=index), 1, one), effort) for one in sets]
+def _masked_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:
+    """Measure the microseconds to search a set again and again."""
+    one = random_set(len(catalogue.vectors_ND), rows, np.random.default_rng(rows))
+    return _alone(on_batches(catalogue, 1, one), effort)
 
 
 def _scored_us(catalogue: Catalogue, rows: int, effort: Repetitions) -> float:

@@ -12,7 +12,18 @@ from msgspec import Struct
 from benchmarks.harness.report import Table
 from benchmarks.peers import hnsw_postfilter_peer, hnswlib_callback_peer
 from benchmarks.peers.stack import Past, Peer
-from benchmarks.search.cells import Catalogue, Contender, K, Repetitions, heat, interleaved, on_batches, p50, random_set
+from benchmarks.search.cells import (
+    Catalogue,
+    Contender,
+    K,
+    Repetitions,
+    heat,
+    interleaved,
+    on_batches,
+    p50,
+    random_set,
+    recall,
+)
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.index.exact import ExactIndex
 
@@ -62,11 +73,8 @@ def measure_graphs(
         contenders["hot"] = on_batches(catalogue, 1, chosen)
         taken = {name: p50(some) for name, some in interleaved(contenders, effort, random).items()}
         for name, graph in graphs.items():
-            found = [
-                len(np.intersect1d(graph.top(customer, chosen, K)[0], true_K))
-                for customer, true_K in zip(asked, true_QK, strict=True)
-            ]
-            yield GraphCell(name, selectivity, round(sum(found) / true_QK.size, 5), taken[name], taken["hot"])
+            found_QK = np.array([graph.top(customer, chosen, K)[0] for customer in asked])
+            yield GraphCell(name, selectivity, round(recall(true_QK, found_QK), 5), taken[name], taken["hot"])
 
 
 def print_graphs(cells: Sequence[GraphCell]) -> None:

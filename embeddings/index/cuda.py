@@ -20,7 +20,7 @@ from embeddings.errors import DeviceUnavailable, UnsupportedSearch
 from embeddings.index.base import F32, F64, I64, Candidates, Plan
 from embeddings.index.cache import SetCache
 from embeddings.index.plan import Costs
-from embeddings.index.proposed import MARGIN, Group, Settler, every_row
+from embeddings.index.proposed import Group, Settler, every_row, too_few
 from embeddings.index.score import LARGEST_HALF, max_quantisation_error, norms, rounding_bounds
 
 CUDA_MAX_K = 2_048
@@ -79,9 +79,8 @@ class DeviceSearch:
         proposed: list[Group] = []
         for eligible, places in sets:
             size = catalogue if eligible is None else eligible.size
-            few = size <= max(2 * k, k + MARGIN)
             # What lies beside a copy cannot be proposed from it.
-            if few or (eligible is not None and (len(eligible.added) or self._few(eligible))):
+            if too_few(size, k) or (eligible is not None and (len(eligible.added) or self._few(eligible))):
                 scored.append((every_row(eligible, catalogue), None, places, None))
                 continue
             whole = catalogue if eligible is None else eligible.copied.size
@@ -92,11 +91,9 @@ class DeviceSearch:
             proposed.append(Group(partial(self._propose, copy), eligible, whole, whole - size, places))
         rows_BK, scores_BK = kernel.nearest(queries_BD, None, self._vectors_ND, scored, k)
         if proposed:
-            places = [place for group in proposed for place in group.places]
-            asked_BD = queries_BD[places]
-            bounds_B = rounding_bounds(asked_BD, self._max_norm, self._error, halved=self._halved)
+            bounds_B = rounding_bounds(queries_BD, self._max_norm, self._error, halved=self._halved)
             settler = Settler(self._vectors_ND, CUDA_MAX_K, _allowed)
-            rows_BK[places], scores_BK[places] = settler.settle(asked_BD, bounds_B, k, proposed)
+            settler.settle(queries_BD, bounds_B, proposed, rows_BK, scores_BK)
         return Candidates(rows_BK, scores_BK, tuple(plans))
 
     def warm(self, eligible: EligibleSet) -> None:

@@ -21,7 +21,7 @@ from embeddings.index.base import F32, I64, Candidates, Plan
 from embeddings.index.cache import SetCache
 from embeddings.index.ivf import BoundedIvf, Selection
 from embeddings.index.plan import Costs, ExtraCosts
-from embeddings.index.proposed import MARGIN, Group, Settler, every_row
+from embeddings.index.proposed import Group, Settler, every_row, too_few
 from embeddings.index.score import half_error, rounding_bounds
 
 _ROWS_FOR_ROTATION = 65_536
@@ -68,9 +68,7 @@ class HostSearch:
         proposed: list[Group] = []
         for eligible, places in sets:
             size = catalogue if eligible is None else eligible.size
-            # A scan would leave out too few.
-            few = size <= max(2 * k, k + MARGIN)
-            chosen = _Chosen("brute_force", None) if few else self._choose(eligible, size, len(places))
+            chosen = _Chosen("brute_force", None) if too_few(size, k) else self._choose(eligible, size, len(places))
             for place in places:
                 plans[place] = chosen.plan
             if isinstance(chosen.held, kernel.QuantisedSet):
@@ -87,12 +85,9 @@ class HostSearch:
                 scanned.append((every_row(eligible, catalogue), None, places, None))
         rows_BK, scores_BK = kernel.nearest(queries_BD, self._rotation_DD, self._vectors_ND, scanned, k)
         if proposed:
-            places = [place for group in proposed for place in group.places]
-            asked_BD = queries_BD[places]
-            error = half_error(self._max_norm, asked_BD.shape[1])
+            bounds_B = rounding_bounds(queries_BD, self._max_norm, half_error(self._max_norm, queries_BD.shape[1]))
             settler = Settler(self._vectors_ND, sys.maxsize, _any_number)
-            bounds_B = rounding_bounds(asked_BD, self._max_norm, error)
-            rows_BK[places], scores_BK[places] = settler.settle(asked_BD, bounds_B, k, proposed)
+            settler.settle(queries_BD, bounds_B, proposed, rows_BK, scores_BK)
         return Candidates(rows_BK, scores_BK, tuple(plans))
 
     def warm(self, eligible: EligibleSet) -> None:

@@ -57,11 +57,17 @@ class Settler(NamedTuple):
     most: int
     allowed: Callable[[int, int], int]
 
-    def settle(self, queries_BD: F32, bounds_B: F64, k: int, groups: Sequence[Group]) -> tuple[I64, F32]:
-        """Return the best k rows and scores for queries in the order of their groups.
+    def settle(self, queries_BD: F32, bounds_B: F64, groups: Sequence[Group], rows_BK: I64, scores_BK: F32) -> None:
+        """Write the best K rows and scores for the groups' queries to their places; leave other places as they are.
 
-        Each group must be larger than the number of rows proposed for it.
+        There must be a group, and each be larger than the number of rows proposed for it.
         """
+        places = [place for group in groups for place in group.places]
+        found = self._settled(queries_BD[places], bounds_B[places], rows_BK.shape[1], groups)
+        rows_BK[places], scores_BK[places] = found
+
+    def _settled(self, queries_BD: F32, bounds_B: F64, k: int, groups: Sequence[Group]) -> tuple[I64, F32]:
+        """Return the best k rows and scores for queries in the order of their groups."""
         first = [self._first(group, k) for group in groups]
         rows_BP, left_out_B = np.full((len(queries_BD), max(first)), PAD_ROW), np.empty(len(queries_BD))
         group_B = [(group, proposals) for group, proposals in zip(groups, first, strict=True) for _ in group.places]
@@ -95,6 +101,11 @@ class Settler(NamedTuple):
             rows_1K, scores_1K = best(query_1D, self.vectors_ND, rows_1P, k)
             if scores_1K[0, -1] > left_out_1[0] + bound_1[0]:
                 return rows_1K, scores_1K
+
+
+def too_few(size: int, k: int) -> bool:
+    """Return whether a set is so small that proposals would leave out too few of its rows to be worth making."""
+    return size <= max(2 * k, k + MARGIN)
 
 
 def every_row(eligible: EligibleSet | None, catalogue_rows: int) -> RowArray:
