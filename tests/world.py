@@ -8,11 +8,15 @@ only odd ones.
 What must stay unseen: product ``late`` is sold only after ``UNTIL``, at ``north``, to everybody, every day.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from embeddings.catalogue.tables import TABLES
+from training.datasets.frames import Dataset, GivenTable, as_of, assemble
 
 UNTIL = datetime(2025, 6, 1, tzinfo=UTC)
 WEEKS = 16
@@ -130,6 +134,12 @@ def tables(until: datetime = UNTIL) -> dict[str, pl.DataFrame]:
         ),
         "events": _events(until),
     }
+
+
+def dataset_of(frames: Mapping[str, pl.DataFrame]) -> Dataset:
+    """The data set of tables like those of `tables`, as it was at ``UNTIL``."""
+    given = (GivenTable(table, table.name, frames[table.name].lazy()) for table in TABLES)
+    return as_of(assemble("world", given), UNTIL)
 
 
 def _range(customer: int) -> list[int]:

@@ -27,6 +27,7 @@ from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.release.store import BundleStore
+from tests.one_thread import one_thread
 from tests.world import CUSTOMERS, STORES, UNTIL, carries, tables, write_world
 from training import __main__ as command
 from training import fit as fitting
@@ -99,12 +100,8 @@ def released(store: Path) -> Release:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
-    """Steps this small only wait for each other on several threads, whose number would round sums differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -63,9 +63,24 @@ PROMOTED = [(0, NOW - DAY, NOW, [1, 2]), (0, NOW, NOW + DAY, [2, 3]), (0, NOW - 
 """(location, starts, ends, products) of the promotion plan."""
 
 
+def no_offers() -> Offers:
+    """The offers of a catalogue without any."""
+    none, nothing = Ragged.of([]), np.zeros(0, np.int64)
+    return Offers(
+        Vocabulary.of([]),
+        np.zeros(0, np.uint8),
+        nothing,
+        nothing,
+        np.zeros(0, np.int32),
+        np.zeros(0, np.int32),
+        none,
+        none,
+        none,
+    )
+
+
 def catalogue() -> Catalogue:
     """Location 0 carries the even products, 1 the first five, 2 nothing."""
-    none, nothing = Ragged.of([]), np.zeros(0, np.int64)
     assortment = Ragged.of([[0, 2, 4, 6, 8], [0, 1, 2, 3, 4], []])
     return Catalogue(
         channels={"web": ChannelRule.EVERYTHING},
@@ -90,17 +105,7 @@ def catalogue() -> Catalogue:
             popularity=np.linspace(0.5, 9, len(assortment.values)).astype(np.float32),
             known_M=np.ones(LOCATIONS, np.bool_),
         ),
-        offers=Offers(
-            Vocabulary.of([]),
-            np.zeros(0, np.uint8),
-            nothing,
-            nothing,
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int32),
-            none,
-            none,
-            none,
-        ),
+        offers=no_offers(),
         promotions=Promotions(
             channels_G=np.zeros(len(PROMOTED), np.int32),
             locations_G=np.array([one[0] for one in PROMOTED], np.int32),

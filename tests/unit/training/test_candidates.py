@@ -11,16 +11,14 @@ import pytest
 import torch
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
-from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import EVENT_CODES, PURCHASE, Histories
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.profile import profile_of
-from tests.world import UNTIL, tables
+from tests.world import UNTIL, dataset_of, tables
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
 from training.catalogue import master_catalogue, observe
 from training.config import FitConfig, RankerConfig, Recipe, TowersConfig
-from training.datasets.frames import GivenTable, as_of, assemble
 from training.evaluate import Fitted
 from training.examples import Example, first_baskets
 from training.fit import Towers, fit_als, product_vectors
@@ -29,6 +27,7 @@ from training.stages import Stages, windows
 from training.statistics import count, find_nearby
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
     towers=TowersConfig(dimensions=8, history_length=4, heads=2),
@@ -52,18 +51,9 @@ class Window(NamedTuple):
 
 def read(events: pl.DataFrame) -> tuple[Catalogue, Histories]:
     frames = tables() | {"events": events.filter(pl.col("customer_id") < f"c{CUSTOMERS:03d}")}
-    dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
+    dataset = dataset_of(frames)
     master = master_catalogue(dataset, RECIPE, SINCE - timedelta(weeks=2))
     return master, read_histories(dataset, master, 0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():  # pyright: ignore[reportUnusedFunction]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
 
 
 @pytest.fixture(scope="module")

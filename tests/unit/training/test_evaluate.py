@@ -12,16 +12,14 @@ import pytest
 import torch
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
-from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import PURCHASE, Histories
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.sources import ALL
-from tests.world import STORES, UNTIL, tables
+from tests.world import STORES, UNTIL, dataset_of, tables
 from training.batches import Baskets
 from training.candidates import gather_candidates
 from training.catalogue import master_catalogue, observe
 from training.config import Recipe, TowersConfig
-from training.datasets.frames import GivenTable, as_of, assemble
 from training.evaluate import Fitted, Metrics, evaluate
 from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fit_als, product_vectors
@@ -61,7 +59,7 @@ def window() -> Window:
     bought = bought.with_columns(channel=who.replace_strict(ways, default=pl.col("channel"), return_dtype=pl.String))
     looked = bought.with_columns(type=pl.lit("view"), at=at - timedelta(minutes=5), product_id=pl.lit("unsold"))
     frames["events"] = pl.concat([bought, looked])
-    dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
+    dataset = dataset_of(frames)
     master = master_catalogue(dataset, RECIPE, SINCE)
     histories = read_histories(dataset, master, 0)
     since = int(SINCE.timestamp())

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
-from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.index.exact import ExactIndex
@@ -22,11 +21,10 @@ from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.statistics import Statistics
 from embeddings.release.bundle import IVF_INDEX, Epochs, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.release.encoders import CustomerEncoder, ProductEncoder, RankerSession
-from tests.world import UNTIL, tables
+from tests.world import UNTIL, dataset_of, tables
 from training import export as exporting
 from training.catalogue import master_catalogue, observe
 from training.config import Recipe, TowersConfig
-from training.datasets.frames import GivenTable, as_of, assemble
 from training.export import PARITY, ParityError, Release, export
 from training.fit import Towers, customer_tensors, fit_als
 from training.histories import read_histories
@@ -99,7 +97,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     known = "customer-" + pl.col("customer_id")
     frames |= {name: frames[name].with_columns(customer_id=known) for name in ("customers", "events")}
     frames["events"] = pl.concat([one.head(1) for one in frames["events"].partition_by("customer_id")])
-    dataset = as_of(assemble("world", (GivenTable(one, one.name, frames[one.name].lazy()) for one in TABLES)), UNTIL)
+    dataset = dataset_of(frames)
     catalogue = master_catalogue(dataset, RECIPE, UNTIL)
     histories = read_histories(dataset, catalogue, 0)
     moment = int(UNTIL.timestamp())

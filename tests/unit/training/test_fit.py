@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
-from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import Histories
-from tests.world import UNTIL, tables, write_world
+from tests.world import UNTIL, dataset_of, tables, write_world
 from training import fit as fitting
 from training.catalogue import master_catalogue, observe
 from training.config import FitConfig, Recipe, TowersConfig
-from training.datasets.frames import GivenTable, as_of, assemble
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.histories import read_histories
 from training.job import run
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
     towers=TowersConfig(dimensions=8, history_length=4, heads=2),
@@ -47,22 +46,11 @@ class Past(NamedTuple):
     als: Factors
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():  # pyright: ignore[reportUnusedFunction]
-    """Steps this small only wait for each other on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
-
-
 @pytest.fixture(scope="module")
 def past() -> Past:
     """Sixteen customers of the small world, three batches an epoch."""
     frames = tables() | {"events": tables()["events"].filter(pl.col("customer_id") < "c016")}
-    given = (GivenTable(table, table.name, frames[table.name].lazy()) for table in TABLES)
-    dataset = as_of(assemble("world", given), UNTIL)
+    dataset = dataset_of(frames)
     catalogue = master_catalogue(dataset, RECIPE, UNTIL)
     histories = read_histories(dataset, catalogue, 0)
     catalogue = observe(catalogue, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)

@@ -24,15 +24,8 @@ from training.transform import FeatureTransform
 
 AT = {name: place for place, name in enumerate(RANKER_FEATURES)}
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = RankerConfig(widths=(8,), epochs=6, examples_a_batch=16, learning_rate=1e-2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():  # pyright: ignore[reportUnusedFunction]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_features(count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Products, Promotions
 from embeddings.catalogue.eligibility import Place
 from embeddings.ranking.popularity import Shares, most_popular, popular
 from embeddings.vocabulary import Vocabulary
+from tests.unit.embeddings.small import no_offers
 
 
 def shares(found: Shares) -> dict[int, float]:
@@ -39,17 +40,7 @@ def small_catalogue() -> Catalogue:
             popularity=np.array([5, 15, 60, 20], np.float32),
             known_M=np.ones(3, np.bool_),
         ),
-        offers=Offers(
-            Vocabulary.of([]),
-            np.zeros(0, np.uint8),
-            nothing,
-            nothing,
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int32),
-            none,
-            none,
-            none,
-        ),
+        offers=no_offers(),
         promotions=Promotions(np.zeros(0, np.int32), np.zeros(0, np.int32), nothing, nothing, none),
     )
 

@@ -19,6 +19,7 @@ from training.interactions.model import Model
 from training.interactions.sequences import Sequences
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 CUSTOMERS, PRODUCTS = 20, 30
 LOSS = LossConfig(temperature=0.2, negatives=10)
 FIT = FitConfig(epochs=3, patience=3, customers_a_batch=6, learning_rate=0.05, checkpoint_seconds=0)
@@ -30,15 +31,6 @@ RECIPES: dict[Kind, Recipe] = {
 
 class Killed(BaseException):
     """Stands for the end of the process."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():  # pyright: ignore[reportUnusedFunction]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
 
 
 def model(kind: Kind) -> Model:

@@ -35,6 +35,7 @@ from training.interactions.files import Interactions, Split, read, read_part
 from training.interactions.fit import Metrics
 from training.interactions.model import Model, Vectors
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 GROUPS, IN_A_GROUP = 4, 12
 FACTORS = """
@@ -65,15 +66,6 @@ patience = 8
 customers_a_batch = 8
 learning_rate = 0.05
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():  # pyright: ignore[reportUnusedFunction]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
 
 
 @pytest.fixture(scope="module")

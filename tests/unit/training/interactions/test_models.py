@@ -12,6 +12,7 @@ from training.interactions.sasrec import PAD, Block, SequenceEncoder
 from training.interactions.sequences import Sequences, padded
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 RANDOM = np.random.default_rng(9)
 CUSTOMERS, PRODUCTS, D = 12, 9, 6
 FIT = FitConfig(epochs=1, patience=1, customers_a_batch=5, learning_rate=0.01)
@@ -31,14 +32,6 @@ SEQUENCES = Interactions(
     *NAMES,
     Ragged.of(RANDOM.integers(0, PRODUCTS - 1, RANDOM.integers(2, 9)) if row != 2 else [4] for row in range(CUSTOMERS)),
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():  # pyright: ignore[reportUnusedFunction]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def factors(hops: int, exponent: float = 1.0) -> Factors:
