@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.customer.history import Events
 
 _F32 = NDArray[np.float32]
 _I32 = NDArray[np.int32]
 _I64 = NDArray[np.int64]
+_F32Rows = _F32 | Table[np.float32]
+_I32Rows = _I32 | Table[np.int32]
 
 def inner_products(queries_BD: _F32, vectors_BKD: _F32) -> _F32: ...
 def best(queries_BD: _F32, vectors_ND: _F32, rows_BP: _I64, kept: int) -> tuple[_I64, _F32]: ...
@@ -42,6 +45,7 @@ class Members:
     def contains(self, rows_R: _I64) -> NDArray[np.bool_]: ...
     @property
     def size(self) -> int: ...
+    def bytes(self) -> bytes: ...
     def without(self, rows_R: _I64) -> Members: ...
     def with_rows(self, rows_R: _I64) -> Members: ...
 
@@ -58,13 +62,13 @@ class Customer:
 def largest(scored: tuple[_I64, _F32], eligible: Members, most: int) -> _I64: ...
 def again(customer: Customer, here_R: _F32, more: float, eligible: Members, most: int) -> _I64: ...
 def due(customer: Customer, aged: float, eligible: Members, most: int) -> _I64: ...
-def usual_gaps(customer: Customer, products_NP: _F32, usual: int, rows: Sequence[int]) -> list[tuple[float, float]]: ...
-def sold_at(
-    offsets: _I64, carried_L: _I32, sold_L: _F32, locations: Sequence[int], rows: Sequence[int]
-) -> list[float]: ...
+def usual_gaps(
+    customer: Customer, products_NP: _F32Rows, usual: int, rows: Sequence[int]
+) -> list[tuple[float, float]]: ...
+def sold_at(offsets: _I64, sold_L: _I32, times_L: _F32, lists: Sequence[int], rows: Sequence[int]) -> list[float]: ...
 def foremost(weights_R: _F32, most: int) -> _I64: ...
 def merged(lists: Sequence[_I64]) -> tuple[_I64, _I64]: ...
-def around(rows_R: _I64, weights_R: _F32, near_NT: _I32, cosines_NT: _F32) -> tuple[_I64, _F32]: ...
+def around(rows_R: _I64, weights_R: _F32, near_NT: _I32Rows, cosines_NT: _F32Rows) -> tuple[_I64, _F32]: ...
 def inserted(events_E: Events, added_E: Events) -> Events: ...
 def bought(events_E: Events, offsets: _I64, pause: int) -> tuple[_I64, _I64]: ...
 def purchases(events_E: Events, decay: float, pause: int) -> tuple[_I64, _I64, ByVisit, int]: ...
@@ -77,15 +81,15 @@ def any_interaction(events_E: Events, types: Sequence[bool]) -> bool: ...
 def latest(
     events_BE: Sequence[Events], types: Sequence[bool], moments_B: Sequence[int], most: int
 ) -> tuple[_I64, _I64, _F32]: ...
-def gather(vectors_ND: _F32, rows_BL: _I64) -> _F32: ...
+def gather(vectors_ND: _F32Rows, rows_BL: _I64) -> _F32: ...
 
 class ByVisit:
     def statistics(
         self,
         rows_R: _I64,
-        products_NP: _F32,
+        products_NP: _F32Rows,
         gap: int,
-        codes_NQ: _I32,
+        codes_NQ: _I32Rows,
         decays: tuple[float, float],
         group_decay: float,
         never_days: float,
@@ -99,13 +103,13 @@ class ByVisit:
 class FeatureReader:
     def __init__(
         self,
-        products_NP: _F32,
-        groups_NQ: _I32,
+        products_NP: _F32Rows,
+        groups_NQ: _I32Rows,
         lifts_GG: _F32,
-        vectors_ND: _F32,
-        als_NT: _F32,
+        vectors_ND: _F32Rows,
+        als_NT: _F32Rows,
         offsets: _I64,
-        carried_L: _I32,
+        sold_L: _I32,
         popular_L: _F32,
         month_L: _F32,
         gap: int,
@@ -118,7 +122,7 @@ class FeatureReader:
         hour_R: _F32,
         rows_K: _I64,
         customer_D: _F32,
-        location: int,
+        sold_list: int,
         promoted: _I32,
         bought_together: tuple[_I64, _F32],
         meant: _I64,

@@ -29,15 +29,18 @@ class Vocabulary:
     hashes cannot confuse two ids.
     """
 
-    def __init__(self, arrays: Arrays) -> None:
-        """Wrap the arrays that ``arrays()`` returned, from memory or from a memory map."""
+    def __init__(self, arrays: Arrays, tail: Sequence[str] = ()) -> None:
+        """Wrap the arrays that ``arrays()`` returned, from memory or from a memory map; further ids follow them."""
+        self._arrays, self._tail = arrays, tail
+        self._late = {one: row for row, one in enumerate(tail, len(arrays["offsets"]) - 1)}
         self._text: NDArray[np.uint8] = arrays["text"]
         self._offsets: NDArray[np.int64] = arrays["offsets"]
         self._hashes: NDArray[np.uint64] = arrays["hashes"]
         self._rows: NDArray[np.int32] = arrays["rows"]
         # Single numbers and slices come out of a memoryview several times faster than out of an array.
         self._starts, self._bytes = self._offsets.data, self._text.data
-        self._count = len(self._offsets) - 1
+        self._base = len(self._offsets) - 1
+        self._count = self._base + len(tail)
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Self:
@@ -59,7 +62,15 @@ class Vocabulary:
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays from which this vocabulary can be built again."""
+        if self._tail:
+            return Vocabulary.of(self.ids()).arrays()
         return {"text": self._text, "offsets": self._offsets, "hashes": self._hashes, "rows": self._rows}
+
+    def extended(self, ids: Sequence[str]) -> "Vocabulary":
+        """Return a vocabulary with further distinct ids behind these; raise ValueError if it holds one already."""
+        if len(set(ids)) != len(ids) or any(row >= 0 for row in self.rows(ids).tolist()):
+            raise ValueError("a vocabulary needs distinct ids")
+        return Vocabulary(self._arrays, (*self._tail, *ids))
 
     def __len__(self) -> int:
         return self._count
@@ -77,7 +88,7 @@ class Vocabulary:
             if self.id(row) == one:
                 return row
             place += 1
-        return None
+        return self._late.get(one)
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of some ids, -1 for an id that the vocabulary does not hold; much faster than one by one."""
@@ -85,18 +96,23 @@ class Vocabulary:
         wanted_I = np.frombuffer(b"".join([_digest(one) for one in encoded]), "<u8").astype(np.uint64, copy=False)
         places_I = self._hashes.searchsorted(wanted_I)
         rows_I = np.full(len(ids), -1, np.int64)
-        seen_I = np.flatnonzero(self._hashes.take(places_I, mode="clip") == wanted_I) if self._count else rows_I[:0]
+        seen_I = np.flatnonzero(self._hashes.take(places_I, mode="clip") == wanted_I) if self._base else rows_I[:0]
         rows_I[seen_I] = self._rows[places_I[seen_I]]
         for place, row in zip(seen_I.tolist(), rows_I[seen_I].tolist(), strict=True):
             if bytes(self._bytes[self._starts[row] : self._starts[row + 1]]) != encoded[place]:
                 found = self.row(ids[place])  # another id of the same hash lies before it
                 rows_I[place] = -1 if found is None else found
+        if self._late:
+            for place in np.flatnonzero(rows_I < 0).tolist():
+                rows_I[place] = self._late.get(ids[place], -1)
         return rows_I
 
     def id(self, row: int) -> str:
         """Return the id at a row from 0 to ``len(self) - 1``; raise IndexError for any other row."""
         if not 0 <= row < self._count:
             raise IndexError(f"row {row} of a vocabulary of {self._count}")
+        if row >= self._base:
+            return self._tail[row - self._base]
         return str(self._bytes[self._starts[row] : self._starts[row + 1]], "utf-8")
 
     def ids(self, rows: Iterable[int] | None = None) -> list[str]:

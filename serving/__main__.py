@@ -182,7 +182,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
 
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
-        count_anew(slot.current.bundle)
+        count_anew(slot.current.release.bundle)
         uvloop.run(_serve(service, place))
 
     # What lives as long as the process is kept out of the collector's sight: it delays no request, and a collection

@@ -66,7 +66,7 @@ def create_app(
     pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), LARGEST_ROWS, answer_in_pieces)
     patience = _PATIENCE * settings.deadline_seconds
     batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, LARGEST_BATCH, executor, patience, pieces)
-    cut_off = slot.current.bundle.manifest.data_cut_off
+    cut_off = slot.current.release.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
     metrics.registry.register(ModelCollector(slot, watcher, batcher))
     posts = [recommend(Engine(slot, batcher, clock)), events(slot, events_store, clock, metrics)]

@@ -80,18 +80,18 @@ class Engine:
             self._large -= large
 
     async def _recommend(self, request: RecommendRequest, view: View) -> Recommendation:
-        context, eligibility = request.context, view.eligibility
+        context, eligibility, release = request.context, view.eligibility, view.release
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
         situation = Situation(
             channel,
             place.nearest,
             self._clock.moment(context.at),
-            view.bundle.catalogue.context.codes(context.attributes),
+            view.catalogue.context.codes(context.attributes),
         )
-        known = None if request.customer_id is None else await view.live.of(request.customer_id)
-        history = view.live.anonymous if known is None else known.history
+        known = None if request.customer_id is None else await release.live.of(request.customer_id)
+        history = release.live.anonymous if known is None else known.history
         if request.attributes:
-            history = view.live.described(history, request.attributes)
+            history = release.live.described(history, request.attributes)
 
         # To somebody who has bought nothing everything is new: the question is the same without it.
         novel = request.filter_already_bought and len(history.purchases.rows_R) > 0
@@ -102,7 +102,7 @@ class Engine:
             named = None if request.items is None else await _rows(request.items, view)
             products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:
-            redeemed = await view.redemptions.now()
+            redeemed = await release.redemptions.now()
             offers = Offered(
                 eligibility.offers(context, place, situation.moment, history.audiences, history.redeemed_R),
                 redeemed.times_O,
@@ -115,7 +115,7 @@ class Engine:
             products = EligibleSet.derived(products, np.array(gone, np.int64))
             excluded = frozenset(one for one in excluded if one[0] == "offer")
         acted = history.has_interactions
-        if acted or view.ranker is not None:
+        if acted or release.ranker is not None:
             to_rank = RankRequest(
                 view=view,
                 history=history,
@@ -129,7 +129,7 @@ class Engine:
                 novel=novel,
                 rank_all=request.items is not None,
             )
-            anonymous = history is view.live.anonymous
+            anonymous = history is release.live.anonymous
             shown = await (self._anonymous.of(to_rank, self._shown) if anonymous else self._shown(to_rank))
         else:
             eligible = None if offers is None else offers.eligible
@@ -138,11 +138,11 @@ class Engine:
             shown = _Shown(ranked, reasons(ranked, view, history, place, situation.moment))
         return Recommendation(
             recommendation_id=next(self._ids),
-            model_version=view.version,
+            model_version=release.version,
             items=_items(*shown, view, request),
             personalised=acted and any(one.source != "popular" for one in shown.ranked),
             fallback=False,
-            degraded=degraded or view.bundle.degraded is not None,
+            degraded=degraded or release.bundle.degraded is not None,
         )
 
     async def _shown(self, request: RankRequest) -> _Shown:
@@ -169,7 +169,7 @@ async def _rows(ids: Sequence[str], view: View) -> NDArray[np.int64]:
     for start in range(0, len(ids), _LOOKED_UP):
         if start:
             await asyncio.sleep(0)
-        rows = view.bundle.catalogue.products.ids.rows(ids[start : start + _LOOKED_UP])
+        rows = view.catalogue.products.ids.rows(ids[start : start + _LOOKED_UP])
         found.append(rows[rows >= 0])
     return np.concatenate(found)
 
@@ -184,7 +184,7 @@ def _wanted(eligible: EligibleSet, named: NDArray[np.int64] | None, buyer: Histo
 
 
 def _excluded(ids: Sequence[str], view: View) -> frozenset[tuple[str, int]]:
-    catalogue = view.bundle.catalogue
+    catalogue = view.catalogue
     if not ids:
         return frozenset()
     products, offers = catalogue.products.ids.rows(ids).tolist(), catalogue.offers.ids.rows(ids).tolist()
@@ -193,7 +193,7 @@ def _excluded(ids: Sequence[str], view: View) -> frozenset[tuple[str, int]]:
 
 
 def _items(ranked: Sequence[Ranked], why: Sequence[list[Reason]], view: View, request: RecommendRequest) -> list[Item]:
-    catalogue, include = view.bundle.catalogue, request.include
+    catalogue, include = view.catalogue, request.include
     items = [
         Item(
             (catalogue.products if one.kind == "product" else catalogue.offers).ids.id(one.row),

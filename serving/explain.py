@@ -12,7 +12,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Place
 from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
@@ -82,7 +81,7 @@ def reasons(ranked: Sequence[Ranked], view: View, history: History, place: Place
             why = _bought(bought)
         elif one.source == "bought_together":
             session = session or session_of(history, moment)
-            why = _together(one.row, view.bundle.statistics, session)
+            why = _together(one.row, view.release.rows.statistics, session)
         elif one.source == "also_bought":
             why = _BOUGHT_BY_ALIKE
         elif one.source == "towers":
@@ -112,7 +111,7 @@ def _due(rows: Sequence[int], view: View, history: History, moment: int) -> list
     """
     if not rows:
         return []
-    profile, products_NP = view.profile(history.purchases), view.bundle.statistics.products_NP
+    profile, products_NP = view.release.profile(history.purchases), view.release.rows.statistics.products_NP
     away = max(moment - profile.newest, 0) / DAY
     found: list[list[Reason]] = []
     for gap, since in kernel.usual_gaps(profile.customer, products_NP, _GAP, rows):
@@ -127,7 +126,7 @@ def _bought_every(gap: int, since: int) -> list[Reason]:
 
 
 def _together(row: int, statistics: Statistics, session: Session | None) -> list[Reason]:
-    if session is not None and row in statistics.bought_together.rows_NT[session.cart]:
+    if session is not None and row in statistics.bought_together.rows_NT.take(session.cart):
         return _GOES_WITH_BASKET
     return _VIEWED if session is not None and row in session.looked else _GOES_WITH_VIEWED
 
@@ -136,10 +135,9 @@ def _popular(rows: Sequence[int], view: View, place: Place) -> list[list[Reason]
     """Return the reasons for popular products: how often each was bought, here if it was bought here at all."""
     if not rows:
         return []
-    catalogue, statistics = view.bundle.catalogue, view.bundle.statistics
-    day = _day(view)
-    here = _sold_here(rows, catalogue, statistics, place)
-    month = statistics.products_NP[rows, _MONTH].tolist()
+    statistics, day = view.release.rows.statistics, _day(view)
+    here = _sold_here(rows, statistics, place)
+    month = statistics.products_NP.take(np.array(rows))[:, _MONTH].tolist()
     return [
         _sold("popular_here", "Bought {} here", round(sold), day)
         or _sold("popular", "Bought {}", round(anywhere), day)
@@ -150,30 +148,29 @@ def _popular(rows: Sequence[int], view: View, place: Place) -> list[list[Reason]
 
 def _of_offer(row: int, view: View, history: History, place: Place) -> list[Reason]:
     """Return the reasons for an offer: what it covers, if the customer or anybody lately has bought it, and its end."""
-    catalogue, statistics = view.bundle.catalogue, view.bundle.statistics
+    catalogue, statistics = view.catalogue, view.release.rows.statistics
     covered_R, until = catalogue.offers.products[row], _valid_until(int(catalogue.offers.ends_O[row]))
     count = _among(covered_R, history.purchases.rows_R)
     if count:
         what = "product" if count == 1 else "products"
         return [Reason("covers_bought", f"Covers {count} {what} bought before."), until]
     day = _day(view)
-    here = sum(_sold_here(covered_R.tolist(), catalogue, statistics, place))
-    month = float(statistics.products_NP[covered_R, _MONTH].sum())
+    here = sum(_sold_here(covered_R.tolist(), statistics, place))
+    month = float(statistics.products_NP.take(covered_R)[:, _MONTH].sum())
     covers = _sold("covers_popular_here", "Covers products bought {} here", round(here), day)
     return [*(covers or _sold("covers_popular", "Covers products bought {}", round(month), day)), until]
 
 
-def _sold_here(rows: Sequence[int], catalogue: Catalogue, statistics: Statistics, place: Place) -> list[float]:
+def _sold_here(rows: Sequence[int], statistics: Statistics, place: Place) -> list[float]:
     """Return how often some products were bought at the locations of a place in the four weeks before the cut-off."""
-    if not place.rows:
-        return [0.0] * len(rows)
-    carried = catalogue.locations.assortment
-    return kernel.sold_at(carried.offsets, carried.values, statistics.local_L, place.rows, rows)
+    observed = statistics.observed
+    sold, lists = observed.sold, observed.lists_of(place.rows)
+    return kernel.sold_at(sold.offsets, sold.values, statistics.month_L, lists, rows)
 
 
 def _day(view: View) -> str:
     """Return the day of the data cut-off."""
-    return _iso_day(view.bundle.manifest.data_cut_off)
+    return _iso_day(view.release.bundle.manifest.data_cut_off)
 
 
 @lru_cache(_KEPT)

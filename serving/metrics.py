@@ -106,7 +106,7 @@ class ModelCollector(Collector):
         yield CounterMetricFamily(
             "opportune_batched_requests", "Requests computed in batches", value=self._batcher.computed
         )
-        yield from index_figures(_indexes(self._slot.current.bundle))
+        yield from index_figures(_indexes(self._slot.current.release.bundle))
 
 
 def index_figures(indexes: Mapping[str, PlannedIndex]) -> Iterator[Metric]:

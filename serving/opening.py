@@ -9,18 +9,16 @@ from embeddings.catalogue.eligibility import Eligibility
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import CorruptBundle
-from embeddings.ranking.features import FeatureReader
-from embeddings.ranking.offer_features import OfferFeatureReader
-from embeddings.ranking.redemption import VisitFeatureReader
 from embeddings.ranking.sources import ALL, RETRIEVED
 from embeddings.release.bundle import MANIFEST, ModelBundle, open_histories
+from embeddings.release.rows import Rows
 from embeddings.release.store import BundleStore
 from serving.popular import PopularRankings
 from serving.settings import Settings
 from serving.state.events import EventStore
 from serving.state.live import LiveHistories
 from serving.state.redemptions import LiveRedemptions
-from serving.view import View
+from serving.view import Release, View
 
 _WARMED = 0.5
 """How much of the cache is filled at start; the rest is for what requests bring."""
@@ -43,7 +41,7 @@ def open_view(settings: Settings, version: str, events: EventStore) -> View:
         _check_version(version, store.histories(version), manifest.version)
         live = LiveHistories(histories, manifest, bundle.catalogue, events, settings.live_histories)
         redemptions = LiveRedemptions(bundle.statistics.redeemed_O, manifest, bundle.catalogue, events)
-        view = _view(settings, bundle, live, redemptions)
+        view = View.of(_release(settings, bundle, live, redemptions))
         _search_once(view)
         _warm(view, histories)
     except BaseException:
@@ -57,36 +55,33 @@ def _check_version(version: str, folder: Path, found: str) -> None:
         raise CorruptBundle(folder / MANIFEST, f"expected version {version}, found {found}")
 
 
-def _view(settings: Settings, bundle: ModelBundle, live: LiveHistories, redemptions: LiveRedemptions) -> View:
-    """Return the view of a bundle: the bundle with all that speaks in its rows."""
-    catalogue, statistics = bundle.catalogue, bundle.statistics
+def _release(settings: Settings, bundle: ModelBundle, live: LiveHistories, redemptions: LiveRedemptions) -> Release:
+    """Return a bundle with all that its views share."""
     names = ("towers",) if bundle.ranker is None else settings.sources
-    return View(
+    return Release(
         bundle=bundle,
-        eligibility=Eligibility(catalogue),
-        popular=PopularRankings(catalogue),
+        published=Eligibility(bundle.catalogue),
+        popular=PopularRankings(),
         sources={name: source for name, source in ALL.items() if name in names},
-        features=FeatureReader(catalogue, statistics, bundle.vectors_ND),
-        offers=OfferFeatureReader(catalogue, statistics),
-        visits=VisitFeatureReader(catalogue.offers),
         ranker=bundle.ranker if settings.ranked else None,
         live=live,
         redemptions=redemptions,
+        rows=Rows.of(bundle),
     )
 
 
 def _search_once(view: View) -> None:
     """Search for an anonymous customer: the first search reads the stored index, and a bad one must show now."""
-    bundle = view.bundle
+    bundle = view.release.bundle
     situation = Situation(-1, -1, 0, bundle.catalogue.context.unknown)
-    anonymous = encode([view.live.anonymous], [situation], bundle.manifest.history_length)
+    anonymous = encode([view.release.live.anonymous], [situation], bundle.manifest.history_length)
     customer_1D = bundle.customer_encoder.encode(anonymous, bundle.vectors_ND)
     bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])
 
 
 def _warm(view: View, histories: Histories) -> None:
     """Gather the sets of the contexts seen most, until they fill ``_WARMED`` of the index's cache."""
-    bundle, eligibility = view.bundle, view.eligibility
+    bundle, eligibility = view.release.bundle, view.eligibility
     channels, locations = list(bundle.catalogue.channels), bundle.catalogue.locations.ids
     channels_E, locations_E = (histories.events[name].astype(np.int64) for name in ("channel", "location"))
     placed_E = (channels_E >= 0) & (locations_E >= 0)

@@ -13,11 +13,11 @@ _ALL, _SLICE = 2**31, 500
 def answer_batch(requests: Sequence[RankRequest]) -> list[list[Ranked]]:
     """Return the ranking of each request.
 
-    Requests of one batch may have pinned different views while a release is being swapped, or want more candidates.
+    Requests of one batch may have pinned different releases while one is being swapped, or want more candidates.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for place, request in enumerate(requests):
-        groups.setdefault((id(request.view), request.candidates), []).append(place)
+        groups.setdefault((id(request.view.release), request.candidates), []).append(place)
     answers: list[list[Ranked]] = [[]] * len(requests)
     for places in groups.values():
         some = [requests[place] for place in places]

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalogue
-from embeddings.catalogue.eligibility import Place
 from embeddings.catalogue.eligible import EligibleSet
-from embeddings.ranking.popularity import LONGEST, most_popular, popular
+from embeddings.ranking.observed import Observed, SoldLists
+from embeddings.ranking.popularity import LONGEST, Shares, most_popular, popular
 from embeddings.remembered import Remembered
 
 REMEMBERED_BYTES = 64 * 2**20
@@ -30,32 +29,49 @@ class PopularRanking(NamedTuple):
 class PopularRankings:
     """Rankings by eligible set and place. Not safe for several threads: it belongs to the event loop."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self) -> None:
         self._remembered: Remembered[PopularRanking] = Remembered(REMEMBERED_BYTES)
 
-    def of(self, eligible: EligibleSet, place: Place, least: int = 0) -> PopularRanking:
+    def of(self, observed: Observed, eligible: EligibleSet, lists: SoldLists, least: int = 0) -> PopularRanking:
         """Return the ranking of an eligible set in a place.
 
-        The ranking of a part of a set is taken from the ranking of the whole set. If that holds fewer than ``least`` of
-        the part, as with rows that hardly anybody buys, the part is ranked by itself. No ranking of a part is
-        remembered.
-        """
-        whole = self._of_shared(eligible.shared, place)
-        if not eligible.own:
-            return whole
-        inside_K = eligible.contains(whole.rows_K)
-        if np.count_nonzero(inside_K) < min(least, eligible.size):
-            return self._ranked(eligible, place)
-        return PopularRanking(whole.rows_K[inside_K], whole.shares_K[inside_K])
+        The ranking of a set that was derived from another one is taken from the ranking of that. If that holds fewer
+        than ``least`` of it, as with rows that hardly anybody buys, the set is ranked by itself. No ranking of a set of
+        one request is remembered.
 
-    def _of_shared(self, eligible: EligibleSet, place: Place) -> PopularRanking:
-        key = (eligible.fingerprint, place)
+        Args:
+            observed: how much is bought, and where.
+            eligible: the set.
+            lists: of the locations of the place, from ``observed.lists_of``.
+            least: how many are wanted at least.
+        """
+        ranking = self._of_shared(observed, eligible.shared, lists)
+        if eligible.own:
+            inside_K = eligible.contains(ranking.rows_K)
+            ranking = PopularRanking(ranking.rows_K[inside_K], ranking.shares_K[inside_K])
+        if len(ranking.rows_K) < min(least, eligible.size):
+            return _ranked(popular(observed, eligible.rows_N, lists))
+        return ranking
+
+    def _of_shared(self, observed: Observed, eligible: EligibleSet, lists: SoldLists) -> PopularRanking:
+        key = (eligible.fingerprint, lists)
         found = self._remembered.find(key)
         if found is None:
-            found = self._remembered.keep(key, self._ranked(eligible, place))
+            found = self._remembered.keep(key, self._find(observed, eligible, lists))
         return found
 
-    def _ranked(self, eligible: EligibleSet, place: Place) -> PopularRanking:
-        best = most_popular(popular(self._catalogue, eligible.rows_N, place), LONGEST)
-        return PopularRanking(best.rows_R, best.shares_R)
+    def _find(self, observed: Observed, eligible: EligibleSet, lists: SoldLists) -> PopularRanking:
+        if eligible.parent is None:
+            return _ranked(popular(observed, eligible.rows_N, lists))
+        whole, more = self._of_shared(observed, eligible.parent, lists), popular(observed, eligible.added, lists)
+        inside_K, above_R = eligible.contains(whole.rows_K), np.ones(len(more.rows_R), np.bool_)
+        if len(whole.rows_K) < eligible.parent.size:  # what it leaves out may come before some of the others
+            last, row = whole.shares_K[-1], whole.rows_K[-1]
+            above_R = (more.shares_R > last) | ((more.shares_R == last) & (more.rows_R < row))
+        rows_R = np.concatenate([whole.rows_K[inside_K], more.rows_R[above_R]])
+        return _ranked(Shares(rows_R, np.concatenate([whole.shares_K[inside_K], more.shares_R[above_R]])))
+
+
+def _ranked(shares: Shares) -> PopularRanking:
+    best = most_popular(shares, LONGEST)
+    return PopularRanking(best.rows_R, best.shares_R)

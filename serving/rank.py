@@ -28,7 +28,7 @@ def rank(
     alone.
 
     Args:
-        requests: that pinned the same view.
+        requests: of the same release.
         retrieved: what was found for each.
         at_a_time: how many candidates are ranked in one go.
     """
@@ -48,12 +48,12 @@ def _rank_products(
     requests: Sequence[RankRequest], retrieved: Sequence[Retrieved], at_a_time: int
 ) -> Generator[None, None, list[list[Ranked]]]:
     """Rank the candidates of all requests together."""
-    view = requests[0].view
+    release = requests[0].view.release
     spans = list(pairwise([0, *np.cumsum([len(one.candidates.rows_K) for one in retrieved]).tolist()]))
     scores_M, features_MF = np.empty(spans[-1][1], np.float32), None
-    if view.ranker is None:
+    if release.ranker is None:
         for one, (begin, end) in zip(retrieved, spans, strict=True):
-            vectors_KD = view.bundle.vectors_ND.take(one.candidates.rows_K, axis=0)
+            vectors_KD = release.rows.vectors.take(one.candidates.rows_K)
             scores_M[begin:end] = _nearness(vectors_KD, one.customer_D)
     else:
         features_MF = np.empty((len(scores_M), len(RANKER_FEATURES)), np.float32)
@@ -61,10 +61,10 @@ def _rank_products(
             for start in range(0, end - begin, at_a_time):
                 rows_K = one.candidates.rows_K[start : start + at_a_time]
                 features_KF = features_MF[begin + start : begin + start + len(rows_K)]
-                view.features.read(one.query, rows_K, one.customer_D, one.nearest_K, features_KF)
+                release.rows.features.read(one.query, rows_K, one.customer_D, one.nearest_K, features_KF)
                 yield
         for start in range(0, len(features_MF), at_a_time):
-            scores_M[start : start + at_a_time] = view.ranker.rank(features_MF[start : start + at_a_time])
+            scores_M[start : start + at_a_time] = release.ranker.rank(features_MF[start : start + at_a_time])
             yield
     return [
         _foremost(request, one, scores_M[begin:end], None if features_MF is None else features_MF[begin:end])
@@ -88,7 +88,7 @@ def _foremost(
     """Return as many products as the request can show, the best first; ties by row."""
     rows_K, sources_K = retrieved.candidates
     demoted_K = np.isin(rows_K, retrieved.demoted) if len(retrieved.demoted) else None
-    names: list[Source] = [*request.view.sources, "named" if request.rank_all else "popular"]
+    names: list[Source] = [*request.view.release.sources, "named" if request.rank_all else "popular"]
     return [
         Ranked(
             "product",
@@ -106,10 +106,10 @@ def _foremost(
 def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) -> list[Ranked]:
     """Return the eligible offers likeliest to be redeemed in this visit, as many as the request can show."""
     view, query, rows_O = request.view, retrieved.query, offers.eligible.rows_N
-    bundle = view.bundle
+    bundle, rows = view.release.bundle, view.release.rows
     if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
         return []
-    covered_K, features_KF = view.offers.covered(query, view.features, bundle.vectors_ND, retrieved.customer_D)
+    covered_K, features_KF = view.offers.covered(query, rows.features, rows.vectors, retrieved.customer_D)
     probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else _UNLIKELY
     features_OF = view.offers.read(query, rows_O, covered_K, probabilities_K, offers.redeemed_O)
     logits_O = bundle.offer_ranker.rank(features_OF)

@@ -36,7 +36,8 @@ def rank_popular(
     if products is not None:
         demoted = frozenset[int]() if session is None else frozenset(demoted_products(session).tolist())
         most = limit + len(excluded) + len(demoted)
-        ranking = view.popular.of(products, place, most)
+        observed = view.release.rows.statistics.observed
+        ranking = view.release.popular.of(observed, products, observed.lists_of(place.rows), most)
         ranked += [
             Ranked("product", row, share, "popular", row in demoted)
             for row, share in zip(ranking.rows_K[:most].tolist(), ranking.shares_K[:most].tolist(), strict=True)
@@ -49,11 +50,12 @@ def rank_popular(
 def popular_offers(view: View, place: Place, offers: EligibleSet, session: Session | None) -> list[Ranked]:
     """Return offers, those on popular products in a place first, each with its share of the base rate."""
     dismissed = frozenset[int]() if session is None else frozenset(session.dismissed_offers.tolist())
-    catalogue = view.bundle.catalogue
+    catalogue, observed = view.catalogue, view.release.rows.statistics.observed
     covered = np.unique(np.concatenate([_NONE, *(catalogue.offers.products[row] for row in offers.rows_N.tolist())]))
-    shares_O = _through_products(popular(catalogue, covered, place), offers.rows_N, view)
+    shares_O = _through_products(popular(observed, covered, observed.lists_of(place.rows)), offers.rows_N, view)
     order_O = np.argsort(-shares_O, kind="stable")
-    rate = 0.0 if view.bundle.redemption is None else view.bundle.redemption.base_rate
+    redemption = view.release.bundle.redemption
+    rate = 0.0 if redemption is None else redemption.base_rate
     return [
         Ranked("offer", row, share * rate, "popular", row in dismissed)
         for row, share in zip(offers.rows_N[order_O].tolist(), shares_O[order_O].tolist(), strict=True)
@@ -66,7 +68,7 @@ def _through_products(shares: Shares, offers_O: NDArray[np.integer], view: View)
     The share is the sum over the products, divided by the square root of their number, so that an offer on a whole
     department does not win by its size alone.
     """
-    catalogue = view.bundle.catalogue
+    catalogue = view.catalogue
     shares_N = np.zeros(len(catalogue.products.ids), np.float32)
     shares_N[shares.rows_R] = shares.shares_R
     covered = catalogue.offers.products

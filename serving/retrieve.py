@@ -107,17 +107,17 @@ _NO_CANDIDATES = Proposed(_NONE, _NONE)
 
 
 def retrieve(requests: Sequence[RankRequest]) -> list[Retrieved]:
-    """Retrieve the candidates worth ranking for requests that pinned the same view and want equally many candidates."""
-    view, k = requests[0].view, requests[0].candidates
-    bundle = view.bundle
+    """Retrieve the candidates worth ranking for requests of the same release that want equally many candidates."""
+    release, k = requests[0].view.release, requests[0].candidates
+    bundle, rows = release.bundle, release.rows
     tower_input = encode(
         [one.history for one in requests], [one.situation for one in requests], bundle.manifest.history_length
     )
-    customers_BD = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
+    customers_BD = bundle.customer_encoder.encode(tower_input, rows.vectors)
     if all(one.products is None for one in requests):
         found = [(_NONE, _NO_SCORES, None)] * len(requests)
     else:
-        nearest = bundle.products.search(customers_BD, k, [_to_search(one.products) for one in requests])
+        nearest = rows.products.search(customers_BD, k, [_to_search(one.products) for one in requests])
         found = list(zip(nearest.rows_BK, nearest.scores_BK, nearest.plans_B, strict=True))
     return [
         _retrieved(request, customer_D, *nearest)
@@ -132,16 +132,18 @@ def _retrieved(
     nearest_K: NDArray[np.float32],
     plan: Plan | None,
 ) -> Retrieved:
-    view, eligible = request.view, _to_search(request.products)
+    release, eligible = request.view.release, _to_search(request.products)
+    statistics = release.rows.statistics
+    observed = statistics.observed
     query = RankingQuery.of(
-        view.profile(request.history.purchases),
+        release.profile(request.history.purchases),
         request.history,
-        view.bundle.statistics.bought_together,
+        statistics.bought_together,
         request.situation.location,
         request.situation.moment,
         eligible,
         rows_K,
-        view.popular.of(eligible, request.place).rows_K,
+        release.popular.of(observed, eligible, observed.lists_of(request.place.rows)).rows_K,
         novel=request.novel,
         wanted=request.most,
         rank_all=request.rank_all,
@@ -149,7 +151,7 @@ def _retrieved(
     demoted = _NONE if query.session is None else demoted_products(query.session)
     candidates = _NO_CANDIDATES
     if request.products is not None:
-        candidates = propose(query, list(view.sources.values()), request.most + len(demoted))
+        candidates = propose(query, list(release.sources.values()), request.most + len(demoted))
     return Retrieved(query, customer_D, nearest_K, candidates, demoted, plan)
 
 

@@ -1,18 +1,18 @@
-"""The one mutable cell of the service: the view that answers now."""
+"""The one mutable cell of the service: the view that answers now. There is one way into it, `ViewSlot.publish`."""
 
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from serving.view import View
+from serving.view import Release, View
 
 
 class ViewSlot:
-    """Holds the view that answers, and closes one that was replaced with the last request that has pinned it.
+    """Holds the view that answers, and closes a release that was replaced with the last request that has pinned it.
 
     Attributes:
         current: the view in service.
-        swaps: how often it was replaced.
+        swaps: how often its release was replaced.
         on_swap: told every version that is taken.
     """
 
@@ -20,27 +20,33 @@ class ViewSlot:
         self.current = view
         self.swaps = 0
         self.on_swap: Callable[[str], None] = _nobody_asks
-        self._pins: Counter[View] = Counter()
+        self._pins: Counter[Release] = Counter()
 
     @contextmanager
     def pinned(self) -> Generator[View]:
         """Yield the view in service to a request that waits on its way, and keep it open until that has ended."""
-        view = self.current
-        self._pins[view] += 1
+        view, release = self.current, self.current.release
+        self._pins[release] += 1
         try:
             yield view
         finally:
-            self._pins[view] -= 1
-            if not self._pins[view]:
-                del self._pins[view]
-                if view is not self.current:
+            self._pins[release] -= 1
+            if not self._pins[release]:
+                del self._pins[release]
+                if release is not self.current.release:
                     view.close()
 
     def publish(self, view: View) -> None:
-        """Replace the view that answers; close the old one now, or when the last request that pinned it has ended."""
+        """Replace the view that answers, by one of another release, or of the same with another catalogue.
+
+        A release that was replaced is closed now, or when the last request that pinned it has ended.
+        """
+        view.take()
         replaced, self.current = self.current, view
+        if replaced.release is view.release:
+            return
         self.swaps += 1
-        if replaced not in self._pins:
+        if replaced.release not in self._pins:
             replaced.close()
         self.on_swap(view.version)
 

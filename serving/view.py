@@ -1,46 +1,52 @@
-"""The view that a request pins: a release, and all that speaks in its rows."""
+"""The view that a request pins: a release and a catalogue.
+
+A release is what training published; its view stays when another is published. Its catalogue changes meanwhile, one
+immutable snapshot after the other. Rows are handles of one release: its snapshots only add some.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 from weakref import WeakKeyDictionary
 
+from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.closing import Closing
 from embeddings.customer.history import Purchases
-from embeddings.ranking.features import FeatureReader
 from embeddings.ranking.offer_features import OfferFeatureReader
 from embeddings.ranking.profile import Profile, profile_of
 from embeddings.ranking.redemption import VisitFeatureReader
 from embeddings.ranking.sources import Source, SourceName
 from embeddings.release.bundle import ModelBundle
 from embeddings.release.encoders import RankerSession
+from embeddings.release.rows import Rows
 from serving.popular import PopularRankings
 from serving.state.live import LiveHistories
 from serving.state.redemptions import LiveRedemptions
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class View(Closing):
-    """A bundle with all that speaks in its rows; requests pin one and keep it to their end.
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Release(Closing):
+    """A bundle, and what all views of it share.
 
     Attributes:
+        published: finds what a context allows in the catalogue that the bundle was published with.
         sources: those that are switched on, the most telling first.
         ranker: orders candidates; None if the towers do.
+        rows: of the newest catalogue that was published. They serve requests that have pinned an earlier one, too,
+            whose customers' histories may know later products by now.
     """
 
     _kept: ClassVar[str] = "bundle"
 
     bundle: ModelBundle
-    eligibility: Eligibility
+    published: Eligibility
     popular: PopularRankings
     sources: Mapping[SourceName, Source]
-    features: FeatureReader
-    offers: OfferFeatureReader
-    visits: VisitFeatureReader
     ranker: RankerSession | None
     live: LiveHistories
     redemptions: LiveRedemptions
+    rows: Rows
     profiles: WeakKeyDictionary[Purchases, Profile] = field(default_factory=WeakKeyDictionary[Purchases, Profile])
 
     @property
@@ -52,11 +58,71 @@ class View(Closing):
         """Return the profile worked out from purchases; it is kept as long as they are."""
         found = self.profiles.get(bought)
         if found is None:
-            found = self.profiles[bought] = profile_of(bought, self.bundle.statistics)
+            found = self.profiles[bought] = profile_of(bought, self.rows.statistics)
         return found
 
     def close(self) -> None:
         """Let go of everything but the version's name; closing again does nothing."""
         self.bundle.close()
         # In full: the dataclass with slots is another class than the one whose methods say super().
+        Closing.close(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class View(Closing):
+    """A release with one of its catalogues; requests pin one and keep it to their end.
+
+    Attributes:
+        rows: of this catalogue; what ranks reads those of the release, which are never older.
+    """
+
+    _kept: ClassVar[str] = "release"
+
+    release: Release
+    catalogue: Catalogue
+    eligibility: Eligibility
+    offers: OfferFeatureReader
+    visits: VisitFeatureReader
+    rows: Rows
+
+    @classmethod
+    def of(cls, release: Release) -> Self:
+        """Return the view of a release with the catalogue that it was published with."""
+        catalogue, statistics = release.bundle.catalogue, release.rows.statistics
+        return cls(
+            release,
+            catalogue,
+            release.published,
+            OfferFeatureReader(catalogue, statistics),
+            VisitFeatureReader(catalogue.offers),
+            release.rows,
+        )
+
+    @property
+    def version(self) -> str:
+        """Return the version of the release."""
+        return self.release.version
+
+    def following(self, catalogue: Catalogue) -> "View":
+        """Return the view of the same release with a later catalogue; slow, so not on the event loop."""
+        release = self.release
+        rows = self.rows.following(release.bundle, catalogue)
+        offers, visits, held = self.offers, self.visits, len(release.bundle.catalogue.products.ids)
+        # What the release was published with keeps its statistics, so they change of later products alone.
+        if catalogue.offers is not self.catalogue.offers or bool((catalogue.offers.products.values >= held).any()):
+            offers = OfferFeatureReader(catalogue, rows.statistics)
+        if catalogue.offers is not self.catalogue.offers:
+            visits = VisitFeatureReader(catalogue.offers)
+        return View(release, catalogue, Eligibility(catalogue, release.published), offers, visits, rows)
+
+    def take(self) -> None:
+        """Make what the release shares speak in this view's rows; called as the view is published."""
+        release = self.release
+        release.rows = self.rows
+        release.live.take(self.catalogue)
+        release.redemptions.take(self.catalogue)
+
+    def close(self) -> None:
+        """Close the release, and let go of all else."""
+        self.release.close()
         Closing.close(self)

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
-from embeddings.catalogue.eligibility import Eligibility, Place
+from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.customer.session import SESSION_SECONDS
 from embeddings.index.planned import PlannedIndex
 from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
+from embeddings.ranking.observed import Observed, SoldLists
 from embeddings.ranking.popularity import LONGEST, most_popular, popular
 from embeddings.ranking.profile import profile_of
 from embeddings.ranking.sources import ALL, MORE, RETRIEVED, RankingQuery, propose
@@ -89,8 +91,8 @@ def gather_candidates(
         vectors_ND: the towers' product vectors.
         length: how many events the customer tower reads.
     """
-    queried = query_examples(examples, catalogue, statistics, towers, vectors_ND, length)
-    return gather(queried, FeatureReader(catalogue, statistics, vectors_ND))
+    queried = query_examples(examples, statistics, towers, vectors_ND, length)
+    return gather(queried, FeatureReader(catalogue.promotions, statistics, Table.of(vectors_ND)))
 
 
 def gather(queried: Iterable["QueriedExample"], reader: FeatureReader) -> ExampleCandidates:
@@ -135,7 +137,6 @@ class QueriedExample(NamedTuple):
 
 def query_examples(
     examples: Sequence[Example],
-    catalogue: Catalogue,
     statistics: Statistics,
     towers: Towers,
     vectors_ND: NDArray[np.float32],
@@ -143,7 +144,7 @@ def query_examples(
 ) -> Iterator[QueriedExample]:
     """Yield the examples with their queries, as the service would make them; arguments as in ``gather_candidates``."""
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
-    rankings: dict[tuple[bytes, Place], NDArray[np.int64]] = {}
+    rankings: dict[tuple[bytes, SoldLists], NDArray[np.int64]] = {}
     profiled = cache(partial(profile_of, statistics=statistics))  # most customers have two examples
     for start in range(0, len(examples), _AT_ONCE):
         some = examples[start : start + _AT_ONCE]
@@ -160,7 +161,7 @@ def query_examples(
                 example.situation.moment,
                 example.eligible,
                 rows_K if example.novel else rows_K[:RETRIEVED],
-                _popular(rankings, catalogue, example),
+                _popular(rankings, statistics.observed, example),
                 novel=example.novel,
                 rank_all=example.rank_all,
             )
@@ -201,7 +202,7 @@ def for_novel(
 
 def for_new(
     examples: Sequence[Example],
-    catalogue: Catalogue,
+    new_N: NDArray[np.bool_],
     baskets: Mapping[int, frozenset[int]],
     most: int,
     random: np.random.Generator,
@@ -210,13 +211,13 @@ def for_new(
 
     Args:
         examples: made before.
-        catalogue: as observed before the window.
+        new_N: which products may be shown and were not sold before the window.
         baskets: what each customer bought in the window, by row.
         most: how many new products an example ranks.
         random: chooses them.
     """
     sold = np.unique(np.fromiter((row for rows in baskets.values() for row in rows), np.int64))
-    new = sold[~catalogue.products.trained_N[sold] & catalogue.products.recommendable_N[sold]]
+    new = sold[new_N[sold]]
     found: list[Example] = []
     for one in examples:
         bought = baskets[one.customer].intersection(new.tolist())
@@ -271,15 +272,15 @@ def _events(
 
 
 def _popular(
-    rankings: dict[tuple[bytes, Place], NDArray[np.int64]], catalogue: Catalogue, example: Example
+    rankings: dict[tuple[bytes, SoldLists], NDArray[np.int64]], observed: Observed, example: Example
 ) -> NDArray[np.int64]:
     """Return the most popular products of those that the context allows and the example asks for.
 
     The ranking of what a context allows is worked out once.
     """
     allowed = example.eligible if example.allowed is None else example.allowed
-    key = allowed.fingerprint, example.place
+    key = allowed.fingerprint, observed.lists_of(example.place.rows)
     if key not in rankings:
-        rankings[key] = most_popular(popular(catalogue, allowed.rows_N, example.place), LONGEST).rows_R
+        rankings[key] = most_popular(popular(observed, allowed.rows_N, key[1]), LONGEST).rows_R
     rows_K = rankings[key]
     return rows_K if example.allowed is None else rows_K[example.eligible.contains(rows_K)]

@@ -1,8 +1,4 @@
-"""The catalogue: master data as columns, and what is observed of them in the events before a moment.
-
-Products, locations, offers and the promotion plan are known whatever the moment. Assortments and popularity are
-observed, and only from events before the moment given. Letters: N products, M locations, O offers.
-"""
+"""The catalogue: master data as columns. Products, locations, offers and the promotion plan are known at any moment."""
 
 from datetime import datetime
 
@@ -12,6 +8,7 @@ from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import (
+    DECLARED,
     Attributes,
     Catalogue,
     ContextAttributes,
@@ -21,17 +18,14 @@ from embeddings.catalogue.columns import (
     Promotions,
 )
 from embeddings.catalogue.tables import EVENTS, OFFER_KINDS, PRODUCTS, Table
-from embeddings.customer.history import PURCHASE, Events
 from embeddings.vocabulary import Vocabulary
-from training.config import AssortmentConfig, Recipe
+from training.config import Recipe
 from training.datasets import Dataset
 from training.datasets.frames import attribute_names
 
-_DAY = 86_400
-
 
 def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalogue:
-    """Return the catalogue before anything is observed: nothing is popular or trained yet.
+    """Return the catalogue before anything is observed.
 
     A location carries only what is declared for it. Of the promotion plan only the part that is still to come or
     running at ``since`` is kept.
@@ -46,6 +40,7 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
         rows_of(declared["product_id"], products["product_id"]),
         len(location_ids),
     )
+    regions, regions_M = attributes_of_column(locations["region"])
     audiences = offers["audience"].drop_nulls().unique().sort()
     # No list means everywhere; a list without entries nowhere: such an offer is never valid.
     nowhere = offers.select(
@@ -60,17 +55,17 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
             ids=product_ids,
             attributes=attributes_of(products, PRODUCTS),
             price_N=products["price"].fill_null(float("nan")).to_numpy(),
-            popularity_N=np.zeros(len(product_ids), np.float32),
-            trained_N=np.zeros(len(product_ids), np.bool_),
             recommendable_N=products["recommendable"].fill_null(value=True).to_numpy(),
         ),
         locations=Locations(
             ids=location_ids,
             coordinates_M2=locations.select("latitude", "longitude").fill_null(float("nan")).to_numpy(),
-            regions_M=attributes_of_column(locations["region"])[1],
+            regions=regions,
+            regions_M=regions_M,
             assortment=carried,
-            popularity=np.zeros(len(carried.values), np.float32),
-            known_M=np.diff(carried.offsets) > 0,
+            why_L=np.full(len(carried.values), DECLARED, np.uint8),
+            assumed=Ragged.of([[]] * (len(regions) + 1)),
+            withdrawn_M=np.zeros(len(location_ids), np.bool_),
         ),
         offers=Offers(
             ids=Vocabulary.of(offers["offer_id"].to_list()),
@@ -85,51 +80,6 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
         ),
         promotions=_promotions(dataset, since, channels, locations["location"], products["product_id"]),
         context=_context(dataset),
-    )
-
-
-def observe(
-    catalogue: Catalogue, events: Events, moment: int, config: AssortmentConfig, guests: Events | None = None
-) -> Catalogue:
-    """Return the catalogue with assortments and popularity as events before a moment show them.
-
-    A location carries what was declared for it and what was bought there. A location with neither is taken to carry
-    what comparable locations carry: those of its region whose assortment is at least ``comparable_size`` of the widest
-    (of all regions, if it has no region or there are none), and of their products those that at least
-    ``comparable_share`` of them carry.
-
-    Args:
-        catalogue: from ``master_catalogue``.
-        events: events of any customers, in any order, without purchases that were taken back; those at or after the
-            moment are left out.
-        moment: seconds since 1970 UTC.
-        config: how popularity decays and what comparable means.
-        guests: further purchases of products, by customers of whom nothing is learnt.
-    """
-    products, locations = catalogue.products, catalogue.locations
-    sold = events[(events["type"] == PURCHASE) & (events["product"] >= 0) & (events["at"] < moment)]
-    trained_N = np.bincount(sold["product"], minlength=len(products.ids)) > 0
-    if guests is not None:
-        sold = np.concatenate([sold, guests[guests["at"] < moment]])
-    weights = config.popularity_daily_decay ** ((moment - sold["at"]) / _DAY)
-    placed = sold["location"] >= 0
-    size, count = len(products.ids), len(locations.ids)
-    # One key a (location, product) pair, ascending: exactly the order in which assortments lie.
-    sold_keys = sold["location"][placed].astype(np.int64) * size + sold["product"][placed]
-    declared = np.repeat(np.arange(count, dtype=np.int64), np.diff(locations.assortment.offsets))
-    keys, inverse = np.unique(
-        np.concatenate([sold_keys, declared * size + locations.assortment.values]), return_inverse=True
-    )
-    popularity = np.bincount(inverse[: len(sold_keys)], weights[placed], len(keys)).astype(np.float32)
-    assortment = Ragged.grouped(keys // size, keys % size, count)
-    known_M = np.diff(assortment.offsets) > 0
-    if not known_M.all():
-        assortment, popularity = _assume(assortment, popularity, known_M, locations.regions_M, size, config)
-    return catalogue._replace(
-        products=products._replace(
-            popularity_N=np.bincount(sold["product"], weights, size).astype(np.float32), trained_N=trained_N
-        ),
-        locations=locations._replace(assortment=assortment, popularity=popularity, known_M=known_M),
     )
 
 
@@ -207,54 +157,3 @@ def _promotions(
         ends_G=groups["ends"].to_numpy(),
         products=Ragged.of(groups["product"]),
     )
-
-
-def _assume(
-    assortment: Ragged,
-    popularity: NDArray[np.float32],
-    known_M: NDArray[np.bool_],
-    regions_M: NDArray[np.int32],
-    size: int,
-    config: AssortmentConfig,
-) -> tuple[Ragged, NDArray[np.float32]]:
-    """Fill the assortments of locations nothing is known about from comparable ones."""
-    widths_M = np.diff(assortment.offsets)
-    wide_M = known_M & (widths_M >= config.comparable_size * widths_M.max(initial=0))
-    parts: list[NDArray[np.int32]] = []
-    counts: list[NDArray[np.float32]] = []
-    assumed: dict[int, tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
-    for row, known in enumerate(known_M.tolist()):
-        if known:
-            parts.append(assortment[row])
-            counts.append(popularity[assortment.offsets[row] : assortment.offsets[row + 1]])
-            continue
-        region = int(regions_M[row])
-        if region not in assumed:
-            comparable = np.flatnonzero(wide_M & (regions_M == region) & (region > 0))
-            assumed[region] = _core(
-                assortment,
-                popularity,
-                comparable if len(comparable) else np.flatnonzero(wide_M),
-                size,
-                config,
-            )
-        parts.append(assumed[region][0])
-        counts.append(assumed[region][1])
-    return Ragged.of(parts), np.concatenate(counts)
-
-
-def _core(
-    assortment: Ragged,
-    popularity: NDArray[np.float32],
-    comparable: NDArray[np.intp],
-    size: int,
-    config: AssortmentConfig,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return the products that a share of comparable locations carries, and their mean popularity there."""
-    carriers_N = np.zeros(size, np.int64)
-    popularity_N = np.zeros(size, np.float64)
-    for row in comparable.tolist():
-        carriers_N[assortment[row]] += 1
-        popularity_N[assortment[row]] += popularity[assortment.offsets[row] : assortment.offsets[row + 1]]
-    core = np.flatnonzero((carriers_N > 0) & (carriers_N >= config.comparable_share * len(comparable)))
-    return core.astype(np.int32), (popularity_N[core] / max(len(comparable), 1)).astype(np.float32)

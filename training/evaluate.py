@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
@@ -60,21 +61,25 @@ def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: F
         length: how many events the customer tower reads.
     """
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
-    catalogue = fitted.catalogue
+    observed = fitted.statistics.observed
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
     for start in range(0, len(examples), _AT_ONCE):
         some = examples[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
         factors_BD = als.customers_CD[[one.customer for one in some]]
         rankings["als"] += list(als_index.search(factors_BD, K, sets).rows_BK)
-        common = [most_popular(popular(catalogue, one.eligible.rows_N, one.place), K).rows_R for one in some]
+        common = [
+            most_popular(popular(observed, one.eligible.rows_N, observed.lists_of(one.place.rows)), K).rows_R
+            for one in some
+        ]
         rankings["popular"] += common
         rankings["personal_top_frequency"] += [
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
     metrics = {name: _measure(ranking, examples) for name, ranking in rankings.items()}
-    queried = list(query_examples(examples, *fitted, length))
-    candidates = gather(queried, FeatureReader(catalogue, fitted.statistics, fitted.vectors_ND))
+    queried = list(query_examples(examples, fitted.statistics, fitted.towers, fitted.vectors_ND, length))
+    reader = FeatureReader(fitted.catalogue.promotions, fitted.statistics, Table.of(fitted.vectors_ND))
+    candidates = gather(queried, reader)
     scores_M = probabilities(ranker, candidates.features_MF)
     served = [
         candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from embeddings.arrays import save_array
-from embeddings.catalogue.columns import Catalogue
+from embeddings.arrays import of_length_one, save_array
+from embeddings.catalogue.columns import Catalogue, Products
 from embeddings.customer.history import Histories
-from embeddings.customer.tower_input import Situation, encode, gather
+from embeddings.customer.tower_input import Situation, encode, gather, situation_sizes
 from embeddings.errors import OpportuneError
 from embeddings.index.ivf import WORTH_ROWS, write_ivf
 from embeddings.ranking.features import RANKER_FEATURES
@@ -114,7 +114,8 @@ def export(
     bundle = staged / BUNDLE
     catalogue, histories = release.catalogue, release.histories
     towers = release.towers.cpu()
-    vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalogue)
+    observed = release.statistics.observed
+    vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalogue.products, observed.trained_N)
     _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, release, vectors_ND, recipe)
     export_ranker(bundle / RANKER, release.ranker)
     export_offer_ranker(bundle / OFFER_RANKER, release.offers)
@@ -127,7 +128,7 @@ def export(
     draw_curves(bundle / CURVES, release.curves)
     category, department = recipe.ranker.category_attribute, recipe.department_attribute
     if {category, department} <= set(catalogue.products.attributes.names):
-        draw_map(bundle / PRODUCT_MAP, units_ND, catalogue.products, category, department)
+        draw_map(bundle / PRODUCT_MAP, units_ND, catalogue.products, observed.popularity_N, category, department)
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
     created_at = datetime.now(UTC)
@@ -140,7 +141,7 @@ def export(
         notes=notes,
         counts={
             "products": len(catalogue.products.ids),
-            "products_sold": int(catalogue.products.trained_N.sum()),
+            "products_sold": int(observed.trained_N.sum()),
             "locations": len(catalogue.locations.ids),
             "locations_known": int(catalogue.locations.known_M.sum()),
             "offers": len(catalogue.offers.ids),
@@ -170,12 +171,6 @@ def version_of(until: datetime, files: Mapping[str, FileEntry], past: Mapping[st
     return f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
 
 
-def of_length_one(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the same vectors (N, D), each divided by its length; a zero one stays zero."""
-    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    return vectors_ND / np.maximum(lengths_N1, 1e-12)
-
-
 def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArray[np.float32]) -> None:
     """Write product vectors, the same of length one, and for a large catalogue the inverted file over them."""
     (bundle / PRODUCT_VECTORS).parent.mkdir()
@@ -185,9 +180,11 @@ def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArr
         write_ivf(vectors_ND, bundle / IVF_INDEX)
 
 
-def _export_product_tower(path: Path, towers: Towers, catalogue: Catalogue) -> NDArray[np.float32]:
+def _export_product_tower(
+    path: Path, towers: Towers, products: Products, trained_N: NDArray[np.bool_]
+) -> NDArray[np.float32]:
     """Export the product tower; return all product vectors (N, D) as the exported encoder computes them."""
-    product_input = ProductInput.of(catalogue, torch.device("cpu"))
+    product_input = ProductInput.of(products, trained_N, torch.device("cpu"))
     sample = (product_input.rows_N[:2], product_input.attributes_NA[:2], product_input.price_N[:2])
     to_onnx(
         towers.product,
@@ -201,7 +198,7 @@ def _export_product_tower(path: Path, towers: Towers, catalogue: Catalogue) -> N
         product_input.attributes_NA.numpy(),
         product_input.price_N.numpy(),
     )
-    vectors_ND = ProductEncoder(path, "cpu").encode(rows, attributes, price)
+    vectors_ND = ProductEncoder(path, "cpu", products.attributes.sizes).encode(rows, attributes, price)
     with torch.inference_mode():
         check_parity(
             path,
@@ -236,7 +233,11 @@ def _export_customer_tower(
     )
     with torch.inference_mode():
         expected_BD = towers.customer(*arguments).numpy()
-    check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, vectors_ND), expected_BD)
+    check_parity(
+        path,
+        CustomerEncoder(path, "cpu", situation_sizes(release.catalogue)).encode(tower_input, vectors_ND),
+        expected_BD,
+    )
 
 
 def export_ranker(path: Path, ranker: Ranker) -> None:

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from embeddings.catalogue.columns import Catalogue
+from embeddings.catalogue.columns import Catalogue, Products
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import TowerInput
 from embeddings.release.bundle import FORMAT_VERSION
@@ -43,10 +43,9 @@ class ProductInput:
     price_N: Tensor
 
     @classmethod
-    def of(cls, catalogue: Catalogue, device: torch.device) -> "ProductInput":
-        """Return the inputs of all products of a catalogue, on a device."""
-        products = catalogue.products
-        rows_N = np.where(products.trained_N, np.arange(len(products.ids)), -1)
+    def of(cls, products: Products, trained_N: NDArray[np.bool_], device: torch.device) -> "ProductInput":
+        """Return the inputs of all products, on a device; those that were not seen in training get no row."""
+        rows_N = np.where(trained_N, np.arange(len(products.ids)), -1)
         return cls(
             rows_N=torch.as_tensor(rows_N, dtype=torch.int64, device=device),
             attributes_NA=torch.as_tensor(products.attributes.codes_NA, dtype=torch.int64, device=device),
@@ -139,6 +138,7 @@ def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
 
 def fit(
     catalogue: Catalogue,
+    trained_N: NDArray[np.bool_],
     histories: Histories,
     als_ND: NDArray[np.float32],
     recipe: Recipe,
@@ -153,6 +153,7 @@ def fit(
 
     Args:
         catalogue: as observed at the end of the histories.
+        trained_N: which of its products the histories hold.
         histories: what the towers may see.
         als_ND: product factors to start from.
         recipe: the settings.
@@ -165,10 +166,10 @@ def fit(
     config = recipe.fit
     towers = Towers(catalogue, histories, recipe)
     # ALS' scale depends on its counts; the towers want vectors of about unit length.
-    scale = np.linalg.norm(als_ND, axis=1)[catalogue.products.trained_N].mean()
+    scale = np.linalg.norm(als_ND, axis=1)[trained_N].mean()
     towers.product.ids.weight.data.copy_(torch.as_tensor(als_ND / max(float(scale), 1e-9)))
     towers.to(device)
-    product_input = ProductInput.of(catalogue, device)
+    product_input = ProductInput.of(catalogue.products, trained_N, device)
     batches = Batches(histories, len(catalogue.products.ids), recipe.towers.history_length, config, recipe.seed)
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -205,7 +206,9 @@ def fit(
     return towers.eval(), curve
 
 
-def fingerprint(recipe: Recipe, past: Histories, catalogue: Catalogue, device: torch.device) -> str:
+def fingerprint(
+    recipe: Recipe, past: Histories, catalogue: Catalogue, trained_N: NDArray[np.bool_], device: torch.device
+) -> str:
     """Return a digest that is equal for towers that would come out the same.
 
     No other towers go on from their checkpoint. A run that differs in the ranker alone goes on from the towers of one
@@ -228,14 +231,16 @@ def fingerprint(recipe: Recipe, past: Histories, catalogue: Catalogue, device: t
         past.context_EX,
         products.attributes.codes_NA,
         products.price_N,
-        products.trained_N,
+        trained_N,
     ):
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]
 
 
-def product_vectors(towers: Towers, catalogue: Catalogue, device: torch.device) -> NDArray[np.float32]:
+def product_vectors(
+    towers: Towers, products: Products, trained_N: NDArray[np.bool_], device: torch.device
+) -> NDArray[np.float32]:
     """Return every product's vector (N, D), as torch computes it."""
-    product_input = ProductInput.of(catalogue, device)
+    product_input = ProductInput.of(products, trained_N, device)
     with torch.inference_mode():
         return towers.product(product_input.rows_N, product_input.attributes_NA, product_input.price_N).cpu().numpy()

@@ -13,7 +13,7 @@ from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from training.batches import Baskets
-from training.catalogue import master_catalogue, observe, still_promoted
+from training.catalogue import master_catalogue, still_promoted
 from training.config import Recipe, fit_to_span
 from training.datasets import Dataset, as_of
 from training.datasets.files import reading
@@ -26,6 +26,7 @@ from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
 from training.loop import torch_device
+from training.observed import observe
 from training.publish import publish
 from training.stages import Stages, windows
 from training.statistics import Nearby, count
@@ -98,13 +99,11 @@ def run(
         if gated:
             gate(metrics, len(asked))
 
-        catalogue = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
+        catalogue, observed = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
+        catalogue = catalogue._replace(promotions=still_promoted(catalogue.promotions, moment))
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
-        catalogue = catalogue._replace(
-            products=catalogue.products._replace(trained_N=fitted.catalogue.products.trained_N),
-            promotions=still_promoted(catalogue.promotions, moment),
-        )
-        statistics = count(histories, catalogue, moment, Nearby.of(fitted.statistics), recipe.ranker)
+        observed = observed._replace(trained_N=fitted.statistics.observed.trained_N)
+        statistics = count(histories, catalogue, observed, moment, Nearby.of(fitted.statistics), recipe.ranker)
         curves = {name: curve.points for name, curve in stages.curves.items()}
         release = Release(
             fitted.towers,

@@ -58,7 +58,14 @@ def draw_curves(path: Path, curves: Mapping[str, Sequence[Epochs]]) -> None:
         _save(figure, path)
 
 
-def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, category: str, department: str) -> None:
+def draw_map(
+    path: Path,
+    units_ND: NDArray[np.float32],
+    products: Products,
+    popularity_N: NDArray[np.float32],
+    category: str,
+    department: str,
+) -> None:
     """Draw the mean vector of each category on a plane, coloured by department, as a PNG.
 
     A product counts in its category's mean as much as it is bought. The plane is the one on which the means lie
@@ -69,10 +76,11 @@ def draw_map(path: Path, units_ND: NDArray[np.float32], products: Products, cate
         path: where it goes.
         units_ND: product vectors of length one.
         products: whose vectors they are.
+        popularity_N: how much each is bought.
         category: an attribute of theirs; a product of an unknown one is left out.
         department: another one.
     """
-    found = _categories(units_ND, products, category, department)
+    found = _categories(units_ND, products, popularity_N, category, department)
     if len(found.names) < 3:
         return
     points_G2, share = principal(found.means_GD)
@@ -134,11 +142,13 @@ class _Categories(NamedTuple):
     departments: list[str | None]
 
 
-def _categories(units_ND: NDArray[np.float32], products: Products, category: str, department: str) -> _Categories:
+def _categories(
+    units_ND: NDArray[np.float32], products: Products, popularity_N: NDArray[np.float32], category: str, department: str
+) -> _Categories:
     """Return the categories with enough products that are bought."""
     names, labels, codes_NA = products.attributes
     of_category, of_department = names.index(category), names.index(department)
-    codes_N = codes_NA[:, of_category] * (products.popularity_N > 0)
+    codes_N = codes_NA[:, of_category] * (popularity_N > 0)
     counts = np.bincount(codes_N)
     means: list[NDArray[np.float64]] = []
     bought: list[float] = []
@@ -146,7 +156,7 @@ def _categories(units_ND: NDArray[np.float32], products: Products, category: str
     codes = [code for code in range(1, len(counts)) if counts[code] >= _FEWEST]
     for code in codes:
         rows = np.flatnonzero(codes_N == code)
-        weights_P = products.popularity_N[rows].astype(np.float64)
+        weights_P = popularity_N[rows].astype(np.float64)
         bought.append(weights_P.sum())
         means.append(weights_P @ units_ND[rows] / bought[-1])
         most = int(np.bincount(codes_NA[rows, of_department]).argmax())

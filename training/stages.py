@@ -16,13 +16,13 @@ from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
-from training.catalogue import observe
 from training.config import Recipe
 from training.curve import Curve
 from training.evaluate import Fitted, measure_towers
 from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_ranker
+from training.observed import observe
 from training.offer_ranker import OfferRanker, fit_offers
 from training.ranker import Ranker
 from training.redemption import Redemption, fit_redemption, measure_offers
@@ -78,21 +78,22 @@ class Stages:
             later: baskets that came later, where the towers are to be measured on them after every epoch.
         """
         recipe, length = self.recipe, self.recipe.towers.history_length
-        catalogue = observe(self.master, past.sold(), moment, recipe.assortment, past.sold_to_guests())
+        catalogue, observed = observe(self.master, past.sold(), moment, recipe.assortment, past.sold_to_guests())
+        trained_N = observed.trained_N
         asked = [] if later is None else first_baskets(past, later, catalogue)
 
         def measure(towers: Towers) -> Mapping[str, float]:
-            vectors_ND = product_vectors(towers, catalogue, self.device)
+            vectors_ND = product_vectors(towers, catalogue.products, trained_N, self.device)
             return measure_towers(asked, towers, vectors_ND, length)
 
         als = fit_als(past, len(catalogue.products.ids), recipe)
         nearby = find_nearby(past, catalogue, als.products_ND, recipe.als.regularisation, recipe.ranker)
-        checkpoints = self.runs / fingerprint(recipe, past, catalogue, self.device)
+        checkpoints = self.runs / fingerprint(recipe, past, catalogue, trained_N, self.device)
         towers, self.curves["towers"] = fit(
-            catalogue, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
+            catalogue, trained_N, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
         )
-        vectors_ND = product_vectors(towers, catalogue, self.device)
-        statistics = count(past, catalogue, moment, nearby, recipe.ranker)
+        vectors_ND = product_vectors(towers, catalogue.products, trained_N, self.device)
+        statistics = count(past, catalogue, observed, moment, nearby, recipe.ranker)
         return als, Fitted(catalogue, statistics, towers, vectors_ND)
 
     def ranker(self, past: Histories, begins: Sequence[int], fitted: Fitted) -> Ranker:
@@ -141,8 +142,8 @@ class Stages:
             before = past.before(begin)
             if not len(before.events):
                 continue
-            catalogue = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
-            statistics = count(before, catalogue, begin, Nearby.of(fitted.statistics), recipe.ranker)
+            catalogue, observed = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
+            statistics = count(before, catalogue, observed, begin, Nearby.of(fitted.statistics), recipe.ranker)
             seen = fitted._replace(catalogue=catalogue, statistics=statistics)
             found += visit_examples(list(some), past, seen, ranker, recipe.towers.history_length)
         redeeming = sum(bool(one.taken_O.any()) for one in found)
@@ -162,7 +163,7 @@ class Stages:
         recipe, config = self.recipe, self.recipe.ranker
         random = np.random.default_rng([recipe.seed, begin])
         before = past.before(begin)
-        catalogue = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
+        catalogue, observed = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
         inside = baskets.between(begin, begin + config.window_days * _DAY)
         asked = first_baskets(before, inside, catalogue)
         if len(asked) > config.examples_a_window:
@@ -170,11 +171,17 @@ class Stages:
             asked = [asked[place] for place in kept.tolist()]
         bought = inside.by_customer()
         novel = for_novel(_some(asked, config.novel_share, random), catalogue, bought)
-        new = for_new(_some(asked, config.new_share, random), catalogue, bought, config.candidates_of_new, random)
+        new = for_new(
+            _some(asked, config.new_share, random),
+            catalogue.products.recommendable_N & ~observed.trained_N,
+            bought,
+            config.candidates_of_new,
+            random,
+        )
         visits = with_sessions(asked, config.session_share, random)
         newcomers = as_newcomers(_some(asked, config.newcomer_share, random), random)
         asked = [*visits, *novel, *new, *newcomers]
-        statistics = count(before, catalogue, begin, nearby, config)
+        statistics = count(before, catalogue, observed, begin, nearby, config)
         seen = fitted._replace(catalogue=catalogue, statistics=statistics)
         day = datetime.fromtimestamp(begin, UTC).date()
         _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)

@@ -11,9 +11,11 @@ from implicit import nearest_neighbours
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
-from embeddings.ranking.statistics import GROUPINGS, AlsFactors, Neighbours, Statistics
+from embeddings.ranking.observed import Observed
+from embeddings.ranking.statistics import GROUPINGS, AlsFactors, Neighbours, Statistics, groups_of
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -88,8 +90,8 @@ def find_nearby(
     return Nearby(
         _neighbours(_weighed(customers)),
         _neighbours(baskets),
-        AlsFactors(products_ND, gram_DD.astype(np.float32)),
-        _lifts(baskets, _rhythms(catalogue, config)[:, GROUPINGS.index("category")]),
+        AlsFactors(Table.of(products_ND), gram_DD.astype(np.float32)),
+        _lifts(baskets, groups_of(catalogue.products.attributes, grouping(config))[:, GROUPINGS.index("category")]),
     )
 
 
@@ -104,7 +106,9 @@ def _weighed(customers: csr_matrix) -> csr_matrix:
     return weighed
 
 
-def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, config: RankerConfig) -> Statistics:
+def count(
+    past: Histories, catalogue: Catalogue, observed: Observed, moment: int, nearby: Nearby, config: RankerConfig
+) -> Statistics:
     """Return the figures as of a moment, in seconds since 1970 UTC, from histories that end before it.
 
     Shares of buyers and gaps are smoothed towards a prior, as if a few more buyers and gaps had been seen. Sizes of
@@ -112,7 +116,7 @@ def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, co
     """
     bought = _bought(past)
     everybody, in_visits = _with_guests(bought, past)
-    size = len(catalogue.products.ids)
+    size = len(catalogue.products.ids) + 1  # the last of them is never sold
     days_E = (moment - everybody.at_E) / _DAY
     week_N, month_N = (np.bincount(everybody.products_E[days_E < days], minlength=size) for days in (7, 28))
     pair_days = _distinct((bought.owners_E * size + bought.products_E) * 100_000 + bought.at_E // _DAY)
@@ -127,9 +131,8 @@ def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, co
     lines_E = np.bincount(visits_E)[visits_E]
     usual_lines = lines_E.mean() if len(lines_E) else 0.0
     lines_N, times_N = (np.bincount(in_visits.products_E, weights, size) for weights in (lines_E, None))
-    popularity_N = catalogue.products.popularity_N
-    share_N = popularity_N / max(float(popularity_N.sum()), 1e-30)
-    groups_NQ = _rhythms(catalogue, config)
+    share_N = np.append(observed.popularity_N / max(float(observed.popularity_N.sum()), 1e-30), np.float32(0))
+    groups_NQ = np.pad(groups_of(catalogue.products.attributes, grouping(config)), ((0, 1), (0, 0)))
     products_NP = np.stack(
         [
             share_N,
@@ -144,7 +147,21 @@ def count(past: Histories, catalogue: Catalogue, moment: int, nearby: Nearby, co
         axis=1,
     ).astype(np.float32)
     redeemed_O = times_redeemed(redeemed_offers(past), catalogue)
-    return Statistics(products_NP, _local(everybody, catalogue, days_E < 28), groups_NQ, *nearby, redeemed_O)
+    return Statistics(
+        Table.of(products_NP[:-1]),
+        products_NP[-1],
+        observed,
+        _month(everybody, observed, days_E < 28),
+        Table.of(groups_NQ[:-1]),
+        grouping(config),
+        *nearby,
+        redeemed_O,
+    )
+
+
+def grouping(config: RankerConfig) -> tuple[str, ...]:
+    """Return the attributes whose codes are the groups, in the order of ``GROUPINGS``."""
+    return config.type_attribute, config.category_attribute, config.maker_attribute
 
 
 def redeemed_offers(past: Histories) -> Events:
@@ -158,14 +175,13 @@ def times_redeemed(redeemed_E: Events, catalogue: Catalogue) -> NDArray[np.float
     return np.bincount(redeemed_E["offer"], minlength=len(catalogue.offers.ids)).astype(np.float32)
 
 
-def _local(bought: _Bought, catalogue: Catalogue, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Count the recent purchases of each product at each location, aligned with the assortments."""
-    assortment, size = catalogue.locations.assortment, len(catalogue.products.ids)
-    owners_L = np.repeat(np.arange(len(assortment)), np.diff(assortment.offsets))
-    keys_L = owners_L * size + assortment.values
+def _month(bought: _Bought, observed: Observed, recent_E: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Count the recent purchases of each product at each location, aligned with the lists of what is sold there."""
+    sold, size = observed.sold, len(observed.popularity_N)
+    keys_L = np.repeat(np.arange(len(sold)), np.diff(sold.offsets)) * size + sold.values
     placed_E = recent_E & (bought.locations_E >= 0)
     keys_E = bought.locations_E[placed_E] * size + bought.products_E[placed_E]
-    places_E = keys_L.searchsorted(keys_E)  # a location carries whatever was bought there
+    places_E = keys_L.searchsorted(keys_E)  # whatever was bought at a location stands in its list
     return np.bincount(places_E, minlength=len(keys_L)).astype(np.float32)
 
 
@@ -200,17 +216,6 @@ def _mean_share(share_N: NDArray[np.float32], codes_N: NDArray[np.int32]) -> NDA
     return means[codes_N]
 
 
-def _rhythms(catalogue: Catalogue, config: RankerConfig) -> NDArray[np.int32]:
-    attributes = catalogue.products.attributes
-    columns = [
-        attributes.codes_NA[:, attributes.names.index(name)]
-        if name in attributes.names
-        else np.zeros(len(catalogue.products.ids), np.int32)
-        for name in (config.type_attribute, config.category_attribute, config.maker_attribute)
-    ]
-    return np.stack(columns, axis=1).astype(np.int32)
-
-
 def _neighbours(bought: csr_matrix) -> Neighbours:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # implicit converts a matrix of its own making and warns of it
@@ -227,7 +232,7 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
     rows_NT, weights_NT = np.full((size, _KEPT), -1, np.int32), np.zeros((size, _KEPT), np.float32)
     rows_NT[owners[kept], places[kept]] = similar.indices[order][kept]
     weights_NT[owners[kept], places[kept]] = similar.data[order][kept]
-    return Neighbours(rows_NT, weights_NT)
+    return Neighbours.of(rows_NT, weights_NT)
 
 
 def _visits(bought: _Bought) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.catalogue.columns import Offers
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility, Place
@@ -167,7 +168,9 @@ def _asked(
     """Yield the visits of customers with a history in which any offer was eligible."""
     catalogue, statistics, towers, vectors_ND = seen
     eligibility = Eligibility(catalogue)
-    features, offers = FeatureReader(catalogue, statistics, vectors_ND), OfferFeatureReader(catalogue, statistics)
+    vectors = Table.of(vectors_ND)
+    features = FeatureReader(catalogue.promotions, statistics, vectors)
+    offers = OfferFeatureReader(catalogue, statistics)
     examples = [_example(one, past, eligibility, list(catalogue.channels)) for one in visits]
     pairs = [
         (visit, example)
@@ -191,7 +194,7 @@ def _asked(
             for _, example in some
         ]
         covered = [
-            offers.covered(query, features, vectors_ND, customer_D)
+            offers.covered(query, features, vectors, customer_D)
             for query, customer_D in zip(queries_B, customers_BD, strict=True)
         ]
         features_MF = np.concatenate([features_KF for _, features_KF in covered]).reshape(-1, len(RANKER_FEATURES))

@@ -77,7 +77,7 @@ def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[
         asked: what to ask. Recall is measured on the channels whose filter does not change with time.
     """
     judged: list[_Judged] = []
-    popular_N = np.argsort(-past.catalogue.products.popularity_N)
+    popular_N = np.argsort(-past.observed.popularity_N)
     for place, one in enumerate(asked):
         answer = _items(served.post(RECOMMEND, recommend_call(one).body))
         eligible = past.eligible(_context(one))

@@ -27,8 +27,10 @@ from embeddings.catalogue.context import Context, Identifier
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import Histories
-from embeddings.customer.tower_input import Situation, encode
+from embeddings.customer.tower_input import Situation, encode, situation_sizes
 from embeddings.index.base import F32
+from embeddings.ranking.observed import Observed
+from embeddings.ranking.statistics import Statistics
 from embeddings.release.bundle import Manifest, open_histories, read_manifest
 from embeddings.release.encoders import CustomerEncoder
 from embeddings.release.store import BundleStore
@@ -81,6 +83,7 @@ class Past:
 
     manifest: Manifest
     catalogue: Catalogue
+    observed: Observed
     eligibility: Eligibility
     histories: Histories
     vectors_ND: F32
@@ -95,7 +98,7 @@ class Past:
         manifest, catalogue = read_manifest(folder), Catalogue.load(folder / "catalogue")
         _, histories = open_histories(bundles.histories(version))
         vectors_ND: NDArray[np.float32] = np.load(folder / "vectors" / "products.npy")
-        encoder = CustomerEncoder(folder / "customer.onnx", "cpu")
+        encoder = CustomerEncoder(folder / "customer.onnx", "cpu", situation_sizes(catalogue))
         everybody = [*histories.customers.ids(), None]
         situation = Situation(-1, -1, int(manifest.data_cut_off.timestamp()))
         parts = [
@@ -109,6 +112,7 @@ class Past:
         return cls(
             manifest,
             catalogue,
+            Statistics.load(folder / "statistics").observed,
             Eligibility(catalogue),
             histories,
             vectors_ND,

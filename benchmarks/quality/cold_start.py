@@ -18,8 +18,10 @@ from benchmarks.quality.service import Event, Service
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility
+from embeddings.ranking.observed import Observed
 from embeddings.ranking.popularity import most_popular, popular
-from embeddings.release.bundle import CATALOG
+from embeddings.ranking.statistics import Statistics
+from embeddings.release.bundle import CATALOG, STATISTICS
 
 K = 10
 FIRST = (1, 3, 5)
@@ -30,7 +32,8 @@ def measure(service: Service, until: datetime) -> Outcome:
     """Ask before and after newcomers' first purchases are reported."""
     baskets = [basket for basket in journey(until).baskets if len(basket.products) > max(FIRST)]
     attributes = household_attributes()
-    usual = popular_here(Catalogue.load(service.bundle / CATALOG), baskets)
+    observed = Statistics.load(service.bundle / STATISTICS).observed
+    usual = popular_here(Catalogue.load(service.bundle / CATALOG), observed, baskets)
     whole = [basket.products for basket in baskets]
     described = [attributes.get(basket.household, {}) for basket in baskets]
     scores: dict[str, Scores] = {
@@ -66,7 +69,7 @@ def measure(service: Service, until: datetime) -> Outcome:
     )
 
 
-def popular_here(catalogue: Catalogue, baskets: Sequence[Basket]) -> list[list[str]]:
+def popular_here(catalogue: Catalogue, observed: Observed, baskets: Sequence[Basket]) -> list[list[str]]:
     """Rank the products each store carries by recent purchases there, smoothed with those everywhere.
 
     A ranking has ``K`` products and some to be left out.
@@ -79,7 +82,7 @@ def popular_here(catalogue: Catalogue, baskets: Sequence[Basket]) -> list[list[s
         context = Context("store", basket.store, basket.at)
         place = eligibility.place(context.location)
         eligible = eligibility.products(context, place, int(basket.at.timestamp()))
-        most = most_popular(popular(catalogue, eligible.rows_N, place), K + max(FIRST))
+        most = most_popular(popular(observed, eligible.rows_N, observed.lists_of(place.rows)), K + max(FIRST))
         found.append(list(ids.ids(most.rows_R.tolist())))
     return found
 

@@ -30,7 +30,7 @@ from benchmarks.harness.report import Table, write_report
 from benchmarks.quality.bootstrap import Figure, Resamples
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
-from embeddings.customer.tower_input import Situation, encode
+from embeddings.customer.tower_input import Situation, encode, situation_sizes
 from embeddings.errors import InvalidInput
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
@@ -285,7 +285,8 @@ def _told(
     bundle: Path, products_NV: NDArray[np.float32], histories: Histories, questions: Sequence[Question], k: int
 ) -> Rankings:
     """Return the best products for customers as the service sees them, by their histories."""
-    encoder, length = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu"), read_manifest(bundle).history_length
+    sizes = situation_sizes(Catalogue.load(bundle / CATALOG))
+    encoder, length = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu", sizes), read_manifest(bundle).history_length
     parts: list[NDArray[np.float32]] = []
     for start in range(0, len(questions), _AT_ONCE):
         some = [histories[question.row] for question in questions[start : start + _AT_ONCE]]

@@ -1,4 +1,6 @@
-"""What can be recommended and where: products, locations, offers and the promotion plan, as columns.
+"""Master data as columns: products, locations, offers and the promotion plan; what can be recommended, and where.
+
+What was observed of them, such as how much is bought, lies with the statistics of a release: see `ranking.observed`.
 
 Letters in array names: N products, M locations, O offers, G promotion groups, A attributes.
 """
@@ -42,8 +44,6 @@ class Products(NamedTuple):
     """All products, one row each.
 
     Attributes:
-        popularity_N: float32, decayed count of purchases at all locations, as of the data cut-off.
-        trained_N: bool, whether the product was seen in training: its id vector means something.
         price_N: float64, as the table says; NaN where unknown.
         recommendable_N: bool, whether it is ever shown; a product that is not may be bought, and tells about its buyer.
     """
@@ -51,9 +51,12 @@ class Products(NamedTuple):
     ids: Vocabulary
     attributes: Attributes
     price_N: NDArray[np.float64]
-    popularity_N: NDArray[np.float32]
-    trained_N: NDArray[np.bool_]
     recommendable_N: NDArray[np.bool_]
+
+
+DECLARED, SOLD, ASSUMED = 1, 2, 4
+"""Why a location is taken to carry a product, as bits: its table says so, it was bought there, or comparable locations
+carry it and nothing else is known of this one."""
 
 
 class Locations(NamedTuple):
@@ -61,19 +64,46 @@ class Locations(NamedTuple):
 
     Attributes:
         coordinates_M2: float64, latitude and longitude in degrees, NaN where unknown.
+        regions: the names of the regions, in the order of their codes from 1.
         regions_M: int32 code of the region, 0 for unknown; locations of one region are comparable.
         assortment: the product rows each location carries, ascending.
-        popularity: float32, aligned with ``assortment.values``: decayed count of purchases there.
-        known_M: bool; where False, nothing was sold or declared before the cut-off and the assortment is
-            that of comparable locations.
+        why_L: uint8, aligned with ``assortment.values``: why it carries each.
+        assumed: the product rows that a location carries of which nothing is known, by the code of its region.
+        withdrawn_M: bool, whether it is closed for good.
     """
 
     ids: Vocabulary
     coordinates_M2: NDArray[np.float64]
+    regions: tuple[str, ...]
     regions_M: NDArray[np.int32]
     assortment: Ragged
-    popularity: NDArray[np.float32]
-    known_M: NDArray[np.bool_]
+    why_L: NDArray[np.uint8]
+    assumed: Ragged
+    withdrawn_M: NDArray[np.bool_]
+
+    @property
+    def why_M(self) -> NDArray[np.uint8]:
+        """Return for each location why it carries what it does: all the bits of its products together."""
+        owners_L = np.repeat(np.arange(len(self.assortment)), np.diff(self.assortment.offsets))
+        why_M = np.zeros(len(self.assortment), np.uint8)
+        for why in (DECLARED, SOLD, ASSUMED):
+            why_M[owners_L[self.why_L & why > 0]] |= why
+        return why_M
+
+    @property
+    def known_M(self) -> NDArray[np.bool_]:
+        """Return for each location whether it is known what it carries: something was sold there or declared."""
+        return self.why_M & (DECLARED | SOLD) > 0
+
+    @property
+    def assumed_M(self) -> NDArray[np.int64]:
+        """Return for each location the place in ``assumed`` of what it carries if nothing is known of it.
+
+        That is 0, for all regions together, where the region is unknown, came later, or has nothing to compare with.
+        """
+        regions_M, sizes = self.regions_M.astype(np.int64), np.diff(self.assumed.offsets)
+        regions_M = np.where(regions_M < len(sizes), regions_M, 0)
+        return np.where(sizes[regions_M] > 0, regions_M, 0)
 
 
 class Offers(NamedTuple):
@@ -155,6 +185,7 @@ class _Words(msgspec.Struct, frozen=True):
 
     channels: dict[str, ChannelRule]
     audiences: tuple[str, ...]
+    regions: tuple[str, ...]
     attribute_names: tuple[str, ...]
     attribute_labels: tuple[tuple[str, ...], ...]
     context_names: tuple[str, ...] = ()
@@ -193,8 +224,6 @@ class Catalogue(NamedTuple):
             products.ids,
             codes=products.attributes.codes_NA,
             price=products.price_N,
-            popularity=products.popularity_N,
-            trained=products.trained_N,
             recommendable=products.recommendable_N,
         )
         _save(
@@ -203,8 +232,9 @@ class Catalogue(NamedTuple):
             coordinates=locations.coordinates_M2,
             regions=locations.regions_M,
             assortment=locations.assortment,
-            popularity=locations.popularity,
-            known=locations.known_M,
+            why=locations.why_L,
+            assumed=locations.assumed,
+            withdrawn=locations.withdrawn_M,
         )
         _save(
             folder / "offers",
@@ -230,6 +260,7 @@ class Catalogue(NamedTuple):
         words = _Words(
             dict(self.channels),
             self.audiences,
+            locations.regions,
             products.attributes.names,
             products.attributes.labels,
             *self.context,
@@ -249,17 +280,17 @@ class Catalogue(NamedTuple):
                 ids=_ids(products),
                 attributes=Attributes(words.attribute_names, words.attribute_labels, products["codes"]),
                 price_N=products["price"],
-                popularity_N=products["popularity"],
-                trained_N=products["trained"],
                 recommendable_N=products["recommendable"],
             ),
             locations=Locations(
                 ids=_ids(locations),
                 coordinates_M2=locations["coordinates"],
+                regions=words.regions,
                 regions_M=locations["regions"],
                 assortment=_ragged(locations, "assortment"),
-                popularity=locations["popularity"],
-                known_M=locations["known"],
+                why_L=locations["why"],
+                assumed=_ragged(locations, "assumed"),
+                withdrawn_M=locations["withdrawn"],
             ),
             offers=Offers(
                 ids=_ids(offers),

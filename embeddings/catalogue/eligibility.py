@@ -22,6 +22,9 @@ REMEMBERED_BYTES = 64 * 2**20
 """How much memory remembered sets and the keys to them may take."""
 
 _Key: TypeAlias = tuple[object, ...]
+_NO_ROWS = np.zeros(0, np.int64)
+_MUCH = 0.1
+"""Of the products; beyond that eligible sets are not derived from those of the release."""
 
 
 class Place(NamedTuple):
@@ -43,22 +46,30 @@ class Eligibility:
     """Finds the eligible set of a context, and remembers it for the span of time in which the set holds.
 
     Not safe for several threads: it belongs to the event loop.
+
+    Args:
+        catalogue: at present.
+        published: that of the release, where the catalogue came of it by changes: the sets of products are derived from
+            its sets, so that what was made for those, such as copies to search, serves them too.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalogue: Catalogue, published: "Eligibility | None" = None) -> None:
+        self.catalogue = catalogue
         self._remembered: Remembered[EligibleSet] = Remembered(REMEMBERED_BYTES)
         self._places: dict[str, Place] = {}  # of the locations asked about so far: looking an id up costs more
         offers, promotions = catalogue.offers, catalogue.promotions
         self._restricted_O = (np.diff(offers.channels.offsets) > 0) | (np.diff(offers.locations.offsets) > 0)
         self._offer_bounds = np.unique(np.concatenate([offers.starts_O, offers.ends_O]))
         self._promotion_bounds = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G]))
+        self._changed_C = _NO_ROWS if published is None else self._find_changed(published)
+        # Where much has changed, sets of their own are searched faster than parts of others.
+        self._published = published if len(self._changed_C) <= _MUCH * len(catalogue.products.ids) else None
 
     def channel(self, channel: str, field: str = "context.channel") -> int:
         """Return the channel's code; raise UnknownReference if the catalogue does not declare it."""
-        code = self._catalogue.channel_code(channel)
+        code = self.catalogue.channel_code(channel)
         if code is None:
-            known = ", ".join(self._catalogue.channels)
+            known = ", ".join(self.catalogue.channels)
             raise UnknownReference(field, f"expected one of {known}; got {channel!r}")
         return code
 
@@ -71,9 +82,9 @@ class Eligibility:
         """
         if location is None:
             return Place(None)
-        locations = self._catalogue.locations
+        locations = self.catalogue.locations
         if isinstance(location, GeoPoint):
-            placed_M = np.flatnonzero(np.isfinite(locations.coordinates_M2).all(axis=1))
+            placed_M = np.flatnonzero(np.isfinite(locations.coordinates_M2).all(axis=1) & ~locations.withdrawn_M)
             if not len(placed_M):
                 raise InvalidInput(field, "expected a location id: no location of this catalogue has coordinates")
             kilometres_M = haversine.haversine_vector(
@@ -87,7 +98,7 @@ class Eligibility:
         place = self._places.get(location)
         if place is None:
             row = locations.ids.row(location)
-            if row is None:
+            if row is None or locations.withdrawn_M[row]:
                 raise UnknownReference(field, f"expected the id of a location in the catalogue; got {location!r}")
             place = self._places[location] = Place((row,))
         return place
@@ -95,7 +106,10 @@ class Eligibility:
     def products(self, context: Context, place: Place, moment: int) -> EligibleSet:
         """Return the product rows that a context allows at a moment, in seconds since 1970 UTC."""
         channel = self.channel(context.channel)
-        rule = self._catalogue.channels[context.channel]
+        return self.products_of(self.catalogue.channels[context.channel], channel, place, moment)
+
+    def products_of(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
+        """Return the product rows that a rule allows on a channel, at a moment in seconds since 1970 UTC."""
         match rule:
             case ChannelRule.EVERYTHING:
                 key: _Key = (rule,)
@@ -127,36 +141,81 @@ class Eligibility:
         if not len(redeemed_R):
             return allowed
         rows, times = np.unique(redeemed_R, return_counts=True)
-        return EligibleSet.derived(allowed, rows[times >= self._catalogue.offers.uses_O[rows]])
+        known = rows < len(self.catalogue.offers.ids)  # the history may know offers that came later
+        rows, times = rows[known], times[known]
+        return EligibleSet.derived(allowed, rows[times >= self.catalogue.offers.uses_O[rows]])
 
     def _find_products(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
-        catalogue = self._catalogue
+        lists = self._lists(rule, channel, place, moment)
+        if self._published is None or not self._published.knows(place):
+            if lists is None:
+                return self.recommendable
+            until = _next(self._promotion_bounds, moment) if rule == ChannelRule.PROMOTED else FOREVER
+            return EligibleSet.of(self._shown(_union(lists)), until)
+        whole = self._published.products_of(rule, channel, place, moment)
+        allowed_C = self.catalogue.products.recommendable_N[self._changed_C]
+        if lists is not None:
+            allowed_C &= _in_any(lists, self._changed_C)
+        return EligibleSet.derived(whole, self._changed_C[~allowed_C], self._changed_C[allowed_C], own=False)
+
+    def knows(self, place: Place) -> bool:
+        """Return whether the catalogue holds all locations of a place, which may be of a later one."""
+        return place.rows is None or max(place.rows, default=-1) < len(self.catalogue.locations.ids)
+
+    def _lists(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> list[NDArray[np.int32]] | None:
+        """Return the lists of products, each ascending, of which a context allows what may be shown; None for any."""
         match rule:
             case ChannelRule.EVERYTHING:
-                return self.recommendable
+                return None
             case ChannelRule.ASSORTMENT:
-                assortment = catalogue.locations.assortment
-                carried = [assortment.values] if place.rows is None else [assortment[row] for row in place.rows]
-                return EligibleSet.of(self._shown(_union(carried)), FOREVER)
+                assortment = self.catalogue.locations.assortment
+                return [self.carried] if place.rows is None else [assortment[row] for row in place.rows]
             case ChannelRule.PROMOTED:
-                promotions = catalogue.promotions
+                promotions = self.catalogue.promotions
                 active_G = (promotions.channels_G == channel) & (promotions.starts_G <= moment)
-                active_G &= moment < promotions.ends_G
+                active_G &= (moment < promotions.ends_G) & ~self.catalogue.locations.withdrawn_M[promotions.locations_G]
                 if place.rows is not None:
                     active_G &= np.isin(promotions.locations_G, place.rows)
-                rows = _union([promotions.products[group] for group in np.flatnonzero(active_G).tolist()])
-                return EligibleSet.of(self._shown(rows), _next(self._promotion_bounds, moment))
+                return [promotions.products[group] for group in np.flatnonzero(active_G).tolist()]
 
     @cached_property
     def recommendable(self) -> EligibleSet:
         """Return the products that may be shown at all."""
-        return EligibleSet.of(np.flatnonzero(self._catalogue.products.recommendable_N).astype(np.int32), FOREVER)
+        if self._published is None:
+            return EligibleSet.of(np.flatnonzero(self.catalogue.products.recommendable_N).astype(np.int32), FOREVER)
+        return self._find_products(ChannelRule.EVERYTHING, -1, Place(None), 0)
+
+    @cached_property
+    def carried(self) -> NDArray[np.int32]:
+        """Return what any location carries that was not withdrawn."""
+        locations = self.catalogue.locations
+        open_L = ~np.repeat(locations.withdrawn_M, np.diff(locations.assortment.offsets))
+        carried_N = np.zeros(len(self.catalogue.products.ids), np.bool_)
+        carried_N[locations.assortment.values[open_L]] = True
+        return np.flatnonzero(carried_N).astype(np.int32)
+
+    def _find_changed(self, published: "Eligibility") -> NDArray[np.int64]:
+        """Return the products (C) that may be allowed where the release does not allow them, or the other way round."""
+        before, now = published.catalogue, self.catalogue
+        held = len(before.products.ids)
+        changed_N = np.ones(len(now.products.ids), np.bool_)
+        changed_N[:held] = before.products.recommendable_N != now.products.recommendable_N[:held]
+        if before.locations.assortment is not now.locations.assortment:
+            for row in range(len(before.locations.ids)):
+                one, other = before.locations.assortment[row], now.locations.assortment[row]
+                if not np.array_equal(one, other):
+                    changed_N[np.setxor1d(one, other)] = True
+        changed_N[np.setxor1d(published.carried, self.carried)] = True
+        closed_G = now.locations.withdrawn_M[now.promotions.locations_G]
+        for group in np.flatnonzero(closed_G).tolist():
+            changed_N[now.promotions.products[group]] = True
+        return np.flatnonzero(changed_N)
 
     def _shown(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        return rows[self._catalogue.products.recommendable_N[rows]]
+        return rows[self.catalogue.products.recommendable_N[rows]]
 
     def _find_offers(self, channel: int, place: Place, audiences: tuple[int, ...], moment: int) -> EligibleSet:
-        offers = self._catalogue.offers
+        offers = self.catalogue.offers
         allowed_O = (offers.starts_O <= moment) & (moment < offers.ends_O)
         allowed_O &= (offers.audiences_O < 0) | np.isin(offers.audiences_O, audiences)
         for row in np.flatnonzero(allowed_O & self._restricted_O).tolist():
@@ -169,6 +228,15 @@ def _union(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
     if len(parts) == 1:
         return np.unique(parts[0])
     return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int32)
+
+
+def _in_any(lists: list[NDArray[np.int32]], rows_C: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return for each of some rows whether any of the lists, each ascending, holds it."""
+    inside_C = np.zeros(len(rows_C), np.bool_)
+    for one in lists:
+        if len(one):
+            inside_C |= one[np.minimum(one.searchsorted(rows_C), len(one) - 1)] == rows_C
+    return inside_C
 
 
 def _admits(declared: NDArray[np.int32], asked: tuple[int, ...] | None) -> bool:

@@ -23,7 +23,6 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 _ROW_DTYPES = (np.dtype(np.int32).str, np.dtype(np.int64).str)
 _FINGERPRINT_BYTES = 16
-_INT32_MOST = 2**31 - 1
 _NO_ROWS = np.zeros(0, np.int64)
 _A_SET = 1_000
 """Bytes that a set takes besides its rows and what tells its members."""
@@ -87,7 +86,7 @@ class EligibleSet:
             own=False,
             _shared=None,
             _rows=lambda: view_N,
-            _members=lambda: kernel.Members(view_N),
+            _members=lambda: kernel.Members(view_N if view_N.flags.c_contiguous else view_N.copy()),
         )
 
     @classmethod
@@ -159,7 +158,7 @@ class EligibleSet:
     @cached_property
     def fingerprint(self) -> bytes:
         """Return a hash of 16 bytes; equal rows give equal fingerprints, whatever their dtype or ``valid_until``."""
-        return _fingerprint(self.rows_N)
+        return blake2b(self.members.bytes(), digest_size=_FINGERPRINT_BYTES).digest()
 
     @cached_property
     def members(self) -> kernel.Members:
@@ -180,9 +179,3 @@ def _read_only(rows_N: RowArray) -> RowArray:
 def _wide(rows_R: RowArray) -> npt.NDArray[np.int64]:
     """Return rows as the kernel reads them: contiguous int64."""
     return np.ascontiguousarray(rows_R, np.int64)
-
-
-def _fingerprint(rows_N: RowArray) -> bytes:
-    """Return a hash of the rows in one canonical form: little-endian int32, or int64 if one is too large for it."""
-    canonical_N = np.ascontiguousarray(rows_N, dtype="<i8" if rows_N[-1:].max(initial=0) > _INT32_MOST else "<i4")
-    return blake2b(canonical_N.data, digest_size=_FINGERPRINT_BYTES, person=canonical_N.dtype.str.encode()).digest()

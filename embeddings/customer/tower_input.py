@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
+from embeddings.arrays import Table
+from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import INTERACTION_TYPES, History
 
 WEEKDAYS, HOURS = 7, 24
@@ -93,6 +95,17 @@ def hour_of(moment: int) -> float:
     return moment % _DAY / _HOUR
 
 
-def gather(vectors_ND: NDArray[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:
+def situation_sizes(catalogue: Catalogue) -> tuple[int, ...]:
+    """Return how many codes each column of ``TowerInput.context_BC`` has, the unknown one included."""
+    return (
+        len(catalogue.channels) + 1,
+        len(catalogue.locations.ids) + 1,
+        WEEKDAYS + 1,
+        HOURS + 1,
+        *catalogue.context.sizes,
+    )
+
+
+def gather(vectors_ND: NDArray[np.float32] | Table[np.float32], rows_BL: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the vectors (B, L, D) of some rows; zeros where a row is -1."""
     return kernel.gather(vectors_ND, rows_BL)

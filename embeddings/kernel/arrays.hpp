@@ -43,6 +43,29 @@ void check(bool holds, const char* expected) {
     if (!holds) throw py::value_error(expected);
 }
 
+// Rows of a base, and after them those of a tail that came later; both (., columns). In Python arrays.Table.
+template <class T>
+struct Table {
+    Array<T> base, tail;
+    const T *first = nullptr, *later = nullptr;
+    std::int64_t split = 0, size = 0;
+    py::ssize_t columns = 0;
+
+    Table() = default;
+    Table(Array<T> rows, Array<T> more) : base(std::move(rows)), tail(std::move(more)) {
+        check(base.ndim() == 2 && tail.ndim() == 2 && base.shape(1) == tail.shape(1),
+              "expected tables (N, columns), the tail as wide as the base");
+        first = base.data(), later = tail.data();
+        split = base.shape(0), size = split + tail.shape(0), columns = base.shape(1);
+    }
+
+    bool holds(std::int64_t row) const { return row >= 0 && row < size; }
+
+    const T* row(std::int64_t row) const {
+        return row < split ? first + row * columns : later + (row - split) * columns;
+    }
+};
+
 template <class T>
 Array<T> array_of(const std::vector<T>& values) {
     return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
@@ -157,3 +180,22 @@ enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, BASKET_S
 constexpr py::ssize_t GROUP = 4;
 
 }  // namespace
+
+// Takes arrays.Table, or an array as a table without a tail; nothing of another dtype, and nothing that would be copied.
+template <class T>
+struct pybind11::detail::type_caster<Table<T>> {
+    PYBIND11_TYPE_CASTER(Table<T>, const_name("Table"));
+
+    bool load(handle source, bool) {
+        if (Array<T>::check_(source)) {
+            const auto base = reinterpret_borrow<Array<T>>(source);
+            check(base.ndim() == 2, "expected a table (N, columns)");
+            value = Table<T>(base, Array<T>(std::vector<py::ssize_t>{0, base.shape(1)}));
+            return true;
+        }
+        const auto base = py::getattr(source, "base", py::none()), tail = py::getattr(source, "tail", py::none());
+        if (py::isinstance<py::array>(source) || !Array<T>::check_(base) || !Array<T>::check_(tail)) return false;
+        value = Table<T>(reinterpret_borrow<Array<T>>(base), reinterpret_borrow<Array<T>>(tail));
+        return true;
+    }
+};

@@ -9,46 +9,46 @@ namespace {
 // The tables of a release that features are read from, and the reading itself; the columns are those of features.RANKER_FEATURES.
 class FeatureReader {
   public:
-    FeatureReader(Array<float> products_NP, Array<std::int32_t> groups_NQ, Array<float> lifts_GG, Array<float> vectors_ND,
-          Array<float> als_NT, Array<std::int64_t> offsets, Array<std::int32_t> carried_L, Array<float> popular_L,
-          Array<float> month_L, py::ssize_t gap, py::ssize_t wide)
+    FeatureReader(Table<float> products_NP, Table<std::int32_t> groups_NQ, Array<float> lifts_GG,
+                  Table<float> vectors_ND, Table<float> als_NT, Array<std::int64_t> offsets,
+                  Array<std::int32_t> sold_L, Array<float> popular_L, Array<float> month_L, py::ssize_t gap,
+                  py::ssize_t wide)
         : products_NP_(std::move(products_NP)),
           groups_NQ_(std::move(groups_NQ)),
           lifts_GG_(std::move(lifts_GG)),
           vectors_ND_(std::move(vectors_ND)),
           als_NT_(std::move(als_NT)),
           offsets_(std::move(offsets)),
-          carried_L_(std::move(carried_L)),
+          sold_L_(std::move(sold_L)),
           popular_L_(std::move(popular_L)),
           month_L_(std::move(month_L)),
           gap_(gap),
           wide_(wide) {
-        for (const py::array& table :
-             std::initializer_list<py::array>{products_NP_, groups_NQ_, vectors_ND_, als_NT_})
-            check(table.ndim() == 2 && table.shape(0) == products_NP_.shape(0),
-                  "expected tables (N, …) of all products");
-        check(lifts_GG_.ndim() == 2 && lifts_GG_.shape(0) == lifts_GG_.shape(1), "expected lifts (G, G)");
-        check(carried_L_.size() == popular_L_.size() && carried_L_.size() == month_L_.size(),
-              "expected figures for each entry of the assortments");
+        for (const std::int64_t size : {groups_NQ_.size, vectors_ND_.size, als_NT_.size})
+            check(size == products_NP_.size, "expected tables (N, …) of all products");
+        check(lifts_GG_.ndim() == 2 && lifts_GG_.shape(0) == lifts_GG_.shape(1) && lifts_GG_.size() > 0,
+              "expected lifts (G, G)");
+        check(sold_L_.size() == popular_L_.size() && sold_L_.size() == month_L_.size(),
+              "expected figures for each product sold at a location");
         check(offsets_.size() >= 1 && offsets_.data()[0] >= 0 &&
                   std::is_sorted(offsets_.data(), offsets_.data() + offsets_.size()) &&
-                  offsets_.data()[offsets_.size() - 1] == carried_L_.size(),
-              "expected offsets that ascend to the entries of the assortments");
-        check(gap_ >= 0 && gap_ < products_NP_.shape(1) && wide_ >= 0 && wide_ < groups_NQ_.shape(1),
+                  offsets_.data()[offsets_.size() - 1] == sold_L_.size(),
+              "expected offsets that ascend to what is sold at the locations");
+        check(gap_ >= 0 && gap_ < products_NP_.columns && wide_ >= 0 && wide_ < groups_NQ_.columns,
               "expected columns of the tables");
-        const std::int32_t* codes = groups_NQ_.data();
-        for (py::ssize_t n = wide_; n < groups_NQ_.size(); n += groups_NQ_.shape(1))
-            check(codes[n] >= 0 && codes[n] < lifts_GG_.shape(0), "expected lifts for every wide group");
+        for (const Array<std::int32_t>* codes : {&groups_NQ_.base, &groups_NQ_.tail})
+            for (py::ssize_t n = wide_; n < codes->size(); n += groups_NQ_.columns)
+                check(codes->data()[n] >= 0, "expected codes of groups, or 0");
     }
 
     // How many columns `read` writes, besides those that are the same for all candidates.
     py::ssize_t columns() const {
-        return OWN + 2 + GROUP * groups() + products_NP_.shape(1) + 3 + 2 + 3 + groups() + 1;
+        return OWN + 2 + GROUP * groups() + products_NP_.columns + 3 + 2 + 3 + groups() + 1;
     }
 
-    // The features of some candidates (K, F).
+    // The features of some candidates (K, F); `list` is the number of the location's list of what is sold there, or -1.
     void read(const Customer& customer, const Array<float>& here_R, const Array<float>& hour_R,
-              const Array<std::int64_t>& rows_K, const Array<float>& customer_D, std::int32_t location,
+              const Array<std::int64_t>& rows_K, const Array<float>& customer_D, std::int32_t list,
               const Array<std::int32_t>& promoted, const Scored& bought_together, const Array<std::int64_t>& meant,
               const Array<std::int64_t>& looked, const std::vector<float>& context, Array<float>& features_KF) const {
         const py::ssize_t width = columns() + static_cast<py::ssize_t>(context.size());
@@ -57,26 +57,25 @@ class FeatureReader {
               "expected room for all features (K, F)");
         for (const Array<float>* part : {&here_R, &hour_R})
             check(part->size() == customer.rows_R.size() + 1, "expected figures for each product bought, and one more");
-        check(customer_D.size() == vectors_ND_.shape(1) && customer.als_D.size() == als_NT_.shape(1),
+        check(customer_D.size() == vectors_ND_.columns && customer.als_D.size() == als_NT_.columns,
               "expected a customer's vectors of the products' lengths");
         check(static_cast<py::ssize_t>(customer.groups.size()) == groups(), "expected figures for each kind of group");
         check(bought_together.first.size() == bought_together.second.size(), "expected a score for each row");
-        check(location >= -1 && location < offsets_.size() - 1, "expected a location of the catalogue, or -1");
+        check(list >= -1 && list < offsets_.size() - 1, "expected a list of what is sold somewhere, or -1");
         for (const Array<std::int64_t>* rows : {&rows_K, &meant})
             for (py::ssize_t k = 0; k < rows->size(); ++k)
-                check(rows->data()[k] >= 0 && rows->data()[k] < products_NP_.shape(0),
-                      "expected rows of the catalogue");
+                check(products_NP_.holds(rows->data()[k]), "expected rows of the catalogue");
 
         const std::int64_t* rows = rows_K.data();
-        const py::ssize_t begin = location < 0 ? 0 : offsets_.data()[location];
-        const auto carried = static_cast<std::size_t>(location < 0 ? 0 : offsets_.data()[location + 1] - begin);
+        const py::ssize_t begin = list < 0 ? 0 : offsets_.data()[list];
+        const auto sold = static_cast<std::size_t>(list < 0 ? 0 : offsets_.data()[list + 1] - begin);
         const auto places_in = [&](const auto& keys, const auto* wanted) {
             std::vector<std::uint32_t> places_K(count);
             find_all(keys, wanted, count, places_K.data());
             return places_K;
         };
         const auto own_K = places_in(keys_of(customer.rows_R), rows);
-        const auto entries_K = places_in(Keys<std::int32_t>{carried_L_.data() + begin, carried}, rows);
+        const auto entries_K = places_in(Keys<std::int32_t>{sold_L_.data() + begin, sold}, rows);
         const auto also_bought_K = places_in(keys_of(customer.also_bought.first), rows);
         const auto promoted_K = places_in(keys_of(promoted), rows);
         const auto bought_together_K = places_in(keys_of(bought_together.first), rows);
@@ -84,18 +83,17 @@ class FeatureReader {
         std::vector<std::vector<std::uint32_t>> groups_QK;
         std::vector<std::int32_t> codes_K(count);
         for (py::ssize_t q = 0; q < groups(); ++q) {
-            for (std::size_t k = 0; k < count; ++k) codes_K[k] = groups_NQ_.data()[rows[k] * groups() + q];
+            for (std::size_t k = 0; k < count; ++k) codes_K[k] = groups_NQ_.row(rows[k])[q];
             groups_QK.push_back(places_in(keys_of(customer.groups[q].first), codes_K.data()));
         }
 
         const auto never = static_cast<std::uint32_t>(customer.rows_R.size());
-        const py::ssize_t dimensions = vectors_ND_.shape(1), factors = als_NT_.shape(1),
-                          figures = products_NP_.shape(1);
+        const py::ssize_t dimensions = vectors_ND_.columns, factors = als_NT_.columns, figures = products_NP_.columns;
         for (std::size_t k = 0; k < count; ++k) {
             if (k + AHEAD < count) {
                 ask_for(rows[k + AHEAD]);
                 __builtin_prefetch(customer.own_RC.data() + own_K[k + AHEAD] * OWN);
-                if (entries_K[k + AHEAD] != carried) {
+                if (entries_K[k + AHEAD] != sold) {
                     __builtin_prefetch(popular_L_.data() + begin + entries_K[k + AHEAD]);
                     __builtin_prefetch(month_L_.data() + begin + entries_K[k + AHEAD]);
                 }
@@ -108,30 +106,30 @@ class FeatureReader {
             *out++ = hour_R.data()[own_K[k]];
             for (py::ssize_t q = 0; q < groups(); ++q)
                 out = std::copy_n(customer.groups[q].second.data() + groups_QK[q][k] * GROUP, GROUP, out);
-            const float* product = products_NP_.data() + row * figures;
+            const float* product = products_NP_.row(row);
             out = std::copy_n(product, figures, out);
             if (own_K[k] == never) *gap += product[gap_];  // what was never bought is taken to have everybody's gap
-            const bool here = entries_K[k] != carried;
+            const bool here = entries_K[k] != sold;
             *out++ = here ? popular_L_.data()[begin + entries_K[k]] : 0;
             *out++ = here ? month_L_.data()[begin + entries_K[k]] : 0;
             *out++ = value_of(customer.also_bought, also_bought_K[k]);
             out = std::copy(context.begin(), context.end(), out);
-            *out++ = dot(vectors_ND_.data() + row * dimensions, customer_D.data(), dimensions);
-            *out++ = dot(als_NT_.data() + row * factors, customer.als_D.data(), factors);
+            *out++ = dot(vectors_ND_.row(row), customer_D.data(), dimensions);
+            *out++ = dot(als_NT_.row(row), customer.als_D.data(), factors);
             *out++ = promoted_K[k] != static_cast<std::uint32_t>(promoted.size());
             *out++ = value_of(bought_together, bought_together_K[k]);
-            out = of_session(out, groups_NQ_.data() + row * groups(), meant);
+            out = of_session(out, groups_NQ_.row(row), meant);
             *out++ = looked_K[k] != static_cast<std::uint32_t>(looked.size());
         }
     }
 
   private:
-    py::ssize_t groups() const { return groups_NQ_.shape(1); }
+    py::ssize_t groups() const { return groups_NQ_.columns; }
 
     void ask_for(std::int64_t row) const {
-        for (const Array<float>* table : {&vectors_ND_, &als_NT_, &products_NP_})
-            prefetch(table->data() + row * table->shape(1), table->shape(1));
-        __builtin_prefetch(groups_NQ_.data() + row * groups());
+        for (const Table<float>* table : {&vectors_ND_, &als_NT_, &products_NP_})
+            prefetch(table->row(row), table->columns);
+        __builtin_prefetch(groups_NQ_.row(row));
     }
 
     // The score at a place, 0 past the last.
@@ -145,8 +143,8 @@ class FeatureReader {
         float* goes_with = out++;
         std::fill_n(out, groups(), 0.0f);
         for (py::ssize_t m = 0; m < meant.size(); ++m) {
-            const std::int32_t* theirs = groups_NQ_.data() + meant.data()[m] * groups();
-            lift += lifts_GG_.data()[theirs[wide_] * lifts_GG_.shape(0) + codes[wide_]];
+            const std::int32_t* theirs = groups_NQ_.row(meant.data()[m]);
+            lift += lift_of(theirs[wide_], codes[wide_]);
             for (py::ssize_t g = 0; g < groups(); ++g)
                 if (codes[g] > 0 && codes[g] == theirs[g]) out[g] = 1;
         }
@@ -154,33 +152,40 @@ class FeatureReader {
         return out + groups();
     }
 
-    Array<float> products_NP_;
-    Array<std::int32_t> groups_NQ_;
-    Array<float> lifts_GG_, vectors_ND_, als_NT_;
+    // How much two wide groups go together; a group that came after the lifts were counted was never sold.
+    float lift_of(std::int32_t one, std::int32_t other) const {
+        const py::ssize_t known = lifts_GG_.shape(0);
+        return lifts_GG_.data()[(one < known ? one : 0) * known + (other < known ? other : 0)];
+    }
+
+    Table<float> products_NP_;
+    Table<std::int32_t> groups_NQ_;
+    Array<float> lifts_GG_;
+    Table<float> vectors_ND_, als_NT_;
     Array<std::int64_t> offsets_;
-    Array<std::int32_t> carried_L_;
+    Array<std::int32_t> sold_L_;
     Array<float> popular_L_, month_L_;
     py::ssize_t gap_, wide_;
 };
 
-// How often some products were bought at some locations, all together: the sum of what `sold_L` says, which lies as the
-// locations' assortments `carried_L` do.
-std::vector<double> sold_at(const Array<std::int64_t>& offsets, const Array<std::int32_t>& carried_L,
-                            const Array<float>& sold_L, const std::vector<std::int64_t>& locations,
+// How often some products were bought at some locations, all together: the sum of `times_L` over the locations' lists of
+// the products `sold_L` sold there.
+std::vector<double> sold_at(const Array<std::int64_t>& offsets, const Array<std::int32_t>& sold_L,
+                            const Array<float>& times_L, const std::vector<std::int64_t>& lists,
                             const std::vector<std::int64_t>& rows) {
-    check(sold_L.size() == carried_L.size(), "expected a number for each product carried");
-    std::vector<double> sold(rows.size());
-    for (const std::int64_t location : locations) {
-        check(location >= 0 && location + 1 < offsets.size(), "expected rows of the locations");
-        const std::int64_t begin = offsets.data()[location], end = offsets.data()[location + 1];
-        check(0 <= begin && begin <= end && end <= carried_L.size(), "expected offsets into what is carried");
-        const Keys<std::int32_t> carried{carried_L.data() + begin, static_cast<std::size_t>(end - begin)};
+    check(times_L.size() == sold_L.size(), "expected a number for each product sold");
+    std::vector<double> times(rows.size());
+    for (const std::int64_t list : lists) {
+        check(list >= 0 && list + 1 < offsets.size(), "expected numbers of the lists");
+        const std::int64_t begin = offsets.data()[list], end = offsets.data()[list + 1];
+        check(0 <= begin && begin <= end && end <= sold_L.size(), "expected offsets into what is sold");
+        const Keys<std::int32_t> sold{sold_L.data() + begin, static_cast<std::size_t>(end - begin)};
         for (std::size_t k = 0; k < rows.size(); ++k) {
-            const std::size_t place = carried.find(rows[k]);
-            if (place != carried.size) sold[k] += sold_L.data()[begin + static_cast<std::int64_t>(place)];
+            const std::size_t place = sold.find(rows[k]);
+            if (place != sold.size) times[k] += times_L.data()[begin + static_cast<std::int64_t>(place)];
         }
     }
-    return sold;
+    return times;
 }
 
 }  // namespace

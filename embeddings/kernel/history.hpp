@@ -288,18 +288,17 @@ py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<b
 }
 
 // The vectors of some rows, zeros where a row is -1; (B, L, D).
-Array<float> gather(const Array<float>& vectors_ND, const Array<std::int64_t>& rows_BL) {
-    check(vectors_ND.ndim() == 2 && rows_BL.ndim() == 2, "expected vectors (N, D) and rows (B, L)");
-    const py::ssize_t dimensions = vectors_ND.shape(1), count = rows_BL.size();
+Array<float> gather(const Table<float>& vectors_ND, const Array<std::int64_t>& rows_BL) {
+    check(rows_BL.ndim() == 2, "expected rows (B, L)");
+    const py::ssize_t dimensions = vectors_ND.columns, count = rows_BL.size();
     Array<float> vectors_BLD({rows_BL.shape(0), rows_BL.shape(1), dimensions});
     float* out = vectors_BLD.mutable_data();
     for (py::ssize_t at = 0; at < count; ++at) {
-        if (at + AHEAD < count && rows_BL.data()[at + AHEAD] >= 0 && rows_BL.data()[at + AHEAD] < vectors_ND.shape(0))
-            prefetch(vectors_ND.data() + rows_BL.data()[at + AHEAD] * dimensions, dimensions);
+        if (at + AHEAD < count && vectors_ND.holds(rows_BL.data()[at + AHEAD]))
+            prefetch(vectors_ND.row(rows_BL.data()[at + AHEAD]), dimensions);
         const std::int64_t row = rows_BL.data()[at];
-        check(row >= -1 && row < vectors_ND.shape(0), "expected rows of the catalogue, or -1");
-        out = row < 0 ? std::fill_n(out, dimensions, 0.0f)
-                      : std::copy_n(vectors_ND.data() + row * dimensions, dimensions, out);
+        check(row == -1 || vectors_ND.holds(row), "expected rows of the catalogue, or -1");
+        out = row < 0 ? std::fill_n(out, dimensions, 0.0f) : std::copy_n(vectors_ND.row(row), dimensions, out);
     }
     return vectors_BLD;
 }

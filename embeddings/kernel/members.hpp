@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <bit>
+
 #include "arrays.hpp"
 
 namespace {
@@ -33,7 +35,7 @@ class Members {
         Members made = *this;
         const std::int64_t *gone = rows_R.data(), *end = gone + rows_R.size();
         if (rows_.empty()) {
-            if (bits_.empty()) made.bits_.assign(past_ / 64 + 1, ~std::uint64_t{0});
+            if (bits_.empty()) made.bits_ = every_row();
             for (; gone < end; ++gone) {
                 if (!made.has(*gone)) continue;
                 made.bits_[*gone / 64] &= ~(std::uint64_t{1} << (*gone % 64));
@@ -65,10 +67,7 @@ class Members {
         made.size_ += static_cast<std::int64_t>(added.size());
         made.past_ = std::max(past_, added.back() + 1);
         if (rows_.empty() && size_ > 0) {
-            if (bits_.empty()) {
-                made.bits_.assign(past_ / 64 + 1, ~std::uint64_t{0});
-                made.bits_.back() &= (std::uint64_t{1} << (past_ % 64)) - 1;  // of all rows there were
-            }
+            if (bits_.empty()) made.bits_ = every_row();
             made.bits_.resize(made.past_ / 64 + 1);
             for (const std::int64_t row : added) made.bits_[row / 64] |= std::uint64_t{1} << (row % 64);
         } else {
@@ -91,12 +90,25 @@ class Members {
     // A bit for each row of a catalogue.
     std::vector<std::uint64_t> bits(std::int64_t catalogue) const {
         check(past_ <= catalogue, "expected members among the rows of the catalogue");
-        std::vector<std::uint64_t> all(bits_);
+        std::vector<std::uint64_t> all = bits_.empty() && rows_.empty() ? every_row() : bits_;
         all.resize(catalogue / 64 + 1);
-        if (bits_.empty() && rows_.empty())
-            for (std::int64_t row = 0; row < past_; ++row) all[row / 64] |= std::uint64_t{1} << (row % 64);
         for (const std::int64_t row : rows_) all[row / 64] |= std::uint64_t{1} << (row % 64);
         return all;
+    }
+
+    // Bytes that are equal exactly where the members are, however they are held: a bit for each row up to the last, or
+    // the rows themselves where that takes less.
+    py::bytes bytes() const {
+        std::vector<std::uint64_t> words(rows_.begin(), rows_.end());
+        bool few = !rows_.empty() && size_ < rows_.back() / 64 + 1;
+        if (!few) {
+            words = bits(past_);
+            while (!words.empty() && words.back() == 0) words.pop_back();
+            few = size_ < static_cast<std::int64_t>(words.size());
+            if (few) words = rows_of(words);
+        }
+        words.push_back(few);
+        return {reinterpret_cast<const char*>(words.data()), words.size() * sizeof(std::uint64_t)};
     }
 
     Array<bool> contains(const Array<std::int64_t>& rows_R) const {
@@ -107,6 +119,21 @@ class Members {
     }
 
   private:
+    // A bit for each row before `past_`, and none behind it.
+    std::vector<std::uint64_t> every_row() const {
+        std::vector<std::uint64_t> all(past_ / 64 + 1, ~std::uint64_t{0});
+        all.back() = (std::uint64_t{1} << (past_ % 64)) - 1;
+        return all;
+    }
+
+    static std::vector<std::uint64_t> rows_of(const std::vector<std::uint64_t>& words) {
+        std::vector<std::uint64_t> rows;
+        for (std::size_t w = 0; w < words.size(); ++w)
+            for (std::uint64_t left = words[w]; left; left &= left - 1)
+                rows.push_back(w * 64 + static_cast<std::uint64_t>(std::countr_zero(left)));
+        return rows;
+    }
+
     std::int64_t size_ = 0, past_ = 0;
     std::vector<std::uint64_t> bits_;
     std::vector<std::int64_t> rows_;

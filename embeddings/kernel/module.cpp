@@ -29,6 +29,7 @@ PYBIND11_MODULE(kernel, module) {
         .def(py::init(&Members::of<std::int64_t>), exact("rows_N"))
         .def("contains", &Members::contains, exact("rows_R"))
         .def_property_readonly("size", &Members::size)
+        .def("bytes", &Members::bytes)
         .def("without", &Members::without, exact("rows_R"))
         .def("with_rows", &Members::with, exact("rows_R"));
     py::class_<QuantisedSet>(module, "QuantisedSet")
@@ -57,7 +58,7 @@ PYBIND11_MODULE(kernel, module) {
                py::arg("most"));
     module.def("due", &due, py::arg("customer"), py::arg("aged"), py::arg("eligible"), py::arg("most"));
     module.def("usual_gaps", &usual_gaps, py::arg("customer"), exact("products_NP"), py::arg("usual"), py::arg("rows"));
-    module.def("sold_at", &sold_at, exact("offsets"), exact("carried_L"), exact("sold_L"), py::arg("locations"),
+    module.def("sold_at", &sold_at, exact("offsets"), exact("sold_L"), exact("times_L"), py::arg("lists"),
                py::arg("rows"));
     module.def("foremost", &foremost, exact("weights_R"), py::arg("most"));
     module.def("merged", &merged, exact("lists"));
@@ -80,12 +81,12 @@ PYBIND11_MODULE(kernel, module) {
         .def("at", &ByVisit::at, py::arg("location"))
         .def("at_hour", &ByVisit::at_hour, py::arg("moment"), py::arg("seconds"), py::arg("other_days"));
     py::class_<FeatureReader>(module, "FeatureReader")
-        .def(py::init<Array<float>, Array<std::int32_t>, Array<float>, Array<float>, Array<float>, Array<std::int64_t>,
+        .def(py::init<Table<float>, Table<std::int32_t>, Array<float>, Table<float>, Table<float>, Array<std::int64_t>,
                       Array<std::int32_t>, Array<float>, Array<float>, py::ssize_t, py::ssize_t>(),
              exact("products_NP"), exact("groups_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("als_NT"),
-             exact("offsets"), exact("carried_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
+             exact("offsets"), exact("sold_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
              py::arg("wide"))
         .def("read", &FeatureReader::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
-             exact("customer_D"), py::arg("location"), exact("promoted"), exact("bought_together"), exact("meant"),
+             exact("customer_D"), py::arg("sold_list"), exact("promoted"), exact("bought_together"), exact("meant"),
              exact("looked"), py::arg("context"), exact("features_KF"));
 }

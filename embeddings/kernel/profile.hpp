@@ -56,23 +56,20 @@ class ByVisit {
 
     // Statistics of products, of each kind of groups, decayed visits, purchases per visit, and the median of the days
     // between visits. `decays` are those of products' weights besides the slow one.
-    py::tuple statistics(const Array<std::int64_t>& rows_R, const Array<float>& products_NP, py::ssize_t gap,
-                      const Array<std::int32_t>& codes_NQ, const std::array<double, 2>& decays, double group_decay,
+    py::tuple statistics(const Array<std::int64_t>& rows_R, const Table<float>& products_NP, py::ssize_t gap,
+                      const Table<std::int32_t>& codes_NQ, const std::array<double, 2>& decays, double group_decay,
                       float never_days, double prior_days, const std::array<float, 4>& never, double usual_gap) const {
         check(rows_R.size() == count_, "expected a row for each product bought");
-        check(codes_NQ.ndim() == 2 && products_NP.ndim() == 2 && codes_NQ.shape(0) == products_NP.shape(0) &&
-                  gap >= 0 && gap < products_NP.shape(1),
+        check(codes_NQ.size == products_NP.size && gap >= 0 && gap < products_NP.columns,
               "expected codes (N, Q), and figures (N, P) with a column of gaps");
         for (py::ssize_t r = 0; r < rows_R.size(); ++r)
-            check(rows_R.data()[r] >= 0 && rows_R.data()[r] < codes_NQ.shape(0), "expected rows of the catalogue");
+            check(codes_NQ.holds(rows_R.data()[r]), "expected rows of the catalogue");
         // What is known of the products, from all over memory: asked for ahead.
-        const py::ssize_t kinds = codes_NQ.shape(1);
+        const py::ssize_t kinds = codes_NQ.columns;
         std::vector<float> gaps_R(count_);
         std::vector<std::vector<std::int32_t>> codes_QR(kinds, std::vector<std::int32_t>(count_));
-        const auto figure = [&](py::ssize_t r) {
-            return products_NP.data() + rows_R.data()[r] * products_NP.shape(1) + gap;
-        };
-        const auto codes = [&](py::ssize_t r) { return codes_NQ.data() + rows_R.data()[r] * kinds; };
+        const auto figure = [&](py::ssize_t r) { return products_NP.row(rows_R.data()[r]) + gap; };
+        const auto codes = [&](py::ssize_t r) { return codes_NQ.row(rows_R.data()[r]); };
         for (py::ssize_t r = 0; r < count_; ++r) {
             if (r + AHEAD < count_) {
                 __builtin_prefetch(figure(r + AHEAD));

@@ -77,9 +77,9 @@ Array<std::int64_t> due(const Customer& customer, float aged, const Members& eli
 // Of some products the usual days between two days on which the customer bought each, and the days since the last one as
 // of the newest purchase; (0, 0) for what was not bought on several days. The gap of `own_RC` is smoothed, as if the
 // product's usual one, a column of its figures, had been seen once more.
-std::vector<std::pair<double, double>> usual_gaps(const Customer& customer, const Array<float>& products_NP,
+std::vector<std::pair<double, double>> usual_gaps(const Customer& customer, const Table<float>& products_NP,
                                                py::ssize_t usual, const std::vector<std::int64_t>& rows) {
-    check(products_NP.ndim() == 2 && usual >= 0 && usual < products_NP.shape(1), "expected a column of the figures");
+    check(usual >= 0 && usual < products_NP.columns, "expected a column of the figures");
     std::vector<std::pair<double, double>> found;
     for (const std::int64_t row : rows) {
         const std::size_t place = keys_of(customer.rows_R).find(row);
@@ -88,8 +88,8 @@ std::vector<std::pair<double, double>> usual_gaps(const Customer& customer, cons
             found.emplace_back(0, 0);
             continue;
         }
-        check(row >= 0 && row < products_NP.shape(0), "expected rows of the catalogue");
-        const double seen = double{own[GAP]} * own[DAYS] - *products_NP.data(row, usual);
+        check(products_NP.holds(row), "expected rows of the catalogue");
+        const double seen = double{own[GAP]} * own[DAYS] - products_NP.row(row)[usual];
         found.emplace_back(seen / (own[DAYS] - 1), own[SINCE]);
     }
     return found;
@@ -134,22 +134,22 @@ std::pair<Array<std::int64_t>, Array<std::int64_t>> merged(const std::vector<Arr
 }
 
 // The neighbours of some weighted products, ascending, each with its weighted sum of cosines.
-Scored around(const Array<std::int64_t>& rows_R, const Array<float>& weights_R, const Array<std::int32_t>& near_NT,
-              const Array<float>& cosines_NT) {
+Scored around(const Array<std::int64_t>& rows_R, const Array<float>& weights_R, const Table<std::int32_t>& near_NT,
+              const Table<float>& cosines_NT) {
     check(rows_R.size() == weights_R.size(), "expected as many weights as rows");
-    check(near_NT.ndim() == 2 && cosines_NT.ndim() == 2 && near_NT.shape(0) == cosines_NT.shape(0) &&
-              near_NT.shape(1) == cosines_NT.shape(1),
+    check(near_NT.size == cosines_NT.size && near_NT.columns == cosines_NT.columns,
           "expected neighbours and cosines (N, T)");
-    const py::ssize_t most = near_NT.shape(1);
+    const py::ssize_t most = near_NT.columns;
     std::vector<Keyed<double>> met;
     met.reserve(rows_R.size() * most);
     for (py::ssize_t r = 0; r < rows_R.size(); ++r) {
         const std::int64_t row = rows_R.data()[r];
-        check(row >= 0 && row < near_NT.shape(0), "expected rows of the catalogue");
-        for (py::ssize_t t = row * most; t < (row + 1) * most; ++t)
-            if (near_NT.data()[t] >= 0)
-                met.push_back({static_cast<std::uint32_t>(near_NT.data()[t]),
-                               static_cast<double>(cosines_NT.data()[t]) * weights_R.data()[r]});
+        check(near_NT.holds(row), "expected rows of the catalogue");
+        const std::int32_t* near = near_NT.row(row);
+        const float* cosines = cosines_NT.row(row);
+        for (py::ssize_t t = 0; t < most; ++t)
+            if (near[t] >= 0)
+                met.push_back({static_cast<std::uint32_t>(near[t]), static_cast<double>(cosines[t]) * weights_R.data()[r]});
     }
     sort_by_key(met);
     std::vector<std::int64_t> rows_S;

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.catalogue.columns import Catalogue, Promotions
+from embeddings.arrays import Table
+from embeddings.catalogue.columns import Promotions
 from embeddings.customer.tower_input import WEEKDAYS, hour_of, weekday_of
 from embeddings.ranking.profile import DAY, GROUP, OWN, Hour
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
@@ -74,25 +75,25 @@ _WEEKDAYS = np.eye(WEEKDAYS).tolist()
 class FeatureReader:
     """Gathers ranker features from a release; owned by one thread."""
 
-    def __init__(self, catalogue: Catalogue, statistics: Statistics, vectors_ND: NDArray[np.float32]) -> None:
+    def __init__(self, promotions: Promotions, statistics: Statistics, vectors_ND: Table[np.float32]) -> None:
         """Take the data to read from; all three must be of one moment."""
-        locations, promotions = catalogue.locations, catalogue.promotions
-        assortment = locations.assortment
+        observed = statistics.observed
         self._bounds: list[int] = np.unique(np.concatenate([promotions.starts_G, promotions.ends_G])).tolist()
         # Not of a method of its own: that would hold the reader, which so would never be freed by its last user.
         self._promoted = lru_cache(_PROMOTED_KEPT)(partial(_promoted, promotions, self._bounds))
-        ends = np.concatenate([np.zeros(1), np.cumsum(locations.popularity, dtype=np.float64)])
-        self._sold_M: list[float] = (ends[assortment.offsets[1:]] - ends[assortment.offsets[:-1]]).tolist()
+        ends = np.concatenate([np.zeros(1), np.cumsum(observed.popularity_L, dtype=np.float64)])
+        self._sold: list[float] = (ends[observed.sold.offsets[1:]] - ends[observed.sold.offsets[:-1]]).tolist()
+        self._lists: list[int] = observed.lists_M.tolist()
         self._kernel = kernel.FeatureReader(
             statistics.products_NP,
             statistics.groups_NQ,
             statistics.lifts_GG,
             vectors_ND,
             statistics.als.products_ND,
-            assortment.offsets,
-            assortment.values,
-            locations.popularity,
-            statistics.local_L,
+            observed.sold.offsets,
+            observed.sold.values,
+            observed.popularity_L,
+            statistics.month_L,
             PRODUCT_STATISTICS.index("gap"),
             GROUPINGS.index("category"),
         )
@@ -123,7 +124,7 @@ class FeatureReader:
             hour.slow_R,
             rows_K,
             customer_D,
-            location,
+            self._list_of(location),
             _NOTHING if location < 0 else self._promoted(location, span),
             query.bought_together,
             query.meant,
@@ -131,6 +132,10 @@ class FeatureReader:
             self._context(query, hour, retrieved_K),
             features_KF,
         )
+
+    def _list_of(self, location: int) -> int:
+        """Return the number of the list of what is sold at a location, given by its row; -1 if there is none."""
+        return self._lists[location] if location >= 0 else -1
 
     def _context(self, query: RankingQuery, hour: Hour, retrieved_K: NDArray[np.float32]) -> list[float]:
         """Return the features that all candidates of a request share, from ``away`` to ``hour_cosine``."""
@@ -144,7 +149,7 @@ class FeatureReader:
             query.local.visits,
             hour.visits,
             hour.basket_size,
-            self._sold_M[query.location] if query.location >= 0 else 0.0,
+            self._sold[sold] if (sold := self._list_of(query.location)) >= 0 else 0.0,
             0.0 if query.session is None else float(len(query.session.cart)),
             float(query.novel),
             kernel.log_sum_exp(retrieved_K[:RETRIEVED]),

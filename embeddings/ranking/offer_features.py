@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.arrays import Ragged
+from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.columns import Catalogue
 from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
@@ -93,27 +93,28 @@ class OfferFeatureReader:
         self._covering = Ragged.grouped(offers.products.values, owners, len(catalogue.products.ids))
         self._covers = np.diff(self._covering.offsets)
         self._sizes_O = np.maximum(sizes_O, 1).astype(np.float32)
-        shares, buyers = statistics.products_NP[offers.products.values][:, (_SHARE, _BUYERS)].T
+        shares, buyers = statistics.products_NP.take(offers.products.values)[:, (_SHARE, _BUYERS)].T
         self._shares_O = (np.bincount(owners, shares, len(sizes_O)) * _SHARE_SCALE).astype(np.float32)
         self._buyers_O = np.bincount(owners, buyers, len(sizes_O)).astype(np.float32)
-        codes = statistics.groups_NQ[offers.products.values].T
+        codes = statistics.groups_NQ.take(offers.products.values).T
         self._types, self._makers = (_Groups.of(owners, codes[number]) for number in (_TYPE, _MAKER))
 
     def covered(
         self,
         query: RankingQuery,
         reader: FeatureReader,
-        vectors_ND: NDArray[np.float32],
+        vectors_ND: Table[np.float32],
         customer_D: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the bought products that any offer covers, ascending, and the ranker features (K, F) of each.
 
         The nearest of them stand for what the towers would retrieve.
         """
-        bought_R = query.profile.rows_R
+        rows_R = query.profile.rows_R
+        bought_R = rows_R[: rows_R.searchsorted(len(self._covers))]  # no offer known here covers what came later
         covered_K = bought_R[self._covers[bought_R] > 0]
         features_KF = np.empty((len(covered_K), len(RANKER_FEATURES)), np.float32)
-        inner_K = vectors_ND.take(covered_K, axis=0) @ customer_D
+        inner_K = vectors_ND.take(covered_K) @ customer_D
         reader.read(query, covered_K, customer_D, -np.sort(-inner_K), features_KF)
         return covered_K, features_KF
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.catalogue.columns import Catalogue
-from embeddings.catalogue.eligibility import Place
+from embeddings.ranking.observed import Observed, SoldLists
 
 _PRIOR = 100.0
 """How many purchases' worth the shares of all locations weigh in the popularity of one place."""
@@ -23,25 +22,32 @@ class Shares(NamedTuple):
     shares_R: NDArray[np.float32]
 
 
-def popular(catalogue: Catalogue, rows_R: NDArray[np.integer], place: Place) -> Shares:
+def popular(observed: Observed, rows_R: NDArray[np.integer], lists: SoldLists) -> Shares:
     """Return the shares of some products, given by ascending rows, in recent purchases in a place.
 
     They are the decayed counts of the place's locations, smoothed towards the shares of all locations as if ``_PRIOR``
-    more purchases had been seen there. Without a place, they are the shares of all locations.
+    more purchases had been seen there. Where nothing was sold in a place, they are the shares of all locations.
+
+    Args:
+        observed: the counts.
+        rows_R: ascending.
+        lists: of the locations of the place, from ``observed.lists_of``.
     """
     rows_R = rows_R.astype(np.int64)
-    everywhere_N = catalogue.products.popularity_N
-    counts_R = everywhere_N[rows_R] / max(float(everywhere_N.sum()), 1e-30)
+    everywhere_N = observed.popularity_N
+    counts_R = np.zeros(len(rows_R), np.float32)
+    counted = int(rows_R.searchsorted(len(everywhere_N)))  # those after them came later
+    counts_R[:counted] = everywhere_N[rows_R[:counted]] / max(float(everywhere_N.sum()), 1e-30)
     total = 1.0
-    if place.rows:
+    if lists:
         counts_R, total = counts_R * _PRIOR, _PRIOR
-        assortment = catalogue.locations.assortment
-        for row in place.rows:
-            here = slice(int(assortment.offsets[row]), int(assortment.offsets[row + 1]))
-            places = np.minimum(rows_R.searchsorted(assortment.values[here]), max(len(rows_R) - 1, 0))
-            found = rows_R[places] == assortment.values[here] if len(rows_R) else np.zeros(len(places), np.bool_)
-            counts_R[places[found]] += catalogue.locations.popularity[here][found]
-            total += float(catalogue.locations.popularity[here].sum())
+        for number in lists:
+            here = slice(int(observed.sold.offsets[number]), int(observed.sold.offsets[number + 1]))
+            sold, times = observed.sold.values[here], observed.popularity_L[here]
+            places = np.minimum(rows_R.searchsorted(sold), max(len(rows_R) - 1, 0))
+            found = rows_R[places] == sold if len(rows_R) else np.zeros(len(places), np.bool_)
+            counts_R[places[found]] += times[found]
+            total += float(times.sum())
     return Shares(rows_R, (counts_R / total).astype(np.float32))
 
 

@@ -1,17 +1,21 @@
 """Statistics of past purchases for each product: how much, how often and with what else it is bought.
 
-Letters: D factors, N products, P figures a product, L entries of all assortments, T neighbours, Q groups of a product,
-R products bought, S of them bought several times.
+Letters: D factors, N products, P figures a product, L products sold by location, T neighbours, Q groups of a product,
+R products bought, S of them bought several times, M products that came after the figures were counted.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.arrays import load_arrays, save_arrays
+from embeddings.arrays import Table, load_arrays, save_arrays
+from embeddings.catalogue.columns import Attributes
+from embeddings.ranking.observed import Observed
 
 GROUPINGS = ("type", "category", "maker")
 """What a rhythm is kept for besides the product itself: a narrow and a wide group of products, and who makes them."""
@@ -41,8 +45,21 @@ class Neighbours(NamedTuple):
         weights_NT: float32 cosines, 0 where there are no more.
     """
 
-    rows_NT: NDArray[np.int32]
-    weights_NT: NDArray[np.float32]
+    rows_NT: Table[np.int32]
+    weights_NT: Table[np.float32]
+
+    @classmethod
+    def of(cls, rows_NT: NDArray[np.int32], weights_NT: NDArray[np.float32]) -> Self:
+        """Return the neighbours of all products that there are."""
+        return cls(Table.of(rows_NT), Table.of(weights_NT))
+
+    def with_new(self, count: int) -> "Neighbours":
+        """Return the same with products that came later, which have no neighbours."""
+        width = self.rows_NT.columns
+        return Neighbours(
+            self.rows_NT.with_tail(np.full((count, width), -1, np.int32)),
+            self.weights_NT.with_tail(np.zeros((count, width), np.float32)),
+        )
 
     def around(self, rows_R: NDArray[np.int64], weights_R: NDArray[np.float32]) -> Scored:
         """Return the neighbours of some weighted products, ascending, each with its weighted sum of cosines."""
@@ -57,7 +74,7 @@ class AlsFactors(NamedTuple):
         gram_DD: float32, their inner products summed, with the regularisation on the diagonal.
     """
 
-    products_ND: NDArray[np.float32]
+    products_ND: Table[np.float32]
     gram_DD: NDArray[np.float32]
 
     def of(self, rows_R: NDArray[np.int64], times_R: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -65,7 +82,7 @@ class AlsFactors(NamedTuple):
 
         They are one step of alternating least squares; zeros for a customer who bought nothing.
         """
-        bought_RD = self.products_ND[rows_R]
+        bought_RD = self.products_ND.take(rows_R)
         times = times_R.astype(np.float32)
         again_R = times_R > 1  # what was bought once stands in the gram already
         again_SD = bought_RD[again_R]
@@ -81,8 +98,11 @@ class Statistics(NamedTuple):
             and in the last 28 days; share of buyers who bought again on another day; buyers; days between two
             purchases; purchases per visit, of the visits that it was bought in; and the mean share of the products of
             its groups, which is all that is known of a product not sold yet.
-        local_L: float32, aligned with the locations' assortments: purchases there in the last 28 days.
+        unsold_P: float32, the figures of a product that was never sold and whose groups are unknown.
+        observed: how much is bought, and where.
+        month_L: float32, aligned with ``observed.sold.values``: purchases there in the last 28 days.
         groups_NQ: int32, codes of the groups named in ``GROUPINGS``, 0 where unknown.
+        attributes: the products' attributes that these groups are codes of; empty where there is none.
         also_bought: products that the same customers buy.
         bought_together: products that lie in the same baskets.
         als: ALS factors, which say how much a product suits a customer as a whole.
@@ -91,45 +111,76 @@ class Statistics(NamedTuple):
         redeemed_O: float32, how often each offer was redeemed.
     """
 
-    products_NP: NDArray[np.float32]
-    local_L: NDArray[np.float32]
-    groups_NQ: NDArray[np.int32]
+    products_NP: Table[np.float32]
+    unsold_P: NDArray[np.float32]
+    observed: Observed
+    month_L: NDArray[np.float32]
+    groups_NQ: Table[np.int32]
+    attributes: tuple[str, ...]
     also_bought: Neighbours
     bought_together: Neighbours
     als: AlsFactors
     lifts_GG: NDArray[np.float32]
     redeemed_O: NDArray[np.float32]
 
+    def with_new(self, groups_MQ: NDArray[np.int32]) -> Self:
+        """Return the statistics with products that came later: nothing is known of them but their groups' codes."""
+        count, factors = len(groups_MQ), self.als.products_ND
+        products_MP = np.repeat(self.unsold_P[None], count, axis=0)
+        for number, group in enumerate(GROUPINGS):
+            column = PRODUCT_STATISTICS.index(f"{group}_share")
+            codes_N, codes_M = self.groups_NQ.base[:, number], groups_MQ[:, number]
+            # All products of a group have the same mean; one without products, such as a new one, has none.
+            means_G = np.zeros(max(int(codes_N.max(initial=0)), int(codes_M.max(initial=0))) + 1, np.float32)
+            means_G[codes_N] = self.products_NP.base[:, column]
+            products_MP[:, column] = means_G[codes_M]
+        return self._replace(
+            products_NP=self.products_NP.with_tail(products_MP),
+            groups_NQ=self.groups_NQ.with_tail(groups_MQ),
+            also_bought=self.also_bought.with_new(count),
+            bought_together=self.bought_together.with_new(count),
+            als=self.als._replace(
+                products_ND=factors.with_tail(np.zeros((count, factors.columns), np.float32)),
+            ),
+        )
+
     def save(self, folder: Path) -> None:
         """Write the statistics into a folder."""
         save_arrays(
             folder,
             {
-                "products": self.products_NP,
-                "local": self.local_L,
-                "groups": self.groups_NQ,
-                "also-bought-rows": self.also_bought.rows_NT,
-                "also-bought-weights": self.also_bought.weights_NT,
-                "bought-together-rows": self.bought_together.rows_NT,
-                "bought-together-weights": self.bought_together.weights_NT,
-                "als-products": self.als.products_ND,
+                **self.observed.arrays(),
+                "products": self.products_NP.base,
+                "unsold": self.unsold_P,
+                "month": self.month_L,
+                "groups": self.groups_NQ.base,
+                "also-bought-rows": self.also_bought.rows_NT.base,
+                "also-bought-weights": self.also_bought.weights_NT.base,
+                "bought-together-rows": self.bought_together.rows_NT.base,
+                "bought-together-weights": self.bought_together.weights_NT.base,
+                "als-products": self.als.products_ND.base,
                 "als-gram": self.als.gram_DD,
                 "lifts": self.lifts_GG,
                 "redeemed": self.redeemed_O,
             },
         )
+        (folder / "attributes.json").write_bytes(msgspec.json.encode(self.attributes))
 
     @classmethod
-    def none(cls, products: int, carried: int, offers: int) -> Self:
+    def none(cls, observed: Observed, offers: int) -> Self:
         """Return the statistics of a release that counts nothing, whose candidates come from the towers alone."""
-        nobody = Neighbours(np.zeros((products, 0), np.int32), np.zeros((products, 0), np.float32))
+        products = len(observed.popularity_N)
+        nobody = Neighbours.of(np.zeros((products, 0), np.int32), np.zeros((products, 0), np.float32))
         return cls(
-            np.zeros((products, len(PRODUCT_STATISTICS)), np.float32),
-            np.zeros(carried, np.float32),
-            np.zeros((products, len(GROUPINGS)), np.int32),
+            Table.of(np.zeros((products, len(PRODUCT_STATISTICS)), np.float32)),
+            np.zeros(len(PRODUCT_STATISTICS), np.float32),
+            observed,
+            np.zeros(len(observed.sold.values), np.float32),
+            Table.of(np.zeros((products, len(GROUPINGS)), np.int32)),
+            ("",) * len(GROUPINGS),
             nobody,
             nobody,
-            AlsFactors(np.zeros((products, 1), np.float32), np.eye(1, dtype=np.float32)),
+            AlsFactors(Table.of(np.zeros((products, 1), np.float32)), np.eye(1, dtype=np.float32)),
             np.zeros((1, 1), np.float32),
             np.zeros(offers, np.float32),
         )
@@ -137,14 +188,25 @@ class Statistics(NamedTuple):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Map what ``save`` wrote into memory."""
-        arrays = load_arrays(folder)
+        arrays: dict[str, Any] = load_arrays(folder)
         return cls(
-            arrays["products"],
-            arrays["local"],
-            arrays["groups"],
-            Neighbours(arrays["also-bought-rows"], arrays["also-bought-weights"]),
-            Neighbours(arrays["bought-together-rows"], arrays["bought-together-weights"]),
-            AlsFactors(arrays["als-products"], arrays["als-gram"]),
+            Table.of(arrays["products"]),
+            arrays["unsold"],
+            Observed.of_arrays(arrays),
+            arrays["month"],
+            Table.of(arrays["groups"]),
+            msgspec.json.decode((folder / "attributes.json").read_bytes(), type=tuple[str, ...]),
+            Neighbours.of(arrays["also-bought-rows"], arrays["also-bought-weights"]),
+            Neighbours.of(arrays["bought-together-rows"], arrays["bought-together-weights"]),
+            AlsFactors(Table.of(arrays["als-products"]), arrays["als-gram"]),
             arrays["lifts"],
             arrays["redeemed"],
         )
+
+
+def groups_of(attributes: Attributes, names: Sequence[str]) -> NDArray[np.int32]:
+    """Return the codes (N, Q) of the groups that some attributes make, in the order of their names; 0 where unknown."""
+    codes_NA = attributes.codes_NA
+    nothing_N = np.zeros(len(codes_NA), np.int32)
+    columns = [codes_NA[:, attributes.names.index(name)] if name in attributes.names else nothing_N for name in names]
+    return np.stack(columns, axis=1).astype(np.int32)

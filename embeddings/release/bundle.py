@@ -16,9 +16,11 @@ It holds no personal data. Histories lie apart, in a folder with a manifest of i
 """
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -30,13 +32,20 @@ from embeddings.arrays import load_array
 from embeddings.catalogue.columns import Catalogue
 from embeddings.closing import Closing
 from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import situation_sizes
 from embeddings.device import Device
 from embeddings.errors import CorruptBundle
 from embeddings.index.planned import PlannedIndex
 from embeddings.ranking.statistics import Statistics
-from embeddings.release.encoders import CustomerEncoder, OfferRankerSession, RankerSession, RedemptionSession
+from embeddings.release.encoders import (
+    CustomerEncoder,
+    OfferRankerSession,
+    ProductEncoder,
+    RankerSession,
+    RedemptionSession,
+)
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalogue"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
@@ -206,6 +215,8 @@ class ModelBundle(Closing):
         products: search over product vectors by inner product with a customer vector.
         similar: search over product vectors of length one, so that inner product is cosine.
         units_ND: those vectors of length one, memory-mapped.
+        product_encoder: opens, at the first call, what encodes products that come later; None in a release of
+            embeddings alone. It runs on the CPU, beside the thread that owns a GPU.
     """
 
     _kept: ClassVar[str] = "manifest"
@@ -221,6 +232,7 @@ class ModelBundle(Closing):
     units_ND: NDArray[np.float32]
     products: PlannedIndex
     similar: PlannedIndex
+    product_encoder: Callable[[], ProductEncoder | None]
 
     @property
     def degraded(self) -> str | None:
@@ -249,12 +261,8 @@ class ModelBundle(Closing):
         return cls(
             manifest=manifest,
             catalogue=catalogue,
-            statistics=Statistics.load(folder / STATISTICS)
-            if ranked
-            else Statistics.none(
-                len(catalogue.products.ids), len(catalogue.locations.assortment.values), len(catalogue.offers.ids)
-            ),
-            customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device),
+            statistics=Statistics.load(folder / STATISTICS),
+            customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device, situation_sizes(catalogue)),
             ranker=RankerSession(folder / RANKER, device) if ranked else None,
             offer_ranker=OfferRankerSession(folder / OFFER_RANKER, device) if ranked else None,
             redemption=RedemptionSession(folder / REDEMPTION, device) if ranked else None,
@@ -267,7 +275,12 @@ class ModelBundle(Closing):
                 ivf=folder / IVF_INDEX if IVF_INDEX in manifest.files else None,
             ),
             similar=PlannedIndex(units_ND, device, cache_bytes // 4),
+            product_encoder=cache(partial(_product_encoder, folder, catalogue.products.attributes.sizes, manifest)),
         )
+
+
+def _product_encoder(folder: Path, sizes: tuple[int, ...], manifest: Manifest) -> ProductEncoder | None:
+    return ProductEncoder(folder / PRODUCT_ENCODER, "cpu", sizes) if PRODUCT_ENCODER in manifest.files else None
 
 
 def _entry(path: Path) -> FileEntry:

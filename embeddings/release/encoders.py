@@ -3,7 +3,7 @@
 Letters: B customers, L events, D dimensions, A attributes, K products, V visits, M candidates, O offers, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.device import Device
 from embeddings.errors import CorruptBundle, DeviceUnavailable
@@ -43,18 +44,29 @@ def open_session(path: Path, device: Device) -> Any:
 
 
 class CustomerEncoder:
-    """History, attributes and context in, customer vectors out."""
+    """History, attributes and context in, customer vectors out.
 
-    def __init__(self, path: Path, device: Device) -> None:
+    Args:
+        path: the exported tower.
+        device: where it runs.
+        sizes: how many codes of each part of a situation it was trained with, from `situation_sizes`. A code beyond
+            them, such as that of a location that came later, is unknown to it: it never reads what stands for another.
+    """
+
+    def __init__(self, path: Path, device: Device, sizes: Sequence[int]) -> None:
         self._session = open_session(path, device)
+        self._sizes_C = np.array(sizes, np.int64)
 
-    def encode(self, tower_input: TowerInput, vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    def encode(
+        self, tower_input: TowerInput, vectors_ND: NDArray[np.float32] | Table[np.float32]
+    ) -> NDArray[np.float32]:
         """Return customer vectors (B, D), comparable by inner product with the product vectors.
 
         Args:
             tower_input: B customers.
-            vectors_ND: the product vectors of the same bundle.
+            vectors_ND: the product vectors of the same bundle, and of what came later.
         """
+        context_BC = tower_input.context_BC
         (vectors_BD,) = self._session.run(
             ["vectors"],
             {
@@ -62,7 +74,7 @@ class CustomerEncoder:
                 "types": tower_input.types_BL,
                 "ages": tower_input.ages_BL,
                 "attributes": tower_input.attributes_BA,
-                "context": tower_input.context_BC,
+                "context": context_BC * (context_BC < self._sizes_C),
             },
         )
         return vectors_BD
@@ -110,10 +122,17 @@ class RedemptionSession:
 
 
 class ProductEncoder:
-    """A product's row and attributes in, product vectors out."""
+    """A product's row and attributes in, product vectors out.
 
-    def __init__(self, path: Path, device: Device) -> None:
+    Args:
+        path: the exported tower.
+        device: where it runs.
+        sizes: how many codes of each attribute it was trained with; codes and attributes beyond are unknown to it.
+    """
+
+    def __init__(self, path: Path, device: Device, sizes: Sequence[int]) -> None:
         self._session = open_session(path, device)
+        self._sizes_A = np.array(sizes, np.int64)
 
     def encode(
         self, rows_K: NDArray[np.int64], attributes_KA: NDArray[np.int64], price_K: NDArray[np.float32]
@@ -125,5 +144,7 @@ class ProductEncoder:
             attributes_KA: codes of attributes, 0 for unknown.
             price_K: list prices, NaN for unknown.
         """
-        (vectors_KD,) = self._session.run(["vectors"], {"rows": rows_K, "attributes": attributes_KA, "price": price_K})
+        known_KA = attributes_KA[:, : len(self._sizes_A)]
+        known_KA = known_KA * (known_KA < self._sizes_A)
+        (vectors_KD,) = self._session.run(["vectors"], {"rows": rows_K, "attributes": known_KA, "price": price_K})
         return vectors_KD

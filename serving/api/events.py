@@ -130,7 +130,7 @@ def events(
 
         A faulty event is rejected by itself, with its index and all its problems; the others are stored.
         """
-        catalogue = slot.current.bundle.catalogue
+        catalogue = slot.current.catalogue
         valid: list[Event] = []
         rejected: list[Rejected] = []
         for index, event in enumerate(request):
@@ -143,7 +143,7 @@ def events(
                 valid.append(event)
         new = await taken(valid)
         # The model may have been swapped while the store was writing: histories of the one that answers now matter.
-        live = slot.current.live
+        live = slot.current.release.live
         live.apply(new)
         # A duplicate may be the repetition of an event whose first answer was lost on the way, before it was applied.
         stored = {one.event.event_id for one in new}

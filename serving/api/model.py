@@ -102,7 +102,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
 async def model(state: State) -> ModelResponse:
     """Version, data cut-off and metrics of the model in service."""
     slot: ViewSlot = state.slot
-    manifest = slot.current.bundle.manifest
+    manifest = slot.current.release.bundle.manifest
     return ModelResponse(
         version=manifest.version,
         data_cut_off=manifest.data_cut_off,
@@ -137,7 +137,7 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
         faults["refused_version"] = f"{watcher.refused.version}: {watcher.refused.reason}"
     if watcher.unreadable is not None:
         faults["unreadable_store"] = "CURRENT cannot be read, or names no version of the store; the log says more"
-    if slot.current.bundle.degraded is not None:
+    if slot.current.release.bundle.degraded is not None:
         faults["degraded"] = "the device failed: the CPU searches in its place; the log says more"
     ready = not (strict and faults)
     readiness = Readiness(ready=ready, model_version=slot.current.version, **faults)

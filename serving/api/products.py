@@ -62,19 +62,19 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     slot: ViewSlot = state.slot
     clock: Clock = state.clock
     view = slot.current
-    bundle = view.bundle
-    row = bundle.catalogue.products.ids.row(product_id)
+    catalogue, rows = view.catalogue, view.release.rows
+    row = catalogue.products.ids.row(product_id)
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")
     recommendable = view.eligibility.recommendable
-    eligible = recommendable if recommendable.size < len(bundle.catalogue.products.ids) else None
+    eligible = recommendable if recommendable.size < len(catalogue.products.ids) else None
     if query.channel is not None:
         view.eligibility.channel(query.channel, "channel")
         place = view.eligibility.place(query.location, "location")
         eligible = view.eligibility.products(Context(query.channel), place, clock.now())
     elif query.location is not None:
         raise InvalidInput("channel", "expected a channel together with a location: it says what is shown there")
-    found = bundle.similar.search(np.array(bundle.units_ND[row : row + 1]), query.limit + 1, [eligible])
+    found = rows.similar.search(rows.units.take(np.array([row])), query.limit + 1, [eligible])
     others = [
         (other, score)
         for other, score in zip(found.rows_BK[0].tolist(), found.scores_BK[0].tolist(), strict=True)
@@ -82,8 +82,8 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     ]
     items: list[SimilarProduct] = []
     for rank, (other, score) in enumerate(others[: query.limit], start=1):
-        details = details_of(bundle.catalogue, "product", other, query.include)
-        id_ = bundle.catalogue.products.ids.id(other)
+        details = details_of(catalogue, "product", other, query.include)
+        id_ = catalogue.products.ids.id(other)
         items.append(SimilarProduct(id_, rank, score, details.attributes, details.price))
     return SimilarResponse(view.version, items)
 

@@ -116,6 +116,13 @@ class LiveHistories:
                 kept = self._kept.get(customer_id)  # events of other workers may be missing, yet it holds more
                 return Known(self._past(customer_id) if kept is None else kept.history, degraded=True)
 
+    def take(self, catalogue: Catalogue) -> None:
+        """Speak in the rows of a later catalogue from now on; read histories again in which it knows more."""
+        self._catalogue = catalogue
+        self._nothing = Recent.of([], catalogue)
+        for customer_id in [one for one, kept in self._kept.items() if kept.recent.unknown]:
+            del self._kept[customer_id]
+
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
         """Return a history with attributes that a request gives; raise InvalidInput naming one that no customer has."""
         return self._snapshot.described(history, attributes)
@@ -180,6 +187,7 @@ class LiveHistories:
         held = self._nothing if kept is None else kept.recent
         since = 0 if kept is None else kept.mark
         others = self._store.invalidations.by_others(customer_id)
+        catalogue = self._catalogue
         reading = self._reading[customer_id] = _Reading()
         pages: list[Recent] = []
         mark, before = 0, _LAST_SEQ
@@ -189,14 +197,17 @@ class LiveHistories:
                 page = await self._store.page(customer_id, self._span, between, since, _PAGE)
                 if not pages:  # what commits while further pages are read is read next time
                     mark = page.mark
-                pages.append(Recent.of(page.rows, self._catalogue))
+                pages.append(Recent.of(page.rows, catalogue))
                 if len(page.rows) < _PAGE:
                     break
                 before = page.rows[-1].seq
         finally:
             del self._reading[customer_id]
-        recent = held.merged([*pages, Recent.of(reading.applied, self._catalogue)])
+        recent = held.merged([*pages, Recent.of(reading.applied, catalogue)])
         history = self._history(customer_id, recent, kept)
+        if recent.unknown and catalogue is not self._catalogue:  # which changed meanwhile: the whole is read again
+            self._kept.pop(customer_id, None)
+            return _Kept(recent, history, mark, _OUTDATED)
         fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others)
         self._kept[customer_id] = fresh
         self._kept.move_to_end(customer_id)

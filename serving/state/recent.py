@@ -28,11 +28,13 @@ class Recent:
         events_E: records as their senders said, in the order of arrival.
         seqs_E: int64, ascending: their places in the order of arrival of all events.
         arrived_E: int64; the moment of arrival of an event that lay ahead of the clock then, else 0.
+        unknown: whether an event names something that the catalogue does not know.
     """
 
     events_E: Events
     seqs_E: NDArray[np.int64]
     arrived_E: NDArray[np.int64]
+    unknown: bool
 
     @classmethod
     def of(cls, rows: Iterable[Row], catalogue: Catalogue) -> Self:
@@ -43,10 +45,17 @@ class Recent:
             catalogue: whose rows are spoken in.
         """
         ordered = sorted(rows)
+        events_E = records(ordered, catalogue)
+        named = {
+            "product": sum(row.product_id is not None for row in ordered),
+            "offer": sum(row.offer_id is not None for row in ordered),
+            "location": sum(row.location is not None for row in ordered),
+        }
         return cls(
-            records(ordered, catalogue),
+            events_E,
             np.array([row.seq for row in ordered], np.int64),
             np.array([row.arrived for row in ordered], np.int64),
+            any(np.count_nonzero(events_E[name] >= 0) < count for name, count in named.items()),
         )
 
     def __len__(self) -> int:
@@ -68,6 +77,7 @@ class Recent:
             np.concatenate([one.events_E for one in parts])[kept],
             seqs[-LONGEST_HISTORY:],
             np.concatenate([one.arrived_E for one in parts])[kept],
+            any(one.unknown for one in parts),
         )
 
     def beyond(self, older: "Recent") -> "Recent | None":
@@ -79,7 +89,7 @@ class Recent:
         size = len(older)
         if not np.array_equal(self.seqs_E[:size], older.seqs_E) or self.arrived_E[size:].any():
             return None
-        return Recent(self.events_E[size:], self.seqs_E[size:], self.arrived_E[size:])
+        return Recent(self.events_E[size:], self.seqs_E[size:], self.arrived_E[size:], self.unknown)
 
     def in_time(self) -> Events:
         """Return the records, oldest first; those of one second in the order of arrival.

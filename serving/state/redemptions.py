@@ -49,8 +49,15 @@ class LiveRedemptions:
         self._catalogue = catalogue
         self._store = store
         self._counting = asyncio.Lock()
+        self._since: dict[str, int] = {}
         self._times_O = snapshot_O
         self._stored: int | None = None  # what had been stored before it was counted last; None before the first time
+
+    def take(self, catalogue: Catalogue) -> None:
+        """Speak in the rows of a later catalogue from now on."""
+        if catalogue.offers is not self._catalogue.offers:
+            self._catalogue = catalogue
+            self._times_O = self._counted(self._since)
 
     async def now(self) -> Redeemed:
         """Return counts of all redemptions acknowledged before this call; the last counts if the store is silent."""
@@ -63,12 +70,14 @@ class LiveRedemptions:
                     since = await self._store.redeemed(self._manifest.data_cut_off, self._manifest.created_at)
                 except EventStoreUnavailable:
                     return Redeemed(self._times_O, degraded=True)
+                self._since = since
                 self._times_O = self._counted(since)
                 self._stored = stored
             return Redeemed(self._times_O, degraded=False)
 
     def _counted(self, since: dict[str, int]) -> NDArray[np.float32]:
-        times_O = self._snapshot_O.copy()
+        times_O = np.zeros(len(self._catalogue.offers.ids), np.float32)
+        times_O[: len(self._snapshot_O)] = self._snapshot_O
         for offer_id, times in since.items():
             row = self._catalogue.offers.ids.row(offer_id)
             if row is not None:  # an offer of another release says nothing here

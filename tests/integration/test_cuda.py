@@ -39,4 +39,4 @@ def test_the_ranker_gives_the_same_on_both_devices(bundle: Path) -> None:
 
 
 def test_the_customer_encoder_opens_on_the_device(bundle: Path) -> None:
-    CustomerEncoder(bundle / "customer.onnx", "cuda")
+    CustomerEncoder(bundle / "customer.onnx", "cuda", (1,) * 4)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.customer.tower_input import Situation, encode
@@ -39,7 +40,8 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
     bundle = ModelBundle.open(bundles.bundle(manifest.version), "cpu", 2**24)
     _, histories = open_histories(bundles.histories(manifest.version))
     catalogue, statistics, vectors_ND = bundle.catalogue, bundle.statistics, bundle.vectors_ND
-    eligibility, features = Eligibility(catalogue), FeatureReader(catalogue, statistics, vectors_ND)
+    vectors = Table.of(vectors_ND)
+    eligibility, features = Eligibility(catalogue), FeatureReader(catalogue.promotions, statistics, vectors)
     reader = OfferFeatureReader(catalogue, statistics)
     recorder.report(*(redemption("c100", offer) for offer in ("everyone", "everyone", "at-north", "expired")))
     redeemed_O = np.zeros(len(catalogue.offers.ids), np.float32)
@@ -56,7 +58,7 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
         profile, near = profile_of(history.purchases, statistics), statistics.bought_together
         question = RankingQuery.of(profile, history, near, place.nearest, moment, allowed, NOBODY, NOBODY)
-        covered_K, features_KF = reader.covered(question, features, vectors_ND, customer_D)
+        covered_K, features_KF = reader.covered(question, features, vectors, customer_D)
         assert bundle.ranker is not None
         probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else np.zeros(0, np.float32)
         features_OF = reader.read(question, allowed.rows_N, covered_K, probabilities_K, redeemed_O)

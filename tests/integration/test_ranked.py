@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.eligible import EligibleSet
@@ -59,6 +60,7 @@ class Offline(NamedTuple):
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
         most = max(RETRIEVED * times_more(limit, novel=novel), limit)
         retrieved = self.bundle.products.search(customers_1D, most, [allowed])
+        observed = statistics.observed
         asked = RankingQuery.of(
             profile_of(history.purchases, statistics),
             history,
@@ -67,13 +69,13 @@ class Offline(NamedTuple):
             moment,
             allowed,
             retrieved.rows_BK[0],
-            most_popular(popular(catalogue, allowed.rows_N, place), len(allowed.rows_N)).rows_R,
+            most_popular(popular(observed, allowed.rows_N, observed.lists_of(place.rows)), len(allowed.rows_N)).rows_R,
             novel=novel,
             wanted=limit,
         )
         rows_K = propose(asked, list(ALL.values()), limit).rows_K
         features_KF = np.empty((len(rows_K), len(RANKER_FEATURES)), np.float32)
-        reader = FeatureReader(catalogue, statistics, vectors_ND)
+        reader = FeatureReader(catalogue.promotions, statistics, Table.of(vectors_ND))
         reader.read(asked, rows_K, customers_1D[0], retrieved.scores_BK[0], features_KF)
         return dict(zip(catalogue.products.ids.ids(rows_K.tolist()), features_KF, strict=True))
 

@@ -399,11 +399,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_publishes_the_same_vectors
 
 def test_of_a_product_sold_only_afterwards_there_is_no_trace(release: Release) -> None:
     bundle = ModelBundle.open(release.store.bundle(release.manifest.version), "cpu", 2**20)
-    products, locations = bundle.catalogue.products, bundle.catalogue.locations
+    products, locations, observed = bundle.catalogue.products, bundle.catalogue.locations, bundle.statistics.observed
     late = products.ids.row("late")
     assert late is not None
-    assert products.popularity_N[late] == 0
-    assert not products.trained_N[late]
+    assert observed.popularity_N[late] == 0
+    assert not observed.trained_N[late]
     assert late not in locations.assortment.values
     events = release.histories().events
     assert late not in events["product"]

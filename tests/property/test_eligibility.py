@@ -19,10 +19,11 @@ from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, REDEMPTION, History
 from embeddings.errors import InvalidInput, UnknownReference
 from tests.world import UNTIL, carries, tables
-from training.catalogue import master_catalogue, observe
+from training.catalogue import master_catalogue
 from training.config import RECIPES, Recipe, read_recipe
 from training.datasets import as_of, open_dataset
 from training.histories import read_histories
+from training.observed import observe
 
 TABLES: Mapping[str, list[dict[str, Any]]] = {name: frame.to_dicts() for name, frame in tables().items()}
 PRODUCTS = [row["product_id"] for row in TABLES["products"]]
@@ -53,7 +54,7 @@ def catalogue(world: Path, recipe: Recipe) -> Catalogue:
     dataset = as_of(open_dataset(str(world), channels=recipe.channels, now=UNTIL), UNTIL)
     master = master_catalogue(dataset, recipe, UNTIL)
     events = read_histories(dataset, master, 0).events
-    return observe(master, events, int(UNTIL.timestamp()), recipe.assortment)
+    return observe(master, events, int(UNTIL.timestamp()), recipe.assortment).catalogue
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS
 from tests.unit.embeddings.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
 
 STATISTICS = statistics()
-GAPS = STATISTICS.products_NP[:, PRODUCT_STATISTICS.index("gap")].tolist()
+GAPS = STATISTICS.products_NP.base[:, PRODUCT_STATISTICS.index("gap")].tolist()
 HOUR = 3_600
 
 

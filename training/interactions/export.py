@@ -17,16 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embeddings.arrays import Ragged, save_array
+from embeddings.arrays import Ragged, of_length_one, save_array
 from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Offers, Products, Promotions
 from embeddings.customer.history import EVENT, PURCHASE, Histories
-from embeddings.customer.tower_input import Situation, encode, gather
+from embeddings.customer.tower_input import Situation, encode, gather, situation_sizes
+from embeddings.ranking.observed import Observed
+from embeddings.ranking.statistics import Statistics
 from embeddings.release.bundle import (
     BUNDLE,
     CATALOG,
     CURVES,
     CUSTOMER_ENCODER,
     HISTORIES,
+    STATISTICS,
     Epochs,
     HistoriesManifest,
     Manifest,
@@ -35,7 +38,7 @@ from embeddings.release.bundle import (
 )
 from embeddings.release.encoders import CustomerEncoder
 from embeddings.vocabulary import Vocabulary
-from training.export import check_parity, of_length_one, to_onnx, version_of, write_vectors
+from training.export import check_parity, to_onnx, version_of, write_vectors
 from training.interactions.config import Recipe
 from training.interactions.files import Interactions
 from training.interactions.fit import Metrics
@@ -109,8 +112,10 @@ def export(
     histories = _histories(interactions, until)
     write_vectors(bundle, found.products_NV, of_length_one(found.products_NV[:, :-1]))
     (bundle / CATALOG).mkdir()
-    _catalogue(interactions).save(bundle / CATALOG)
-    _export_encoder(bundle / CUSTOMER_ENCODER, model, histories, found.products_NV, recipe.history_length)
+    catalogue = _catalogue(interactions)
+    catalogue.save(bundle / CATALOG)
+    Statistics.none(_observed(interactions), 0).save(bundle / STATISTICS)
+    _export_encoder(bundle / CUSTOMER_ENCODER, model, catalogue, histories, found.products_NV, recipe.history_length)
     draw_curves(bundle / CURVES, curves)
     histories.save(past)
     save_array(past / CUSTOMER_VECTORS, found.customers_CV)
@@ -176,17 +181,17 @@ def _catalogue(interactions: Interactions) -> Catalogue:
             ids=Vocabulary.of(interactions.products),
             attributes=Attributes((), (), np.zeros((products, 0), np.int32)),
             price_N=np.full(products, np.nan),
-            popularity_N=interactions.product_counts().astype(np.float32),
-            trained_N=np.ones(products, np.bool_),
             recommendable_N=np.ones(products, np.bool_),
         ),
         locations=Locations(
             ids=nobody,
             coordinates_M2=np.zeros((0, 2)),
+            regions=(),
             regions_M=rows,
             assortment=none,
-            popularity=np.zeros(0, np.float32),
-            known_M=np.zeros(0, np.bool_),
+            why_L=np.zeros(0, np.uint8),
+            assumed=Ragged.of([[]]),
+            withdrawn_M=np.zeros(0, np.bool_),
         ),
         offers=Offers(
             ids=nobody,
@@ -203,6 +208,16 @@ def _catalogue(interactions: Interactions) -> Catalogue:
     )
 
 
+def _observed(interactions: Interactions) -> Observed:
+    return Observed(
+        popularity_N=interactions.product_counts().astype(np.float32),
+        trained_N=np.ones(len(interactions.products), np.bool_),
+        sold=Ragged.of([[]]),
+        popularity_L=np.zeros(0, np.float32),
+        lists_M=np.zeros(0, np.int64),
+    )
+
+
 def _minding_popularity(vectors_BD: Tensor) -> Tensor:
     """Return customer vectors (B, V) with a last number by which a product's popularity counts once."""
     return torch.cat([vectors_BD, torch.ones_like(vectors_BD[:, :1])], 1)
@@ -214,7 +229,12 @@ def _unread(*inputs: Tensor) -> Tensor:
 
 
 def _export_encoder(
-    path: Path, model: Model, histories: Histories, products_NV: NDArray[np.float32], length: int
+    path: Path,
+    model: Model,
+    catalogue: Catalogue,
+    histories: Histories,
+    products_NV: NDArray[np.float32],
+    length: int,
 ) -> None:
     encoder = (NewestEncoder(model) if isinstance(model, Sequences) else AverageEncoder()).cpu().eval()
     pasts = [histories[row] for row in range(min(_SAMPLE, len(histories.customers)))] + [histories.of(None)]
@@ -237,4 +257,6 @@ def _export_encoder(
     to_onnx(encoder, arguments, names, dynamic, path, longest={"L": length})
     with torch.inference_mode():
         expected_BV = encoder(*arguments).numpy()
-    check_parity(path, CustomerEncoder(path, "cpu").encode(tower_input, products_NV), expected_BV)
+    check_parity(
+        path, CustomerEncoder(path, "cpu", situation_sizes(catalogue)).encode(tower_input, products_NV), expected_BV
+    )

@@ -4,10 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Offers, Products, Promotions
+from embeddings.arrays import Ragged, Table
+from embeddings.catalogue.columns import (
+    SOLD,
+    Attributes,
+    Catalogue,
+    ChannelRule,
+    Locations,
+    Offers,
+    Products,
+    Promotions,
+)
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, EVENT_CODES, Events, History
+from embeddings.ranking.observed import Observed
 from embeddings.ranking.profile import profile_of
 from embeddings.ranking.sources import RankingQuery
 from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
@@ -28,7 +38,7 @@ def neighbours(near: Sequence[Sequence[tuple[int, float]]], most: int = 3) -> Ne
     for row, some in enumerate(near):
         for place, (other, weight) in enumerate(some):
             rows_NT[row, place], weights_NT[row, place] = other, weight
-    return Neighbours(rows_NT, weights_NT)
+    return Neighbours.of(rows_NT, weights_NT)
 
 
 ALIKE = [[((row + step) % N, 0.9 / step) for step in (1, 2, 3)[: row % 4]] for row in range(N)]
@@ -48,14 +58,32 @@ def statistics() -> Statistics:
     codes = int(RHYTHM_CODES.max()) + 1
     lifts_GG = np.random.default_rng(7).standard_normal((codes, codes))
     return Statistics(
-        products_NP=figures_NP,
-        local_L=np.arange(1, len(catalogue().locations.assortment.values) + 1, dtype=np.float32),
-        groups_NQ=RHYTHM_CODES.astype(np.int32),
+        products_NP=Table.of(figures_NP),
+        unsold_P=np.arange(len(PRODUCT_STATISTICS), dtype=np.float32),
+        observed=observed(),
+        month_L=np.arange(1, len(SOLD_AT.values) + 1, dtype=np.float32),
+        groups_NQ=Table.of(RHYTHM_CODES.astype(np.int32)),
+        attributes=("type", "category", ""),
         also_bought=neighbours(ALIKE),
         bought_together=neighbours(TOGETHER),
-        als=AlsFactors(factors_ND, (factors_ND.T @ factors_ND + 0.1 * np.eye(2)).astype(np.float32)),
+        als=AlsFactors(Table.of(factors_ND), (factors_ND.T @ factors_ND + 0.1 * np.eye(2)).astype(np.float32)),
         lifts_GG=lifts_GG.astype(np.float32),
         redeemed_O=np.zeros(0, np.float32),
+    )
+
+
+SOLD_AT = Ragged.of([[0, 2, 4, 6, 8], [0, 1, 2, 3, 4], [], []])
+"""What is sold at each location, and in no region."""
+
+
+def observed() -> Observed:
+    """What is popular: the earlier a product, the more; nothing is sold at location 2."""
+    return Observed(
+        popularity_N=np.linspace(10, 1, N).astype(np.float32),
+        trained_N=np.ones(N, np.bool_),
+        sold=SOLD_AT,
+        popularity_L=np.linspace(0.5, 9, len(SOLD_AT.values)).astype(np.float32),
+        lists_M=np.array([0, 1, -1]),
     )
 
 
@@ -93,17 +121,17 @@ def catalogue() -> Catalogue:
                 np.stack([np.arange(N) % 3, np.arange(N) % 4], axis=1).astype(np.int32),
             ),
             price_N=np.ones(N),
-            popularity_N=np.linspace(10, 1, N).astype(np.float32),
-            trained_N=np.ones(N, np.bool_),
             recommendable_N=np.ones(N, np.bool_),
         ),
         locations=Locations(
             ids=Vocabulary.of(["l0", "l1", "l2"]),
             coordinates_M2=np.full((LOCATIONS, 2), np.nan),
+            regions=(),
             regions_M=np.zeros(LOCATIONS, np.int32),
             assortment=assortment,
-            popularity=np.linspace(0.5, 9, len(assortment.values)).astype(np.float32),
-            known_M=np.ones(LOCATIONS, np.bool_),
+            why_L=np.full(len(assortment.values), SOLD, np.uint8),
+            assumed=Ragged.of([[]]),
+            withdrawn_M=np.zeros(LOCATIONS, np.bool_),
         ),
         offers=no_offers(),
         promotions=Promotions(

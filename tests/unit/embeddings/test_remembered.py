@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalogue, ChannelRule
+from embeddings.catalogue.columns import SOLD, Catalogue, ChannelRule
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility, Place
 from embeddings.remembered import Remembered, bytes_of
 from embeddings.vocabulary import Vocabulary
 from serving.popular import PopularRankings
-from tests.unit.embeddings.small import catalogue
+from tests.unit.embeddings.small import catalogue, observed
 
 LOCATIONS = 457
+CARRIED = Ragged.of([[row % 10] for row in range(LOCATIONS)])
 
 
 def test_the_least_recently_used_is_forgotten():
@@ -54,8 +55,9 @@ def many_locations() -> Catalogue:
         channels={"store": ChannelRule.ASSORTMENT},
         locations=whole.locations._replace(
             ids=Vocabulary.of([f"l{row}" for row in range(LOCATIONS)]),
-            assortment=Ragged.of([[row % 10] for row in range(LOCATIONS)]),
-            popularity=np.ones(LOCATIONS, np.float32),
+            assortment=CARRIED,
+            why_L=np.full(LOCATIONS, SOLD, np.uint8),
+            withdrawn_M=np.zeros(LOCATIONS, np.bool_),
         ),
     )
 
@@ -65,8 +67,9 @@ def test_places_of_many_locations_take_no_more_memory_than_the_bound(what: str, 
     bound = 2**20
     monkeypatch.setattr("embeddings.catalogue.eligibility.REMEMBERED_BYTES", bound)
     monkeypatch.setattr("serving.popular.REMEMBERED_BYTES", bound)
-    eligibility, rankings = Eligibility(many_locations()), PopularRankings(many_locations())
+    eligibility, rankings = Eligibility(many_locations()), PopularRankings()
     everywhere = eligibility.products(Context("store"), Place(None), 0)
+    seen = observed()._replace(sold=CARRIED, popularity_L=np.ones(LOCATIONS, np.float32))
     pairs = combinations(range(LOCATIONS), 2)
     tracemalloc.start()
     try:
@@ -74,7 +77,7 @@ def test_places_of_many_locations_take_no_more_memory_than_the_bound(what: str, 
             without = set(next(pairs))
             place = Place(tuple(int(str(row)) for row in range(LOCATIONS) if row not in without))
             if what == "rankings":
-                rankings.of(everywhere, place)
+                rankings.of(seen, everywhere, place.rows or ())
             else:
                 eligibility.products(Context("store"), place, 0)
         gc.collect()

@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from embeddings.arrays import Ragged
+from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.eligibility import Place
 from embeddings.customer.history import EVENT, EVENT_CODES, History
 from embeddings.ranking.profile import profile_of
@@ -20,24 +20,24 @@ HERE, ELSEWHERE, ANYWHERE = Place((0,)), Place((1,)), Place(None)
 NOW = int(UNTIL.timestamp())
 # Offer 0 covers products 1 and 2, offer 1 covers product 9, offer 2 product 5, which nobody buys.
 _OFFERS = SimpleNamespace(products=Ragged.of([[1, 2], [9], [5]]), ends_O=np.array([NOW] * 3))
-_LOCATIONS = SimpleNamespace(assortment=Ragged.of([[1, 5, 7], [1, 5, 7, 9]]))
 _FIGURES_NP = np.zeros((10, len(PRODUCT_STATISTICS)), np.float32)
 _FIGURES_NP[[1, 7, 9], PRODUCT_STATISTICS.index("month")] = 1_200, 3, 1
 _NEAR_NT = np.full((10, 2), -1, np.int32)
 _NEAR_NT[[3, 4], 0] = 7, 8
 _STATISTICS = SimpleNamespace(
-    local_L=np.array([5, 0, 0, 0, 0, 1, 1], np.float32),
-    products_NP=_FIGURES_NP,
-    bought_together=SimpleNamespace(rows_NT=_NEAR_NT),
+    month_L=np.array([5, 0, 0, 0, 0, 1, 1], np.float32),
+    observed=small.observed()._replace(sold=Ragged.of([[1, 5, 7], [1, 5, 7, 9]]), lists_M=np.array([0, 1])),
+    products_NP=Table.of(_FIGURES_NP),
+    bought_together=SimpleNamespace(rows_NT=Table.of(_NEAR_NT)),
 )
 MODEL = cast(
     "View",
     SimpleNamespace(
-        bundle=SimpleNamespace(
-            catalogue=SimpleNamespace(offers=_OFFERS, locations=_LOCATIONS),
-            statistics=_STATISTICS,
-            manifest=SimpleNamespace(data_cut_off=UNTIL),
-        )
+        catalogue=SimpleNamespace(offers=_OFFERS),
+        release=SimpleNamespace(
+            rows=SimpleNamespace(statistics=_STATISTICS),
+            bundle=SimpleNamespace(manifest=SimpleNamespace(data_cut_off=UNTIL)),
+        ),
     ),
 )
 VALID = Reason("valid_until", "Valid until 2025-06-01 00:00 UTC.")
@@ -112,10 +112,11 @@ def test_it_is_about_time_from_half_to_twice_the_usual_gap():
     def due(days_ago: float) -> list[str]:
         statistics = small.statistics()
         past = small.past(*(("purchase", 7, days_ago + gap, 0) for gap in (0.0, 10.0, 20.0)))
-        model = SimpleNamespace(
-            bundle=SimpleNamespace(catalogue=small.catalogue(), statistics=statistics),
+        release = SimpleNamespace(
+            rows=SimpleNamespace(statistics=statistics),
             profile=lambda bought: profile_of(bought, statistics),  # pyright: ignore
         )
+        model = SimpleNamespace(release=release)
         ranked = Ranked("product", 7, 0.5, "due_now")
         (given,) = reasons([ranked], cast("View", model), past, ANYWHERE, small.NOW)
         return [one.text for one in given]

@@ -2,7 +2,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def ask(
     """A request for a customer; ``kinds`` has a p for products and an o for offers."""
     context = Context(channel, location)
     place = model.eligibility.place(location)
-    history = model.live._snapshot.of(customer)  # pyright: ignore[reportPrivateUsage]
+    history = model.release.live._snapshot.of(customer)  # pyright: ignore[reportPrivateUsage]
     return RankRequest(
         view=model,
         history=history,
@@ -57,7 +57,7 @@ def ask(
         products=model.eligibility.products(context, place, NOW) if "p" in kinds else None,
         offers=Offered(
             model.eligibility.offers(context, place, NOW, history.audiences, history.redeemed_R),
-            model.bundle.statistics.redeemed_O,
+            model.release.bundle.statistics.redeemed_O,
         )
         if "o" in kinds
         else None,
@@ -67,12 +67,17 @@ def ask(
     )
 
 
+def with_release(model: View, **changes: Any) -> View:
+    """The view of the same release, but for some of its parts."""
+    return replace(model, release=replace(model.release, **changes))
+
+
 def ranked(one: RankRequest, limit: int, excluded: set[tuple[str, int]] | None = None) -> list[Ranked]:
     return answer_batch([one._replace(limit=limit, excluded=frozenset(excluded or ()))])[0]
 
 
 def names(model: View, found: list[Ranked]) -> list[str]:
-    catalogue = model.bundle.catalogue
+    catalogue = model.catalogue
     return [(catalogue.products if one.kind == "product" else catalogue.offers).ids.id(one.row) for one in found]
 
 
@@ -85,10 +90,10 @@ def test_the_favourite_comes_first(model: View, customer: int):
 
 def test_the_score_is_the_rankers_probability_of_what_it_read_and_descends(model: View):
     found = ranked(ask(model, "c000", "p", explain=True), 40)
-    assert model.ranker is not None
+    assert model.release.ranker is not None
     features_KF = np.array([one.features for one in found])
     assert features_KF.shape == (40, len(RANKER_FEATURES))
-    assert [one.score for one in found] == pytest.approx(model.ranker.rank(features_KF).tolist(), abs=1e-6)
+    assert [one.score for one in found] == pytest.approx(model.release.ranker.rank(features_KF).tolist(), abs=1e-6)
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert len({one.row for one in found}) == 40
     assert 0 <= found[-1].score < found[0].score < 1
@@ -151,7 +156,7 @@ def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: View):
 
 
 def test_without_the_ranker_the_towers_order(model: View):
-    plain = replace(model, ranker=None)
+    plain = with_release(model, ranker=None)
     found = ranked(ask(plain, "c017", "p", explain=True), 30)
     read = {one.row: one.features for one in ranked(ask(model, "c017", "p", explain=True), 1_000)}
     inner = [
@@ -164,7 +169,7 @@ def test_without_the_ranker_the_towers_order(model: View):
 
 
 def test_only_sources_that_are_switched_on_propose(model: View):
-    alone = replace(model, sources={"buy_again": model.sources["buy_again"]})
+    alone = with_release(model, sources={"buy_again": model.release.sources["buy_again"]})
     one = ask(alone, "c017", "p")
     bought = set(one.history.purchases.rows_R.tolist())
     found = ranked(one, 5)
@@ -176,16 +181,16 @@ def history_with(model: View, customer: str, kind: str, row: int, ago: int = 60)
     """A customer's past and one event more."""
     event = np.zeros(1, EVENT)
     event["type"], event["product"], event["at"], event["location"] = EVENT_CODES[kind], row, NOW - ago, -1
-    return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
+    return model.release.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
 
 
 def with_offer(model: View, customer: str, kind: str, offer: str) -> History:
     """A customer's past and something done with an offer a minute ago."""
-    event, row = np.zeros(1, EVENT), model.bundle.catalogue.offers.ids.row(offer)
+    event, row = np.zeros(1, EVENT), model.catalogue.offers.ids.row(offer)
     assert row is not None
     event["type"], event["product"], event["offer"], event["at"] = EVENT_CODES[kind], -1, row, NOW - 60
     event["location"] = event["channel"] = -1
-    return model.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
+    return model.release.live._snapshot.of(customer).append(event)  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("customer", ["c000", "nobody"])
@@ -220,7 +225,7 @@ def test_without_ranker_and_history_what_was_dismissed_comes_last_too(model: Vie
 def test_offers_share_the_probability_that_any_is_redeemed(model: View):
     one = ask(model, "c000", "o", "email", explain=True)
     found = ranked(one, 100)
-    bundle = model.bundle
+    bundle = model.release.bundle
     assert bundle.offer_ranker is not None
     assert bundle.redemption is not None
     logits_O = bundle.offer_ranker.rank(np.array([item.features for item in found]))
@@ -247,7 +252,7 @@ def test_what_was_looked_at_is_proposed_with_what_goes_with_it(model: View):
     looking = one._replace(history=history_with(model, "c017", "view", unbought))
     found = {item.row: item.source for item in ranked(looking, 60)}
     assert found[unbought] == "bought_together"
-    near = set(model.bundle.statistics.bought_together.rows_NT[unbought].tolist()) & set(found)
+    near = set(model.release.bundle.statistics.bought_together.rows_NT.base[unbought].tolist()) & set(found)
     assert near
     assert {found[row] for row in near} == {"bought_together"}
 
@@ -268,16 +273,16 @@ def test_thousands_of_parts_of_one_set_leave_nothing_behind(model: View):
     random, one = np.random.default_rng(0), ask(model, "c017", "p", channel="web", location=None)
     assert one.products is not None
     ranked(one, 10)
-    cache = model.bundle.products.cache
-    before = len(model.popular._remembered), len(cache), cache.bytes, cache.misses  # pyright: ignore[reportPrivateUsage]
+    cache, remembered = model.release.bundle.products.cache, model.release.popular._remembered  # pyright: ignore[reportPrivateUsage]
+    before = len(remembered), len(cache), cache.bytes, cache.misses
     for _ in range(100):
-        some_BR = random.choice(model.bundle.vectors_ND.shape[0], (20, 30))
+        some_BR = random.choice(model.release.bundle.vectors_ND.shape[0], (20, 30))
         parts = [EligibleSet.derived(one.products, some_R) for some_R in some_BR[:10]]
         parts += [one.products.among(some_R) for some_R in some_BR[10:]]
         for part, found in zip(parts, answer_batch([one._replace(products=part) for part in parts]), strict=True):
             assert len(found) == one.limit
             assert part.contains(np.array([item.row for item in found])).all()
-    assert (len(model.popular._remembered), len(cache), cache.bytes, cache.misses) == before  # pyright: ignore[reportPrivateUsage]
+    assert (len(remembered), len(cache), cache.bytes, cache.misses) == before
 
 
 def test_an_answer_does_not_depend_on_its_batch(model: View):
@@ -296,7 +301,7 @@ def test_an_answer_does_not_depend_on_its_batch(model: View):
 
 
 def test_a_batch_across_a_swap_is_answered_by_the_model_each_request_pinned(model: View):
-    other = replace(model, ranker=None)
+    other = with_release(model, ranker=None)
     one = ask(model, "c017", "p")
     assert answer_batch([one, one._replace(view=other), one])[::2] == answer_batch([one, one])
 
@@ -310,10 +315,10 @@ def test_offers_on_what_a_customer_buys_come_first(model: View):
 def test_popular_offers_are_those_on_popular_products(model: View):
     one = ask(model, "nobody", "o", "email")
     assert one.offers is not None
-    assert model.bundle.redemption is not None
+    assert model.release.bundle.redemption is not None
     found = rank_popular(model, model.eligibility.place("north"), None, one.offers.eligible, 10, set(), None)
     assert sorted(names(model, found)) == ["at-north", "by-email", "everyone"]
-    assert sum(item.score for item in found) == pytest.approx(model.bundle.redemption.base_rate)
+    assert sum(item.score for item in found) == pytest.approx(model.release.bundle.redemption.base_rate)
     assert {item.source for item in found} == {"popular"}
 
 
@@ -323,8 +328,8 @@ def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(mode
     products = [item for item in found if item.kind == "product"]
     assert {item.source for item in products} <= {"towers", "trending", "popular"}
     features_KF = np.array([item.features for item in products])
-    assert model.ranker is not None
-    assert [item.score for item in products] == pytest.approx(model.ranker.rank(features_KF).tolist(), abs=1e-6)
+    assert model.release.ranker is not None
+    assert [item.score for item in products] == pytest.approx(model.release.ranker.rank(features_KF).tolist(), abs=1e-6)
     assert not features_KF[:, RANKER_FEATURES.index("own_times")].any()
     offers = [item for item in found if item.kind == "offer"]
     place = model.eligibility.place("north")
@@ -337,7 +342,7 @@ def test_attributes_move_the_answer_to_somebody_without_a_history(model: View):
     one = ask(model, "nobody", "p", channel="web", location=None)
     answers = set[tuple[int, ...]]()
     for segment in ("s0", "s1", "s2", "s3"):
-        described = model.live.described(one.history, {"segment": segment})
+        described = model.release.live.described(one.history, {"segment": segment})
         answers.add(tuple(item.row for item in ranked(one._replace(history=described), 10)))
     assert len(answers) > 1
 

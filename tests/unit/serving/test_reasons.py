@@ -276,15 +276,19 @@ def ask(model: View, heard: Heard, count: int) -> list[Asked]:
 
 def nearest(asked: Asked, model: View) -> set[str]:
     """The products nearest to the customer's vector of those that the request and the context allow, by brute force."""
-    request, bundle = asked.request, model.bundle
+    request, bundle = asked.request, model.release.bundle
     place = model.eligibility.place(request.context.location)
     allowed = model.eligibility.products(request.context, place, int(asked.at.timestamp())).rows_N.tolist()
-    ids = bundle.catalogue.products.ids
+    ids = model.catalogue.products.ids
     rows = [row for row in allowed if request.items is None or ids.id(row) in request.items]
     if request.filter_already_bought:
         bought = {one.product for one in asked.bought}
         rows = [row for row in rows if ids.id(row) not in bought]
-    known = asyncio.run(model.live.of(request.customer_id)).history if request.customer_id else model.live.anonymous
+    known = (
+        asyncio.run(model.release.live.of(request.customer_id)).history
+        if request.customer_id
+        else model.release.live.anonymous
+    )
     at = int(asked.at.timestamp())
     found: set[str] = set()
     for moment in {at, at // 3_600 * 3_600}:  # to nobody in particular it is answered as of the hour

@@ -99,7 +99,7 @@ def of_version(root: Path, version: str) -> set[str]:
 
 def watched(model: View) -> list["ref[Any]"]:
     """Everything of a model that can say when it is gone."""
-    bundle = model.bundle
+    bundle = model.release.bundle
     parts = [getattr(one, name) for one in (model, bundle) for name in one.__slots__ if name != "__weakref__"]
     found: list[ref[Any]] = []
     for part in [model, bundle, bundle.products.cache, bundle.similar.cache, bundle.catalogue.products.ids, *parts]:
@@ -243,13 +243,13 @@ def test_a_model_that_fails_in_a_request_is_not_kept_by_its_error(
 
 def test_a_release_closes_once_and_says_so_afterwards_but_arrays_stay_with_their_holders(root: Path, opened: Opened):
     model = opened("second")
-    bundle, vectors_ND = model.bundle, model.bundle.vectors_ND
+    bundle, vectors_ND = model.release.bundle, model.release.bundle.vectors_ND
     total = float(vectors_ND.sum())
     model.close()
     model.close()
     bundle.close()
     assert model.version == bundle.manifest.version == "second"
-    for one, name in ((model, "live"), (bundle, "catalogue"), (bundle, "degraded")):
+    for one, name in ((model, "catalogue"), (model.release, "live"), (bundle, "catalogue"), (bundle, "degraded")):
         with pytest.raises(ReleaseClosed, match="closed"):
             getattr(one, name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
@@ -304,6 +304,10 @@ class Named:
     def __init__(self, version: str) -> None:
         self.version = version
         self.closed = False
+        self.release = self
+
+    def take(self) -> None:
+        pass
 
     def close(self) -> None:
         assert not self.closed

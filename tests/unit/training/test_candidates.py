@@ -17,12 +17,13 @@ from embeddings.ranking.profile import profile_of
 from tests.world import UNTIL, dataset_of, tables
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
-from training.catalogue import master_catalogue, observe
+from training.catalogue import master_catalogue
 from training.config import FitConfig, RankerConfig, Recipe, TowersConfig
 from training.evaluate import Fitted
 from training.examples import Example, first_baskets
 from training.fit import Towers, fit_als, product_vectors
 from training.histories import read_histories
+from training.observed import observe
 from training.stages import Stages, windows
 from training.statistics import count, find_nearby
 
@@ -62,14 +63,14 @@ def window() -> Window:
     master, histories = read(tables()["events"])
     since = int(SINCE.timestamp())
     past = histories.before(since)
-    catalogue = observe(master, past.events, since, RECIPE.assortment)
+    catalogue, observed = observe(master, past.events, since, RECIPE.assortment)
     als = fit_als(past, len(catalogue.products.ids), RECIPE)
     nearby = find_nearby(past, catalogue, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
-    statistics = count(past, catalogue, since, nearby, RECIPE.ranker)
+    statistics = count(past, catalogue, observed, since, nearby, RECIPE.ranker)
     inside = Baskets.of(histories).between(since, int(UNTIL.timestamp()))
     torch.manual_seed(1)
     towers = Towers(catalogue, histories, RECIPE).eval()
-    fitted = Fitted(catalogue, statistics, towers, product_vectors(towers, catalogue, CPU))
+    fitted = Fitted(catalogue, statistics, towers, product_vectors(towers, catalogue.products, observed.trained_N, CPU))
     return Window(fitted, histories, first_baskets(past, inside, catalogue))
 
 
@@ -275,10 +276,9 @@ def test_products_that_nobody_had_bought_are_asked_about_among_each_other(window
     new = [row for row in range(len(catalogue.products.ids)) if catalogue.products.ids.id(row) in ("late", "unsold")]
     known = [row for row in range(len(catalogue.products.ids)) if row not in new]
     trained_N = np.isin(np.arange(len(catalogue.products.ids)), known[:-20])
-    catalogue = catalogue._replace(products=catalogue.products._replace(trained_N=trained_N))
     baskets = baskets_of(window)
     random = np.random.default_rng(0)
-    asked = for_new(window.examples, catalogue, baskets, 5, random)
+    asked = for_new(window.examples, ~trained_N, baskets, 5, random)
     fresh = {row for rows in baskets.values() for row in rows if not trained_N[row]}
     assert {one.customer for one in asked} == {one.customer for one in window.examples if baskets[one.customer] & fresh}
     assert asked
@@ -293,11 +293,8 @@ def test_products_that_nobody_had_bought_are_asked_about_among_each_other(window
 
 
 def test_where_nothing_is_new_nothing_is_asked_about_it(window: Window):
-    everything = window.fitted.catalogue.products._replace(
-        trained_N=np.ones_like(window.fitted.catalogue.products.trained_N)
-    )
-    catalogue = window.fitted.catalogue._replace(products=everything)
-    assert for_new(window.examples, catalogue, baskets_of(window), 5, np.random.default_rng(0)) == []
+    nothing_N = np.zeros(len(window.fitted.catalogue.products.ids), np.bool_)
+    assert for_new(window.examples, nothing_N, baskets_of(window), 5, np.random.default_rng(0)) == []
 
 
 # What must stay unseen

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import EVENT, PURCHASE, Events
-from training.catalogue import master_catalogue, observe, still_promoted
+from training.catalogue import master_catalogue, still_promoted
 from training.config import AssortmentConfig, Recipe
 from training.datasets.frames import Dataset, GivenTable, assemble
+from training.observed import Observation, observe
 
 RECIPE = Recipe(channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED})
 HALVING = AssortmentConfig(popularity_daily_decay=0.5)
@@ -59,31 +60,32 @@ def events(sales: list[Sale], kind: int = PURCHASE) -> Events:
     return found
 
 
-def carried(catalogue: Catalogue) -> list[dict[int, float]]:
+def carried(found: Observation) -> list[dict[int, float]]:
     """By location, the products it carries and how popular they are there."""
-    locations = catalogue.locations
-    offsets = locations.assortment.offsets
-    return [
-        dict(zip(locations.assortment[row].tolist(), locations.popularity[start:end].tolist(), strict=True))
-        for row, (start, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
-    ]
+    seen, here = found.observed, list[dict[int, float]]()
+    for at, number in enumerate(seen.lists_M.tolist()):
+        rows = found.catalogue.locations.assortment[at]
+        begin, end = seen.sold.offsets[number : number + 2].tolist() if number >= 0 else (0, 0)
+        sold = dict(zip(seen.sold.values[begin:end].tolist(), seen.popularity_L[begin:end].tolist(), strict=True))
+        here.append({row: sold.get(row, 0.0) for row in rows.tolist()})
+    return here
 
 
 def test_a_location_carries_what_was_declared_and_what_it_sold_before_the_moment() -> None:
     catalogue = master(["r", "r"], declared={"p3": ["l0"], "p1": ["l0", "l1"]})
-    assert carried(catalogue) == [{1: 0, 3: 0}, {1: 0}]
+    assert [one.tolist() for one in catalogue.locations.assortment] == [[1, 3], [1]]
     sales = [(NOW - 1, 2, 0), (NOW - DAY, 0, 0), (NOW, 0, 1), (NOW + 1, 2, 1)]
     found = observe(catalogue, events(sales), NOW, HALVING)
     assert [sorted(one) for one in carried(found)] == [[0, 1, 2, 3], [1]]
-    assert found.locations.known_M.all()
+    assert found.catalogue.locations.known_M.all()
 
 
 def test_popularity_halves_in_a_day() -> None:
     sales = [(NOW - DAY, 0, 0), (NOW - 2 * DAY, 0, 0), (NOW - 3 * DAY, 0, 1), (NOW - DAY // 2, 1, -1)]
     found = observe(master(["r", "r"], declared={"p2": ["l0"]}), events(sales), NOW, HALVING)
     assert carried(found) == [{0: 0.75, 2: 0}, {0: 0.125}]
-    assert found.products.popularity_N.tolist() == pytest.approx([0.875, 0.5**0.5, 0, 0])
-    assert found.products.trained_N.tolist() == [True, True, False, False]
+    assert found.observed.popularity_N.tolist() == pytest.approx([0.875, 0.5**0.5, 0, 0])
+    assert found.observed.trained_N.tolist() == [True, True, False, False]
 
 
 def test_only_purchases_of_products_count() -> None:
@@ -91,8 +93,8 @@ def test_only_purchases_of_products_count() -> None:
     for unsold in (events([(NOW - 1, 1, 0)], VIEW), events([(NOW - 1, -1, 0)]), events([])):
         found = observe(catalogue, unsold, NOW, HALVING)
         assert carried(found) == [{0: 0}]
-        assert not found.products.popularity_N.any()
-        assert not found.products.trained_N.any()
+        assert not found.observed.popularity_N.any()
+        assert not found.observed.trained_N.any()
 
 
 def sold_at(location: int, *products: int) -> list[Sale]:
@@ -107,7 +109,7 @@ def test_an_unknown_location_carries_what_half_of_its_region_does_at_their_mean_
     # p0 in three of three, p1 in two, p2 in one, p3 only in another region.
     assert carried(found)[4] == pytest.approx({0: 0.5, 1: 0.5})
     assert carried(found)[:4] == [{0: 0.5, 1: 0.5}, {0: 0.5, 1: 1.0}, {0: 0.5, 2: 0.5}, {3: 0.5}]
-    assert found.locations.known_M.tolist() == [True, True, True, True, False]
+    assert found.catalogue.locations.known_M.tolist() == [True, True, True, True, False]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, {0, 1, 2}), (0.5, {0, 1}), (0.7, {0}), (1.0, {0})])
@@ -138,7 +140,7 @@ def test_where_no_location_of_the_region_is_known_all_regions_count(region: str 
 def test_where_nothing_is_known_anywhere_nothing_is_carried() -> None:
     found = observe(master(["a", None]), events([]), NOW, HALVING)
     assert carried(found) == [{}, {}]
-    assert not found.locations.known_M.any()
+    assert not found.catalogue.locations.known_M.any()
 
 
 sales_ = st.lists(st.tuples(st.integers(NOW - 3 * DAY, NOW + 3 * DAY), st.integers(-1, 3), st.integers(-1, 2)))
@@ -150,8 +152,8 @@ def test_events_at_or_after_the_moment_change_nothing(sales: list[Sale]) -> None
     found = observe(catalogue, events(sales), NOW, HALVING)
     past = observe(catalogue, events([one for one in sales if one[0] < NOW]), NOW, HALVING)
     assert carried(found) == carried(past)
-    assert found.products.popularity_N.tolist() == past.products.popularity_N.tolist()
-    assert found.products.trained_N.tolist() == past.products.trained_N.tolist()
+    assert found.observed.popularity_N.tolist() == past.observed.popularity_N.tolist()
+    assert found.observed.trained_N.tolist() == past.observed.trained_N.tolist()
 
 
 @given(sales_)
@@ -167,7 +169,7 @@ def test_what_was_sold_and_how_often_agrees_with_counting_one_by_one(sales: list
     catalogue = master(["a", "b", "a"], declared={"p2": ["l0", "l1", "l2"]})
     found = observe(catalogue, events(sales), NOW, HALVING)
     assert [dict(one) for one in carried(found)] == [pytest.approx(one) for one in expected]
-    assert found.products.popularity_N.tolist() == pytest.approx(popularity)
+    assert found.observed.popularity_N.tolist() == pytest.approx(popularity)
 
 
 def test_master_data_are_coded_by_row_and_unknown_is_nought() -> None:
@@ -193,7 +195,6 @@ def test_master_data_are_coded_by_row_and_unknown_is_nought() -> None:
     assert np.isnan(locations.coordinates_M2[0]).all()
     assert locations.coordinates_M2[1].tolist() == [1.5, 2.5]
     assert locations.regions_M.tolist() == [0, 1]
-    assert not products.trained_N.any()
     assert not locations.known_M.any()
 
 

@@ -14,16 +14,18 @@ import torch
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.customer.history import PURCHASE, Histories
 from embeddings.ranking.features import RANKER_FEATURES
+from embeddings.ranking.observed import Observed
 from embeddings.ranking.sources import ALL
 from tests.world import STORES, UNTIL, dataset_of, tables
 from training.batches import Baskets
 from training.candidates import gather_candidates
-from training.catalogue import master_catalogue, observe
+from training.catalogue import master_catalogue
 from training.config import Recipe, TowersConfig
 from training.evaluate import Fitted, Metrics, evaluate
 from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fit_als, product_vectors
 from training.histories import read_histories
+from training.observed import observe
 from training.ranker import Ranker
 from training.statistics import count, find_nearby
 
@@ -42,6 +44,7 @@ class Window(NamedTuple):
     promotions: pl.DataFrame
     histories: Histories
     before: Catalogue
+    observed: Observed
     examples: list[Example]
 
     def example(self, customer_id: str) -> Example:
@@ -64,10 +67,10 @@ def window() -> Window:
     histories = read_histories(dataset, master, 0)
     since = int(SINCE.timestamp())
     past = histories.before(since)
-    before = observe(master, past.events, since, RECIPE.assortment)
+    before, observed = observe(master, past.events, since, RECIPE.assortment)
     inside = Baskets.of(histories).between(since, int(UNTIL.timestamp()))
     events = frames["events"].filter(at < UNTIL)
-    return Window(events, frames["promotions"], histories, before, first_baskets(past, inside, before))
+    return Window(events, frames["promotions"], histories, before, observed, first_baskets(past, inside, before))
 
 
 def purchases(window: Window) -> pl.DataFrame:
@@ -144,8 +147,8 @@ def models(window: Window) -> Models:
     past = window.histories.before(since)
     als = fit_als(past, size, RECIPE)
     nearby = find_nearby(past, window.before, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
-    statistics = count(past, window.before, since, nearby, RECIPE.ranker)
-    vectors_ND = product_vectors(towers, window.before, torch.device("cpu"))
+    statistics = count(past, window.before, window.observed, since, nearby, RECIPE.ranker)
+    vectors_ND = product_vectors(towers, window.before.products, window.observed.trained_N, torch.device("cpu"))
     ranker = Ranker((4,)).eval()
     return Models(Fitted(window.before, statistics, towers, vectors_ND), ranker, als)
 

@@ -4,7 +4,7 @@ import shutil
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,19 +15,21 @@ from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.customer.history import Histories
-from embeddings.customer.tower_input import TowerInput, gather
+from embeddings.customer.tower_input import TowerInput, gather, situation_sizes
 from embeddings.index.exact import ExactIndex
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.statistics import Statistics
 from embeddings.release.bundle import IVF_INDEX, Epochs, Manifest, ModelBundle, open_histories, read_manifest
 from embeddings.release.encoders import CustomerEncoder, ProductEncoder, RankerSession
+from tests.arrays import arrays_of
 from tests.world import UNTIL, dataset_of, tables
 from training import export as exporting
-from training.catalogue import master_catalogue, observe
+from training.catalogue import master_catalogue
 from training.config import Recipe, TowersConfig
 from training.export import PARITY, ParityError, Release, export
 from training.fit import Towers, customer_tensors, fit_als
 from training.histories import read_histories
+from training.observed import observe
 from training.offer_ranker import OfferRanker
 from training.ranker import Ranker
 from training.redemption import Redemption
@@ -101,10 +103,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     catalogue = master_catalogue(dataset, RECIPE, UNTIL)
     histories = read_histories(dataset, catalogue, 0)
     moment = int(UNTIL.timestamp())
-    catalogue = observe(catalogue, histories.events, moment, RECIPE.assortment)
+    catalogue, observed = observe(catalogue, histories.events, moment, RECIPE.assortment)
     als = fit_als(histories, len(catalogue.products.ids), RECIPE)
     nearby = find_nearby(histories, catalogue, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
-    statistics = count(histories, catalogue, moment, nearby, RECIPE.ranker)
+    statistics = count(histories, catalogue, observed, moment, nearby, RECIPE.ranker)
     towers = randomised(Towers(catalogue, histories, RECIPE))
     return export_to(
         tmp_path_factory.mktemp("staged"),
@@ -141,7 +143,9 @@ def random_input(random: np.random.Generator, catalogue: Catalogue, batch: int, 
 def test_the_customer_encoder_computes_what_torch_does(exported: Exported, batch: int, length: int) -> None:
     tower_input = random_input(np.random.default_rng([batch, length]), exported.catalogue, batch, length)
     vectors_ND = np.load(exported.staged / "bundle" / "vectors" / "products.npy")
-    found_BD = CustomerEncoder(exported.staged / "bundle" / "customer.onnx", "cpu").encode(tower_input, vectors_ND)
+    sizes = situation_sizes(exported.catalogue)
+    encoder = CustomerEncoder(exported.staged / "bundle" / "customer.onnx", "cpu", sizes)
+    found_BD = encoder.encode(tower_input, vectors_ND)
     history_BLD = torch.as_tensor(gather(vectors_ND, tower_input.products_BL))
     with torch.inference_mode():
         expected_BD = exported.towers.customer(history_BLD, *customer_tensors(tower_input, torch.device("cpu")))
@@ -156,7 +160,7 @@ def test_the_product_encoder_computes_what_torch_does(exported: Exported, count:
     rows = random.integers(-1, len(exported.catalogue.products.ids), count)
     attributes = np.stack([random.integers(0, size, count) for size in sizes], axis=1)
     price = np.where(random.random(count) < 0.3, np.nan, random.random(count) * 50).astype(np.float32)
-    found_KD = ProductEncoder(exported.staged / "bundle" / "product.onnx", "cpu").encode(rows, attributes, price)
+    found_KD = ProductEncoder(exported.staged / "bundle" / "product.onnx", "cpu", sizes).encode(rows, attributes, price)
     with torch.inference_mode():
         expected_KD = exported.towers.product(*map(torch.as_tensor, (rows, attributes, price)))
     assert np.abs(found_KD - expected_KD.numpy()).max() <= PARITY
@@ -177,14 +181,9 @@ def test_the_ranker_computes_what_torch_does(exported: Exported, count: int) -> 
 
 def test_statistics_come_back_as_they_were(exported: Exported) -> None:
     found, expected = Statistics.load(exported.staged / "bundle" / "statistics"), exported.release.statistics
-    for one, other in zip(arrays(found), arrays(expected), strict=True):
+    for one, other in zip(arrays_of(found), arrays_of(expected), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
-
-
-def arrays(statistics: Statistics) -> list[NDArray[Any]]:
-    """Every array of the statistics, in order."""
-    return [array for part in statistics for array in ([part] if isinstance(part, np.ndarray) else part)]
 
 
 LAST_BIAS = {"product": "mix.2", "customer": "mix.2", "ranker": "layers.4"}
@@ -233,7 +232,7 @@ def test_the_manifest_says_what_the_release_is(exported: Exported) -> None:
     assert manifest.metrics == METRICS
     assert manifest.curves == CURVES
     assert manifest.recipe == msgspec.json.decode(msgspec.json.encode(RECIPE))
-    trained = int(exported.catalogue.products.trained_N.sum())
+    trained = int(exported.release.statistics.observed.trained_N.sum())
     assert manifest.counts == {
         "products": 122,
         "products_sold": trained,

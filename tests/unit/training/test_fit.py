@@ -21,11 +21,12 @@ from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.customer.history import Histories
 from tests.world import UNTIL, dataset_of, tables, write_world
 from training import fit as fitting
-from training.catalogue import master_catalogue, observe
+from training.catalogue import master_catalogue
 from training.config import FitConfig, Recipe, TowersConfig
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.histories import read_histories
 from training.job import run
+from training.observed import observe
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,6 +43,7 @@ class Killed(BaseException):
 
 class Past(NamedTuple):
     catalogue: Catalogue
+    trained_N: NDArray[np.bool_]
     histories: Histories
     als: Factors
 
@@ -53,12 +55,14 @@ def past() -> Past:
     dataset = dataset_of(frames)
     catalogue = master_catalogue(dataset, RECIPE, UNTIL)
     histories = read_histories(dataset, catalogue, 0)
-    catalogue = observe(catalogue, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)
-    return Past(catalogue, histories, fit_als(histories, len(catalogue.products.ids), RECIPE))
+    catalogue, observed = observe(catalogue, histories.events, int(UNTIL.timestamp()), RECIPE.assortment)
+    return Past(catalogue, observed.trained_N, histories, fit_als(histories, len(catalogue.products.ids), RECIPE))
 
 
 def fitted(past: Past, folder: Path, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
-    return fit(past.catalogue, past.histories, past.als.products_ND, recipe, CPU, folder)[0].state_dict()
+    return fit(past.catalogue, past.trained_N, past.histories, past.als.products_ND, recipe, CPU, folder)[
+        0
+    ].state_dict()
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -146,7 +150,7 @@ def test_als_is_deterministic_and_knows_nothing_of_what_nobody_bought(past: Past
     assert np.array_equal(again.customers_CD, past.als.customers_CD)
     assert past.als.products_ND.shape == (122, 8)
     assert past.als.customers_CD.shape == (120, 8)
-    unbought = ~past.catalogue.products.trained_N
+    unbought = ~past.trained_N
     assert unbought.any()
     assert not past.als.products_ND[unbought].any()
     assert past.als.products_ND[~unbought].any(axis=1).all()
@@ -155,17 +159,18 @@ def test_als_is_deterministic_and_knows_nothing_of_what_nobody_bought(past: Past
 def test_products_that_nobody_bought_are_placed_by_their_attributes_alone(past: Past) -> None:
     torch.manual_seed(1)
     towers = Towers(past.catalogue, past.histories, RECIPE)
-    before = product_vectors(towers, past.catalogue, CPU)
+    before = product_vectors(towers, past.catalogue.products, past.trained_N, CPU)
     with torch.no_grad():
         towers.product.ids.weight += 1
-    moved = (product_vectors(towers, past.catalogue, CPU) != before).any(axis=1)
-    assert np.array_equal(moved, past.catalogue.products.trained_N)
+    moved = (product_vectors(towers, past.catalogue.products, past.trained_N, CPU) != before).any(axis=1)
+    assert np.array_equal(moved, past.trained_N)
 
 
 class Asked(NamedTuple):
     """What a run asks for to be fitted."""
 
     catalogue: Catalogue
+    trained_N: NDArray[np.bool_]
     histories: Histories
     als_ND: NDArray[np.float32]
     recipe: Recipe
@@ -201,11 +206,9 @@ def test_fitting_sees_nothing_of_the_validation_window(tmp_path: Path, monkeypat
     assert first.histories.events["at"].max() < window.timestamp()
     assert np.array_equal(first.histories.events, second.histories.events)
     assert np.array_equal(first.als_ND, second.als_ND)
-    (products, locations), (products_, locations_) = first.catalogue[2:4], second.catalogue[2:4]
-    assert np.array_equal(products.popularity_N, products_.popularity_N)
-    assert np.array_equal(products.trained_N, products_.trained_N)
-    assert np.array_equal(locations.popularity, locations_.popularity)
-    assert np.array_equal(locations.assortment.values, locations_.assortment.values)
+    assert np.array_equal(first.trained_N, second.trained_N)
+    one, other = first.catalogue.locations, second.catalogue.locations
+    assert np.array_equal(one.assortment.values, other.assortment.values)
     assert first.checkpoints == second.checkpoints
 
 
@@ -246,7 +249,7 @@ def test_a_checkpoint_is_found_again_by_the_very_same_run_alone(
 
 def test_towers_are_taken_up_by_a_run_that_differs_in_what_they_do_not_depend_on(past: Past) -> None:
     def key(recipe: Recipe = RECIPE, histories: Histories = past.histories) -> str:
-        return fingerprint(recipe, histories, past.catalogue, CPU)
+        return fingerprint(recipe, histories, past.catalogue, past.trained_N, CPU)
 
     same = replace(RECIPE, ranker=replace(RECIPE.ranker, epochs=9, window_days=7), validation_days=3, keep_versions=9)
     assert key(same) == key()

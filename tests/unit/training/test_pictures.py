@@ -20,6 +20,9 @@ def curve(seconds: float) -> list[Epochs]:
     return [Epochs(count, 9 * count, seconds * count, 3.0 / count, {"ndcg@10": 0.1 * count}) for count in (1, 2, 3)]
 
 
+POPULARITY_N = np.arange(COUNT, dtype=np.float32)
+
+
 def products(categories: int) -> Products:
     """Products of some categories, of twelve departments one of which is unknown."""
     codes = np.arange(COUNT) % (categories + 1)
@@ -31,8 +34,6 @@ def products(categories: int) -> Products:
             np.stack([codes, codes % 12], axis=1).astype(np.int32),
         ),
         price_N=np.ones(COUNT),
-        popularity_N=np.arange(COUNT, dtype=np.float32),
-        trained_N=np.ones(COUNT, np.bool_),
         recommendable_N=np.ones(COUNT, np.bool_),
     )
 
@@ -66,13 +67,15 @@ def test_other_numbers_are_another_picture(tmp_path: Path) -> None:
 def test_a_map_is_the_same_bytes_too(tmp_path: Path) -> None:
     units_ND = np.random.default_rng(1).standard_normal((COUNT, 5)).astype(np.float32)
     for name in ("one.png", "other.png"):
-        draw_map(tmp_path / name, units_ND, products(40), "category", "department")
+        draw_map(tmp_path / name, units_ND, products(40), POPULARITY_N, "category", "department")
     assert (tmp_path / "one.png").read_bytes().startswith(PNG)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 
 
 def test_two_categories_make_no_map(tmp_path: Path) -> None:
-    draw_map(tmp_path / "none.png", np.ones((COUNT, 5), np.float32), products(2), "category", "department")
+    draw_map(
+        tmp_path / "none.png", np.ones((COUNT, 5), np.float32), products(2), POPULARITY_N, "category", "department"
+    )
     assert not (tmp_path / "none.png").exists()
 
 

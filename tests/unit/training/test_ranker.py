@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DECAYS, GROUP_DECAY
 from embeddings.ranking.statistics import GROUPINGS
@@ -89,12 +90,12 @@ def test_features_of_the_newest_purchase_and_days_away_are_features_counted_at_t
     asked = ask(past(*bought), 0, NOW + round(days * DAY))
     features_KF = np.empty((N, len(RANKER_FEATURES)), np.float32)
     inner = np.zeros(1, np.float32)
-    FeatureReader(catalogue(), statistics(), VECTORS).read(
+    FeatureReader(catalogue().promotions, statistics(), Table.of(VECTORS)).read(
         asked, np.arange(N), np.ones(3, np.float32), inner, features_KF
     )
     assert (features_KF[:, AT["away"]] == days).all()
 
-    codes_NQ = statistics().groups_NQ
+    codes_NQ = statistics().groups_NQ.base
     later_KF = features_KF.copy()
     later_KF[:, AT["away"]] = 0
 

@@ -16,9 +16,9 @@ from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.vocabulary import Vocabulary
 from tests.unit.training.test_candidates import RECIPE, read
 from tests.world import UNTIL, tables
-from training.catalogue import observe
 from training.evaluate import Fitted
 from training.fit import Towers, fit_als, product_vectors
+from training.observed import observe
 from training.ranker import Ranker
 from training.statistics import count, find_nearby
 from training.visits import Visit, find_visits, visit_examples
@@ -47,12 +47,13 @@ def test_every_visit_knows_the_redemptions_before_it_and_none_of_its_moment_or_l
     master, histories = read(pl.concat([tables()["events"], redeemed], how="diagonal"))
     begin = int(BEGIN.timestamp())
     past = histories.before(begin)
-    catalogue = observe(master, past.events, begin, RECIPE.assortment)
+    catalogue, observed = observe(master, past.events, begin, RECIPE.assortment)
     als = fit_als(past, len(catalogue.products.ids), RECIPE)
     nearby = find_nearby(past, catalogue, als.products_ND, RECIPE.als.regularisation, RECIPE.ranker)
     towers = Towers(catalogue, histories, RECIPE).eval()
-    vectors_ND = product_vectors(towers, catalogue, torch.device("cpu"))
-    fitted = Fitted(catalogue, count(past, catalogue, begin, nearby, RECIPE.ranker), towers, vectors_ND)
+    vectors_ND = product_vectors(towers, catalogue.products, observed.trained_N, torch.device("cpu"))
+    statistics = count(past, catalogue, observed, begin, nearby, RECIPE.ranker)
+    fitted = Fitted(catalogue, statistics, towers, vectors_ND)
 
     visits = [one for one in find_visits(histories, catalogue.offers, begin, 10**6, 0) if one.at >= begin]
     found = visit_examples(visits, histories, fitted, Ranker((4,)), RECIPE.towers.history_length)

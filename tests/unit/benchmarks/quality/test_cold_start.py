@@ -31,9 +31,9 @@ def test_what_is_first_bought_is_reported_in_order_before_the_moment() -> None:
 def test_popular_here_is_the_order_of_recent_purchases_at_the_store() -> None:
     catalogue = small.catalogue()
     catalogue = catalogue._replace(channels={"store": catalogue.channels["web"]})
-    (found,) = popular_here(catalogue, [BASKETS[0]])
+    (found,) = popular_here(catalogue, small.observed(), [BASKETS[0]])
     carried = [f"p{row}" for row in catalogue.locations.assortment[0].tolist()]
-    local = dict(zip(carried, catalogue.locations.popularity[: len(carried)].tolist(), strict=True))
+    local = dict(zip(carried, small.observed().popularity_L[: len(carried)].tolist(), strict=True))
     assert max(local, key=lambda one: local[one]) in found
     assert len(found) == len(set(found)) == 10
 
@@ -50,7 +50,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> StandIn:
         known = [event.product_id for event in events if event.customer_id == who]
         return [f"{who[-1]}-{number}" for number in range(6) if f"{who[-1]}-{number}" not in known] if known else []
 
-    def usual(_catalogue: object, baskets: Sequence[Basket]) -> list[list[str]]:
+    def usual(_catalogue: object, _observed: object, baskets: Sequence[Basket]) -> list[list[str]]:
         return [[*basket.products[:1], *"0123456789"] for basket in baskets]
 
     def attributes() -> dict[str, dict[str, str]]:
@@ -60,6 +60,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(cold_start, "household_attributes", attributes)
     monkeypatch.setattr(cold_start, "popular_here", usual)
     monkeypatch.setattr(cold_start.Catalogue, "load", Mock())
+    monkeypatch.setattr(cold_start.Statistics, "load", Mock())
     return StandIn(answer)
 
 

@@ -10,17 +10,18 @@ from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.vocabulary import Vocabulary
 from tests.world import UNTIL, tables
-from training.catalogue import master_catalogue, observe
+from training.catalogue import master_catalogue
 from training.config import Recipe
 from training.datasets import as_of, open_dataset
 from training.histories import read_histories
+from training.observed import observe
 
 
 def observed(folder: Path, recipe: Recipe) -> Catalogue:
     dataset = as_of(open_dataset(str(folder), channels=recipe.channels, now=UNTIL), UNTIL)
     master = master_catalogue(dataset, recipe, UNTIL)
     events = read_histories(dataset, master, 0).events
-    return observe(master, events, int(UNTIL.timestamp()), recipe.assortment)
+    return observe(master, events, int(UNTIL.timestamp()), recipe.assortment).catalogue
 
 
 @pytest.fixture(scope="module")

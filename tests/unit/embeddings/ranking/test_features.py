@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embeddings.arrays import Table
 from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import GROUP, OWN
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
@@ -52,7 +53,7 @@ def read(
     query: RankingQuery, rows: Sequence[int] = range(N), inner: NDArray[np.float32] = RETRIEVED_INNER
 ) -> NDArray[np.float32]:
     features_KF = np.full((len(rows), len(RANKER_FEATURES)), np.nan, np.float32)
-    FeatureReader(catalogue(), statistics(), VECTORS).read(
+    FeatureReader(catalogue().promotions, statistics(), Table.of(VECTORS)).read(
         query, np.array(rows, np.int64), CUSTOMER, inner, features_KF
     )
     return features_KF
@@ -60,7 +61,7 @@ def read(
 
 def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     """The features of one product, in no hurry."""
-    known, figures, profile, session = catalogue(), statistics(), query.profile, query.session
+    figures, profile, session = statistics(), query.profile, query.session
     bought = profile.rows_R.tolist()
     own = profile.own_RC[bought.index(row) if row in bought else -1].tolist()
     features = {f"own_{name}": value for name, value in zip(OWN, own, strict=True)}
@@ -68,24 +69,24 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     hour = profile.at_hour(query.moment)
     features["own_hour"] = float(hour.slow_R[bought.index(row)]) if row in bought else 0.0
     for number, (group, name) in enumerate(zip(profile.groups, GROUPINGS, strict=True)):
-        codes, code = group.codes_G.tolist(), int(figures.groups_NQ[row, number])
+        codes, code = group.codes_G.tolist(), int(figures.groups_NQ.base[row, number])
         values = group.statistics_GC[codes.index(code) if code in codes else -1].tolist()
         features |= {f"{name}_{column}": value for column, value in zip(GROUP, values, strict=True)}
     features |= {
-        f"product_{name}": float(figures.products_NP[row, place]) for place, name in enumerate(PRODUCT_STATISTICS)
+        f"product_{name}": float(figures.products_NP.base[row, place]) for place, name in enumerate(PRODUCT_STATISTICS)
     }
     if row not in bought:
         features["own_gap"] = features["product_gap"]
 
-    offsets, carried = known.locations.assortment.offsets, known.locations.assortment.values.tolist()
+    observed = figures.observed
     features |= {"popular_here": 0.0, "month_here": 0.0, "sold_here": 0.0, "promoted": 0.0}
     if query.location >= 0:
-        begin, end = offsets[query.location], offsets[query.location + 1]
-        for place in range(begin, end):
-            features["sold_here"] += float(known.locations.popularity[place])
-            if carried[place] == row:
-                features["popular_here"] = float(known.locations.popularity[place])
-                features["month_here"] = float(figures.local_L[place])
+        number = int(observed.lists_M[query.location])
+        for place in range(*observed.sold.offsets[number : number + 2]) if number >= 0 else ():
+            features["sold_here"] += float(observed.popularity_L[place])
+            if observed.sold.values[place] == row:
+                features["popular_here"] = float(observed.popularity_L[place])
+                features["month_here"] = float(figures.month_L[place])
         for location, starts, ends, rows in PROMOTED:
             if location == query.location and starts <= query.moment < ends and row in rows:
                 features["promoted"] = 1.0
@@ -104,11 +105,11 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     turn = (when.hour + when.minute / 60 + when.second / 3_600) / 24 * 2 * math.pi
     features |= {"hour_sine": math.sin(turn), "hour_cosine": math.cos(turn)}
     features["inner"] = sum(float(VECTORS[row, place]) * float(CUSTOMER[place]) for place in range(D))
-    features["als"] = float(np.dot(figures.als.products_ND[row].astype(float), profile.als_D.astype(float)))
+    features["als"] = float(np.dot(figures.als.products_ND.base[row].astype(float), profile.als_D.astype(float)))
 
     cart = [] if session is None else session.cart.tolist()
     looked = [] if session is None else session.looked.tolist()
-    meant, codes = [*cart, *looked], figures.groups_NQ
+    meant, codes = [*cart, *looked], figures.groups_NQ.base
     features["in_cart"] = float(len(cart))
     features["looked"] = float(row in looked)
     features["bought_together"] = sum(weight for one in meant for other, weight in TOGETHER[one] if other == row)
@@ -170,7 +171,7 @@ def test_nothing_is_left_of_what_lay_in_the_memory_before():
 
 
 def test_a_reader_remembers_nothing_of_whom_it_read_before():
-    reader = FeatureReader(catalogue(), statistics(), VECTORS)
+    reader = FeatureReader(catalogue().promotions, statistics(), Table.of(VECTORS))
 
     def features(who: str, location: int, moment: int) -> bytes:
         features_KF = np.empty((N, len(RANKER_FEATURES)), np.float32)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from embeddings.arrays import Ragged
+from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.columns import Catalogue, Offers
 from embeddings.customer.history import REDEMPTION, Histories, History
 from embeddings.ranking.features import FeatureReader
@@ -60,8 +60,8 @@ HISTORY = past(
 def read(query: RankingQuery, rows: list[int]) -> list[dict[str, float]]:
     """The features of some offers by name; each product's probability is a hundredth of its row."""
     reader = OfferFeatureReader(with_offers(), statistics())
-    features = FeatureReader(catalogue(), statistics(), VECTORS)
-    covered_K, _ = reader.covered(query, features, VECTORS, np.ones(D, np.float32))
+    features = FeatureReader(catalogue().promotions, statistics(), Table.of(VECTORS))
+    covered_K, _ = reader.covered(query, features, Table.of(VECTORS), np.ones(D, np.float32))
     probabilities_K = (covered_K / 100).astype(np.float32)
     features_OF = reader.read(query, np.array(rows), covered_K, probabilities_K, REDEEMED)
     assert features_OF.dtype == np.float32
@@ -85,7 +85,7 @@ def decayed(group: int, code: int, bought: dict[int, list[float]]) -> float:
 
 def test_every_feature_is_what_its_name_says():
     bought = {2: [40.0, 5.0], 3: [5.0], 7: [3.0], 0: [3.0]}
-    query, figures_NP = ask(HISTORY, location=0), statistics().products_NP
+    query, figures_NP = ask(HISTORY, location=0), statistics().products_NP.base
     alike = dict(zip(*(one.tolist() for one in query.profile.also_bought), strict=True))
     for row, found in enumerate(read(query, [0, 1, 2])):
         mine = [product for product in COVERS[row] if product in bought]

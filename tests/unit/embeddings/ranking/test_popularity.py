@@ -6,11 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Attributes, Catalogue, ChannelRule, Locations, Products, Promotions
-from embeddings.catalogue.eligibility import Place
+from embeddings.ranking.observed import Observed
 from embeddings.ranking.popularity import Shares, most_popular, popular
-from embeddings.vocabulary import Vocabulary
-from tests.unit.embeddings.small import no_offers
 
 
 def shares(found: Shares) -> dict[int, float]:
@@ -18,35 +15,19 @@ def shares(found: Shares) -> dict[int, float]:
     return dict(zip(found.rows_R.tolist(), found.shares_R.tolist(), strict=True))
 
 
-def small_catalogue() -> Catalogue:
-    """Four products; location 0 carries 0 and 2, location 1 carries 2 and 3, location 2 nothing."""
-    none, nothing = Ragged.of([]), np.zeros(0, np.int64)
-    return Catalogue(
-        channels={"web": ChannelRule.EVERYTHING},
-        audiences=(),
-        products=Products(
-            ids=Vocabulary.of(["p0", "p1", "p2", "p3"]),
-            attributes=Attributes((), (), np.zeros((4, 0), np.int32)),
-            price_N=np.ones(4),
-            popularity_N=np.array([10, 20, 30, 40], np.float32),
-            trained_N=np.ones(4, np.bool_),
-            recommendable_N=np.ones(4, np.bool_),
-        ),
-        locations=Locations(
-            ids=Vocabulary.of(["l0", "l1", "l2"]),
-            coordinates_M2=np.full((3, 2), np.nan),
-            regions_M=np.zeros(3, np.int32),
-            assortment=Ragged.of([[0, 2], [2, 3], []]),
-            popularity=np.array([5, 15, 60, 20], np.float32),
-            known_M=np.ones(3, np.bool_),
-        ),
-        offers=no_offers(),
-        promotions=Promotions(np.zeros(0, np.int32), np.zeros(0, np.int32), nothing, nothing, none),
+def observed() -> Observed:
+    """Four products; location 0 sold 0 and 2, location 1 sold 2 and 3, location 2 nothing."""
+    return Observed(
+        popularity_N=np.array([10, 20, 30, 40], np.float32),
+        trained_N=np.ones(4, np.bool_),
+        sold=Ragged.of([[0, 2], [2, 3], []]),
+        popularity_L=np.array([5, 15, 60, 20], np.float32),
+        lists_M=np.array([0, 1, -1]),
     )
 
 
 def popularity(rows: list[int], places: tuple[int, ...] | None) -> dict[int, float]:
-    return shares(popular(small_catalogue(), np.array(rows, np.int32), Place(places)))
+    return shares(popular(observed(), np.array(rows, np.int32), observed().lists_of(places)))
 
 
 def test_popular_without_a_place_is_the_share_of_all_purchases():
@@ -81,9 +62,12 @@ def test_a_place_without_any_location_is_like_no_place():
 
 
 def test_a_world_without_sales_has_no_popular_products():
-    catalogue = small_catalogue()
-    catalogue.products.popularity_N[:] = 0
-    assert shares(popular(catalogue, np.array([0, 1]), Place((2,)))) == {0: 0, 1: 0}
+    nothing = observed()._replace(popularity_N=np.zeros(4, np.float32))
+    assert shares(popular(nothing, np.array([0, 1]), ())) == {0: 0, 1: 0}
+
+
+def test_what_came_later_was_never_bought():
+    assert popularity([0, 4, 9], (0,)) == pytest.approx({0: 15 / 120, 4: 0, 9: 0})
 
 
 @given(

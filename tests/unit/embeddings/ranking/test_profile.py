@@ -36,7 +36,7 @@ def test_figures_hold_as_of_the_newest_purchase_however_long_ago_that_is():
 
 
 def test_the_usual_gap_is_smoothed_by_everybodys():
-    gaps = statistics().products_NP[:, PRODUCT_STATISTICS.index("gap")]
+    gaps = statistics().products_NP.base[:, PRODUCT_STATISTICS.index("gap")]
     weekly = work_out(*(("purchase", 4, 7.0 * week, 0) for week in range(9)))
     assert own(weekly, 4)["gap"] == pytest.approx((56 + gaps[4]) / 9)
     assert own(work_out(("purchase", 4, 5, 0)), 4)["gap"] == pytest.approx(gaps[4])

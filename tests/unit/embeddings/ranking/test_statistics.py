@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embeddings.arrays import Ragged
-from embeddings.catalogue.columns import Catalogue
+from embeddings.arrays import Ragged, Table
 from embeddings.customer.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, PURCHASE, UNSAID, Histories
+from embeddings.ranking.observed import Observed
 from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
 from embeddings.vocabulary import Vocabulary
-from tests.unit.embeddings.small import DAY, NOW, N, catalogue
+from tests.arrays import arrays_of
+from tests.unit.embeddings.small import DAY, NOW, N, catalogue, observed
 from training.config import RankerConfig
 from training.statistics import Nearby, count, find_nearby
 
@@ -73,16 +74,21 @@ def bought_of(events: list[Event]) -> list[Event]:
     return [event for event in events if event.type == "purchase" and event.product >= 0]
 
 
-def count_all(events: list[Event], of: Catalogue | None = None) -> Statistics:
-    past, of = histories_of(events).before(NOW), of or catalogue()
-    return count(past, of, NOW, find_nearby(past, of, FACTORS, REGULARISATION, CONFIG), CONFIG)
+def count_all(events: list[Event], seen: Observed | None = None) -> Statistics:
+    return count_past(histories_of(events).before(NOW), seen)
+
+
+def count_past(past: Histories, seen: Observed | None = None) -> Statistics:
+    nearby = find_nearby(past, catalogue(), FACTORS, REGULARISATION, CONFIG)
+    return count(past, catalogue(), seen or observed(), NOW, nearby, CONFIG)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_figures_of_each_product_are_what_counting_gives(seed: int):
     events = draw(seed)
     found, bought, known = count_all(events), bought_of(events), catalogue().products
-    total = float(known.popularity_N.sum())
+    popularity_N = observed().popularity_N
+    total = float(popularity_N.sum())
     visits = Counter((event.customer, event.at) for event in bought)
     sizes = [visits[event.customer, event.at] for event in bought]
     groups = [known.attributes.codes_NA[:, 0].tolist(), known.attributes.codes_NA[:, 1].tolist(), [0] * N]
@@ -94,7 +100,7 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
         gaps = sum(len(one) - 1 for one in days.values())
         spans = sum(max(one) - min(one) for one in days.values())
         expected = {
-            "share": known.popularity_N[row] / total,
+            "share": popularity_N[row] / total,
             "week": sum(event.at > NOW - 7 * DAY for event in mine),
             "month": sum(event.at > NOW - 28 * DAY for event in mine),
             "repeated": (sum(len(one) > 1 for one in days.values()) + 2 * 0.2) / (len(days) + 2),
@@ -104,11 +110,11 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
             / (len(mine) + 10),
         }
         for name, codes in zip(GROUPINGS, groups, strict=True):
-            alike = [known.popularity_N[other] / total for other in range(N) if codes[other] == codes[row]]
+            alike = [popularity_N[other] / total for other in range(N) if codes[other] == codes[row]]
             expected[f"{name}_share"] = sum(alike) / len(alike) if codes[row] else 0
-        figures = dict(zip(PRODUCT_STATISTICS, found.products_NP[row].tolist(), strict=True))
+        figures = dict(zip(PRODUCT_STATISTICS, found.products_NP.base[row].tolist(), strict=True))
         assert figures == pytest.approx(expected, rel=1e-5), row
-    assert found.products_NP.dtype == np.float32
+    assert found.products_NP.base.dtype == np.float32
 
 
 def with_guests(events: list[Event], visit: list[int]) -> Histories:
@@ -123,18 +129,20 @@ def with_guests(events: list[Event], visit: list[int]) -> Histories:
 def test_guests_count_for_what_is_popular_and_by_visit_for_what_is_bought_together(visit: list[int]):
     events = [event for event in draw(1) if event.location != 0 or event.product not in (0, 1, 2)]
     before, after = (
-        count(past, catalogue(), NOW, find_nearby(past, catalogue(), FACTORS, REGULARISATION, CONFIG), CONFIG)
+        count(
+            past, catalogue(), observed(), NOW, find_nearby(past, catalogue(), FACTORS, REGULARISATION, CONFIG), CONFIG
+        )
         for past in (histories_of(events).before(NOW), with_guests(events, visit))
     )
     month, lines = PRODUCT_STATISTICS.index("month"), PRODUCT_STATISTICS.index("basket_size")
     more = np.array([1, 1, 1] + [0] * (N - 3))
-    assert (after.products_NP[:, month] - before.products_NP[:, month]).tolist() == more.tolist()
+    assert (after.products_NP.base[:, month] - before.products_NP.base[:, month]).tolist() == more.tolist()
     for name in ("repeated", "buyers", "gap"):
         figure = PRODUCT_STATISTICS.index(name)
-        assert after.products_NP[:, figure].tolist() == before.products_NP[:, figure].tolist()
+        assert after.products_NP.base[:, figure].tolist() == before.products_NP.base[:, figure].tolist()
     together = pairs(after.bought_together) != pairs(before.bought_together)
-    assert together == (visit[0] == BEGINS) == (after.products_NP[0, lines] != before.products_NP[0, lines])
-    assert after.local_L.sum() > before.local_L.sum()
+    assert together == (visit[0] == BEGINS) == (after.products_NP.base[0, lines] != before.products_NP.base[0, lines])
+    assert after.month_L.sum() > before.month_L.sum()
     assert pairs(after.also_bought) == pairs(before.also_bought)
 
 
@@ -142,12 +150,12 @@ def test_a_group_is_as_popular_as_what_is_sold_of_it_on_average():
     known = catalogue()
     codes_N = known.products.attributes.codes_NA[:, 0]
     (first, *_) = rows = np.flatnonzero(codes_N == 1).tolist()
-    popularity_N = known.products.popularity_N.copy()
+    popularity_N = observed().popularity_N.copy()
     popularity_N[first] = 0  # not sold yet
-    found = count_all(draw(0), known._replace(products=known.products._replace(popularity_N=popularity_N)))
+    found = count_all(draw(0), observed()._replace(popularity_N=popularity_N))
     shares = [popularity_N[row] / popularity_N.sum() for row in rows[1:]]
-    assert found.products_NP[first, PRODUCT_STATISTICS.index("share")] == 0
-    assert found.products_NP[first, PRODUCT_STATISTICS.index("type_share")] == pytest.approx(np.mean(shares))
+    assert found.products_NP.base[first, PRODUCT_STATISTICS.index("share")] == 0
+    assert found.products_NP.base[first, PRODUCT_STATISTICS.index("type_share")] == pytest.approx(np.mean(shares))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -162,21 +170,21 @@ def test_what_each_location_sold_in_a_month_lies_beside_its_assortment(seed: int
         for location in range(len(assortment))
         for row in assortment[location].tolist()
     ]
-    assert count_all(events).local_L.tolist() == expected
+    assert count_all(events).month_L.tolist() == expected
     assert sum(expected)
 
 
 def test_groups_are_the_products_attributes_and_an_unknown_name_gives_none():
     found, codes_NA = count_all(draw(0)), catalogue().products.attributes.codes_NA
-    assert found.groups_NQ.dtype == np.int32
-    np.testing.assert_array_equal(found.groups_NQ[:, :2], codes_NA)
-    assert not found.groups_NQ[:, 2].any()
+    assert found.groups_NQ.base.dtype == np.int32
+    np.testing.assert_array_equal(found.groups_NQ.base[:, :2], codes_NA)
+    assert not found.groups_NQ.base[:, 2].any()
 
 
 def pairs(found: Neighbours) -> dict[tuple[int, int], float]:
     """Weights by product and neighbour; that the nearest come first is checked on the way."""
     weights: dict[tuple[int, int], float] = {}
-    for row, (rows, some) in enumerate(zip(found.rows_NT.tolist(), found.weights_NT.tolist(), strict=True)):
+    for row, (rows, some) in enumerate(zip(found.rows_NT.base.tolist(), found.weights_NT.base.tolist(), strict=True)):
         real = [(other, weight) for other, weight in zip(rows, some, strict=True) if other >= 0]
         assert real == sorted(real, key=lambda pair: (-pair[1], pair[0]))
         assert rows[len(real) :] == [-1] * (len(rows) - len(real))
@@ -236,7 +244,7 @@ def test_what_nearly_everybody_buys_is_like_nothing_and_every_cosine_is_a_number
     events += [Event(one, NOW - DAY * (one + 2), "purchase", 1 + one % 2, 0) for one in range(CUSTOMERS)]
     found = count_all(events)
     for near in (found.also_bought, found.bought_together):
-        assert np.isfinite(near.weights_NT).all()
+        assert np.isfinite(near.weights_NT.base).all()
     # Where all but one buy it its weight by BM25 is zero.
     assert any(0 in pair for pair in pairs(found.also_bought)) == (buyers < CUSTOMERS - 1)
 
@@ -266,45 +274,43 @@ def test_only_the_nearest_twenty_are_kept():
     wide = wide._replace(products=wide.products._replace(ids=many, attributes=attributes))
     past = histories_of([*basket, *often])
     found = find_nearby(past, wide, np.ones((30, 2), np.float32), 0.1, CONFIG).bought_together
-    assert found.rows_NT.shape == (30, 20)
-    assert (found.rows_NT >= 0).all()
-    assert found.rows_NT[0, 0] == 29
-    assert found.weights_NT[0, 0] == pytest.approx(1)
-    assert found.weights_NT[0, 1] == pytest.approx(1 / math.sqrt(2))
+    assert found.rows_NT.base.shape == (30, 20)
+    assert (found.rows_NT.base >= 0).all()
+    assert found.rows_NT.base[0, 0] == 29
+    assert found.weights_NT.base[0, 0] == pytest.approx(1)
+    assert found.weights_NT.base[0, 1] == pytest.approx(1 / math.sqrt(2))
 
 
 def test_what_happens_at_the_moment_or_later_counts_nowhere():
     events = draw(1)
     later = [replace_at(event, NOW + offset * DAY) for offset in (0, 1, 30) for event in events]
     plain, with_later = count_all(events), count_all([*events, *later])
-    for one, other in zip(flat(plain), flat(with_later), strict=True):
+    for one, other in zip(arrays_of(plain), arrays_of(with_later), strict=True):
         assert one.tobytes() == other.tobytes()
     earlier = count_all([*events, *(replace_at(event, NOW - 1) for event in events)])
-    assert any(one.tobytes() != other.tobytes() for one, other in zip(flat(plain), flat(earlier), strict=True))
+    assert any(
+        one.tobytes() != other.tobytes() for one, other in zip(arrays_of(plain), arrays_of(earlier), strict=True)
+    )
 
 
 def replace_at(event: Event, at: int) -> Event:
     return event._replace(at=at)
 
 
-def flat(found: Statistics) -> list[np.ndarray]:
-    return [array for part in found for array in ([part] if isinstance(part, np.ndarray) else part)]
-
-
 def test_without_any_purchase_the_priors_stand():
     found = count_all([Event(0, NOW - DAY, "view", 3, 0)])
-    figures = dict(zip(PRODUCT_STATISTICS, found.products_NP[3].tolist(), strict=True))
+    figures = dict(zip(PRODUCT_STATISTICS, found.products_NP.base[3].tolist(), strict=True))
     assert (figures["week"], figures["month"], figures["buyers"]) == (0, 0, 0)
     assert (figures["repeated"], figures["gap"]) == pytest.approx((0.2, 30))
-    assert (found.also_bought.rows_NT == -1).all()
-    assert (found.bought_together.rows_NT == -1).all()
+    assert (found.also_bought.rows_NT.base == -1).all()
+    assert (found.bought_together.rows_NT.base == -1).all()
 
 
 def test_counting_anew_keeps_what_was_fitted_before():
     events = draw(0)
     past = histories_of(events).before(NOW)
     nearby = find_nearby(past, catalogue(), FACTORS, REGULARISATION, CONFIG)
-    counted = count(past, catalogue(), NOW, nearby, CONFIG)
+    counted = count(past, catalogue(), observed(), NOW, nearby, CONFIG)
     assert Nearby.of(counted) == nearby
     np.testing.assert_allclose(counted.als.gram_DD, FACTORS.T @ FACTORS + REGULARISATION * np.eye(2), rtol=1e-6)
 
@@ -313,7 +319,7 @@ def test_counting_anew_keeps_what_was_fitted_before():
 
 
 def test_around_adds_up_the_cosines_of_weighted_products():
-    near = Neighbours(
+    near = Neighbours.of(
         np.array([[1, 2], [2, -1], [-1, -1], [0, 2]], np.int32),
         np.array([[0.5, 0.25], [1, 0], [0, 0], [0.125, 0.75]], np.float32),
     )
@@ -325,21 +331,21 @@ def test_around_adds_up_the_cosines_of_weighted_products():
 
 @pytest.mark.parametrize("rows", [[], [2]])
 def test_around_nothing_there_is_nothing(rows: list[int]):
-    near = Neighbours(np.array([[1], [0], [-1]], np.int32), np.array([[1], [1], [0]], np.float32))
+    near = Neighbours.of(np.array([[1], [0], [-1]], np.int32), np.array([[1], [1], [0]], np.float32))
     found, sums = near.around(np.array(rows, np.int64), np.ones(len(rows), np.float32))
     assert (len(found), len(sums)) == (0, 0)
 
 
 def test_a_release_without_neighbours_has_none_around():
-    nobody = Statistics.none(4, 2, 3)
+    nobody = Statistics.none(observed(), 3)
     rows, sums = nobody.also_bought.around(np.array([0, 3]), np.ones(2, np.float32))
     assert (len(rows), len(sums)) == (0, 0)
-    assert nobody.products_NP.shape == (4, len(PRODUCT_STATISTICS))
+    assert nobody.products_NP.base.shape == (N, len(PRODUCT_STATISTICS))
 
 
 def test_tastes_are_one_step_of_alternating_least_squares():
     """The factors solve the weighted least squares over all products: preference 1 where bought, 0 elsewhere."""
-    tastes = AlsFactors(FACTORS, (FACTORS.T @ FACTORS + REGULARISATION * np.eye(2)).astype(np.float32))
+    tastes = AlsFactors(Table.of(FACTORS), (FACTORS.T @ FACTORS + REGULARISATION * np.eye(2)).astype(np.float32))
     times = {1: 3, 4: 1, 7: 9}
     found = tastes.of(np.array(list(times)), np.array(list(times.values())))
     weights = np.array([times.get(row, 1) for row in range(N)], np.float64)
@@ -358,7 +364,7 @@ def test_als_factors_solve_the_equations_of_its_step(times: dict[int, int], dime
     products_ND = random.standard_normal((60, dimensions)).astype(np.float32)
     gram_DD = (products_ND.T @ products_ND + np.eye(dimensions)).astype(np.float32)
     rows_R, times_R = np.array(list(times), np.int64), np.array(list(times.values()), np.int64)
-    found = AlsFactors(products_ND, gram_DD).of(rows_R, times_R)
+    found = AlsFactors(Table.of(products_ND), gram_DD).of(rows_R, times_R)
     bought_RD = products_ND[rows_R].astype(np.float64)
     expected = np.linalg.solve(gram_DD + (bought_RD.T * (times_R - 1)) @ bought_RD, times_R @ bought_RD)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from embeddings.catalogue.columns import Catalogue
-from embeddings.customer.tower_input import Situation, encode
+from embeddings.customer.tower_input import Situation, encode, situation_sizes
 from embeddings.errors import InvalidInput, RefusedByGate
 from embeddings.release.bundle import (
     CATALOG,
@@ -164,7 +164,9 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     length = manifest.history_length
     situations = [Situation(0, -1, 0)] * len(whole.customers)
     tower_input = encode([histories[row] for row in range(len(whole.customers))], situations, length)
-    encoded_CV = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu").encode(tower_input, products_NV)
+    sizes = situation_sizes(Catalogue.load(bundle / CATALOG))
+    encoder = CustomerEncoder(bundle / CUSTOMER_ENCODER, "cpu", sizes)
+    encoded_CV = encoder.encode(tower_input, products_NV)
     if kind == "sequences":
         np.testing.assert_allclose(encoded_CV, customers_CV, atol=1e-4)
     for vectors_CV in (encoded_CV, customers_CV):

@@ -1,0 +1,251 @@
+"""The catalogue after changes: a pure function of the catalogue before them and the changes.
+
+Rows stay what they are: what is new is put behind the last row, and what is withdrawn keeps its row. A column that a
+change touches is copied; all others are shared with the catalogue before. Letters: N products, M locations, O offers.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import Ragged
+from embeddings.catalogue.changes import Change, Kind, LocationState, OfferState, ProductState, Withdrawal
+from embeddings.catalogue.columns import ASSUMED, DECLARED, Attributes, Catalogue, Locations, Offers, Products
+from embeddings.catalogue.tables import OFFER_KINDS
+from embeddings.errors import InvalidInput
+from embeddings.vocabulary import Vocabulary
+
+
+def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
+    """Return the catalogue after some changes, of which the last one of each id counts.
+
+    What the catalogue does not hold need not be withdrawn: a release may be younger than the withdrawal.
+
+    Raises:
+        InvalidInput: a change names a product, location or channel that the catalogue does not hold; names the field.
+    """
+    products: dict[str, ProductState] = {}
+    locations: dict[str, LocationState] = {}
+    offers: dict[str, OfferState] = {}
+    gone: dict[Kind, set[str]] = {"product": set(), "location": set(), "offer": set()}
+    for change in changes:
+        match change:
+            case ProductState():
+                products[change.id] = change
+                gone["product"].discard(change.id)
+            case LocationState():
+                locations[change.id] = change
+                gone["location"].discard(change.id)
+            case OfferState():
+                offers[change.id] = change
+                gone["offer"].discard(change.id)
+            case Withdrawal():
+                gone[change.kind].add(change.id)
+    held = len(catalogue.products.ids)
+    catalogue = catalogue._replace(
+        locations=_locations(catalogue.locations, [*locations.values()], [*gone["location"]]),
+        products=_products(catalogue.products, [*products.values()], [*gone["product"]]),
+    )
+    catalogue = catalogue._replace(locations=_carrying(catalogue, [*products.values()], held, [*locations.values()]))
+    return _offers(catalogue, [*offers.values()], [*gone["offer"]])
+
+
+def _extended(ids: Vocabulary, named: Sequence[str]) -> Vocabulary:
+    """Return the ids with those named that are new."""
+    late = [one for one, row in zip(named, ids.rows(named).tolist(), strict=True) if row < 0]
+    return ids.extended(late) if late else ids
+
+
+def _known(ids: Vocabulary, named: Sequence[str]) -> NDArray[np.int64]:
+    """Return the rows of those named that there are."""
+    rows = ids.rows(named)
+    return rows[rows >= 0]
+
+
+def _with(column: NDArray[Any], size: int, rows: NDArray[np.int64], values: Any, missing: Any = 0) -> NDArray[Any]:
+    """Return a copy of a column of so many rows, with some values at some rows."""
+    shape = (size, *column.shape[1:])
+    grown = np.full(shape, missing, column.dtype)
+    grown[: len(column)] = column
+    if len(rows):
+        grown[rows] = values
+    return grown
+
+
+def _products(products: Products, states: Sequence[ProductState], withdrawn: Sequence[str]) -> Products:
+    """Return the products with new states; one that is withdrawn is not recommendable any more."""
+    if not states and not withdrawn:
+        return products
+    ids = _extended(products.ids, [one.id for one in states])
+    size, rows, gone = len(ids), ids.rows([one.id for one in states]), _known(ids, withdrawn)
+    recommendable_N = _with(products.recommendable_N, size, rows, [one.recommendable for one in states])
+    recommendable_N[gone] = False
+    prices = [np.nan if one.price is None else one.price for one in states]
+    return Products(
+        ids=ids,
+        attributes=_attributes(products.attributes, size, rows, states),
+        price_N=_with(products.price_N, size, rows, prices),
+        recommendable_N=recommendable_N,
+    )
+
+
+def _attributes(
+    attributes: Attributes, size: int, rows: NDArray[np.int64], states: Sequence[ProductState]
+) -> Attributes:
+    """Return the attributes with those of some products; a name or value that no product had comes last."""
+    names = tuple(dict.fromkeys([*attributes.names, *(name for one in states for name in one.attributes)]))
+    more = len(names) - len(attributes.names)
+    labels, codes_NA = [*attributes.labels, *[()] * more], np.pad(attributes.codes_NA, ((0, 0), (0, more)))
+    codes_KA = np.zeros((len(states), len(names)), np.int32)
+    for place, name in enumerate(names):
+        labels[place], codes_KA[:, place] = _coded(labels[place], [one.attributes.get(name) for one in states])
+    return Attributes(names, tuple(labels), _with(codes_NA, size, rows, codes_KA))
+
+
+def _coded(labels: tuple[str, ...], values: Sequence[str | None]) -> tuple[tuple[str, ...], list[int]]:
+    """Return the labels with those that are new behind them, and the code of each value: 0 for none."""
+    codes = {label: code for code, label in enumerate(labels, 1)}
+    for value in values:
+        if value is not None:
+            codes.setdefault(value, len(codes) + 1)
+    return tuple(codes), [0 if value is None else codes[value] for value in values]
+
+
+def _locations(locations: Locations, states: Sequence[LocationState], withdrawn: Sequence[str]) -> Locations:
+    """Return the locations with new states, which carry what they did: those that are new nothing yet."""
+    if not states and not withdrawn:
+        return locations
+    ids = _extended(locations.ids, [one.id for one in states])
+    size, rows, gone = len(ids), ids.rows([one.id for one in states]), _known(ids, withdrawn)
+    regions, codes = _coded(locations.regions, [one.region for one in states])
+    points = [
+        (np.nan, np.nan) if one.latitude is None or one.longitude is None else (one.latitude, one.longitude)
+        for one in states
+    ]
+    withdrawn_M = _with(locations.withdrawn_M, size, rows, values=False)
+    withdrawn_M[gone] = True
+    nothing = dict.fromkeys(range(len(locations.ids), size), np.zeros(0, np.int32))
+    return locations._replace(
+        ids=ids,
+        coordinates_M2=_with(locations.coordinates_M2, size, rows, points),
+        regions=regions,
+        regions_M=_with(locations.regions_M, size, rows, codes),
+        assortment=locations.assortment.replaced(nothing),
+        withdrawn_M=withdrawn_M,
+    )
+
+
+def _carrying(
+    catalogue: Catalogue, products: Sequence[ProductState], held: int, locations: Sequence[LocationState]
+) -> Locations:
+    """Return the locations with what they carry after some products were declared for other ones.
+
+    Args:
+        catalogue: with the products and locations as they are now.
+        products: those that changed.
+        held: how many products there were before; a later one was not declared anywhere.
+        locations: those that changed; one of which nothing is known carries what its region does.
+    """
+    where, rows_of = catalogue.locations, catalogue.products.ids.rows
+    declared: dict[int, set[int]] = {}
+    for one, row in zip(products, rows_of([one.id for one in products]).tolist(), strict=True):
+        declared[row] = set(_rows(where.ids, one.locations, "product.locations", f"product {one.id!r}"))
+    before = _declared(where, [row for row in declared if row < held])
+    touched = {row: (set[int](), set[int]()) for row in where.ids.rows([one.id for one in locations]).tolist()}
+    for product, rows in declared.items():
+        was = before.get(product, set())
+        for location in rows - was:
+            touched.setdefault(location, (set(), set()))[0].add(product)
+        for location in was - rows:
+            touched.setdefault(location, (set(), set()))[1].add(product)
+    if not touched:
+        return where
+    carried: dict[int, NDArray[np.int32]] = {}
+    why: dict[int, NDArray[np.uint8]] = {}
+    for location, (more, less) in touched.items():
+        carried[location], why[location] = _carried(where, location, sorted(more), sorted(less))
+    reasons = Ragged(where.assortment.offsets, where.why_L).replaced(why)  # pyright: ignore[reportArgumentType]
+    return where._replace(assortment=where.assortment.replaced(carried), why_L=reasons.values)
+
+
+def _declared(locations: Locations, products: Sequence[int]) -> dict[int, set[int]]:
+    """Return the locations for which each of some products is declared."""
+    found: dict[int, set[int]] = {}
+    if not products:
+        return found
+    values, offsets = locations.assortment.values, locations.assortment.offsets
+    wanted_N = np.zeros(max(int(values.max(initial=0)), *products) + 1, np.bool_)
+    wanted_N[list(products)] = True
+    places = np.flatnonzero(wanted_N[values] & (locations.why_L & DECLARED > 0))
+    owners = offsets.searchsorted(places, side="right") - 1
+    for product, location in zip(values[places].tolist(), owners.tolist(), strict=True):
+        found.setdefault(product, set()).add(location)
+    return found
+
+
+def _carried(
+    locations: Locations, location: int, more: Sequence[int], less: Sequence[int]
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return what a location carries and why, once some more products are declared for it and some no more."""
+    span = slice(int(locations.assortment.offsets[location]), int(locations.assortment.offsets[location + 1]))
+    rows = np.union1d(locations.assortment.values[span], np.array(more, np.int32)).astype(np.int32)
+    why = np.zeros(len(rows), np.uint8)
+    why[rows.searchsorted(locations.assortment.values[span])] = locations.why_L[span] & ~np.uint8(ASSUMED)
+    why[rows.searchsorted(np.array(more, np.int32))] |= DECLARED
+    why[rows.searchsorted(np.array(less, np.int32))] &= ~np.uint8(DECLARED)
+    if why.any():
+        return rows[why > 0], why[why > 0]
+    assumed = locations.assumed[int(locations.assumed_M[location])]
+    return assumed, np.full(len(assumed), ASSUMED, np.uint8)
+
+
+def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Sequence[str]) -> Catalogue:
+    """Return the catalogue with new states of offers; one that is withdrawn is never valid any more."""
+    if not states and not withdrawn:
+        return catalogue
+    offers, channels = catalogue.offers, Vocabulary.of(list(catalogue.channels))
+    ids = _extended(offers.ids, [one.id for one in states])
+    size, rows = len(ids), ids.rows([one.id for one in states])
+    audiences, codes = _coded(catalogue.audiences, [one.audience for one in states])
+    lists: dict[str, dict[int, NDArray[np.int32]]] = {"products": {}, "channels": {}, "locations": {}}
+    for row, one in zip(rows.tolist(), states, strict=True):
+        for name, of, named in (
+            ("products", catalogue.products.ids, one.products),
+            ("channels", channels, one.channels or ()),
+            ("locations", catalogue.locations.ids, one.locations or ()),
+        ):
+            found = _rows(of, named, f"offer.{name}", f"offer {one.id!r}")
+            lists[name][row] = np.array(sorted(set(found)), np.int32)
+    starts = [int(one.starts.timestamp()) for one in states]
+    # A list without entries admits nobody: such an offer is never valid.
+    ends = [
+        start if one.channels == () or one.locations == () else int(one.ends.timestamp())
+        for one, start in zip(states, starts, strict=True)
+    ]
+    ends_O = _with(offers.ends_O, size, rows, ends)
+    starts_O = _with(offers.starts_O, size, rows, starts)
+    gone = _known(ids, withdrawn)
+    ends_O[gone] = starts_O[gone]
+    fresh = Offers(
+        ids=ids,
+        kinds_O=_with(offers.kinds_O, size, rows, [OFFER_KINDS.index(one.kind) for one in states]),
+        starts_O=starts_O,
+        ends_O=ends_O,
+        audiences_O=_with(offers.audiences_O, size, rows, [code - 1 for code in codes]),
+        uses_O=_with(offers.uses_O, size, rows, [one.uses for one in states]),
+        products=offers.products.replaced(lists["products"]),
+        channels=offers.channels.replaced(lists["channels"]),
+        locations=offers.locations.replaced(lists["locations"]),
+    )
+    return catalogue._replace(offers=fresh, audiences=audiences)
+
+
+def _rows(ids: Vocabulary, named: Sequence[str], field: str, whose: str) -> list[int]:
+    """Return the rows of the ids that a change names; raise InvalidInput for one that the catalogue does not hold."""
+    rows = ids.rows(named).tolist()
+    if -1 in rows:
+        what = field.rpartition(".")[2]
+        raise InvalidInput(field, f"expected {what} of the catalogue; {whose} names {named[rows.index(-1)]!r}")
+    return rows

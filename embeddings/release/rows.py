@@ -1,0 +1,107 @@
+"""What a release knows by row: of the products that it was published with, and of those that came later.
+
+Letters: N products published, M that came later, A attributes, D dimensions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.arrays import Table, of_length_one
+from embeddings.catalogue.columns import Catalogue
+from embeddings.index.base import CandidateIndex
+from embeddings.index.segmented import SegmentedIndex
+from embeddings.ranking.features import FeatureReader
+from embeddings.ranking.observed import lists_of
+from embeddings.ranking.statistics import Statistics, groups_of
+from embeddings.release.bundle import ModelBundle
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Vectors, statistics and searches by product row, all of one moment.
+
+    A row that has a vector here keeps it. So the rows of a later catalogue serve every earlier one of the same release.
+
+    Attributes:
+        statistics: with what observed says of all locations that there are.
+        vectors, units: product vectors, and the same of length one.
+        products, similar: search over both.
+        features: reads what the ranker reads.
+        codes_MA, price_M: of the products that came later, as they were encoded.
+    """
+
+    statistics: Statistics
+    vectors: Table[np.float32]
+    units: Table[np.float32]
+    products: CandidateIndex
+    similar: CandidateIndex
+    features: FeatureReader
+    codes_MA: NDArray[np.int32]
+    price_M: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, bundle: ModelBundle) -> "Rows":
+        """Return the rows that a bundle was published with."""
+        vectors = Table.of(bundle.vectors_ND)
+        products = bundle.catalogue.products
+        return cls(
+            bundle.statistics,
+            vectors,
+            Table.of(bundle.units_ND),
+            bundle.products,
+            bundle.similar,
+            FeatureReader(bundle.catalogue.promotions, bundle.statistics, vectors),
+            products.attributes.codes_NA[:0],
+            products.price_N[:0],
+        )
+
+    def following(self, bundle: ModelBundle, catalogue: Catalogue) -> "Rows":
+        """Return the rows for a later catalogue of the same release.
+
+        Vectors of products that came later than the bundle are encoded from their attributes, again if these change;
+        they are zeros where the bundle has no product encoder. Nothing was sold of them, so the statistics hold what
+        their groups say.
+        """
+        held, products = len(bundle.catalogue.products.ids), catalogue.products
+        codes_MA, price_M = products.attributes.codes_NA[held:], products.price_N[held:]
+        observed = bundle.statistics.observed
+        locations = lists_of(catalogue.locations, len(bundle.catalogue.locations.ids))
+        statistics = bundle.statistics._replace(observed=observed._replace(lists_M=locations))
+        vectors, units = self.vectors, self.units
+        if len(codes_MA):
+            statistics = statistics.with_new(groups_of(products.attributes, statistics.attributes)[held:])
+            vectors = vectors.with_tail(self._encoded(bundle, codes_MA, price_M))
+            units = units.with_tail(of_length_one(vectors.tail))
+        return Rows(
+            statistics,
+            vectors,
+            units,
+            SegmentedIndex(bundle.products, held, vectors.tail) if len(codes_MA) else bundle.products,
+            SegmentedIndex(bundle.similar, held, units.tail) if len(codes_MA) else bundle.similar,
+            FeatureReader(catalogue.promotions, statistics, vectors),
+            codes_MA,
+            price_M,
+        )
+
+    def _encoded(
+        self, bundle: ModelBundle, codes_MA: NDArray[np.int32], price_M: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Return the vectors (M, D) of products that came later; encode only those that differ from before."""
+        vectors_MD = np.zeros((len(codes_MA), self.vectors.columns), np.float32)
+        encoder = bundle.product_encoder()
+        if encoder is None:
+            return vectors_MD
+        held, shown = len(self.codes_MA), min(self.codes_MA.shape[1], codes_MA.shape[1])
+        vectors_MD[:held] = self.vectors.tail
+        changed_M = np.ones(len(codes_MA), np.bool_)
+        changed_M[:held] = (codes_MA[:held, :shown] != self.codes_MA[:, :shown]).any(axis=1)
+        changed_M[:held] |= ~np.isclose(price_M[:held], self.price_M, rtol=0, atol=0, equal_nan=True)
+        if changed_M.any():
+            vectors_MD[changed_M] = encoder.encode(
+                np.full(int(changed_M.sum()), -1, np.int64),
+                codes_MA[changed_M].astype(np.int64),
+                price_M[changed_M].astype(np.float32),
+            )
+        return vectors_MD
