@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embeddings.arrays import Ragged, load_arrays, save_arrays
+from embeddings import kernel
+from embeddings.arrays import Ragged, Table, load_arrays, save_arrays
 
 NUMBERS = st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5)
 
@@ -79,3 +80,46 @@ def test_objects_are_neither_written_nor_read(tmp_path: Path):
     np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
     with pytest.raises(ValueError, match=r"[Oo]bject"):
         load_arrays(tmp_path)
+
+
+@given(st.lists(NUMBERS, max_size=6), st.dictionaries(st.integers(0, 9), NUMBERS, max_size=4))
+def test_arrays_are_replaced_at_their_numbers_and_the_gap_behind_the_last_is_empty(
+    given_lists: list[list[int]], other: dict[int, list[int]]
+):
+    found = Ragged.of(given_lists).replaced({row: np.array(one, np.int32) for row, one in other.items()})
+    size = max(len(given_lists), *(row + 1 for row in other), 0) if other else len(given_lists)
+    expected = [other.get(row, given_lists[row] if row < len(given_lists) else []) for row in range(size)]
+    assert lists(found) == expected
+    assert (found.offsets.dtype, found.values.dtype) == (np.int64, np.int32)
+
+
+@pytest.mark.parametrize("base", [0, 3])
+@pytest.mark.parametrize("tail", [0, 2])
+def test_a_table_is_its_base_and_its_tail_for_numpy_and_for_the_kernel(base: int, tail: int):
+    whole = np.arange(2 * (base + tail), dtype=np.float32).reshape(-1, 2)
+    table = Table.of(whole[:base]).with_tail(whole[base:])
+    assert (len(table), table.columns) == (base + tail, 2)
+    rows = np.arange(base + tail)[::-1].copy()
+    assert table.take(rows).tolist() == whole[::-1].tolist()
+    assert kernel.gather(table, rows[None])[0].tolist() == whole[::-1].tolist()
+    with pytest.raises(IndexError):
+        table.take(np.array([base + tail]))
+    with pytest.raises(ValueError, match="rows of the catalogue"):
+        kernel.gather(table, np.array([[base + tail]]))
+
+
+def test_the_kernel_takes_no_table_of_another_dtype_width_or_order():
+    floats = np.ones((3, 2), np.float32)
+    row = np.zeros((1, 1), np.int64)
+    wrong: list[Any] = [
+        Table(floats, np.ones((1, 2))),
+        Table(np.ones((3, 2)), floats),
+        Table(floats.T, floats.T[:0]),
+        np.ones((3, 2)),
+    ]
+    for table in wrong:
+        with pytest.raises(TypeError):
+            kernel.gather(table, row)
+    for table in (Table(floats, np.ones((1, 3), np.float32)), np.ones(3, np.float32)):
+        with pytest.raises(ValueError, match=r"expected (a table|tables) \(N, columns\)"):
+            kernel.gather(table, row)

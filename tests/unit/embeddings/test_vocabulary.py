@@ -85,3 +85,22 @@ def test_several_at_once_are_found_as_one_by_one(ids: list[str], others: list[st
     vocabulary = Vocabulary.of(ids)
     asked = [one for pair in zip(ids, others, strict=False) for one in pair]
     assert vocabulary.rows(asked).tolist() == [ids.index(one) if one in ids else -1 for one in asked]
+
+
+@given(IDS, IDS)
+def test_an_extended_vocabulary_is_that_of_all_ids(ids: list[str], more: list[str]):
+    late = [one for one in more if one not in ids]
+    found, expected = Vocabulary.of(ids).extended(late[:2]).extended(late[2:]), Vocabulary.of([*ids, *late])
+    assert (len(found), found.ids()) == (len(expected), expected.ids())
+    asked = [*late, *ids, "nobody's"]
+    assert found.rows(asked).tolist() == expected.rows(asked).tolist()
+    assert [found.row(one) for one in asked] == [expected.row(one) for one in asked]
+    assert {name: array.tolist() for name, array in found.arrays().items()} == {
+        name: array.tolist() for name, array in expected.arrays().items()
+    }
+
+
+def test_a_vocabulary_is_not_extended_by_what_it_holds():
+    for late in (["a"], ["c", "c"]):
+        with pytest.raises(ValueError, match="distinct"):
+            Vocabulary.of(["a", "b"]).extended(late)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Eligibility
@@ -21,7 +23,7 @@ def catalogue(published: tuple[BundleStore, Manifest]) -> Catalogue:
     return Catalogue.load(store.bundle(manifest.version) / "catalogue")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def observed(published: tuple[BundleStore, Manifest]) -> Observed:
     store, manifest = published
     return Statistics.load(store.bundle(manifest.version) / "statistics").observed
@@ -89,6 +91,27 @@ def test_a_part_of_a_set_keeps_the_set_s_order_and_is_not_remembered(
     assert rankings.of(observed, whole.among(last), ANYWHERE).rows_K.tolist() == []
     assert rankings.of(observed, whole.among(last), ANYWHERE, 4).rows_K.tolist() == last[:4].tolist()
     assert len(rankings._remembered) == 1  # pyright: ignore[reportPrivateUsage]
+
+
+@given(
+    st.sets(st.integers(0, 121)),
+    st.sets(st.integers(0, 121)),
+    st.sets(st.integers(0, 125)),
+    st.sampled_from([3, 20, 200]),
+)
+def test_a_set_that_changed_is_ranked_as_if_it_were_another(
+    observed: Observed, rows: set[int], removed: set[int], added: set[int], longest: int
+):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(popular, "LONGEST", longest)
+        whole = these(*sorted(rows))
+        changed = EligibleSet.derived(whole, np.array([*removed], np.int64), np.array([*added], np.int64), own=False)
+        alone = PopularRankings().of(observed, these(*sorted((rows - removed) | added)), (0,))
+        found = PopularRankings().of(observed, changed, (0,))
+        assert found.rows_K.tolist() == alone.rows_K[: len(found.rows_K)].tolist()
+        assert found.shares_K.tolist() == alone.shares_K[: len(found.shares_K)].tolist()
+        assert len(found.rows_K) >= min(longest - len(removed), changed.size) or len(rows) > longest
+        assert PopularRankings().of(observed, changed, (0,), longest).rows_K.tolist() == alone.rows_K.tolist()
 
 
 def test_only_so_many_are_remembered_the_latest_used(observed: Observed, monkeypatch: pytest.MonkeyPatch):

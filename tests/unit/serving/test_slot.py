@@ -6,15 +6,21 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from weakref import ref
 
 import msgspec
+import numpy as np
 import pytest
 from litestar.types import ASGIApp
 
+from embeddings.catalogue.changes import OfferState, ProductState, Withdrawal
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.snapshot import apply
+from embeddings.customer.history import EVENT, PURCHASE, REDEMPTION
+from embeddings.customer.tower_input import Situation
 from embeddings.errors import CorruptBundle, ReleaseClosed
 from embeddings.index.planned import PlannedIndex
 from embeddings.release.bundle import Manifest
@@ -22,6 +28,8 @@ from embeddings.release.store import BundleStore
 from serving.app import create_app
 from serving.metrics import Metrics
 from serving.opening import open_view
+from serving.pipeline import answer_batch
+from serving.retrieve import Offered, RankRequest
 from serving.settings import Settings
 from serving.slot import ViewSlot
 from serving.state.events import EventStore, Page, Span
@@ -29,6 +37,7 @@ from serving.state.invalidations import Invalidations
 from serving.view import View
 from serving.watcher import ReleaseWatcher
 from tests.integration.server import copy_store, eventually, lay_beside, point_at
+from tests.world import UNTIL
 
 Opened = Callable[[str], View]
 
@@ -171,6 +180,91 @@ def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Se
             gc.unfreeze()
 
     asyncio.run(scenario())
+
+
+LATE_OFFER = OfferState(id="late", products=("new",), starts=UNTIL, ends=UNTIL + timedelta(days=1))
+NEW = ProductState(id="new", attributes={"department": "d1", "brand": "b2"}, price=2.0, locations=("north",))
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_catalogue_that_changes_keeps_the_release_and_a_swap_frees_all_of_its_views(
+    root: Path, settings: Settings, opened: Opened
+):
+    async def scenario() -> None:
+        store, events = BundleStore(root), NoEvents()
+        first = store.current()
+        slot = ViewSlot(open_view(settings, first, events))
+        watcher = ReleaseWatcher(slot, store, opened)
+        app = create_app(settings, slot, watcher, events, Metrics()).answer
+        gone = watched(slot.current)
+        for state in (NEW, msgspec.structs.replace(NEW, id="newer")):
+            with slot.pinned() as before:
+                slot.publish(before.following(apply(before.catalogue, [state])))
+                assert slot.current is not before
+                assert slot.current.release is before.release
+            del before
+            for request in REQUESTS:
+                assert (await call(app, "/v1/recommend", request))["model_version"] == first
+        assert slot.swaps == 0
+        gc.freeze()
+        try:
+            point_at(root, "second")
+            await watcher.look()
+            assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == "second"
+            assert [one() for one in gone if one() is not None] == []
+            assert of_version(root, first) == set()
+        finally:
+            gc.unfreeze()
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_later_is_found_named_similar_and_gone_once_it_is_withdrawn(
+    root: Path, settings: Settings, opened: Opened
+):
+    async def scenario() -> None:
+        events = NoEvents()
+        slot = ViewSlot(open_view(settings, BundleStore(root).current(), events))
+        app = create_app(settings, slot, ReleaseWatcher(slot, BundleStore(root), opened), events, Metrics()).answer
+        named = {"context": {"channel": "store", "location": "north"}, "items": ["new", "p000"]}
+
+        async def ids() -> set[str]:
+            return {one["id"] for one in (await call(app, "/v1/recommend", named))["items"]}
+
+        assert await ids() == {"p000"}
+        slot.publish(slot.current.following(apply(slot.current.catalogue, [NEW])))
+        assert await ids() == {"new", "p000"}
+        slot.publish(slot.current.following(apply(slot.current.catalogue, [Withdrawal(kind="product", id="new")])))
+        assert await ids() == {"p000"}
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_pinned_an_earlier_catalogue_ranks_a_history_that_knows_a_later_one(opened: Opened, root: Path):
+    view = opened(BundleStore(root).current())
+    slot = ViewSlot(view)
+    with slot.pinned() as pinned:
+        slot.publish(pinned.following(apply(pinned.catalogue, [NEW, LATE_OFFER])))
+        later = np.zeros(2, EVENT)
+        later["at"], later["location"] = int(UNTIL.timestamp()), -1
+        later["product"], later["offer"], later["type"] = (122, -1), (-1, 6), (PURCHASE, REDEMPTION)
+        history = pinned.release.live.anonymous.append(later)
+        place, moment = pinned.eligibility.place("north"), int(UNTIL.timestamp())
+        context = Context("store", "north")
+        request = RankRequest(
+            view=pinned,
+            history=history,
+            situation=Situation(0, place.nearest, moment),
+            place=place,
+            products=pinned.eligibility.products(context, place, moment),
+            offers=Offered(
+                pinned.eligibility.offers(context, place, moment, (), history.redeemed_R), np.zeros(6, np.float32)
+            ),
+            limit=10,
+        )
+        (answer,) = answer_batch([request])
+        assert len(answer) == 10
+        assert all(one.row < (122 if one.kind == "product" else 6) for one in answer)
 
 
 @pytest.mark.usefixtures("uncollected")

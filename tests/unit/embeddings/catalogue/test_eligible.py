@@ -119,3 +119,19 @@ def test_rows_asked_about_need_not_be_contiguous():
     whole = EligibleSet.of(np.arange(10), NOON)
     assert whole.contains(np.arange(8, 12)[::2]).tolist() == [True, False]
     assert EligibleSet.derived(whole, np.arange(20)[::2]).rows_N.tolist() == [1, 3, 5, 7, 9]
+
+
+@given(st.sets(st.integers(0, 200)), st.lists(st.integers(0, 200)), st.lists(st.integers(0, 200)))
+def test_a_derived_set_has_the_fingerprint_of_its_rows(rows: set[int], removed: list[int], added: list[int]):
+    derived = EligibleSet.derived(
+        EligibleSet.of(np.array(sorted(rows), np.int32), NOON), np.array(removed, np.int64), np.array(added, np.int64)
+    )
+    expected = sorted((rows - set(removed)) | set(added))
+    assert derived.fingerprint == EligibleSet.of(np.array(expected, np.int64), NOON).fingerprint
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 70, 130])
+def test_nothing_behind_the_first_rows_of_a_catalogue_is_among_them_once_one_is_gone(size: int):
+    derived = EligibleSet.derived(EligibleSet.of(np.arange(size), NOON), np.array([0]))
+    assert not derived.contains(np.arange(size, size + 200)).any()
+    assert derived.fingerprint == EligibleSet.of(np.arange(1, size), NOON).fingerprint

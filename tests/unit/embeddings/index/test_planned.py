@@ -101,6 +101,13 @@ PARTS: dict[str, Callable[[EligibleSet, np.random.Generator], EligibleSet]] = {
 MASKED = AT_ONCE
 
 
+def test_a_part_of_the_first_rows_is_masked_out_of_all_rows_without_those_behind_it():
+    index = PlannedIndex(VECTORS_ND, "cpu", cache_bytes=BYTES_OF_ALL, costs=replace(SCORED_NEVER, masked_ns=0.0))
+    part = EligibleSet.derived(EligibleSet.of(np.arange(5_990), FOREVER), np.arange(5_900))
+    assert plan_of(index, part) == "whole"
+    assert_exact(index, 90, part)
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_answered_from_the_copy_of_its_set_without_being_listed(part: str):
     index = PlannedIndex(VECTORS_ND, "cpu", costs=MASKED)

@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import pytest
 
+from embeddings.catalogue.changes import ProductState
 from embeddings.catalogue.columns import Catalogue
+from embeddings.catalogue.snapshot import apply
 from embeddings.customer.history import EVENT_CODES, LONGEST_HISTORY, PURCHASE, History
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import Manifest, open_histories
@@ -122,6 +124,46 @@ def test_a_history_in_memory_is_not_read_again_and_grows(live: Live):
         histories.apply(store.store(bought("c001"), bought("c002"), bought("c001")))
         assert recent(await histories.of("c001")) == 2
         assert store.reads == 1
+
+    run(test)
+
+
+async def with_new_product(histories: LiveHistories) -> None:
+    catalogue = histories._catalogue  # pyright: ignore[reportPrivateUsage]
+    histories.take(apply(catalogue, [ProductState(id="new")]))
+
+
+def products_of(known: Known) -> list[int]:
+    return known.history.events_E["product"][-2:].tolist()
+
+
+@pytest.mark.parametrize("when", ["before it is read", "in memory", "while it is read", "while it is applied"])
+def test_an_event_of_a_product_that_comes_later_counts_once_that_is_there(live: Live, when: str):
+    async def test(store: FakeStore) -> None:
+        histories = live(store)
+        new = store.store(bought("c001", "new"), bought("c001", "p000"))
+        if when == "in memory":
+            assert products_of(await histories.of("c001"))[0] == -1
+        if when == "while it is applied":
+            del store.stored[:]
+            await histories.of("c001")
+            store.stored += new
+            histories.apply(new)
+        if when == "while it is read":
+            store.gate.clear()
+            asked = asyncio.create_task(histories.of("c001"))
+            await store.reading.wait()
+            await with_new_product(histories)
+            store.gate.set()
+            found = await asked
+        else:
+            await with_new_product(histories)
+            found = await histories.of("c001")
+        assert products_of(found) == [122, 0]
+        reads = store.reads
+        await with_new_product(histories)
+        assert products_of(await histories.of("c001")) == [122, 0]
+        assert store.reads == reads, "nothing in it was unknown"
 
     run(test)
 

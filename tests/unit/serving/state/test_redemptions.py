@@ -84,6 +84,19 @@ def test_the_snapshot_comes_with_what_the_store_has_since_in_the_rows_of_this_ca
     run(test)
 
 
+def test_offers_that_come_later_are_counted_without_another_look_at_the_store():
+    async def test(store: FakeStore) -> None:
+        redemptions = opened(store, "a", "b")
+        for offer in ("new", "a", "new"):
+            store.redeem(offer)
+        assert await times(redemptions) == [2, 2]
+        redemptions.take(catalogue("a", "b", "new"))
+        assert await times(redemptions) == [2, 2, 2]
+        assert store.counts == 1
+
+    run(test)
+
+
 def test_it_is_counted_again_only_when_something_was_redeemed():
     async def test(store: FakeStore) -> None:
         redemptions = opened(store, "a", "b")
