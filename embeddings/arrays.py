@@ -46,6 +46,13 @@ def of_length_one(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors_ND / np.maximum(lengths_N1, 1e-12)
 
 
+def among(ascending: NDArray[np.integer[Any]], wanted: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Return for each number wanted whether an ascending array holds it."""
+    if not len(ascending):
+        return np.zeros(len(wanted), np.bool_)
+    return ascending[np.minimum(ascending.searchsorted(wanted), len(ascending) - 1)] == wanted
+
+
 @dataclass(frozen=True, slots=True)
 class Ragged:
     """A list of integer arrays of unequal length, end to end.

@@ -12,6 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from embeddings import kernel
+from embeddings.arrays import among
 from embeddings.catalogue.eligibility import Place
 from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
@@ -188,9 +189,7 @@ def _sold(code: str, what: str, times: int, day: str) -> list[Reason]:
 def _among(some: NDArray[np.integer], rows_R: NDArray[np.int64]) -> int:
     """Return how many of some rows are among others; both ascending and distinct."""
     few, many = (some, rows_R) if len(some) < len(rows_R) else (rows_R, some)
-    if not len(few):
-        return 0
-    return int(np.count_nonzero(many[np.minimum(many.searchsorted(few), len(many) - 1)] == few))
+    return int(np.count_nonzero(among(many, few)))
 
 
 def _often(times: int) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.arrays import Ragged
+from embeddings.arrays import Ragged, among
 from embeddings.catalogue.columns import ASSUMED, DECLARED, SOLD, Catalogue
 from embeddings.customer.history import PURCHASE, Events
 from embeddings.ranking.observed import Observed, lists_of
@@ -119,8 +119,6 @@ def _core(
     popularity = np.zeros(len(core), np.float64)
     for row in comparable:
         begin, end = sold.rows.offsets[row : row + 2].tolist()
-        places = np.searchsorted(core, sold.rows[row])
-        inside = places < len(core)
-        inside[inside] = core[places[inside]] == sold.rows[row][inside]
-        popularity[places[inside]] += sold.popularity_L[begin:end][inside]
+        inside = among(core, sold.rows[row])
+        popularity[core.searchsorted(sold.rows[row][inside])] += sold.popularity_L[begin:end][inside]
     return core, (popularity / len(comparable)).astype(np.float32)

@@ -12,6 +12,7 @@ import haversine
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import among
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.context import Context, GeoPoint
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
@@ -200,12 +201,12 @@ class Eligibility:
         held = len(before.products.ids)
         changed_N = np.ones(len(now.products.ids), np.bool_)
         changed_N[:held] = before.products.recommendable_N != now.products.recommendable_N[:held]
+        inside_N = np.zeros(len(changed_N), np.bool_)
         if before.locations.assortment is not now.locations.assortment:
             for row in range(len(before.locations.ids)):
-                one, other = before.locations.assortment[row], now.locations.assortment[row]
-                if not np.array_equal(one, other):
-                    changed_N[np.setxor1d(one, other)] = True
-        changed_N[np.setxor1d(published.carried, self.carried)] = True
+                _mark_differences(changed_N, inside_N, before.locations.assortment[row], now.locations.assortment[row])
+        if before.locations is not now.locations:
+            _mark_differences(changed_N, inside_N, published.carried, self.carried)
         closed_G = now.locations.withdrawn_M[now.promotions.locations_G]
         for group in np.flatnonzero(closed_G).tolist():
             changed_N[now.promotions.products[group]] = True
@@ -230,12 +231,24 @@ def _union(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
     return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int32)
 
 
+def _mark_differences(
+    changed_N: NDArray[np.bool_], inside_N: NDArray[np.bool_], one: NDArray[np.int32], other: NDArray[np.int32]
+) -> None:
+    """Mark the rows that only one of two lists holds; ``inside_N`` is room to work in, False before and afterwards."""
+    if np.array_equal(one, other):
+        return
+    inside_N[one] = True
+    changed_N[other[~inside_N[other]]] = True
+    inside_N[other] = False
+    changed_N[one[inside_N[one]]] = True
+    inside_N[one] = False
+
+
 def _in_any(lists: list[NDArray[np.int32]], rows_C: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for each of some rows whether any of the lists, each ascending, holds it."""
     inside_C = np.zeros(len(rows_C), np.bool_)
     for one in lists:
-        if len(one):
-            inside_C |= one[np.minimum(one.searchsorted(rows_C), len(one) - 1)] == rows_C
+        inside_C |= among(one, rows_C)
     return inside_C
 
 

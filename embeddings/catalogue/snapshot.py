@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.arrays import Ragged
+from embeddings.arrays import Ragged, among
 from embeddings.catalogue.changes import Change, Kind, LocationState, OfferState, ProductState, Withdrawal
 from embeddings.catalogue.columns import ASSUMED, DECLARED, Attributes, Catalogue, Locations, Offers, Products
 from embeddings.catalogue.tables import OFFER_KINDS
@@ -149,9 +149,13 @@ def _carrying(
         locations: those that changed; one of which nothing is known carries what its region does.
     """
     where, rows_of = catalogue.locations, catalogue.products.ids.rows
+    named = list({name for one in products for name in one.locations})
+    known = dict(zip(named, where.ids.rows(named).tolist(), strict=True))
     declared: dict[int, set[int]] = {}
     for one, row in zip(products, rows_of([one.id for one in products]).tolist(), strict=True):
-        declared[row] = set(_rows(where.ids, one.locations, "product.locations", f"product {one.id!r}"))
+        declared[row] = {known[name] for name in one.locations}
+        if -1 in declared[row]:
+            _rows(where.ids, one.locations, "product.locations", f"product {one.id!r}")
     before = _declared(where, [row for row in declared if row < held])
     touched = {row: (set[int](), set[int]()) for row in where.ids.rows([one.id for one in locations]).tolist()}
     for product, rows in declared.items():
@@ -190,11 +194,13 @@ def _carried(
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return what a location carries and why, once some more products are declared for it and some no more."""
     span = slice(int(locations.assortment.offsets[location]), int(locations.assortment.offsets[location + 1]))
-    rows = np.union1d(locations.assortment.values[span], np.array(more, np.int32)).astype(np.int32)
-    why = np.zeros(len(rows), np.uint8)
-    why[rows.searchsorted(locations.assortment.values[span])] = locations.why_L[span] & ~np.uint8(ASSUMED)
-    why[rows.searchsorted(np.array(more, np.int32))] |= DECLARED
-    why[rows.searchsorted(np.array(less, np.int32))] &= ~np.uint8(DECLARED)
+    rows, why = locations.assortment.values[span], locations.why_L[span] & ~np.uint8(ASSUMED)
+    added = np.array(more, np.int32)
+    added = added[~among(rows, added)]
+    places = rows.searchsorted(added)
+    rows, why = np.insert(rows, places, added), np.insert(why, places, 0)
+    why[rows.searchsorted(more)] |= DECLARED
+    why[rows.searchsorted(less)] &= ~np.uint8(DECLARED)
     if why.any():
         return rows[why > 0], why[why > 0]
     assumed = locations.assumed[int(locations.assumed_M[location])]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.arrays import among
 from embeddings.ranking.observed import Observed, SoldLists
 
 _PRIOR = 100.0
@@ -44,9 +45,8 @@ def popular(observed: Observed, rows_R: NDArray[np.integer], lists: SoldLists) -
         for number in lists:
             here = slice(int(observed.sold.offsets[number]), int(observed.sold.offsets[number + 1]))
             sold, times = observed.sold.values[here], observed.popularity_L[here]
-            places = np.minimum(rows_R.searchsorted(sold), max(len(rows_R) - 1, 0))
-            found = rows_R[places] == sold if len(rows_R) else np.zeros(len(places), np.bool_)
-            counts_R[places[found]] += times[found]
+            found = among(rows_R, sold)
+            counts_R[rows_R.searchsorted(sold[found])] += times[found]
             total += float(times.sum())
     return Shares(rows_R, (counts_R / total).astype(np.float32))
 

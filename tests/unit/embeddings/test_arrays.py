@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.arrays import Ragged, Table, load_arrays, save_arrays
+from embeddings.arrays import Ragged, Table, among, load_arrays, save_arrays
 
 NUMBERS = st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5)
 
@@ -123,3 +123,9 @@ def test_the_kernel_takes_no_table_of_another_dtype_width_or_order():
     for table in (Table(floats, np.ones((1, 3), np.float32)), np.ones(3, np.float32)):
         with pytest.raises(ValueError, match=r"expected (a table|tables) \(N, columns\)"):
             kernel.gather(table, row)
+
+
+@given(st.sets(st.integers(-9, 9)), st.lists(st.integers(-9, 9)))
+def test_numbers_are_found_in_an_ascending_array(held: set[int], wanted: list[int]):
+    found = among(np.array(sorted(held), np.int32), np.array(wanted, np.int64))
+    assert found.tolist() == [one in held for one in wanted]
