@@ -14,7 +14,7 @@ class Members {
     template <class T>
     static Members of(const Array<T>& rows_N) {
         for (py::ssize_t n = 0; n < rows_N.size(); ++n)
-            check(rows_N.data()[n] >= 0 && (n == 0 || rows_N.data()[n - 1] < rows_N.data()[n]),
+            check(is_row(rows_N.data()[n]) && (n == 0 || rows_N.data()[n - 1] < rows_N.data()[n]),
                   "expected rows, ascending and not negative");
         Members made;
         made.size_ = rows_N.size();
@@ -57,7 +57,7 @@ class Members {
     Members with(const Array<std::int64_t>& rows_R) const {
         std::vector<std::int64_t> added;
         for (py::ssize_t r = 0; r < rows_R.size(); ++r) {
-            check(rows_R.data()[r] >= 0, "expected rows, not negative");
+            check(is_row(rows_R.data()[r]), "expected rows, not negative");
             if (!has(rows_R.data()[r])) added.push_back(rows_R.data()[r]);
         }
         std::sort(added.begin(), added.end());
@@ -66,15 +66,15 @@ class Members {
         Members made = *this;
         made.size_ += static_cast<std::int64_t>(added.size());
         made.past_ = std::max(past_, added.back() + 1);
-        if (rows_.empty() && size_ > 0) {
+        if (rows_.empty() && made.past_ <= made.size_ * 32) {
             if (bits_.empty()) made.bits_ = every_row();
             made.bits_.resize(made.past_ / 64 + 1);
             for (const std::int64_t row : added) made.bits_[row / 64] |= std::uint64_t{1} << (row % 64);
         } else {
-            std::vector<std::int64_t> all(rows_.size() + added.size());
-            std::merge(rows_.begin(), rows_.end(), added.begin(), added.end(), all.begin());
+            const std::vector<std::int64_t> held = rows_.empty() ? rows_of(bits(past_)) : rows_;
             made.bits_.clear();
-            made.rows_ = std::move(all);
+            made.rows_.resize(held.size() + added.size());
+            std::merge(held.begin(), held.end(), added.begin(), added.end(), made.rows_.begin());
         }
         return made;
     }
@@ -105,7 +105,10 @@ class Members {
             words = bits(past_);
             while (!words.empty() && words.back() == 0) words.pop_back();
             few = size_ < static_cast<std::int64_t>(words.size());
-            if (few) words = rows_of(words);
+            if (few) {
+                const std::vector<std::int64_t> rows = rows_of(words);
+                words.assign(rows.begin(), rows.end());
+            }
         }
         words.push_back(few);
         return {reinterpret_cast<const char*>(words.data()), words.size() * sizeof(std::uint64_t)};
@@ -119,6 +122,9 @@ class Members {
     }
 
   private:
+    // Whether one past a number is a number, too.
+    static bool is_row(std::int64_t row) { return row >= 0 && row < std::numeric_limits<std::int64_t>::max(); }
+
     // A bit for each row before `past_`, and none behind it.
     std::vector<std::uint64_t> every_row() const {
         std::vector<std::uint64_t> all(past_ / 64 + 1, ~std::uint64_t{0});
@@ -126,11 +132,11 @@ class Members {
         return all;
     }
 
-    static std::vector<std::uint64_t> rows_of(const std::vector<std::uint64_t>& words) {
-        std::vector<std::uint64_t> rows;
+    static std::vector<std::int64_t> rows_of(const std::vector<std::uint64_t>& words) {
+        std::vector<std::int64_t> rows;
         for (std::size_t w = 0; w < words.size(); ++w)
             for (std::uint64_t left = words[w]; left; left &= left - 1)
-                rows.push_back(w * 64 + static_cast<std::uint64_t>(std::countr_zero(left)));
+                rows.push_back(static_cast<std::int64_t>(w) * 64 + std::countr_zero(left));
         return rows;
     }
 

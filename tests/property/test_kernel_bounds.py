@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import kernel
+from embeddings.arrays import Table
 from embeddings.customer.history import EVENT, PURCHASE, RETURN
 from embeddings.ranking.profile import GROUP, OWN
 
@@ -63,6 +64,13 @@ class Odd:
         if array.size and self.rarely():
             array.flat[self._random.integers(0, array.size)] = self._random.choice(EDGES)
         return self.made(array.astype(kind))
+
+    def table(self, rows_NC: Any) -> Any:
+        """Some rows as they are, or as a base and a tail."""
+        if rows_NC.ndim == 0 or self._random.random() < 0.5:
+            return rows_NC
+        cut = int(self._random.integers(0, len(rows_NC) + 1))
+        return Table(rows_NC[:cut], self.made(rows_NC[cut:]))
 
     def rows_of(self, count: int, *, ascending: bool = False, kind: type = np.int64) -> Any:
         return self.integers(count, below=self.rows, ascending=ascending, kind=kind)
@@ -126,11 +134,11 @@ def nearest(odd: Odd) -> None:
 def features(odd: Odd) -> None:
     groups, figures, context = 2, 3, 4
     reader = kernel.FeatureReader(
-        odd.floats(odd.rows, figures),
-        odd.integers(odd.rows, groups, below=3, kind=np.int32),
+        odd.table(odd.floats(odd.rows, figures)),
+        odd.table(odd.integers(odd.rows, groups, below=5, kind=np.int32)),
         odd.floats(3, 3),
-        odd.floats(odd.rows, odd.dimensions),
-        odd.floats(odd.rows, odd.dimensions),
+        odd.table(odd.floats(odd.rows, odd.dimensions)),
+        odd.table(odd.floats(odd.rows, odd.dimensions)),
         odd.made(np.array([0, odd.number(2), 4])),
         odd.integers(4, below=odd.rows, kind=np.int32),
         odd.floats(4),
@@ -161,7 +169,8 @@ def features(odd: Odd) -> None:
 
 def purchases(odd: Odd) -> None:
     rows_R, _, by_visit, newest = kernel.purchases(odd.events(12), odd.real(), odd.number(0, 1, 100))
-    products_NP, codes_NQ = odd.floats(odd.rows, 3), odd.integers(odd.rows, 2, below=300, kind=np.int32)
+    products_NP = odd.table(odd.floats(odd.rows, 3))
+    codes_NQ = odd.table(odd.integers(odd.rows, 2, below=300, kind=np.int32))
     by_visit.at(odd.number(-1, 0, 1) % 2**31)
     by_visit.at_hour(odd.number(newest), odd.real() * 7_200, odd.real())
     by_visit.statistics(
@@ -190,13 +199,14 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     ),
     "log_sum_exp": lambda odd: kernel.log_sum_exp(odd.floats(odd.number(0, 5) % 9)),
     "members": lambda odd: odd.members().without(odd.rows_of(5)).contains(odd.rows_of(9)),
+    "bytes": lambda odd: odd.members().without(odd.rows_of(5)).with_rows(odd.rows_of(3)).bytes(),
     "largest": lambda odd: kernel.largest(odd.scored(), odd.members(), odd.number(0, 2, 9)),
     "again": lambda odd: kernel.again(
         odd.customer(), odd.floats(odd.bought + 1), odd.real(), odd.members(), odd.number(0, 2, 9)
     ),
     "due": lambda odd: kernel.due(odd.customer(), odd.real(), odd.members(), odd.number(0, 2, 9)),
     "groups": lambda odd: kernel.usual_gaps(
-        odd.customer(), odd.floats(odd.rows, 3), odd.number(0, 2), [odd.number(0, 3) for _ in few(odd)]
+        odd.customer(), odd.table(odd.floats(odd.rows, 3)), odd.number(0, 2), [odd.number(0, 3) for _ in few(odd)]
     ),
     "sold_at": lambda odd: kernel.sold_at(
         odd.made(np.array([0, odd.size(3), 6])),
@@ -210,8 +220,8 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     "around": lambda odd: kernel.around(
         odd.rows_of(4),
         odd.floats(4),
-        odd.integers(odd.rows, 3, below=odd.rows, least=-1, kind=np.int32),
-        odd.floats(odd.rows, 3),
+        odd.table(odd.integers(odd.rows, 3, below=odd.rows, least=-1, kind=np.int32)),
+        odd.table(odd.floats(odd.rows, 3)),
     ),
     "inserted": lambda odd: kernel.inserted(odd.events(6), odd.events(3)),
     "purchases": purchases,
@@ -227,7 +237,7 @@ CALLS: dict[str, Callable[[Odd], object]] = {
         [odd.events(6), odd.events(0)], [True] * 6, [odd.number(10**7)] * odd.size(2), odd.number(1, 3, 9)
     ),
     "gather": lambda odd: kernel.gather(
-        odd.floats(odd.rows, odd.dimensions), odd.integers(2, 9, below=odd.rows, least=-1)
+        odd.table(odd.floats(odd.rows, odd.dimensions)), odd.integers(2, 9, below=odd.rows, least=-1)
     ),
     "features": features,
 }
