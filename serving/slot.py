@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from weakref import WeakSet
 
+from embeddings.errors import ReleaseClosed
 from serving.view import Release, View
 
 
@@ -21,6 +23,7 @@ class ViewSlot:
         self.swaps = 0
         self.on_swap: Callable[[str], None] = _nobody_asks
         self._pins: Counter[Release] = Counter()
+        self._replaced: WeakSet[Release] = WeakSet()
 
     @contextmanager
     def pinned(self) -> Generator[View]:
@@ -40,11 +43,17 @@ class ViewSlot:
         """Replace the view that answers, by one of another release, or of the same with another catalogue.
 
         A release that was replaced is closed now, or when the last request that pinned it has ended.
+
+        Raises:
+            ReleaseClosed: the view is of a release that has been replaced meanwhile; nothing was changed.
         """
+        if view.release in self._replaced:
+            raise ReleaseClosed(f"release {view.version} has been replaced by {self.current.version}")
         view.take()
         replaced, self.current = self.current, view
         if replaced.release is view.release:
             return
+        self._replaced.add(replaced.release)
         self.swaps += 1
         if replaced.release not in self._pins:
             replaced.close()

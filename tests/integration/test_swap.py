@@ -221,6 +221,10 @@ class Named:
 
     def __init__(self, version: str) -> None:
         self.version = version
+        self.release = self
+
+    def take(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -22,7 +22,6 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories, read_manifest
@@ -256,8 +255,8 @@ def test_towers_that_learnt_nothing_pass_where_what_is_served_is_good(
 ) -> None:
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
 
-    def alike(_towers: Towers, catalogue: Catalogue, _device: torch.device) -> NDArray[np.float32]:
-        return np.zeros((len(catalogue.products.ids), 16), np.float32)
+    def alike(_towers: Towers, products: Products, *_: object) -> NDArray[np.float32]:
+        return np.zeros((len(products.ids), 16), np.float32)
 
     monkeypatch.setattr("training.stages.product_vectors", alike)
     assert train(data, store) == 0

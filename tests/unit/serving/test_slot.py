@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -215,6 +216,25 @@ def test_a_catalogue_that_changes_keeps_the_release_and_a_swap_frees_all_of_its_
             assert of_version(root, first) == set()
         finally:
             gc.unfreeze()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_catalogue_worked_out_for_a_release_that_was_replaced_meanwhile_is_not_published(
+    root: Path, opened: Opened, pinned: bool
+):
+    async def scenario() -> None:
+        slot = ViewSlot(opened(BundleStore(root).current()))
+        watcher = ReleaseWatcher(slot, BundleStore(root), opened)
+        with slot.pinned() if pinned else nullcontext():
+            late = slot.current.following(apply(slot.current.catalogue, [NEW]))
+            point_at(root, "second")
+            await watcher.look()
+            with pytest.raises(ReleaseClosed, match="replaced by second"):
+                slot.publish(late)
+            assert slot.current.version == "second"
+            assert slot.current.catalogue.products.ids.row("new") is None
 
     asyncio.run(scenario())
 
