@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from embeddings.catalogue.columns import Products
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories, read_manifest
