@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.closing import Closing
@@ -117,8 +119,10 @@ class View(Closing):
 
     def take(self) -> None:
         """Make what the release shares speak in this view's rows; called as the view is published."""
-        release = self.release
-        release.rows = self.rows
+        release, later = self.release, self.rows
+        if not np.array_equal(release.rows.codes_MA, later.codes_MA[: len(release.rows.codes_MA)]):
+            release.profiles.clear()  # which hold purchases by group, of products of another group now
+        release.rows = later
         release.live.take(self.catalogue)
         release.redemptions.take(self.catalogue)
 
