@@ -140,12 +140,19 @@ class Table(Generic[Number]):
         """Return C."""
         return self.base.shape[1]
 
+    @property
+    def whole(self) -> NDArray[Number]:
+        """Return all rows as one array."""
+        return np.concatenate([self.base, self.tail]) if len(self.tail) else self.base
+
     def with_tail(self, tail: NDArray[Number]) -> "Table[Number]":
         """Return the table of the same base with another tail."""
         return Table(self.base, np.ascontiguousarray(tail, self.base.dtype))
 
     def take(self, rows_K: NDArray[np.integer[Any]]) -> NDArray[Number]:
         """Return some rows (K, C); raise IndexError for one that the table does not hold."""
+        if rows_K.min(initial=0) < 0:
+            raise IndexError(f"expected rows from 0 to {len(self) - 1}, not {rows_K.min()}")
         if not len(self.tail):
             return self.base[rows_K]
         late_K = rows_K >= len(self.base)

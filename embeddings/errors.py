@@ -6,6 +6,7 @@ OpportuneError
 ├── InvalidTables           the input tables break the data contract; carries every problem found
 ├── CorruptBundle           a file of a published version is missing, truncated or altered
 ├── ReleaseClosed           a release was asked for something after it had been closed
+├── OutdatedView            what was to be served had been overtaken by something newer
 ├── EmptyStore              nothing has been published, or not the version asked for
 ├── RefusedByGate           a trained model is worse than the baseline it has to beat
 ├── DeviceUnavailable       a device was asked for by name and is not there
@@ -69,6 +70,10 @@ class CorruptBundle(OpportuneError):
 
 class ReleaseClosed(OpportuneError):
     """A release was asked for something after it had been closed; a fault of this program."""
+
+
+class OutdatedView(OpportuneError):
+    """A view was to be published that had been overtaken meanwhile; nothing was changed."""
 
 
 class EmptyStore(OpportuneError):

@@ -25,13 +25,19 @@ def _hash(encoded: bytes) -> int:
 class Vocabulary:
     """An immutable list of distinct ids; an id's place in the list is its row.
 
+    It may be extended: ids keep their rows, and those that are new come behind them.
+
     Rows are found by binary search over sorted 64-bit hashes; the id itself is compared, so a collision of
     hashes cannot confuse two ids.
+
+    Attributes:
+        base: the arrays that hold the first ids.
+        tail: those that follow.
     """
 
     def __init__(self, arrays: Arrays, tail: Sequence[str] = ()) -> None:
         """Wrap the arrays that ``arrays()`` returned, from memory or from a memory map; further ids follow them."""
-        self._arrays, self._tail = arrays, tail
+        self.base, self.tail = arrays, tuple(tail)
         self._late = {one: row for row, one in enumerate(tail, len(arrays["offsets"]) - 1)}
         self._text: NDArray[np.uint8] = arrays["text"]
         self._offsets: NDArray[np.int64] = arrays["offsets"]
@@ -39,8 +45,8 @@ class Vocabulary:
         self._rows: NDArray[np.int32] = arrays["rows"]
         # Single numbers and slices come out of a memoryview several times faster than out of an array.
         self._starts, self._bytes = self._offsets.data, self._text.data
-        self._base = len(self._offsets) - 1
-        self._count = self._base + len(tail)
+        self._first = len(self._offsets) - 1
+        self._count = self._first + len(tail)
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Self:
@@ -62,15 +68,18 @@ class Vocabulary:
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays from which this vocabulary can be built again."""
-        if self._tail:
+        if self.tail:
             return Vocabulary.of(self.ids()).arrays()
         return {"text": self._text, "offsets": self._offsets, "hashes": self._hashes, "rows": self._rows}
 
     def extended(self, ids: Sequence[str]) -> "Vocabulary":
-        """Return a vocabulary with further distinct ids behind these; raise ValueError if it holds one already."""
-        if len(set(ids)) != len(ids) or any(row >= 0 for row in self.rows(ids).tolist()):
-            raise ValueError("a vocabulary needs distinct ids")
-        return Vocabulary(self._arrays, (*self._tail, *ids))
+        """Return a vocabulary with those of some ids that it does not hold, once each, behind its own."""
+        late = [one for one, row in zip(ids, self.rows(ids).tolist(), strict=True) if row < 0]
+        return Vocabulary(self.base, (*self.tail, *dict.fromkeys(late))) if late else self
+
+    def extends(self, other: "Vocabulary") -> bool:
+        """Return whether this vocabulary is another one, or came of it by `extended`."""
+        return self.base is other.base and self.tail[: len(other.tail)] == other.tail
 
     def __len__(self) -> int:
         return self._count
@@ -96,7 +105,7 @@ class Vocabulary:
         wanted_I = np.frombuffer(b"".join([_digest(one) for one in encoded]), "<u8").astype(np.uint64, copy=False)
         places_I = self._hashes.searchsorted(wanted_I)
         rows_I = np.full(len(ids), -1, np.int64)
-        seen_I = np.flatnonzero(self._hashes.take(places_I, mode="clip") == wanted_I) if self._base else rows_I[:0]
+        seen_I = np.flatnonzero(self._hashes.take(places_I, mode="clip") == wanted_I) if self._first else rows_I[:0]
         rows_I[seen_I] = self._rows[places_I[seen_I]]
         for place, row in zip(seen_I.tolist(), rows_I[seen_I].tolist(), strict=True):
             if bytes(self._bytes[self._starts[row] : self._starts[row + 1]]) != encoded[place]:
@@ -111,8 +120,8 @@ class Vocabulary:
         """Return the id at a row from 0 to ``len(self) - 1``; raise IndexError for any other row."""
         if not 0 <= row < self._count:
             raise IndexError(f"row {row} of a vocabulary of {self._count}")
-        if row >= self._base:
-            return self._tail[row - self._base]
+        if row >= self._first:
+            return self.tail[row - self._first]
         return str(self._bytes[self._starts[row] : self._starts[row + 1]], "utf-8")
 
     def ids(self, rows: Iterable[int] | None = None) -> list[str]:

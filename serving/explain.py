@@ -82,7 +82,7 @@ def reasons(ranked: Sequence[Ranked], view: View, history: History, place: Place
             why = _bought(bought)
         elif one.source == "bought_together":
             session = session or session_of(history, moment)
-            why = _together(one.row, view.release.rows.statistics, session)
+            why = _together(one.row, view.release.newest.statistics, session)
         elif one.source == "also_bought":
             why = _BOUGHT_BY_ALIKE
         elif one.source == "towers":
@@ -112,7 +112,7 @@ def _due(rows: Sequence[int], view: View, history: History, moment: int) -> list
     """
     if not rows:
         return []
-    profile, products_NP = view.release.profile(history.purchases), view.release.rows.statistics.products_NP
+    profile, products_NP = view.release.profile(history.purchases), view.release.newest.statistics.products_NP
     away = max(moment - profile.newest, 0) / DAY
     found: list[list[Reason]] = []
     for gap, since in kernel.usual_gaps(profile.customer, products_NP, _GAP, rows):
@@ -136,7 +136,7 @@ def _popular(rows: Sequence[int], view: View, place: Place) -> list[list[Reason]
     """Return the reasons for popular products: how often each was bought, here if it was bought here at all."""
     if not rows:
         return []
-    statistics, day = view.release.rows.statistics, _day(view)
+    statistics, day = view.release.newest.statistics, _day(view)
     here = _sold_here(rows, statistics, place)
     month = statistics.products_NP.take(np.array(rows))[:, _MONTH].tolist()
     return [
@@ -149,7 +149,7 @@ def _popular(rows: Sequence[int], view: View, place: Place) -> list[list[Reason]
 
 def _of_offer(row: int, view: View, history: History, place: Place) -> list[Reason]:
     """Return the reasons for an offer: what it covers, if the customer or anybody lately has bought it, and its end."""
-    catalogue, statistics = view.catalogue, view.release.rows.statistics
+    catalogue, statistics = view.catalogue, view.release.newest.statistics
     covered_R, until = catalogue.offers.products[row], _valid_until(int(catalogue.offers.ends_O[row]))
     count = _among(covered_R, history.purchases.rows_R)
     if count:

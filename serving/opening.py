@@ -66,7 +66,7 @@ def _release(settings: Settings, bundle: ModelBundle, live: LiveHistories, redem
         ranker=bundle.ranker if settings.ranked else None,
         live=live,
         redemptions=redemptions,
-        rows=Rows.of(bundle),
+        newest=Rows.of(bundle),
     )
 
 

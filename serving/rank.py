@@ -53,7 +53,7 @@ def _rank_products(
     scores_M, features_MF = np.empty(spans[-1][1], np.float32), None
     if release.ranker is None:
         for one, (begin, end) in zip(retrieved, spans, strict=True):
-            vectors_KD = release.rows.vectors.take(one.candidates.rows_K)
+            vectors_KD = release.newest.vectors.take(one.candidates.rows_K)
             scores_M[begin:end] = _nearness(vectors_KD, one.customer_D)
     else:
         features_MF = np.empty((len(scores_M), len(RANKER_FEATURES)), np.float32)
@@ -61,7 +61,7 @@ def _rank_products(
             for start in range(0, end - begin, at_a_time):
                 rows_K = one.candidates.rows_K[start : start + at_a_time]
                 features_KF = features_MF[begin + start : begin + start + len(rows_K)]
-                release.rows.features.read(one.query, rows_K, one.customer_D, one.nearest_K, features_KF)
+                release.newest.features.read(one.query, rows_K, one.customer_D, one.nearest_K, features_KF)
                 yield
         for start in range(0, len(features_MF), at_a_time):
             scores_M[start : start + at_a_time] = release.ranker.rank(features_MF[start : start + at_a_time])
@@ -106,7 +106,7 @@ def _foremost(
 def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) -> list[Ranked]:
     """Return the eligible offers likeliest to be redeemed in this visit, as many as the request can show."""
     view, query, rows_O = request.view, retrieved.query, offers.eligible.rows_N
-    bundle, rows = view.release.bundle, view.release.rows
+    bundle, rows = view.release.bundle, view.release.newest
     if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
         return []
     covered_K, features_KF = view.offers.covered(query, rows.features, rows.vectors, retrieved.customer_D)

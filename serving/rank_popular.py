@@ -36,7 +36,7 @@ def rank_popular(
     if products is not None:
         demoted = frozenset[int]() if session is None else frozenset(demoted_products(session).tolist())
         most = limit + len(excluded) + len(demoted)
-        observed = view.release.rows.statistics.observed
+        observed = view.release.newest.statistics.observed
         ranking = view.release.popular.of(observed, products, observed.lists_of(place.rows), most)
         ranked += [
             Ranked("product", row, share, "popular", row in demoted)
@@ -50,7 +50,7 @@ def rank_popular(
 def popular_offers(view: View, place: Place, offers: EligibleSet, session: Session | None) -> list[Ranked]:
     """Return offers, those on popular products in a place first, each with its share of the base rate."""
     dismissed = frozenset[int]() if session is None else frozenset(session.dismissed_offers.tolist())
-    catalogue, observed = view.catalogue, view.release.rows.statistics.observed
+    catalogue, observed = view.catalogue, view.release.newest.statistics.observed
     covered = np.unique(np.concatenate([_NONE, *(catalogue.offers.products[row] for row in offers.rows_N.tolist())]))
     shares_O = _through_products(popular(observed, covered, observed.lists_of(place.rows)), offers.rows_N, view)
     order_O = np.argsort(-shares_O, kind="stable")

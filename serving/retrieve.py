@@ -109,7 +109,7 @@ _NO_CANDIDATES = Proposed(_NONE, _NONE)
 def retrieve(requests: Sequence[RankRequest]) -> list[Retrieved]:
     """Retrieve the candidates worth ranking for requests of the same release that want equally many candidates."""
     release, k = requests[0].view.release, requests[0].candidates
-    bundle, rows = release.bundle, release.rows
+    bundle, rows = release.bundle, release.newest
     tower_input = encode(
         [one.history for one in requests], [one.situation for one in requests], bundle.manifest.history_length
     )
@@ -133,7 +133,7 @@ def _retrieved(
     plan: Plan | None,
 ) -> Retrieved:
     release, eligible = request.view.release, _to_search(request.products)
-    statistics = release.rows.statistics
+    statistics = release.newest.statistics
     observed = statistics.observed
     query = RankingQuery.of(
         release.profile(request.history.purchases),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from weakref import WeakSet
 
-from embeddings.errors import ReleaseClosed
+from embeddings.errors import OutdatedView
 from serving.view import Release, View
 
 
@@ -40,20 +40,25 @@ class ViewSlot:
                     view.close()
 
     def publish(self, view: View) -> None:
-        """Replace the view that answers, by one of another release, or of the same with another catalogue.
+        """Replace the view that answers: by one of another release, or by that with the next catalogue.
 
         A release that was replaced is closed now, or when the last request that pinned it has ended.
 
         Raises:
-            ReleaseClosed: the view is of a release that has been replaced meanwhile; nothing was changed.
+            OutdatedView: the view is of a release that has been replaced, or does not follow the one that answers, as
+                where two catalogues were worked out from the same one; nothing was changed.
         """
-        if view.release in self._replaced:
-            raise ReleaseClosed(f"release {view.version} has been replaced by {self.current.version}")
-        view.take()
-        replaced, self.current = self.current, view
-        if replaced.release is view.release:
+        replaced = self.current
+        if view.release is replaced.release:
+            if view.number != replaced.number + 1:
+                raise OutdatedView(f"catalogue {view.number} does not follow {replaced.number}, which answers now")
+            view.release.adopt(view.catalogue, view.rows)
+            self.current = view
             return
+        if view.release in self._replaced:
+            raise OutdatedView(f"release {view.version} has been replaced by {replaced.version}")
         self._replaced.add(replaced.release)
+        self.current = view
         self.swaps += 1
         if replaced.release not in self._pins:
             replaced.close()

@@ -35,8 +35,8 @@ class Release(Closing):
         published: finds what a context allows in the catalogue that the bundle was published with.
         sources: those that are switched on, the most telling first.
         ranker: orders candidates; None if the towers do.
-        rows: of the newest catalogue that was published. They serve requests that have pinned an earlier one, too,
-            whose customers' histories may know later products by now.
+        newest: the rows of the newest catalogue that was published. They serve requests that have pinned an earlier
+            one, too, whose customers' histories may know later products by now.
     """
 
     _kept: ClassVar[str] = "bundle"
@@ -48,7 +48,7 @@ class Release(Closing):
     ranker: RankerSession | None
     live: LiveHistories
     redemptions: LiveRedemptions
-    rows: Rows
+    newest: Rows
     profiles: WeakKeyDictionary[Purchases, Profile] = field(default_factory=WeakKeyDictionary[Purchases, Profile])
 
     @property
@@ -56,11 +56,19 @@ class Release(Closing):
         """Return the version of the release."""
         return self.bundle.manifest.version
 
+    def adopt(self, catalogue: Catalogue, rows: Rows) -> None:
+        """Speak in the rows of a later catalogue from now on."""
+        if not np.array_equal(self.newest.codes_MA, rows.codes_MA[: len(self.newest.codes_MA)]):
+            self.profiles.clear()  # which hold purchases by group, of products of another group now
+        self.newest = rows
+        self.live.adopt(catalogue)
+        self.redemptions.adopt(catalogue)
+
     def profile(self, bought: Purchases) -> Profile:
         """Return the profile worked out from purchases; it is kept as long as they are."""
         found = self.profiles.get(bought)
         if found is None:
-            found = self.profiles[bought] = profile_of(bought, self.rows.statistics)
+            found = self.profiles[bought] = profile_of(bought, self.newest.statistics)
         return found
 
     def close(self) -> None:
@@ -75,12 +83,14 @@ class View(Closing):
     """A release with one of its catalogues; requests pin one and keep it to their end.
 
     Attributes:
-        rows: of this catalogue; what ranks reads those of the release, which are never older.
+        number: how many catalogues of the release came before this one.
+        rows: of this catalogue. Requests read the newest of the release, which are never older.
     """
 
     _kept: ClassVar[str] = "release"
 
     release: Release
+    number: int
     catalogue: Catalogue
     eligibility: Eligibility
     offers: OfferFeatureReader
@@ -90,14 +100,15 @@ class View(Closing):
     @classmethod
     def of(cls, release: Release) -> Self:
         """Return the view of a release with the catalogue that it was published with."""
-        catalogue, statistics = release.bundle.catalogue, release.rows.statistics
+        catalogue, statistics = release.bundle.catalogue, release.newest.statistics
         return cls(
             release,
+            0,
             catalogue,
             release.published,
             OfferFeatureReader(catalogue, statistics),
             VisitFeatureReader(catalogue.offers),
-            release.rows,
+            release.newest,
         )
 
     @property
@@ -106,8 +117,15 @@ class View(Closing):
         return self.release.version
 
     def following(self, catalogue: Catalogue) -> "View":
-        """Return the view of the same release with a later catalogue; slow, so not on the event loop."""
+        """Return the view of the same release with a later catalogue; slow, so not on the event loop.
+
+        Raises:
+            ValueError: the catalogue did not come of this view's by changes: its rows are others.
+        """
         release = self.release
+        for name in ("products", "locations", "offers"):
+            if not getattr(catalogue, name).ids.extends(getattr(self.catalogue, name).ids):
+                raise ValueError(f"expected a catalogue that came of this one by changes; its {name} have other rows")
         rows = self.rows.following(release.bundle, catalogue)
         offers, visits, held = self.offers, self.visits, len(release.bundle.catalogue.products.ids)
         # What the release was published with keeps its statistics, so they change of later products alone.
@@ -115,16 +133,8 @@ class View(Closing):
             offers = OfferFeatureReader(catalogue, rows.statistics)
         if catalogue.offers is not self.catalogue.offers:
             visits = VisitFeatureReader(catalogue.offers)
-        return View(release, catalogue, Eligibility(catalogue, release.published), offers, visits, rows)
-
-    def take(self) -> None:
-        """Make what the release shares speak in this view's rows; called as the view is published."""
-        release, later = self.release, self.rows
-        if not np.array_equal(release.rows.codes_MA, later.codes_MA[: len(release.rows.codes_MA)]):
-            release.profiles.clear()  # which hold purchases by group, of products of another group now
-        release.rows = later
-        release.live.take(self.catalogue)
-        release.redemptions.take(self.catalogue)
+        number = self.number + 1
+        return View(release, number, catalogue, Eligibility(catalogue, release.published), offers, visits, rows)
 
     def close(self) -> None:
         """Close the release, and let go of all else."""

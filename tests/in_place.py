@@ -157,7 +157,7 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
     audiences = _extended(published.audiences, [one.audience for one in offers])
 
     def valid(one: OfferState) -> bool:
-        return ("offer", one.id) not in tables.withdrawn and one.channels != () and one.locations != ()
+        return one.channels != () and one.locations != ()
 
     return published._replace(
         audiences=tuple(audiences),
@@ -191,6 +191,7 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             ends_O=np.array([int((one.ends if valid(one) else one.starts).timestamp()) for one in offers]),
             audiences_O=np.array([_code(audiences, one.audience) - 1 for one in offers], np.int32),
             uses_O=np.array([one.uses for one in offers], np.int32),
+            withdrawn_O=np.array([("offer", one) in tables.withdrawn for one in offer_ids], np.bool_),
             products=Ragged.of(sorted(product_ids.index(product) for product in one.products) for one in offers),
             channels=Ragged.of(sorted(channels.index(channel) for channel in one.channels or ()) for one in offers),
             locations=Ragged.of(sorted(location_ids.index(at) for at in one.locations or ()) for one in offers),
@@ -213,7 +214,7 @@ def in_place(release: Published, catalogue: Catalogue) -> View:
     late = len(catalogue.products.ids) - held
     vectors_ND = bundle.vectors_ND
     if late:
-        encoder, codes_MA = bundle.product_encoder(), catalogue.products.attributes.codes_NA[held:].astype(np.int64)
+        encoder, codes_MA = bundle.product_encoder, catalogue.products.attributes.codes_NA[held:].astype(np.int64)
         assert encoder is not None
         price_M = catalogue.products.price_N[held:].astype(np.float32)
         vectors_ND = np.concatenate([vectors_ND, encoder.encode(np.full(late, -1), codes_MA, price_M)])
@@ -261,5 +262,5 @@ def in_place(release: Published, catalogue: Catalogue) -> View:
         products=PlannedIndex(vectors_ND, "cpu"),
         similar=PlannedIndex(units_ND, "cpu"),
     )
-    fresh = {"published": Eligibility(catalogue), "popular": PopularRankings(), "rows": Rows.of(whole)}
+    fresh = {"published": Eligibility(catalogue), "popular": PopularRankings(), "newest": Rows.of(whole)}
     return View.of(replace(was, bundle=whole, **fresh))

@@ -74,6 +74,7 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
             ends_O=seconds_of(ends),
             audiences_O=rows_of(offers["audience"], audiences),
             uses_O=offers["uses"].fill_null(1).to_numpy().astype(np.int32),
+            withdrawn_O=np.zeros(offers.height, np.bool_),
             products=_lists(offers["products"], products["product_id"]),
             channels=_lists(offers["channels"], channels),
             locations=_lists(offers["locations"], locations["location"]),

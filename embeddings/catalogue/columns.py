@@ -114,6 +114,7 @@ class Offers(NamedTuple):
         starts_O, ends_O: int64, seconds since 1970 UTC; valid while ``starts <= moment < ends``.
         audiences_O: code of the audience, -1 for everybody.
         uses_O: int32, how many times one customer may redeem it.
+        withdrawn_O: bool, whether it may not be shown any more, though it ran until then.
     """
 
     ids: Vocabulary
@@ -122,6 +123,7 @@ class Offers(NamedTuple):
     ends_O: NDArray[np.int64]
     audiences_O: NDArray[np.int32]
     uses_O: NDArray[np.int32]
+    withdrawn_O: NDArray[np.bool_]
     products: Ragged
     channels: Ragged
     locations: Ragged
@@ -244,6 +246,7 @@ class Catalogue(NamedTuple):
             ends=offers.ends_O,
             audiences=offers.audiences_O,
             uses=offers.uses_O,
+            withdrawn=offers.withdrawn_O,
             products=offers.products,
             channels=offers.channels,
             locations=offers.locations,
@@ -299,6 +302,7 @@ class Catalogue(NamedTuple):
                 ends_O=offers["ends"],
                 audiences_O=offers["audiences"],
                 uses_O=offers["uses"],
+                withdrawn_O=offers["withdrawn"],
                 products=_ragged(offers, "products"),
                 channels=_ragged(offers, "channels"),
                 locations=_ragged(offers, "locations"),

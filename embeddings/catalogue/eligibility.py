@@ -207,7 +207,9 @@ class Eligibility:
                 _mark_differences(changed_N, inside_N, before.locations.assortment[row], now.locations.assortment[row])
         if before.locations is not now.locations:
             _mark_differences(changed_N, inside_N, published.carried, self.carried)
-        closed_G = now.locations.withdrawn_M[now.promotions.locations_G]
+        closed_M = now.locations.withdrawn_M.copy()
+        closed_M[: len(before.locations.withdrawn_M)] ^= before.locations.withdrawn_M
+        closed_G = closed_M[now.promotions.locations_G]
         for group in np.flatnonzero(closed_G).tolist():
             changed_N[now.promotions.products[group]] = True
         return np.flatnonzero(changed_N)
@@ -217,10 +219,14 @@ class Eligibility:
 
     def _find_offers(self, channel: int, place: Place, audiences: tuple[int, ...], moment: int) -> EligibleSet:
         offers = self.catalogue.offers
-        allowed_O = (offers.starts_O <= moment) & (moment < offers.ends_O)
+        allowed_O = (offers.starts_O <= moment) & (moment < offers.ends_O) & ~offers.withdrawn_O
         allowed_O &= (offers.audiences_O < 0) | np.isin(offers.audiences_O, audiences)
         for row in np.flatnonzero(allowed_O & self._restricted_O).tolist():
-            admitted = _admits(offers.channels[row], (channel,)) and _admits(offers.locations[row], place.rows)
+            where = offers.locations[row]
+            still_open = where[~self.catalogue.locations.withdrawn_M[where]]
+            admitted = _admits(offers.channels[row], (channel,)) and (
+                not len(where) or (len(still_open) > 0 and _admits(still_open, place.rows))
+            )
             allowed_O[row] = admitted
         return EligibleSet.of(np.flatnonzero(allowed_O).astype(np.int32), _next(self._offer_bounds, moment))
 

@@ -135,6 +135,41 @@ class EligibleSet:
         others = self.added if not len(self.added) else self.added[part.contains(self.added)]
         return replace(part, parent=self.copied, added=others, own=True, _shared=self.shared)
 
+    def split(self, row: int) -> "tuple[EligibleSet, npt.NDArray[np.int64]]":
+        """Return the part of the set before a row, and its rows from there on.
+
+        The parts of sets with one parent have one parent, too: the part of that, which is found once.
+        """
+        if self.past <= row:
+            return self, _NO_ROWS
+        if self.parent is None:
+            return self._split_root(row)
+        parent, behind_R = self.parent.split(row)
+        cut = int(self.added.searchsorted(row))
+        behind_R = np.concatenate([behind_R, self.added[cut:]])
+        members = self.members.without(behind_R)
+        others = self.added[:cut]
+        part = replace(
+            self,
+            size=members.size,
+            past=max(parent.past, int(others[-1]) + 1 if len(others) else 0),
+            parent=parent,
+            added=others,
+            own=True,
+            _shared=None,
+            _rows=lambda: self.rows_N[: self.rows_N.searchsorted(row)],
+            _members=lambda: members,
+        )
+        return part, np.sort(behind_R[self.contains(behind_R)])
+
+    def _split_root(self, row: int) -> "tuple[EligibleSet, npt.NDArray[np.int64]]":
+        found = self.__dict__.get("_parts")
+        if found is None or found[0] != row:
+            cut = int(self.rows_N.searchsorted(row))
+            found = row, self.of(self.rows_N[:cut], self.valid_until), _wide(self.rows_N[cut:])
+            self.__dict__["_parts"] = found
+        return found[1:]
+
     @property
     def shared(self) -> "EligibleSet":
         """Return the set that other requests may share: this one, or what it was derived from for one request."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged, among
-from embeddings.catalogue.changes import Change, Kind, LocationState, OfferState, ProductState, Withdrawal
+from embeddings.catalogue.changes import Change, Kind, LocationState, OfferState, ProductState, Withdrawal, checked
 from embeddings.catalogue.columns import ASSUMED, DECLARED, Attributes, Catalogue, Locations, Offers, Products
 from embeddings.catalogue.tables import OFFER_KINDS
 from embeddings.errors import InvalidInput
@@ -24,13 +24,14 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     What the catalogue does not hold need not be withdrawn: a release may be younger than the withdrawal.
 
     Raises:
-        InvalidInput: a change names a product, location or channel that the catalogue does not hold; names the field.
+        InvalidInput: a value is not what the input tables would take, or names a product, location or channel that the
+            catalogue does not hold; names the field. Nothing was applied.
     """
     products: dict[str, ProductState] = {}
     locations: dict[str, LocationState] = {}
     offers: dict[str, OfferState] = {}
     gone: dict[Kind, set[str]] = {"product": set(), "location": set(), "offer": set()}
-    for change in changes:
+    for change in map(checked, changes):
         match change:
             case ProductState():
                 products[change.id] = change
@@ -50,12 +51,6 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     )
     catalogue = catalogue._replace(locations=_carrying(catalogue, [*products.values()], held, [*locations.values()]))
     return _offers(catalogue, [*offers.values()], [*gone["offer"]])
-
-
-def _extended(ids: Vocabulary, named: Sequence[str]) -> Vocabulary:
-    """Return the ids with those named that are new."""
-    late = [one for one, row in zip(named, ids.rows(named).tolist(), strict=True) if row < 0]
-    return ids.extended(late) if late else ids
 
 
 def _known(ids: Vocabulary, named: Sequence[str]) -> NDArray[np.int64]:
@@ -78,7 +73,7 @@ def _products(products: Products, states: Sequence[ProductState], withdrawn: Seq
     """Return the products with new states; one that is withdrawn is not recommendable any more."""
     if not states and not withdrawn:
         return products
-    ids = _extended(products.ids, [one.id for one in states])
+    ids = products.ids.extended([one.id for one in states])
     size, rows, gone = len(ids), ids.rows([one.id for one in states]), _known(ids, withdrawn)
     recommendable_N = _with(products.recommendable_N, size, rows, [one.recommendable for one in states])
     recommendable_N[gone] = False
@@ -117,7 +112,7 @@ def _locations(locations: Locations, states: Sequence[LocationState], withdrawn:
     """Return the locations with new states, which carry what they did: those that are new nothing yet."""
     if not states and not withdrawn:
         return locations
-    ids = _extended(locations.ids, [one.id for one in states])
+    ids = locations.ids.extended([one.id for one in states])
     size, rows, gone = len(ids), ids.rows([one.id for one in states]), _known(ids, withdrawn)
     regions, codes = _coded(locations.regions, [one.region for one in states])
     points = [
@@ -166,10 +161,13 @@ def _carrying(
             touched.setdefault(location, (set(), set()))[1].add(product)
     if not touched:
         return where
+    assumed_M = where.assumed_M
     carried: dict[int, NDArray[np.int32]] = {}
     why: dict[int, NDArray[np.uint8]] = {}
     for location, (more, less) in touched.items():
-        carried[location], why[location] = _carried(where, location, sorted(more), sorted(less))
+        carried[location], why[location] = _carried(
+            where, location, sorted(more), sorted(less), where.assumed[int(assumed_M[location])]
+        )
     reasons = Ragged(where.assortment.offsets, where.why_L).replaced(why)  # pyright: ignore[reportArgumentType]
     return where._replace(assortment=where.assortment.replaced(carried), why_L=reasons.values)
 
@@ -190,9 +188,12 @@ def _declared(locations: Locations, products: Sequence[int]) -> dict[int, set[in
 
 
 def _carried(
-    locations: Locations, location: int, more: Sequence[int], less: Sequence[int]
+    locations: Locations, location: int, more: Sequence[int], less: Sequence[int], assumed: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return what a location carries and why, once some more products are declared for it and some no more."""
+    """Return what a location carries and why, once more products are declared for it, and others no more.
+
+    If nothing is known of it then, it carries what is assumed.
+    """
     span = slice(int(locations.assortment.offsets[location]), int(locations.assortment.offsets[location + 1]))
     rows, why = locations.assortment.values[span], locations.why_L[span] & ~np.uint8(ASSUMED)
     added = np.array(more, np.int32)
@@ -203,16 +204,15 @@ def _carried(
     why[rows.searchsorted(less)] &= ~np.uint8(DECLARED)
     if why.any():
         return rows[why > 0], why[why > 0]
-    assumed = locations.assumed[int(locations.assumed_M[location])]
     return assumed, np.full(len(assumed), ASSUMED, np.uint8)
 
 
 def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Sequence[str]) -> Catalogue:
-    """Return the catalogue with new states of offers; one that is withdrawn is never valid any more."""
+    """Return the catalogue with new states of offers; one that is withdrawn is not shown any more."""
     if not states and not withdrawn:
         return catalogue
     offers, channels = catalogue.offers, Vocabulary.of(list(catalogue.channels))
-    ids = _extended(offers.ids, [one.id for one in states])
+    ids = offers.ids.extended([one.id for one in states])
     size, rows = len(ids), ids.rows([one.id for one in states])
     audiences, codes = _coded(catalogue.audiences, [one.audience for one in states])
     lists: dict[str, dict[int, NDArray[np.int32]]] = {"products": {}, "channels": {}, "locations": {}}
@@ -232,8 +232,8 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
     ]
     ends_O = _with(offers.ends_O, size, rows, ends)
     starts_O = _with(offers.starts_O, size, rows, starts)
-    gone = _known(ids, withdrawn)
-    ends_O[gone] = starts_O[gone]
+    withdrawn_O = _with(offers.withdrawn_O, size, rows, values=False)
+    withdrawn_O[_known(ids, withdrawn)] = True
     fresh = Offers(
         ids=ids,
         kinds_O=_with(offers.kinds_O, size, rows, [OFFER_KINDS.index(one.kind) for one in states]),
@@ -241,6 +241,7 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
         ends_O=ends_O,
         audiences_O=_with(offers.audiences_O, size, rows, [code - 1 for code in codes]),
         uses_O=_with(offers.uses_O, size, rows, [one.uses for one in states]),
+        withdrawn_O=withdrawn_O,
         products=offers.products.replaced(lists["products"]),
         channels=offers.channels.replaced(lists["channels"]),
         locations=offers.locations.replaced(lists["locations"]),

@@ -24,6 +24,9 @@ EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 LARGEST_QUANTITY, LARGEST_VALUE = 1e9, 1e12
 """What one event may hold at most: sums over all events anybody can have stay far from the largest float32."""
 
+LARGEST_USES = 100_000
+"""How many times one customer may redeem an offer, at most."""
+
 EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 """Events before this moment count nowhere: what writes 1970 or 1900 means that it does not know when."""
 
@@ -158,7 +161,7 @@ OFFERS = Table(
             name="uses",
             dtype="number",
             at_least=1,
-            at_most=100_000,
+            at_most=LARGEST_USES,
             whole=True,
             means="how many times one customer may redeem it: redeemed as often, it is not shown to them any more; "
             "1 if absent",

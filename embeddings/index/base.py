@@ -147,3 +147,12 @@ def grouped(eligible_B: Sequence[EligibleSet | None]) -> list[tuple[EligibleSet 
 def padded(queries: int, k: int) -> tuple[I64, F32]:
     """Return rows and scores (B, K) that hold only pads, for the caller to fill."""
     return np.full((queries, k), PAD_ROW, dtype=np.int64), np.full((queries, k), PAD_SCORE, dtype=np.float32)
+
+
+def joined(found: Candidates, rows_BK: I64, scores_BK: F32, k: int) -> tuple[I64, F32]:
+    """Return the best k among candidates and other rows: the largest scores, ties by row."""
+    all_BJ = np.concatenate([found.rows_BK, rows_BK], axis=1)
+    scores_BJ = np.concatenate([found.scores_BK, scores_BK], axis=1)
+    # Pads come last: their scores are the least there are.
+    best_BK = np.lexsort((all_BJ, -scores_BJ), axis=1)[:, :k]
+    return np.take_along_axis(all_BJ, best_BK, axis=1), np.take_along_axis(scores_BJ, best_BK, axis=1)

@@ -17,7 +17,7 @@ from embeddings import kernel
 from embeddings.catalogue.eligible import EligibleSet, RowArray
 from embeddings.device import faiss_sees_gpu
 from embeddings.errors import DeviceUnavailable, UnsupportedSearch
-from embeddings.index.base import F32, F64, I64, Candidates, Plan
+from embeddings.index.base import F32, F64, I64, Candidates, Plan, joined
 from embeddings.index.cache import SetCache
 from embeddings.index.plan import Costs
 from embeddings.index.proposed import Group, Settler, every_row, too_few
@@ -76,11 +76,15 @@ class DeviceSearch:
         catalogue = len(self._vectors_ND)
         plans: list[Plan] = ["brute_force"] * len(queries_BD)
         scored: list[tuple[RowArray, None, list[int], None]] = []
+        beside: list[tuple[RowArray, None, list[int], None]] = []
         proposed: list[Group] = []
-        for eligible, places in sets:
+        for asked, places in sets:
+            eligible = asked
+            if asked is not None and len(asked.added):  # which no copy proposes
+                eligible = EligibleSet.derived(asked, asked.added)
+                beside.append((asked.added, None, places, None))
             size = catalogue if eligible is None else eligible.size
-            # What lies beside a copy cannot be proposed from it.
-            if too_few(size, k) or (eligible is not None and (len(eligible.added) or self._few(eligible))):
+            if too_few(size, k) or (eligible is not None and self._few(eligible)):
                 scored.append((every_row(eligible, catalogue), None, places, None))
                 continue
             whole = catalogue if eligible is None else eligible.copied.size
@@ -94,7 +98,11 @@ class DeviceSearch:
             bounds_B = rounding_bounds(queries_BD, self._max_norm, self._error, halved=self._halved)
             settler = Settler(self._vectors_ND, CUDA_MAX_K, _allowed)
             settler.settle(queries_BD, bounds_B, proposed, rows_BK, scores_BK)
-        return Candidates(rows_BK, scores_BK, tuple(plans))
+        found = Candidates(rows_BK, scores_BK, tuple(plans))
+        if not beside:
+            return found
+        others = kernel.nearest(queries_BD, None, self._vectors_ND, beside, k)
+        return Candidates(*joined(found, *others, k), found.plans_B)
 
     def warm(self, eligible: EligibleSet) -> None:
         """Make a set's own copy now instead of during its first searches, unless it is too large to be kept."""

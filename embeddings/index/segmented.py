@@ -4,7 +4,6 @@ Shapes: B queries, N rows of the base, M of the tail, D dimensions, K results pe
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -21,21 +20,9 @@ from embeddings.index.base import (
     checked_queries,
     checked_vectors,
     grouped,
+    joined,
 )
 from embeddings.index.score import max_norm, refuse_overflow
-from embeddings.remembered import Remembered
-
-REMEMBERED_BYTES = 32 * 2**20
-"""How much memory the parts of sets may take."""
-
-_NO_ROWS = np.zeros(0, np.int64)
-
-
-class _Split(NamedTuple):
-    """A set in two: the part of it in the base, None for all of that, and its rows in the tail."""
-
-    base: EligibleSet | None
-    rows_M: I64
 
 
 class SegmentedIndex(CandidateIndex):
@@ -54,7 +41,6 @@ class SegmentedIndex(CandidateIndex):
         self._base, self._rows = base, rows
         self._tail_MD = checked_vectors(tail_MD)
         self._max_norm = max_norm(self._tail_MD, np.arange(rows, rows + len(tail_MD)))
-        self._splits: Remembered[_Split] = Remembered(REMEMBERED_BYTES)
 
     def search(self, queries_BD: F32, k: int, eligible_B: Sequence[EligibleSet | None]) -> Candidates:
         """See `CandidateIndex.search`."""
@@ -66,7 +52,7 @@ class SegmentedIndex(CandidateIndex):
         for eligible, places in grouped(eligible_B):
             if eligible is not None:
                 check_rows(eligible, self._rows + len(self._tail_MD))
-            base, rows_M = self._split_of(eligible)
+            base, rows_M = self._split(eligible)
             for place in places:
                 base_B[place] = base
             if len(rows_M):
@@ -76,31 +62,11 @@ class SegmentedIndex(CandidateIndex):
             return found
         tail_BK, scores_BK = kernel.nearest(queries_BD, None, self._tail_MD, sets, k)
         tail_BK = np.where(tail_BK == PAD_ROW, PAD_ROW, tail_BK + self._rows)
-        return Candidates(*_joined(found, tail_BK, scores_BK, k), found.plans_B)
+        return Candidates(*joined(found, tail_BK, scores_BK, k), found.plans_B)
 
-    def _split_of(self, eligible: EligibleSet | None) -> "_Split":
-        """Return the parts of a set; remember those of one that several requests may ask for."""
+    def _split(self, eligible: EligibleSet | None) -> tuple[EligibleSet | None, I64]:
+        """Return the part of a set that lies in the base, and its rows in the tail."""
         if eligible is None:
-            return _Split(None, np.arange(len(self._tail_MD)))
-        if eligible.past <= self._rows:
-            return _Split(eligible, _NO_ROWS)
-        if eligible.own:
-            return self._cut(eligible)
-        found = self._splits.find(eligible.fingerprint)
-        return found or self._splits.keep(eligible.fingerprint, self._cut(eligible))
-
-    def _cut(self, eligible: EligibleSet) -> "_Split":
-        if eligible.copied.past <= self._rows:  # what lies behind the base was added to a set of it
-            behind_R = eligible.added[eligible.added >= self._rows]
-            return _Split(EligibleSet.derived(eligible, behind_R), behind_R - self._rows)
-        rows_N, cut = eligible.rows_N, int(eligible.rows_N.searchsorted(self._rows))
-        return _Split(EligibleSet.of(rows_N[:cut], eligible.valid_until), rows_N[cut:].astype(np.int64) - self._rows)
-
-
-def _joined(found: Candidates, rows_BK: I64, scores_BK: F32, k: int) -> tuple[I64, F32]:
-    """Return the best k among the candidates found and other rows: the largest scores, ties by row."""
-    all_BJ = np.concatenate([found.rows_BK, rows_BK], axis=1)
-    scores_BJ = np.concatenate([found.scores_BK, scores_BK], axis=1)
-    # Pads come last: their scores are the least there are.
-    best_BK = np.lexsort((all_BJ, -scores_BJ), axis=1)[:, :k]
-    return np.take_along_axis(all_BJ, best_BK, axis=1), np.take_along_axis(scores_BJ, best_BK, axis=1)
+            return None, np.arange(len(self._tail_MD))
+        base, behind_R = eligible.split(self._rows)
+        return base, behind_R - self._rows

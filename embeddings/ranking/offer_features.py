@@ -89,7 +89,7 @@ class OfferFeatureReader:
         offers = catalogue.offers
         sizes_O = np.diff(offers.products.offsets)
         owners = np.repeat(np.arange(len(sizes_O)), sizes_O)
-        self._catalogue = catalogue
+        self._offers = offers
         self._covering = Ragged.grouped(offers.products.values, owners, len(catalogue.products.ids))
         self._covers = np.diff(self._covering.offsets)
         self._sizes_O = np.maximum(sizes_O, 1).astype(np.float32)
@@ -135,7 +135,7 @@ class OfferFeatureReader:
             probabilities_K: the ranker's, for these products.
             redeemed_O: how often everybody has redeemed each offer of the catalogue until the moment asked about.
         """
-        profile, offers = query.profile, self._catalogue.offers
+        profile, offers = query.profile, self._offers
         places_K = profile.rows_R.searchsorted(covered_K)
         own_KC = profile.own_RC[places_K]
         away = max(query.moment - profile.newest, 0) / DAY if profile.newest else 0.0

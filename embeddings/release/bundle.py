@@ -16,11 +16,9 @@ It holds no personal data. Histories lie apart, in a folder with a manifest of i
 """
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -215,8 +213,8 @@ class ModelBundle(Closing):
         products: search over product vectors by inner product with a customer vector.
         similar: search over product vectors of length one, so that inner product is cosine.
         units_ND: those vectors of length one, memory-mapped.
-        product_encoder: opens, at the first call, what encodes products that come later; None in a release of
-            embeddings alone. It runs on the CPU, beside the thread that owns a GPU.
+        product_encoder: encodes products that come later; None in a release of embeddings alone. It runs on the CPU,
+            beside the thread that owns a GPU.
     """
 
     _kept: ClassVar[str] = "manifest"
@@ -232,7 +230,7 @@ class ModelBundle(Closing):
     units_ND: NDArray[np.float32]
     products: PlannedIndex
     similar: PlannedIndex
-    product_encoder: Callable[[], ProductEncoder | None]
+    product_encoder: ProductEncoder | None
 
     @property
     def degraded(self) -> str | None:
@@ -275,12 +273,10 @@ class ModelBundle(Closing):
                 ivf=folder / IVF_INDEX if IVF_INDEX in manifest.files else None,
             ),
             similar=PlannedIndex(units_ND, device, cache_bytes // 4),
-            product_encoder=cache(partial(_product_encoder, folder, catalogue.products.attributes.sizes, manifest)),
+            product_encoder=ProductEncoder(folder / PRODUCT_ENCODER, "cpu", catalogue.products.attributes.sizes)
+            if PRODUCT_ENCODER in manifest.files
+            else None,
         )
-
-
-def _product_encoder(folder: Path, sizes: tuple[int, ...], manifest: Manifest) -> ProductEncoder | None:
-    return ProductEncoder(folder / PRODUCT_ENCODER, "cpu", sizes) if PRODUCT_ENCODER in manifest.files else None
 
 
 def _entry(path: Path) -> FileEntry:

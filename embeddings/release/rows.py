@@ -22,7 +22,7 @@ from embeddings.release.bundle import ModelBundle
 class Rows:
     """Vectors, statistics and searches by product row, all of one moment.
 
-    A row that has a vector here keeps it. So the rows of a later catalogue serve every earlier one of the same release.
+    Rows are only added. So those of a later catalogue serve every earlier one of the same release.
 
     Attributes:
         statistics: with what observed says of all locations that there are.
@@ -71,7 +71,8 @@ class Rows:
         statistics = bundle.statistics._replace(observed=observed._replace(lists_M=locations))
         vectors, units = self.vectors, self.units
         if len(codes_MA):
-            statistics = statistics.with_new(groups_of(products.attributes, statistics.attributes)[held:])
+            late = products.attributes._replace(codes_NA=codes_MA)
+            statistics = statistics.with_new(groups_of(late, statistics.attributes))
             vectors = vectors.with_tail(self._encoded(bundle, codes_MA, price_M))
             units = units.with_tail(of_length_one(vectors.tail))
         return Rows(
@@ -90,9 +91,11 @@ class Rows:
     ) -> NDArray[np.float32]:
         """Return the vectors (M, D) of products that came later; encode only those that differ from before."""
         vectors_MD = np.zeros((len(codes_MA), self.vectors.columns), np.float32)
-        encoder = bundle.product_encoder()
+        encoder = bundle.product_encoder
         if encoder is None:
             return vectors_MD
+        if not np.isfinite(bundle.catalogue.products.price_N).any():  # then prices have taught the tower nothing
+            price_M = np.full(len(price_M), np.nan)
         held, shown = len(self.codes_MA), min(self.codes_MA.shape[1], codes_MA.shape[1])
         vectors_MD[:held] = self.vectors.tail
         changed_M = np.ones(len(codes_MA), np.bool_)

@@ -59,6 +59,7 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     errors.DeviceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.UnsupportedSearch: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.EventStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.OutdatedView: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     MalformedBody: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -62,7 +62,7 @@ async def similar(request: Request[Any, Any, Any], state: State) -> SimilarRespo
     slot: ViewSlot = state.slot
     clock: Clock = state.clock
     view = slot.current
-    catalogue, rows = view.catalogue, view.release.rows
+    catalogue, rows = view.catalogue, view.release.newest
     row = catalogue.products.ids.row(product_id)
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")

@@ -44,6 +44,7 @@ class _Kept:
             store holds more for another reason.
         applied: further events that this worker has stored, to be worked in when the history is asked for.
         unread: how many of them there have been since the store was read.
+        whole: whether all of the events are to be read again, as the catalogue knows more of them by now.
     """
 
     recent: Recent
@@ -52,6 +53,7 @@ class _Kept:
     others: int
     applied: list[Row] = field(default_factory=list[Row])
     unread: int = 0
+    whole: bool = False
 
 
 @dataclass(eq=False)
@@ -96,6 +98,7 @@ class LiveHistories:
         self._nothing = Recent.of([], catalogue)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._reading: dict[str, _Reading] = {}
+        self._waiting: set[str] = set()  # customers in memory with events of what the catalogue does not know
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, customer_id: str) -> Known:
@@ -116,12 +119,21 @@ class LiveHistories:
                 kept = self._kept.get(customer_id)  # events of other workers may be missing, yet it holds more
                 return Known(self._past(customer_id) if kept is None else kept.history, degraded=True)
 
-    def take(self, catalogue: Catalogue) -> None:
-        """Speak in the rows of a later catalogue from now on; read histories again in which it knows more."""
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Speak in the rows of a later catalogue from now on; read histories again of which it knows more.
+
+        Until they have been read, the history in memory is what there is without the store.
+        """
+        new = _new_ids(self._catalogue, catalogue)
         self._catalogue = catalogue
-        self._nothing = Recent.of([], catalogue)
-        for customer_id in [one for one, kept in self._kept.items() if kept.recent.unknown]:
-            del self._kept[customer_id]
+        if not new:
+            return
+        for customer_id in list(self._waiting):
+            kept = self._kept.get(customer_id)
+            if kept is None:
+                self._waiting.discard(customer_id)
+            elif not kept.recent.unknown.isdisjoint(new):
+                kept.others, kept.whole = _OUTDATED, True
 
     def described(self, history: History, attributes: Mapping[str, str]) -> History:
         """Return a history with attributes that a request gives; raise InvalidInput naming one that no customer has."""
@@ -184,8 +196,9 @@ class LiveHistories:
     async def _read(self, customer_id: str) -> _Kept:
         """Bring a customer's state up to date from the store; at most one read at a time for each customer."""
         kept = self._kept.get(customer_id)
-        held = self._nothing if kept is None else kept.recent
-        since = 0 if kept is None else kept.mark
+        grown = None if kept is None or kept.whole else kept
+        held = self._nothing if grown is None else grown.recent
+        since = 0 if grown is None else grown.mark
         others = self._store.invalidations.by_others(customer_id)
         catalogue = self._catalogue
         reading = self._reading[customer_id] = _Reading()
@@ -204,13 +217,25 @@ class LiveHistories:
         finally:
             del self._reading[customer_id]
         recent = held.merged([*pages, Recent.of(reading.applied, catalogue)])
-        history = self._history(customer_id, recent, kept)
-        if recent.unknown and catalogue is not self._catalogue:  # which changed meanwhile: the whole is read again
-            self._kept.pop(customer_id, None)
-            return _Kept(recent, history, mark, _OUTDATED)
+        history = self._history(customer_id, recent, grown)
         fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others)
+        if not recent.unknown.isdisjoint(_new_ids(catalogue, self._catalogue)):  # which came meanwhile
+            fresh.others, fresh.whole = _OUTDATED, True
+        if recent.unknown:
+            self._waiting.add(customer_id)
         self._kept[customer_id] = fresh
         self._kept.move_to_end(customer_id)
         if len(self._kept) > self._limit:
-            self._kept.popitem(last=False)
+            forgotten, _ = self._kept.popitem(last=False)
+            self._waiting.discard(forgotten)
         return fresh
+
+
+def _new_ids(before: Catalogue, now: Catalogue) -> frozenset[tuple[str, str]]:
+    """Return the kinds and ids that a later catalogue holds beside those of an earlier one."""
+    if before is now:
+        return frozenset()
+    pairs = (("product", before.products, now.products), ("offer", before.offers, now.offers))
+    found = [(kind, one) for kind, old, new in pairs for one in new.ids.ids(range(len(old.ids), len(new.ids)))]
+    old, new = before.locations.ids, now.locations.ids
+    return frozenset([*found, *(("location", one) for one in new.ids(range(len(old), len(new))))])

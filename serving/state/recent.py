@@ -28,13 +28,13 @@ class Recent:
         events_E: records as their senders said, in the order of arrival.
         seqs_E: int64, ascending: their places in the order of arrival of all events.
         arrived_E: int64; the moment of arrival of an event that lay ahead of the clock then, else 0.
-        unknown: whether an event names something that the catalogue does not know.
+        unknown: what events name and the catalogue does not know, as kinds and ids.
     """
 
     events_E: Events
     seqs_E: NDArray[np.int64]
     arrived_E: NDArray[np.int64]
-    unknown: bool
+    unknown: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, rows: Iterable[Row], catalogue: Catalogue) -> Self:
@@ -45,17 +45,17 @@ class Recent:
             catalogue: whose rows are spoken in.
         """
         ordered = sorted(rows)
-        events_E = records(ordered, catalogue)
-        named = {
-            "product": sum(row.product_id is not None for row in ordered),
-            "offer": sum(row.offer_id is not None for row in ordered),
-            "location": sum(row.location is not None for row in ordered),
-        }
+        products, offers, locations = (
+            _Rows(one.ids) for one in (catalogue.products, catalogue.offers, catalogue.locations)
+        )
+        events_E = _records(ordered, products, offers, locations, catalogue)
+        unknown = [("product", one) for one in products.unknown()]
+        unknown += [("offer", one) for one in offers.unknown()] + [("location", one) for one in locations.unknown()]
         return cls(
             events_E,
             np.array([row.seq for row in ordered], np.int64),
             np.array([row.arrived for row in ordered], np.int64),
-            any(np.count_nonzero(events_E[name] >= 0) < count for name, count in named.items()),
+            frozenset(unknown),
         )
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Recent:
             np.concatenate([one.events_E for one in parts])[kept],
             seqs[-LONGEST_HISTORY:],
             np.concatenate([one.arrived_E for one in parts])[kept],
-            any(one.unknown for one in parts),
+            frozenset[tuple[str, str]]().union(*(one.unknown for one in parts)),
         )
 
     def beyond(self, older: "Recent") -> "Recent | None":
@@ -110,11 +110,10 @@ class Recent:
         return events_E[np.argsort(at_E, kind="stable")]
 
 
-def records(rows: Iterable[Row], catalogue: Catalogue) -> Events:
+def _records(
+    rows: Iterable[Row], products: "_Rows", offers: "_Rows", locations: "_Rows", catalogue: Catalogue
+) -> Events:
     """Return events as records in a catalogue's rows, in their order; what the catalogue does not know becomes -1."""
-    products, offers, locations = (
-        _Rows(one.ids) for one in (catalogue.products, catalogue.offers, catalogue.locations)
-    )
     channels: dict[str | None, int] = {name: code for code, name in enumerate(catalogue.channels)}
     return np.array(
         [
@@ -141,6 +140,10 @@ class _Rows(dict[str | None, int]):
     def __init__(self, ids: Vocabulary) -> None:
         super().__init__({None: -1})
         self._ids = ids
+
+    def unknown(self) -> list[str]:
+        """Return the ids looked up so far that have no row."""
+        return [one for one, row in self.items() if one is not None and row < 0]
 
     def __missing__(self, one: str | None) -> int:
         row = None if one is None else self._ids.row(one)

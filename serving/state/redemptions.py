@@ -53,7 +53,7 @@ class LiveRedemptions:
         self._times_O = snapshot_O
         self._stored: int | None = None  # what had been stored before it was counted last; None before the first time
 
-    def take(self, catalogue: Catalogue) -> None:
+    def adopt(self, catalogue: Catalogue) -> None:
         """Speak in the rows of a later catalogue from now on."""
         if catalogue.offers is not self._catalogue.offers:
             self._catalogue = catalogue

@@ -223,9 +223,6 @@ class Named:
         self.version = version
         self.release = self
 
-    def take(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
 

@@ -200,6 +200,7 @@ def _catalogue(interactions: Interactions) -> Catalogue:
             ends_O=numbers,
             audiences_O=rows,
             uses_O=rows,
+            withdrawn_O=np.zeros(0, np.bool_),
             products=none,
             channels=none,
             locations=none,

@@ -101,6 +101,7 @@ def no_offers() -> Offers:
         nothing,
         np.zeros(0, np.int32),
         np.zeros(0, np.int32),
+        np.zeros(0, np.bool_),
         none,
         none,
         none,

@@ -38,6 +38,7 @@ def shop() -> Catalogue:
             ends_O=np.array([JULY, JULY]),
             audiences_O=np.array([0, -1], np.int32),
             uses_O=np.ones(2, np.int32),
+            withdrawn_O=np.zeros(2, np.bool_),
             products=Ragged.of([[3, 5, 249], range(many)]),
             channels=Ragged.of([[], []]),
             locations=Ragged.of([[], []]),

@@ -35,7 +35,7 @@ MODEL = cast(
     SimpleNamespace(
         catalogue=SimpleNamespace(offers=_OFFERS),
         release=SimpleNamespace(
-            rows=SimpleNamespace(statistics=_STATISTICS),
+            newest=SimpleNamespace(statistics=_STATISTICS),
             bundle=SimpleNamespace(manifest=SimpleNamespace(data_cut_off=UNTIL)),
         ),
     ),
@@ -113,7 +113,7 @@ def test_it_is_about_time_from_half_to_twice_the_usual_gap():
         statistics = small.statistics()
         past = small.past(*(("purchase", 7, days_ago + gap, 0) for gap in (0.0, 10.0, 20.0)))
         release = SimpleNamespace(
-            rows=SimpleNamespace(statistics=statistics),
+            newest=SimpleNamespace(statistics=statistics),
             profile=lambda bought: profile_of(bought, statistics),  # pyright: ignore
         )
         model = SimpleNamespace(release=release)

@@ -22,7 +22,7 @@ from embeddings.catalogue.context import Context
 from embeddings.catalogue.snapshot import apply
 from embeddings.customer.history import EVENT, PURCHASE, REDEMPTION
 from embeddings.customer.tower_input import Situation
-from embeddings.errors import CorruptBundle, ReleaseClosed
+from embeddings.errors import CorruptBundle, OutdatedView, ReleaseClosed
 from embeddings.index.planned import PlannedIndex
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
@@ -231,12 +231,26 @@ def test_a_catalogue_worked_out_for_a_release_that_was_replaced_meanwhile_is_not
             late = slot.current.following(apply(slot.current.catalogue, [NEW]))
             point_at(root, "second")
             await watcher.look()
-            with pytest.raises(ReleaseClosed, match="replaced by second"):
+            with pytest.raises(OutdatedView, match="replaced by second"):
                 slot.publish(late)
             assert slot.current.version == "second"
             assert slot.current.catalogue.products.ids.row("new") is None
 
     asyncio.run(scenario())
+
+
+def test_of_two_catalogues_worked_out_from_the_same_one_only_the_first_is_published(root: Path, opened: Opened):
+    slot = ViewSlot(opened(BundleStore(root).current()))
+    first, second = (
+        slot.current.following(apply(slot.current.catalogue, [msgspec.structs.replace(NEW, id=one)])) for one in "ab"
+    )
+    slot.publish(first)
+    for late in (second, first):
+        with pytest.raises(OutdatedView, match="catalogue 1 does not follow 1"):
+            slot.publish(late)
+    assert slot.current is first
+    slot.publish(first.following(apply(first.catalogue, [msgspec.structs.replace(NEW, id="b")])))
+    assert slot.current.catalogue.products.ids.ids()[-2:] == ["a", "b"]
 
 
 def test_what_comes_later_is_found_named_similar_and_gone_once_it_is_withdrawn(
@@ -419,9 +433,6 @@ class Named:
         self.version = version
         self.closed = False
         self.release = self
-
-    def take(self) -> None:
-        pass
 
     def close(self) -> None:
         assert not self.closed

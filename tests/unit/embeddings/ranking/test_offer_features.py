@@ -41,6 +41,7 @@ def with_offers() -> Catalogue:
             np.full(O, NOW + ENDS * DAY),
             np.full(O, -1, np.int32),
             np.ones(O, np.int32),
+            np.zeros(O, np.bool_),
             Ragged.of(COVERS),
             everywhere,
             everywhere,

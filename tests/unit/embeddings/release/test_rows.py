@@ -67,7 +67,7 @@ def test_a_location_that_came_later_is_unknown_to_the_customer_tower(
 
 
 def test_a_bundle_without_a_product_encoder_gives_later_products_no_place(bundle: ModelBundle):
-    blind = dataclasses.replace(bundle, product_encoder=lambda: None)
+    blind = dataclasses.replace(bundle, product_encoder=None)
     rows = Rows.of(blind).following(blind, apply(blind.catalogue, [NEW]))
     assert not rows.vectors.tail.any()
     assert not rows.units.tail.any()

@@ -20,7 +20,7 @@ from serving.state.event import Event, Stored
 from serving.state.events import EventStore, Page, Span
 from serving.state.invalidations import Invalidations
 from serving.state.live import Known, LiveHistories
-from serving.state.recent import records
+from serving.state.recent import Recent
 from tests.world import UNTIL, favourite
 
 HOUR = timedelta(hours=1)
@@ -130,7 +130,7 @@ def test_a_history_in_memory_is_not_read_again_and_grows(live: Live):
 
 async def with_new_product(histories: LiveHistories) -> None:
     catalogue = histories._catalogue  # pyright: ignore[reportPrivateUsage]
-    histories.take(apply(catalogue, [ProductState(id="new")]))
+    histories.adopt(apply(catalogue, [ProductState(id="new")]))
 
 
 def products_of(known: Known) -> list[int]:
@@ -318,7 +318,8 @@ def test_an_event_becomes_a_record_in_the_catalogues_rows(published: tuple[Bundl
         location="south", channel="app", quantity=3, value=2.5,
     )  # fmt: skip
     bare, unknown = bought("c001", None), bought("c001", "sold-elsewhere")
-    first, second, third = records([Stored(one, 1, 0).row for one in (whole, bare, unknown)], catalogue)
+    rows = [Stored(one, seq, 0).row for seq, one in enumerate((whole, bare, unknown))]
+    first, second, third = Recent.of(rows, catalogue).events_E
     assert (first["at"], first["type"]) == (UNTIL.timestamp(), EVENT_CODES["redemption"])
     assert catalogue.products.ids.id(int(first["product"])) == product
     assert catalogue.offers.ids.id(int(first["offer"])) == "vips"

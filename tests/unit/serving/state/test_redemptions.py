@@ -90,7 +90,7 @@ def test_offers_that_come_later_are_counted_without_another_look_at_the_store():
         for offer in ("new", "a", "new"):
             store.redeem(offer)
         assert await times(redemptions) == [2, 2]
-        redemptions.take(catalogue("a", "b", "new"))
+        redemptions.adopt(catalogue("a", "b", "new"))
         assert await times(redemptions) == [2, 2, 2]
         assert store.counts == 1
 
