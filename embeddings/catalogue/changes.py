@@ -6,7 +6,7 @@ the last one counts, and an id that the catalogue does not hold yet is added to 
 
 import math
 from datetime import UTC
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -84,9 +84,8 @@ def checked(change: Change) -> Change:
     """
     kind = change.kind if isinstance(change, Withdrawal) else type(change).__name__.removesuffix("State").lower()
     try:
-        said: Any = msgspec.to_builtins(change)
-        msgspec.convert(said, type(change))
-        _check_numbers(said, kind)
+        _check_numbers(change, kind)
+        msgspec.json.decode(msgspec.json.encode(change), type=type(change))
         if isinstance(change, OfferState) and change.starts.astimezone(UTC) > change.ends.astimezone(UTC):
             raise InvalidInput("offer.ends", f"expected no moment before starts; got it of offer {change.id!r}")
     except msgspec.ValidationError as error:
@@ -94,13 +93,14 @@ def checked(change: Change) -> Change:
         raise InvalidInput(f"{kind}.{refused.path}", f"{refused.expected}; got it of {kind} {change.id!r}") from None
     except (OverflowError, UnicodeEncodeError) as error:
         raise InvalidInput(
-            kind, f"expected values that can be written down: {error}; got it of {change.id!r}"
+            kind, f"expected values that can be written down: {error}; got them of {change.id!r}"
         ) from None
     return change
 
 
-def _check_numbers(said: dict[str, Any], kind: str) -> None:
+def _check_numbers(change: Change, kind: str) -> None:
+    """Raise InvalidInput for a number that is none, which JSON would write as nothing."""
     for name in ("price", "latitude", "longitude"):
-        number = said.get(name)
+        number: float | None = getattr(change, name, None)
         if number is not None and not math.isfinite(number):
-            raise InvalidInput(f"{kind}.{name}", f"expected a finite number; got {number} of {said['id']!r}")
+            raise InvalidInput(f"{kind}.{name}", f"expected a finite number; got {number} of {kind} {change.id!r}")

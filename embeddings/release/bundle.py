@@ -35,6 +35,7 @@ from embeddings.device import Device
 from embeddings.errors import CorruptBundle
 from embeddings.index.planned import PlannedIndex
 from embeddings.ranking.statistics import Statistics
+from embeddings.release.consistent import check_catalogue, check_statistics
 from embeddings.release.encoders import (
     CustomerEncoder,
     OfferRankerSession,
@@ -254,12 +255,17 @@ class ModelBundle(Closing):
         manifest = read_manifest(folder)
         verify(folder, manifest)
         vectors_ND, units_ND = (load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS))
-        catalogue = Catalogue.load(folder / CATALOG)
+        catalogue, statistics = _loaded(folder)
+        for name, array in ((PRODUCT_VECTORS, vectors_ND), (UNIT_VECTORS, units_ND)):
+            if len(array) != len(catalogue.products.ids):
+                raise CorruptBundle(
+                    folder / name, f"expected {len(catalogue.products.ids)} vectors, found {len(array)}"
+                )
         ranked = RANKER in manifest.files
         return cls(
             manifest=manifest,
             catalogue=catalogue,
-            statistics=Statistics.load(folder / STATISTICS),
+            statistics=statistics,
             customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device, situation_sizes(catalogue)),
             ranker=RankerSession(folder / RANKER, device) if ranked else None,
             offer_ranker=OfferRankerSession(folder / OFFER_RANKER, device) if ranked else None,
@@ -277,6 +283,19 @@ class ModelBundle(Closing):
             if PRODUCT_ENCODER in manifest.files
             else None,
         )
+
+
+def _loaded(folder: Path) -> tuple[Catalogue, Statistics]:
+    """Return catalogue and statistics of a bundle; raise CorruptBundle if they do not fit each other."""
+    try:
+        catalogue, statistics = Catalogue.load(folder / CATALOG), Statistics.load(folder / STATISTICS)
+        check_catalogue(folder / CATALOG, catalogue)
+        check_statistics(folder / STATISTICS, statistics, catalogue)
+    except (OSError, LookupError, TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise CorruptBundle(
+            folder, "a file of the catalogue or the statistics is missing or malformed", repr(error)
+        ) from error
+    return catalogue, statistics
 
 
 def _entry(path: Path) -> FileEntry:

@@ -121,6 +121,25 @@ def test_rows_asked_about_need_not_be_contiguous():
     assert EligibleSet.derived(whole, np.arange(20)[::2]).rows_N.tolist() == [1, 3, 5, 7, 9]
 
 
+ROWS = st.sets(st.integers(0, 60))
+
+
+@given(ROWS, ROWS, ROWS, ROWS, st.integers(0, 61))
+def test_a_set_is_split_at_a_row_and_parts_of_one_set_share_a_parent(
+    rows: set[int], removed: set[int], added: set[int], more: set[int], row: int
+):
+    whole = EligibleSet.of(np.array(sorted(rows), np.int64), NOON)
+    once = EligibleSet.derived(whole, np.array(sorted(removed), np.int64), np.array(sorted(added), np.int64))
+    twice = EligibleSet.derived(once, np.array(sorted(more), np.int64))
+    for part in (whole, once, twice):
+        before, behind = part.split(row)
+        expected = part.rows_N.tolist()
+        assert before.rows_N.tolist() == [one for one in expected if one < row]
+        assert behind.tolist() == [one for one in expected if one >= row]
+        assert before.copied is whole.split(row)[0] or before is part
+        assert before.past <= max(row, 0) or not before.size
+
+
 @given(st.sets(st.integers(0, 200)), st.lists(st.integers(0, 200)), st.lists(st.integers(0, 200)))
 def test_a_derived_set_has_the_fingerprint_of_its_rows(rows: set[int], removed: list[int], added: list[int]):
     derived = EligibleSet.derived(

@@ -116,6 +116,54 @@ def test_any_damage_to_any_file_is_refused_with_its_name(part: str, damage: str,
     verify(folder, manifest)
 
 
+def shorter(array: np.ndarray) -> np.ndarray:
+    return array[:-1]
+
+
+def of_another_dtype(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.int16 if array.dtype != np.int16 else np.int64)
+
+
+def beyond(array: np.ndarray) -> np.ndarray:
+    """As it was, but for one number that is too large for anything, or no number."""
+    broken = array.copy()
+    broken.flat[-1] = np.nan if broken.dtype.kind == "f" else np.iinfo(broken.dtype).max
+    return broken
+
+
+ANY_NUMBER = frozenset(
+    ["price", "coordinates", "starts", "ends", "uses", "kinds", "why", "ids-text", "ids-hashes", "groups", "codes"]
+)
+"""Of these any number is one, as far as the other files say."""
+
+
+@pytest.mark.parametrize("damage", [shorter, of_another_dtype, beyond])
+@pytest.mark.parametrize("folder", ["catalogue", "statistics"])
+def test_arrays_that_do_not_fit_are_refused_by_name_though_they_are_sealed(
+    folder: str, damage: Callable[[np.ndarray], np.ndarray], release: Path
+):
+    bundle, manifest = release / "bundle", read_manifest(release / "bundle")
+    for path in sorted((bundle / folder).rglob("*.npy")):
+        kept, array = path.read_bytes(), np.load(path)
+        if not array.size or (damage is beyond and (path.stem in ANY_NUMBER or array.dtype == np.bool_)):
+            continue
+        np.save(path, damage(array))
+        write_manifest(bundle, msgspec.structs.replace(manifest, files=hash_files(bundle)))
+        with pytest.raises(CorruptBundle) as refused:
+            ModelBundle.open(bundle, "cpu", cache_bytes=2**20)
+        assert refused.value.path.parent == path.parent, path
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("name", ["catalogue/locations/why.npy", "statistics/month.npy", "statistics/attributes.json"])
+def test_a_bundle_that_lacks_a_file_is_refused_though_it_is_sealed(name: str, release: Path):
+    bundle = release / "bundle"
+    (bundle / name).unlink()
+    write_manifest(bundle, msgspec.structs.replace(read_manifest(bundle), files=hash_files(bundle)))
+    with pytest.raises(CorruptBundle):
+        ModelBundle.open(bundle, "cpu", cache_bytes=2**20)
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_opening_verifies_first(part: str, release: Path):
     last = max(path for path in files(release / part) if path.name != MANIFEST)

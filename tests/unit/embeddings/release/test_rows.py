@@ -40,6 +40,18 @@ def test_a_vector_is_encoded_again_once_an_attribute_or_the_price_changes(bundle
     assert len(seen) == 4
 
 
+def test_a_price_says_nothing_where_training_saw_none(bundle: ModelBundle):
+    products = bundle.catalogue.products
+    unpriced = products._replace(price_N=np.full(len(products.ids), np.nan))
+    blind = dataclasses.replace(bundle, catalogue=bundle.catalogue._replace(products=unpriced))
+    for one, other, alike in ((bundle, bundle, False), (blind, blind, True)):
+        first, second = (
+            Rows.of(part).following(part, apply(part.catalogue, [replace(NEW, price=price)])).vectors.tail
+            for part, price in ((one, 1.0), (other, 90.0))
+        )
+        assert np.allclose(first, second, atol=1e-6) == alike
+
+
 def test_a_value_or_an_attribute_that_training_never_saw_is_unknown_to_the_tower(bundle: ModelBundle):
     rows, vectors = Rows.of(bundle), list[np.ndarray]()
     for attributes in (

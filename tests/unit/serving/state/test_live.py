@@ -168,6 +168,34 @@ def test_an_event_of_a_product_that_comes_later_counts_once_that_is_there(live: 
     run(test)
 
 
+def test_without_the_store_a_catalogue_that_changes_costs_no_event_in_memory(live: Live):
+    async def test(store: FakeStore) -> None:
+        histories = live(store)
+        store.store(bought("c001", "new"), bought("c001", "p000"))
+        assert recent(await histories.of("c001")) == 2
+        store.down = True
+        await with_new_product(histories)
+        known = await histories.of("c001")
+        assert known.degraded
+        assert products_of(known) == [-1, 0]
+        store.down = False
+        assert products_of(await histories.of("c001")) == [122, 0]
+
+    run(test)
+
+
+def test_what_stays_unknown_is_not_read_again(live: Live):
+    async def test(store: FakeStore) -> None:
+        histories = live(store)
+        store.store(bought("c001", "never listed"))
+        await histories.of("c001")
+        await with_new_product(histories)
+        assert products_of(await histories.of("c001"))[-1] == -1
+        assert store.reads == 1
+
+    run(test)
+
+
 def test_the_least_recently_used_leaves_memory(live: Live):
     async def test(store: FakeStore) -> None:
         histories = live(store, limit=2)
