@@ -41,6 +41,8 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
         similar.get.parameters = [product, *_parameters(SimilarQuery)]
     if (ready := paths["/readyz"].get) is not None:
         ready.parameters = [*_parameters(ReadyQuery)]
+        if ready.responses is not None:  # the same body, whether it is ready or not
+            ready.responses["503"] = ready.responses["200"]
     for path, name in (("/v1/model", "model"), ("/healthz", "healthy"), ("/readyz", "ready"), ("/metrics", "metrics")):
         if path in paths and (described := paths[path].get) is not None:
             described.operation_id = name

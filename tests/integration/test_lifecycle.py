@@ -215,6 +215,11 @@ def test_it_describes_every_path_with_its_methods(described: dict[str, Any]):
     }
 
 
+def test_it_describes_readiness_whatever_its_status(described: dict[str, Any]):
+    responses = described["paths"]["/readyz"]["get"]["responses"]
+    assert responses["200"] == responses["503"]
+
+
 def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, Any]):
     def body(path: str) -> dict[str, Any]:
         request = described["paths"][path]["post"]["requestBody"]
