@@ -74,6 +74,16 @@ def test_a_copy_on_a_device_is_of_the_set_s_own_rows(size: float):
     assert held.rows_N is narrow.rows_N
 
 
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("added", [1, 40])
+def test_on_a_device_rows_beside_a_copy_are_scored_and_the_others_proposed(added: int):
+    index = PlannedIndex(VECTORS_ND, "cuda")
+    derived = EligibleSet.derived(every(2), np.arange(0, 60, 2), np.arange(1, 2 * added, 2))
+    assert plan_of(index, derived) == "masked"
+    for k in (1, 5, 50):
+        assert_exact(index, k, derived)
+
+
 def test_a_set_is_masked_out_of_all_rows_until_that_would_cost_more_than_a_copy_of_its_own():
     index = PlannedIndex(VECTORS_ND, "cpu", costs=BY_THE_THIRD)
     assert [plan_of(index, every(10)) for _ in range(4)] == ["whole", "whole", "own", "own"]
