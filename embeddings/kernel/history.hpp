@@ -287,6 +287,18 @@ py::tuple latest(const std::vector<Array<Event>>& events_BE, const std::vector<b
     return py::make_tuple(products_BL, types_BL, ages_BL);
 }
 
+// Codes (B, C) of which each column has so many, those beyond as 0.
+Array<std::int64_t> known(const Array<std::int64_t>& codes_BC, const Array<std::int64_t>& sizes_C) {
+    check(codes_BC.ndim() == 2 && codes_BC.shape(1) == sizes_C.size(), "expected a size for each column of codes (B, C)");
+    Array<std::int64_t> known_BC({codes_BC.shape(0), codes_BC.shape(1)});
+    for (py::ssize_t b = 0; b < codes_BC.shape(0); ++b)
+        for (py::ssize_t c = 0; c < codes_BC.shape(1); ++c) {
+            const std::int64_t code = *codes_BC.data(b, c);
+            *known_BC.mutable_data(b, c) = code >= 0 && code < sizes_C.data()[c] ? code : 0;
+        }
+    return known_BC;
+}
+
 // The vectors of some rows, zeros where a row is -1; (B, L, D).
 Array<float> gather(const Table<float>& vectors_ND, const Array<std::int64_t>& rows_BL) {
     check(rows_BL.ndim() == 2, "expected rows (B, L)");

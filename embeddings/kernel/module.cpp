@@ -73,6 +73,7 @@ PYBIND11_MODULE(kernel, module) {
     module.def("visit", &visit, exact("events_E"), py::arg("after"), py::arg("looking"));
     module.def("any_interaction", &any_interaction, exact("events_E"), py::arg("types"));
     module.def("latest", &latest, exact("events_BE"), py::arg("types"), py::arg("moments_B"), py::arg("most"));
+    module.def("known", &known, exact("codes_BC"), exact("sizes_C"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
     py::class_<ByVisit>(module, "ByVisit")
         .def("statistics", &ByVisit::statistics, exact("rows_R"), exact("products_NP"), py::arg("gap"), exact("codes_NQ"),

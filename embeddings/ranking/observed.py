@@ -40,7 +40,8 @@ class Observed(NamedTuple):
         """Return the lists of some locations, given by their rows; none where nothing was sold, or for no locations."""
         if not locations:
             return ()
-        return tuple(number for number in self.lists_M[list(locations)].tolist() if number >= 0)
+        item = self.lists_M.item  # a whole look-up of some would take longer than each
+        return tuple([number for number in map(item, locations) if number >= 0])
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays from which this can be built again."""

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from embeddings import kernel
 from embeddings.arrays import Table
 from embeddings.customer.tower_input import TowerInput, gather
 from embeddings.device import Device
@@ -66,7 +67,6 @@ class CustomerEncoder:
             tower_input: B customers.
             vectors_ND: the product vectors of the same bundle, and of what came later.
         """
-        context_BC = tower_input.context_BC
         (vectors_BD,) = self._session.run(
             ["vectors"],
             {
@@ -74,7 +74,7 @@ class CustomerEncoder:
                 "types": tower_input.types_BL,
                 "ages": tower_input.ages_BL,
                 "attributes": tower_input.attributes_BA,
-                "context": context_BC * (context_BC < self._sizes_C),
+                "context": kernel.known(tower_input.context_BC, self._sizes_C),
             },
         )
         return vectors_BD
@@ -144,7 +144,6 @@ class ProductEncoder:
             attributes_KA: codes of attributes, 0 for unknown.
             price_K: list prices, NaN for unknown.
         """
-        known_KA = attributes_KA[:, : len(self._sizes_A)]
-        known_KA = known_KA * (known_KA < self._sizes_A)
+        known_KA = kernel.known(np.ascontiguousarray(attributes_KA[:, : len(self._sizes_A)]), self._sizes_A)
         (vectors_KD,) = self._session.run(["vectors"], {"rows": rows_K, "attributes": known_KA, "price": price_K})
         return vectors_KD

@@ -236,6 +236,7 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     "latest": lambda odd: kernel.latest(
         [odd.events(6), odd.events(0)], [True] * 6, [odd.number(10**7)] * odd.size(2), odd.number(1, 3, 9)
     ),
+    "known": lambda odd: kernel.known(odd.integers(3, 4, below=9, least=-2), odd.integers(4, below=9)),
     "gather": lambda odd: kernel.gather(
         odd.table(odd.floats(odd.rows, odd.dimensions)), odd.integers(2, 9, below=odd.rows, least=-1)
     ),
