@@ -63,21 +63,17 @@ class PopularRankings:
     def _find(self, observed: Observed, eligible: EligibleSet, lists: SoldLists) -> PopularRanking:
         if eligible.parent is None:
             return _ranked(popular(observed, eligible.rows_N, lists))
-        whole, more = self._of_shared(observed, eligible.parent, lists), popular(observed, eligible.added, lists)
-        if not self._is_enough(whole, eligible):
-            return _ranked(popular(observed, eligible.rows_N, lists))
-        inside_K, above_R = eligible.contains(whole.rows_K), np.ones(len(more.rows_R), np.bool_)
+        whole = self._of_shared(observed, eligible.parent, lists)
+        inside_K = eligible.contains(whole.rows_K)
+        if np.count_nonzero(inside_K) < min(LONGEST // 2, eligible.size - len(eligible.added)):
+            return _ranked(popular(observed, eligible.rows_N, lists))  # too little is left of it for every request
+        more = popular(observed, eligible.added, lists)
+        above_R = np.ones(len(more.rows_R), np.bool_)
         if len(whole.rows_K) < eligible.parent.size:  # what it leaves out may come before some of the others
             last, row = whole.shares_K[-1], whole.rows_K[-1]
             above_R = (more.shares_R > last) | ((more.shares_R == last) & (more.rows_R < row))
         rows_R = np.concatenate([whole.rows_K[inside_K], more.rows_R[above_R]])
         return _ranked(Shares(rows_R, np.concatenate([whole.shares_K[inside_K], more.shares_R[above_R]])))
-
-    @staticmethod
-    def _is_enough(whole: PopularRanking, eligible: EligibleSet) -> bool:
-        """Return whether enough of a set stands in the ranking of its parent for every request."""
-        left = int(np.count_nonzero(eligible.contains(whole.rows_K)))
-        return left >= min(LONGEST // 2, eligible.size - len(eligible.added))
 
 
 def _ranked(shares: Shares) -> PopularRanking:

@@ -59,10 +59,9 @@ def _known(ids: Vocabulary, named: Sequence[str]) -> NDArray[np.int64]:
     return rows[rows >= 0]
 
 
-def _with(column: NDArray[Any], size: int, rows: NDArray[np.int64], values: Any, missing: Any = 0) -> NDArray[Any]:
-    """Return a copy of a column of so many rows, with some values at some rows."""
-    shape = (size, *column.shape[1:])
-    grown = np.full(shape, missing, column.dtype)
+def _with(column: NDArray[Any], size: int, rows: NDArray[np.int64], values: Any) -> NDArray[Any]:
+    """Return a copy of a column of so many rows, with some values at some rows; zeros at others that are new."""
+    grown = np.zeros((size, *column.shape[1:]), column.dtype)
     grown[: len(column)] = column
     if len(rows):
         grown[rows] = values
@@ -230,15 +229,13 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
         start if one.channels == () or one.locations == () else int(one.ends.timestamp())
         for one, start in zip(states, starts, strict=True)
     ]
-    ends_O = _with(offers.ends_O, size, rows, ends)
-    starts_O = _with(offers.starts_O, size, rows, starts)
     withdrawn_O = _with(offers.withdrawn_O, size, rows, values=False)
     withdrawn_O[_known(ids, withdrawn)] = True
     fresh = Offers(
         ids=ids,
         kinds_O=_with(offers.kinds_O, size, rows, [OFFER_KINDS.index(one.kind) for one in states]),
-        starts_O=starts_O,
-        ends_O=ends_O,
+        starts_O=_with(offers.starts_O, size, rows, starts),
+        ends_O=_with(offers.ends_O, size, rows, ends),
         audiences_O=_with(offers.audiences_O, size, rows, [code - 1 for code in codes]),
         uses_O=_with(offers.uses_O, size, rows, [one.uses for one in states]),
         withdrawn_O=withdrawn_O,

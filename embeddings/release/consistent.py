@@ -45,22 +45,23 @@ class _Folder(NamedTuple):
 
     def expect_lists(self, name: str, lists: Ragged, count: int, below: int) -> None:
         """Raise CorruptBundle unless there are so many lists, of rows below a number."""
-        offsets, values = lists.offsets, lists.values
-        self.expect(f"{name}-offsets", offsets, (count + 1,), np.int64, least=0)
-        if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
-            raise CorruptBundle(self.path / f"{name}-offsets.npy", f"expected offsets from 0 to {len(values)}")
+        values = lists.values
+        self._expect_offsets(f"{name}-offsets", lists.offsets, count, len(values))
         self.expect(f"{name}-values", values, (len(values),), np.int32, least=0, below=below)
 
     def expect_ids(self, ids: Vocabulary) -> None:
         """Raise CorruptBundle unless the arrays of some ids fit each other."""
         count, text = len(ids), ids.base["text"]
         self.expect("ids-text", text, (len(text),), np.uint8)
-        offsets = ids.base["offsets"]
-        self.expect("ids-offsets", offsets, (count + 1,), np.int64, least=0)
-        if offsets[0] != 0 or offsets[-1] != len(text) or (np.diff(offsets) < 0).any():
-            raise CorruptBundle(self.path / "ids-offsets.npy", f"expected offsets from 0 to {len(text)}")
+        self._expect_offsets("ids-offsets", ids.base["offsets"], count, len(text))
         self.expect("ids-hashes", ids.base["hashes"], (count,), np.uint64)
         self.expect("ids-rows", ids.base["rows"], (count,), np.int32, least=0, below=max(count, 1))
+
+    def _expect_offsets(self, name: str, offsets: NDArray[Any], count: int, end: int) -> None:
+        """Raise CorruptBundle unless offsets part so many entries into so many lists."""
+        self.expect(name, offsets, (count + 1,), np.int64, least=0)
+        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+            raise CorruptBundle(self.path / f"{name}.npy", f"expected offsets from 0 to {end}")
 
 
 def check_catalogue(folder: Path, catalogue: Catalogue) -> None:

@@ -94,13 +94,13 @@ class Rows:
         encoder = bundle.product_encoder
         if encoder is None:
             return vectors_MD
-        if not np.isfinite(bundle.catalogue.products.price_N).any():  # then prices have taught the tower nothing
-            price_M = np.full(len(price_M), np.nan)
         held, shown = len(self.codes_MA), min(self.codes_MA.shape[1], codes_MA.shape[1])
         vectors_MD[:held] = self.vectors.tail
         changed_M = np.ones(len(codes_MA), np.bool_)
         changed_M[:held] = (codes_MA[:held, :shown] != self.codes_MA[:, :shown]).any(axis=1)
         changed_M[:held] |= ~np.isclose(price_M[:held], self.price_M, rtol=0, atol=0, equal_nan=True)
+        if not np.isfinite(bundle.catalogue.products.price_N).any():  # then prices have taught the tower nothing
+            price_M = np.full(len(price_M), np.nan)
         if changed_M.any():
             vectors_MD[changed_M] = encoder.encode(
                 np.full(int(changed_M.sum()), -1, np.int64),

@@ -235,7 +235,9 @@ def _new_ids(before: Catalogue, now: Catalogue) -> frozenset[tuple[str, str]]:
     """Return the kinds and ids that a later catalogue holds beside those of an earlier one."""
     if before is now:
         return frozenset()
-    pairs = (("product", before.products, now.products), ("offer", before.offers, now.offers))
-    found = [(kind, one) for kind, old, new in pairs for one in new.ids.ids(range(len(old.ids), len(new.ids)))]
-    old, new = before.locations.ids, now.locations.ids
-    return frozenset([*found, *(("location", one) for one in new.ids(range(len(old), len(new))))])
+    pairs = (
+        ("product", before.products.ids, now.products.ids),
+        ("offer", before.offers.ids, now.offers.ids),
+        ("location", before.locations.ids, now.locations.ids),
+    )
+    return frozenset((kind, one) for kind, old, new in pairs for one in new.ids(range(len(old), len(new))))

@@ -49,13 +49,12 @@ class Recent:
             _Rows(one.ids) for one in (catalogue.products, catalogue.offers, catalogue.locations)
         )
         events_E = _records(ordered, products, offers, locations, catalogue)
-        unknown = [("product", one) for one in products.unknown()]
-        unknown += [("offer", one) for one in offers.unknown()] + [("location", one) for one in locations.unknown()]
+        looked_up = (("product", products), ("offer", offers), ("location", locations))
         return cls(
             events_E,
             np.array([row.seq for row in ordered], np.int64),
             np.array([row.arrived for row in ordered], np.int64),
-            frozenset(unknown),
+            frozenset((kind, one) for kind, found in looked_up for one in found.unknown()),
         )
 
     def __len__(self) -> int:

@@ -158,6 +158,22 @@ REQUESTS: list[dict[str, Any]] = [
 # What was replaced is freed
 
 
+async def expect_a_swap_to_free(
+    root: Path, version: str, gone: list["ref[Any]"], watcher: ReleaseWatcher, app: ASGIApp
+) -> None:
+    """Swap a version for the second one; assert that nothing of it is left."""
+    gc.freeze()  # as at the start of a server: what is in cycles would now stay for good
+    try:
+        point_at(root, "second")
+        await watcher.look()
+        assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == "second"
+        assert [one() for one in gone if one() is not None] == []
+        assert of_version(root, version) == set()
+        assert of_version(root, "second")
+    finally:
+        gc.unfreeze()
+
+
 @pytest.mark.usefixtures("uncollected")
 def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Settings, opened: Opened):
     async def scenario() -> None:
@@ -169,16 +185,7 @@ def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Se
         gone = watched(slot.current)
         for request in REQUESTS * 2:
             assert (await call(app, "/v1/recommend", request))["model_version"] == first
-        gc.freeze()  # as at the start of a server: what is in cycles would now stay for good
-        try:
-            point_at(root, "second")
-            await watcher.look()
-            assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == "second"
-            assert [one() for one in gone if one() is not None] == []
-            assert of_version(root, first) == set()
-            assert of_version(root, "second")
-        finally:
-            gc.unfreeze()
+        await expect_a_swap_to_free(root, first, gone, watcher, app)
 
     asyncio.run(scenario())
 
@@ -207,15 +214,7 @@ def test_a_catalogue_that_changes_keeps_the_release_and_a_swap_frees_all_of_its_
             for request in REQUESTS:
                 assert (await call(app, "/v1/recommend", request))["model_version"] == first
         assert slot.swaps == 0
-        gc.freeze()
-        try:
-            point_at(root, "second")
-            await watcher.look()
-            assert (await call(app, "/v1/recommend", REQUESTS[0]))["model_version"] == "second"
-            assert [one() for one in gone if one() is not None] == []
-            assert of_version(root, first) == set()
-        finally:
-            gc.unfreeze()
+        await expect_a_swap_to_free(root, first, gone, watcher, app)
 
     asyncio.run(scenario())
 
