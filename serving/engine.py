@@ -82,29 +82,27 @@ class Engine:
     async def _recommend(self, request: RecommendRequest, view: View) -> Recommendation:
         context, eligibility, release = request.context, view.eligibility, view.release
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
-        situation = Situation(
-            channel,
-            place.nearest,
-            self._clock.moment(context.at),
-            view.catalogue.context.codes(context.attributes),
-        )
+        moment = self._clock.moment(context.at)
+        codes = view.catalogue.context.codes(context.attributes)
         known = None if request.customer_id is None else await release.live.of(request.customer_id)
         history = release.live.anonymous if known is None else known.history
         if request.attributes:
             history = release.live.described(history, request.attributes)
+        ahead = context.channel in view.catalogue.ahead
+        situation = Situation(channel, -1, moment, codes, ahead=ahead).at(place, history.purchases)
 
         # To somebody who has bought nothing everything is new: the question is the same without it.
         novel = request.filter_already_bought and len(history.purchases.rows_R) > 0
         products = offers = None
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
-            products = eligibility.products(context, place, situation.moment)
+            products = eligibility.products(context, place, moment)
             named = None if request.items is None else await _rows(request.items, view)
             products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:
             redeemed = await release.redemptions.now()
             offers = Offered(
-                eligibility.offers(context, place, situation.moment, history.audiences, history.redeemed_R),
+                eligibility.offers(context, place, moment, history.audiences, history.redeemed_R),
                 redeemed.times_O,
             )
             degraded |= redeemed.degraded
@@ -133,9 +131,9 @@ class Engine:
             shown = await (self._anonymous.of(to_rank, self._shown) if anonymous else self._shown(to_rank))
         else:
             eligible = None if offers is None else offers.eligible
-            session = session_of(history, situation.moment)
+            session = session_of(history, moment)
             ranked = rank_popular(view, place, products, eligible, request.limit, excluded, session)
-            shown = _Shown(ranked, reasons(ranked, view, history, place, situation.moment))
+            shown = _Shown(ranked, reasons(ranked, view, history, place, moment))
         return Recommendation(
             recommendation_id=next(self._ids),
             model_version=release.version,

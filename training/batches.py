@@ -3,20 +3,24 @@
 Letters: S baskets in all, B baskets a batch, T targets a batch, C candidates, N products.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged
-from embeddings.customer.history import Histories
+from embeddings.customer.history import Histories, History
 from embeddings.customer.tower_input import Situation, TowerInput, encode
 from training.config import FitConfig
 
 # Random streams of one seed, kept apart by these.
 _ORDER, _SAMPLE, DROPOUT = range(3)
+
+
+Situated: TypeAlias = Callable[[Situation, History, np.random.Generator], Situation]
+"""Returns what a request would know of a visit's situation, given what the customer did before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +97,30 @@ class Baskets:
             int(self.channels_S[row]), int(self.locations_S[row]), int(self.moments_S[row]), self.context_S[row]
         )
 
-    def encode(self, rows: NDArray[np.integer], histories: Histories, length: int) -> TowerInput:
-        """Encode the inputs of the customer tower at the moment of some baskets."""
+    def encode(
+        self,
+        rows: NDArray[np.integer],
+        histories: Histories,
+        length: int,
+        situated: Situated,
+        random: np.random.Generator,
+    ) -> TowerInput:
+        """Encode the inputs of the customer tower at the moment of some baskets.
+
+        Args:
+            rows: of the baskets.
+            histories: of which they are.
+            length: how many events the tower reads.
+            situated: what a request knows of the situation of each.
+            random: for that.
+        """
         pasts = []
         situations = []
         for row in rows.tolist():
             past = histories[int(self.customers_S[row])]
             start = int(self.starts_S[row])
             pasts.append(replace(past, events_E=past.events_E[:start]))
-            situations.append(self.situation(row))
+            situations.append(situated(self.situation(row), pasts[-1], random))
         return encode(pasts, situations, length)
 
 
@@ -132,12 +151,15 @@ class Batches:
         targets: how many an epoch has.
     """
 
-    def __init__(self, histories: Histories, products: int, length: int, config: FitConfig, seed: int) -> None:
+    def __init__(
+        self, histories: Histories, products: int, length: int, config: FitConfig, seed: int, situated: Situated
+    ) -> None:
         self._histories = histories
         self._baskets = Baskets.of(histories)
         self._length = length
         self._config = config
         self._seed = seed
+        self._situated = situated
         sizes_S = np.diff(self._baskets.products.offsets)
         # A basket gives at most `targets_a_basket` targets: that is how often a product becomes one.
         chances = np.repeat(np.minimum(1, config.targets_a_basket / np.maximum(sizes_S, 1)), sizes_S)
@@ -179,7 +201,7 @@ class Batches:
         hit = candidates_C[places] == flat
         bought_BC[owners[hit], places[hit]] = True
         return Batch(
-            tower_input=baskets.encode(rows_B, self._histories, self._length),
+            tower_input=baskets.encode(rows_B, self._histories, self._length, self._situated, random),
             owners_T=np.repeat(np.arange(len(rows_B)), [len(one) for one in chosen]),
             targets_T=candidates_C.searchsorted(targets),
             candidates_C=candidates_C,

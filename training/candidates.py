@@ -157,8 +157,7 @@ def query_examples(
                 profiled(example.past.purchases),
                 example.past,
                 statistics.bought_together,
-                example.situation.location,
-                example.situation.moment,
+                example.situation,
                 example.eligible,
                 rows_K if example.novel else rows_K[:RETRIEVED],
                 _popular(rankings, statistics.observed, example),
@@ -173,9 +172,15 @@ def with_sessions(examples: Sequence[Example], share: float, random: np.random.G
 
     In a share of the examples a random half of the products lies in the basket already and is not to be predicted any
     more. A few products of the other half, and several other products of the set for each of them, have been looked at.
+    What is asked ahead of a visit is not in the middle of one.
     Nothing of a basket is seen that a service would not be told in events.
     """
-    return [_within_visit(one, random) if len(one.bought) > 1 and random.random() < share else one for one in examples]
+    return [
+        _within_visit(one, random)
+        if len(one.bought) > 1 and not one.situation.ahead and random.random() < share
+        else one
+        for one in examples
+    ]
 
 
 def for_novel(
@@ -245,7 +250,11 @@ def _as_newcomer(example: Example, random: np.random.Generator) -> Example:
     events = _events(example, first, np.full(count, PURCHASE), np.full(count, _FIRST_SECONDS))
     attributes_A = example.past.attributes_A * (random.random() < 0.5)
     past = History(events, attributes_A, (), example.past.visit_pause)
-    return example._replace(past=past, bought=example.bought.difference(first.tolist()))
+    return example._replace(
+        past=past,
+        situation=example.situation.at(example.place, past.purchases),
+        bought=example.bought.difference(first.tolist()),
+    )
 
 
 def _within_visit(example: Example, random: np.random.Generator) -> Example:
@@ -267,7 +276,9 @@ def _events(
     events = np.zeros(len(products_E), EVENT)
     events["product"], events["type"], events["at"] = products_E, types_E, example.situation.moment - ago_E
     events["offer"], events["quantity"], events["value"] = -1, 1, np.nan
-    events["location"], events["channel"] = example.situation.location, example.situation.channel
+    # Where no place is named, an event has none either.
+    events["location"] = example.situation.location if example.situation.placed else -1
+    events["channel"] = example.situation.channel
     return events
 
 

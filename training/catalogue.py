@@ -81,6 +81,7 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
         ),
         promotions=_promotions(dataset, since, channels, locations["location"], products["product_id"]),
         context=_context(dataset),
+        ahead=tuple(name for name in recipe.channels if name in recipe.ways.ahead_channels),
     )
 
 

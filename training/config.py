@@ -33,6 +33,9 @@ CHANNELS = {
 """The channels of a recipe that declares none."""
 
 
+AHEAD_CHANNELS = ("email", "push", "sms")
+"""The channels whose messages go out ahead of a visit, in a recipe that names none."""
+
 _NO_ZONES = ("localtime", "posixrules", "Factory")
 """Names of files beside the zones that are none, or another one on each machine."""
 
@@ -61,6 +64,23 @@ class AssortmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     popularity_daily_decay: Share = 0.98
     comparable_size: Share = 0.1
     comparable_share: Share = 0.5
+
+
+class WaysConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The ways in which requests ask, as shares of what the model learns from; see the recipe for each key."""
+
+    without_place: Share = 0.3
+    within_radius: Share = 0.1
+    ahead: Share = 0.15
+    ahead_channels: Annotated[tuple[Identifier, ...], Meta(max_length=100)] = AHEAD_CHANNELS
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to be asked at a place."""
+        together = self.without_place + self.within_radius + self.ahead
+        if together > 1:
+            raise ValueError(
+                f"expected shares without_place, within_radius and ahead of at most 1 together; got {together:g}"
+            )
 
 
 class TowersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,10 +150,20 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     visit_pause_minutes: Annotated[float, Meta(ge=0, le=1_440)] | Literal["auto"] = "auto"
     tables: TablesConfig = TablesConfig()
     assortment: AssortmentConfig = AssortmentConfig()
+    ways: WaysConfig = WaysConfig()
     towers: TowersConfig = TowersConfig()
     als: AlsConfig = AlsConfig()
     fit: FitConfig = FitConfig()
     ranker: RankerConfig = RankerConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse channels ahead of a visit that are not declared; the default ones may be absent."""
+        for name in self.ways.ahead_channels:
+            if name not in self.channels and self.ways.ahead_channels != AHEAD_CHANNELS:
+                raise ValueError(
+                    f"expected ways.ahead_channels that [channels] declares: some of {', '.join(self.channels)}; "
+                    f"got {name!r}"
+                )
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -1,7 +1,8 @@
-"""Evaluation of a model and the baselines on the validation window, in the contexts as they were.
+"""Evaluation of a model and the baselines on the validation window, in every way in which requests ask.
 
-The example is each customer's first basket in the window: ten products, at that moment and location, on that channel,
-with assortments as known before the window. Letters: B examples, M candidates, N products.
+The example is each customer's first basket in the window: ten products, with assortments as known before the window.
+It is asked for at that moment and location, and once more in each other way. Letters: B examples, M candidates, N
+products.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +26,12 @@ from training.examples import Example, customer_vectors
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, probabilities
 from training.ranker import Ranker
+from training.ways import Way
 
 K = 10
 _CACHE_BYTES = 2**28
 _AT_ONCE = 256
+_NONE = np.zeros(0, np.int64)
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -47,19 +50,35 @@ class Fitted(NamedTuple):
     vectors_ND: NDArray[np.float32]
 
 
-def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
-    """Answer every example by every method and measure the answers, by method, then by metric.
+def evaluate(
+    asked: Mapping[Way, Sequence[Example]], fitted: Fitted, ranker: Ranker, als: Factors, length: int
+) -> Mapping[Way, Metrics]:
+    """Answer every example by every method and measure the answers, by way, by method, then by metric.
 
-    ``served`` is the answer that the service would give, with the expected calibration error of its scores.
-    ``source NAME`` is the contribution of one source of candidates.
+    ``served`` is the answer that the service would give, with the expected calibration error of its scores and the
+    number of the examples. ``source NAME`` is the contribution of one source of candidates. A way in which nothing can
+    be asked is left out.
 
     Args:
-        examples: from ``examples.first_baskets``.
+        asked: from ``Ways.each``.
         fitted: towers and statistics of what came before the window.
         ranker: fitted on what came before the window.
         als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
     """
+    return {way: _measure_all(some, fitted, ranker, als, length) for way, some in asked.items() if some}
+
+
+def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:
+    """Return the metrics of all ways by name of the method, followed by the way unless that is at the place."""
+    return {
+        method if way == Way.AT_PLACE else f"{method} {way}": dict(values)
+        for way, of_way in metrics.items()
+        for method, values in of_way.items()
+    }
+
+
+def _measure_all(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     observed = fitted.statistics.observed
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
@@ -67,12 +86,17 @@ def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: F
         some = examples[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
         factors_BD = als.customers_CD[[one.customer for one in some]]
-        rankings["als"] += list(als_index.search(factors_BD, K, sets).rows_BK)
+        factored = als_index.search(factors_BD, K, sets).rows_BK
         common = [
             most_popular(popular(observed, one.eligible.rows_N, observed.lists_of(one.place.rows)), K).rows_R
             for one in some
         ]
         rankings["popular"] += common
+        # Of a customer who bought nothing before, the factors say nothing.
+        rankings["als"] += [
+            _fill(rows_K[rows_K >= 0] if len(one.past.purchases.rows_R) else _NONE, rest)
+            for one, rows_K, rest in zip(some, factored, common, strict=True)
+        ]
         rankings["personal_top_frequency"] += [
             _fill(_frequency(one.past, one.eligible), rest) for one, rest in zip(some, common, strict=True)
         ]
@@ -88,7 +112,7 @@ def evaluate(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: F
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(examples, fitted.towers, fitted.vectors_ND, length)
     metrics |= _measure_sources(queried)
-    return metrics | {"served": _measure(served, examples) | {"calibration_error": error}}
+    return metrics | {"served": _measure(served, examples) | {"calibration_error": error, "examples": len(examples)}}
 
 
 def _measure_sources(queried: Sequence[QueriedExample]) -> dict[str, dict[str, float]]:

@@ -59,17 +59,17 @@ def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> 
         bought = rows[catalogue.products.recommendable_N[rows]]
         if not len(bought):
             continue
-        situation = baskets.situation(row)
-        channel, location, moment, _ = situation
-        place = Place((location,) if location >= 0 else None)
+        customer, visit = int(baskets.customers_S[row]), baskets.situation(row)
+        past = before[customer]
+        place = Place((visit.location,) if visit.location >= 0 else None)
         examples.append(
             Example(
-                customer=int(baskets.customers_S[row]),
-                past=before[int(baskets.customers_S[row])],
-                situation=situation,
+                customer=customer,
+                past=past,
+                situation=visit.at(place, past.purchases),
                 place=place,
-                eligible=eligibility.products(Context(channels[channel]), place, moment)
-                if channel >= 0
+                eligible=eligibility.products(Context(channels[visit.channel]), place, visit.moment)
+                if visit.channel >= 0
                 else eligibility.recommendable,
                 bought=frozenset(bought.tolist()),
             )

@@ -20,7 +20,7 @@ from embeddings.catalogue.columns import Catalogue, Products
 from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import TowerInput
 from embeddings.release.bundle import FORMAT_VERSION
-from training.batches import DROPOUT, Batch, Batches
+from training.batches import DROPOUT, Batch, Batches, Situated
 from training.config import Recipe
 from training.curve import Curve
 from training.loop import loss_progress, resume, save, schedule
@@ -144,6 +144,7 @@ def fit(
     recipe: Recipe,
     device: torch.device,
     checkpoints: Path,
+    situated: Situated,
     measure: Callable[[Towers], Mapping[str, float]] | None = None,
 ) -> tuple[Towers, Curve]:
     """Fit both towers on every basket of some histories; return them with the course of the fit.
@@ -159,6 +160,7 @@ def fit(
         recipe: the settings.
         device: where to compute.
         checkpoints: a folder for this very run's checkpoint; a checkpoint in it is continued.
+        situated: what requests know of the situations of visits.
         measure: measures the towers on what is held out, after every epoch; what it finds changes nothing.
     """
     torch.manual_seed(recipe.seed)
@@ -170,7 +172,9 @@ def fit(
     towers.product.ids.weight.data.copy_(torch.as_tensor(als_ND / max(float(scale), 1e-9)))
     towers.to(device)
     product_input = ProductInput.of(catalogue.products, trained_N, device)
-    batches = Batches(histories, len(catalogue.products.ids), recipe.towers.history_length, config, recipe.seed)
+    batches = Batches(
+        histories, len(catalogue.products.ids), recipe.towers.history_length, config, recipe.seed, situated
+    )
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -222,7 +226,7 @@ def fingerprint(
         len(products.ids),
         len(catalogue.locations.ids),
     )
-    told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, past.visit_pause
+    told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, recipe.ways, past.visit_pause
     digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, told, sizes, device.type)))
     for array in (
         past.events,

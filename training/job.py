@@ -20,7 +20,7 @@ from training.datasets.files import reading
 from training.datasets.lacking import LEAST_BUYERS, cut_off, too_few
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
-from training.evaluate import evaluate
+from training.evaluate import by_method, evaluate
 from training.examples import first_baskets
 from training.export import Release, export
 from training.gate import gate
@@ -30,6 +30,7 @@ from training.observed import observe
 from training.publish import publish
 from training.stages import Stages, windows
 from training.statistics import Nearby, count
+from training.ways import Way, Ways
 
 _log = logging.getLogger("opportune.train")
 
@@ -83,21 +84,23 @@ def run(
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
         offers = stages.offers(histories, window, moment, fitted, ranker)
-        asked = first_baskets(past, inside, fitted.catalogue)
-        if not asked:
+        ways = Ways(fitted.catalogue, recipe.ways)
+        asked = ways.each(first_baskets(past, inside, fitted.catalogue), window, recipe.seed)
+        if not asked[Way.AT_PLACE]:
             days = recipe.validation_days
             raise InvalidInput(
                 "--data",
                 f"expected purchases of something recommendable in the last {days} days until {until}, to judge the "
                 "model by; found none",
             )
-        metrics = evaluate(asked, fitted, ranker, als, recipe.towers.history_length)
+        judged = evaluate(asked, fitted, ranker, als, recipe.towers.history_length)
+        metrics = by_method(judged)
         if offers.metrics:
             metrics = {**metrics, "offers": offers.metrics}
         for method, values in metrics.items():
-            _log.info("validation %-22s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+            _log.info("validation %-36s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
         if gated:
-            gate(metrics, len(asked))
+            gate(judged, ways.shares)
 
         catalogue, observed = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
         catalogue = catalogue._replace(promotions=still_promoted(catalogue.promotions, moment))

@@ -28,6 +28,7 @@ from training.ranker import Ranker
 from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
 from training.visits import VisitExample, find_visits, visit_examples
+from training.ways import Ways
 
 _DAY = 86_400
 _WEEK = 7 * _DAY
@@ -90,7 +91,15 @@ class Stages:
         nearby = find_nearby(past, catalogue, als.products_ND, recipe.als.regularisation, recipe.ranker)
         checkpoints = self.runs / fingerprint(recipe, past, catalogue, trained_N, self.device)
         towers, self.curves["towers"] = fit(
-            catalogue, trained_N, past, als.products_ND, recipe, self.device, checkpoints, measure if asked else None
+            catalogue,
+            trained_N,
+            past,
+            als.products_ND,
+            recipe,
+            self.device,
+            checkpoints,
+            Ways(catalogue, recipe.ways).situation,
+            measure if asked else None,
         )
         vectors_ND = product_vectors(towers, catalogue.products, trained_N, self.device)
         statistics = count(past, catalogue, observed, moment, nearby, recipe.ranker)
@@ -169,6 +178,7 @@ class Stages:
         if len(asked) > config.examples_a_window:
             kept = np.sort(random.permutation(len(asked))[: config.examples_a_window])
             asked = [asked[place] for place in kept.tolist()]
+        asked = Ways(catalogue, recipe.ways).drawn(asked, begin, random)
         bought = inside.by_customer()
         novel = for_novel(_some(asked, config.novel_share, random), catalogue, bought)
         new = for_new(

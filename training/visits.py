@@ -185,8 +185,7 @@ def _asked(
                 profile_of(example.past.purchases, statistics),
                 example.past,
                 statistics.bought_together,
-                example.situation.location,
-                example.situation.moment,
+                example.situation,
                 example.eligible,
                 _NONE,
                 _NONE,
@@ -210,7 +209,7 @@ def _example(visit: Visit, past: Histories, eligibility: Eligibility, channels: 
     eligible = eligibility.offers(
         Context(channels[visit.channel]), place, visit.at, earlier.audiences, earlier.redeemed_R
     )
-    situation = Situation(visit.channel, visit.location, visit.at, visit.context)
+    situation = Situation(visit.channel, visit.location, visit.at, visit.context).at(place, earlier.purchases)
     return Example(visit.customer, earlier, situation, place, eligible, visit.redeemed)
 
 

@@ -35,6 +35,8 @@ class Task(NamedTuple):
 
 TASKS: Mapping[str, Task] = {
     "next-basket": Task(".", UNTIL, next_basket.measure),
+    "web": Task(".", UNTIL, next_basket.measure_web),
+    "push": Task(".", UNTIL, next_basket.measure_push),
     "novel": Task(".", UNTIL, novel.measure),
     "completion": Task(".", UNTIL, completion.measure),
     "cold-start": Task(".", UNTIL, cold_start.measure),

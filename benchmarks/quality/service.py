@@ -63,7 +63,7 @@ class Service:
         self,
         household: str | None,
         channel: str,
-        location: str,
+        location: str | None,
         at: datetime,
         limit: int,
         kind: str = "product",
@@ -74,7 +74,7 @@ class Service:
         Args:
             household: who asks; None for nobody in particular.
             channel: where.
-            location: the store.
+            location: the store; None for none in particular.
             at: when.
             limit: how many.
             kind: product or offer.
@@ -86,7 +86,7 @@ class Service:
         self,
         household: str | None,
         channel: str,
-        location: str,
+        location: str | None,
         at: datetime,
         limit: int,
         kinds: Sequence[str],

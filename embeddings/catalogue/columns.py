@@ -192,6 +192,7 @@ class _Words(msgspec.Struct, frozen=True):
     attribute_labels: tuple[tuple[str, ...], ...]
     context_names: tuple[str, ...] = ()
     context_labels: tuple[tuple[str, ...], ...] = ()
+    ahead: tuple[str, ...] = ()
 
 
 class Catalogue(NamedTuple):
@@ -201,6 +202,7 @@ class Catalogue(NamedTuple):
         channels: the declared channels, in the order of their codes from 0.
         audiences: the names of the audiences that offers are meant for, in the order of their codes.
         context: the context attributes that a request may give.
+        ahead: the channels whose messages go out ahead of a visit, such as email.
     """
 
     channels: Mapping[str, ChannelRule]
@@ -210,6 +212,7 @@ class Catalogue(NamedTuple):
     offers: Offers
     promotions: Promotions
     context: ContextAttributes = ContextAttributes()
+    ahead: tuple[str, ...] = ()
 
     def channel_code(self, channel: str) -> int | None:
         """Return the channel's code, or None if the catalogue does not declare it."""
@@ -267,6 +270,7 @@ class Catalogue(NamedTuple):
             products.attributes.names,
             products.attributes.labels,
             *self.context,
+            self.ahead,
         )
         (folder / "words.json").write_bytes(msgspec.json.format(msgspec.json.encode(words)))
 
@@ -315,6 +319,7 @@ class Catalogue(NamedTuple):
                 products=_ragged(promotions, "products"),
             ),
             context=ContextAttributes(words.context_names, words.context_labels),
+            ahead=words.ahead,
         )
 
 

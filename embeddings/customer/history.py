@@ -53,6 +53,9 @@ year; an id that many share, such as a guest's at a till, may have them in an ho
 SLOW_DECAY = 0.995
 """What remains after a day of the weight of a purchase that is to count for long."""
 
+_WHERE_DECAY = 0.97
+"""The same of a visit, to find where a customer usually is: customers move on."""
+
 
 def of_types(*names: str) -> list[bool]:
     """Return for each code of an event type whether its name is among these; False for the code of padding."""
@@ -89,6 +92,15 @@ class Purchases:
     def times(self, rows: Sequence[int]) -> list[int]:
         """Return how often the customer bought each of some products."""
         return kernel.times_bought(self.rows_R, self.times_R, rows)
+
+    def usual_location(self, among: Sequence[int] | None = None) -> int:
+        """Return the row of the location that the customer visits most, lately more than long ago; -1 for none.
+
+        Args:
+            among: only these locations are looked at, if given.
+        """
+        rows = None if among is None else np.array(sorted(among), np.int64)
+        return self.by_visit.usual_location(_WHERE_DECAY, rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from embeddings import kernel
 from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
-from embeddings.customer.history import INTERACTION_TYPES, History
+from embeddings.catalogue.eligibility import Place
+from embeddings.customer.history import INTERACTION_TYPES, History, Purchases
 
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
@@ -25,15 +26,32 @@ class Situation(NamedTuple):
 
     Attributes:
         channel: code, -1 if unknown.
-        location: row, -1 if unknown.
+        location: row of where the customer is taken to be, -1 if unknown.
         moment: seconds since 1970 UTC.
         attributes: codes of the context attributes, as in ``Catalogue.context``.
+        placed: whether it is said that the customer is at the location; else it is where they usually are.
+        ahead: whether it is not the moment of a visit, but of a message that goes out ahead of one.
     """
 
     channel: int
     location: int
     moment: int
     attributes: tuple[int, ...] = ()
+    placed: bool = True
+    ahead: bool = False
+
+    def at(self, place: Place, purchases: Purchases) -> "Situation":
+        """Return the situation at a place, for a customer who made some purchases.
+
+        A place of one location is where the customer is. Of several it is the one that the customer visits most, or the
+        nearest one; without a place it is the location that the customer visits most, if there is any. Models read that
+        location. What may be shown, the place alone says.
+        """
+        rows = place.rows
+        if rows is not None and len(rows) == 1:
+            return self._replace(location=rows[0], placed=True)
+        location = purchases.usual_location(rows)
+        return self._replace(location=place.nearest if location < 0 else location, placed=False)
 
 
 class TowerInput(NamedTuple):
@@ -75,13 +93,12 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
 
 
 def _codes(situation: Situation) -> tuple[int, ...]:
-    channel, location, moment, attributes = situation
     return (
-        channel + 1,
-        location + 1,
-        weekday_of(moment) + 1,
-        int(hour_of(moment)) + 1,
-        *attributes,
+        situation.channel + 1,
+        situation.location + 1,
+        weekday_of(situation.moment) + 1,
+        int(hour_of(situation.moment)) + 1,
+        *situation.attributes,
     )
 
 

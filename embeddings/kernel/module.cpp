@@ -80,6 +80,7 @@ PYBIND11_MODULE(kernel, module) {
              py::arg("decays"), py::arg("group_decay"), py::arg("never_days"), py::arg("prior_days"), py::arg("never"),
              py::arg("usual_gap"))
         .def("at", &ByVisit::at, py::arg("location"))
+        .def("usual_location", &ByVisit::usual_location, py::arg("decay"), py::arg("among").noconvert() = py::none())
         .def("at_hour", &ByVisit::at_hour, py::arg("moment"), py::arg("seconds"), py::arg("other_days"));
     py::class_<FeatureReader>(module, "FeatureReader")
         .def(py::init<Table<float>, Table<std::int32_t>, Array<float>, Table<float>, Table<float>, Array<std::int64_t>,

@@ -129,6 +129,29 @@ class ByVisit {
         return {narrowed(sums), visits, purchases};
     }
 
+    // The location with the largest decayed number of visits, of the newest of them where several have as many; of some
+    // locations, ascending, if these are given. -1 if there was no visit at any.
+    std::int32_t usual_location(double decay, const std::optional<Array<std::int64_t>>& among) const {
+        const std::vector<double> weights_V = weights(decay);
+        std::unordered_map<std::int32_t, double> visits;
+        const Purchase* line = purchases_.data();
+        for (std::size_t v = 0; v < visits_.size(); ++v) {
+            const std::int32_t location = line->location;
+            line += visits_[v].size;
+            if (location >= 0 && (!among || std::binary_search(among->data(), among->data() + among->size(), location)))
+                visits[location] += weights_V[v];
+        }
+        std::int32_t usual = -1;
+        double most = 0;
+        line = purchases_.data() + purchases_.size();
+        for (std::size_t v = visits_.size(); v-- > 0;) {
+            line -= visits_[v].size;
+            const auto found = visits.find(line->location);
+            if (found != visits.end() && found->second > most) usual = found->first, most = found->second;
+        }
+        return usual;
+    }
+
     // The moment of the newest purchase; 0 if there is none.
     std::int64_t newest() const { return visits_.empty() ? 0 : visits_.back().at; }
 

@@ -45,6 +45,8 @@ _OTHERS = (
     *(f"weekday_{number}" for number in range(WEEKDAYS)),
     "hour_sine",
     "hour_cosine",
+    "placed",
+    "ahead",
     # Of a candidate again.
     "inner",
     "als",
@@ -61,7 +63,7 @@ RANKER_FEATURES = _COUNTS + _OTHERS
 ``inner`` is the inner product with the customer's vector, ``als`` that of ``AlsFactors``, ``retrieved`` the log of the
 sum of the exponentials of those that the towers retrieved, ``away`` days since the newest purchase, ``promoted``
 whether the location promotes the product now on some channel, ``novel`` whether only products never bought before were
-asked for.
+asked for, ``placed`` and ``ahead`` as in `Situation`.
 """
 
 COUNTED = len(_COUNTS)
@@ -115,9 +117,9 @@ class FeatureReader:
             retrieved_K: inner products of what the towers retrieved, the largest first; -inf in pads.
             features_KF: where to write, in the order of ``RANKER_FEATURES``.
         """
-        profile, location = query.profile, query.location
-        hour = profile.at_hour(query.moment)
-        span = bisect_right(self._bounds, query.moment)
+        profile, location, moment = query.profile, query.situation.location, query.situation.moment
+        hour = profile.at_hour(moment)
+        span = bisect_right(self._bounds, moment)
         self._kernel.read(
             profile.customer,
             query.local.slow_R,
@@ -138,24 +140,27 @@ class FeatureReader:
         return self._lists[location] if location >= 0 else -1
 
     def _context(self, query: RankingQuery, hour: Hour, retrieved_K: NDArray[np.float32]) -> list[float]:
-        """Return the features that all candidates of a request share, from ``away`` to ``hour_cosine``."""
-        profile = query.profile
-        turn = hour_of(query.moment) / 24 * 2 * math.pi
+        """Return the features that all candidates of a request share, from ``away`` to ``ahead``."""
+        profile, situation = query.profile, query.situation
+        moment = situation.moment
+        turn = hour_of(moment) / 24 * 2 * math.pi
         return [
-            max(query.moment - profile.newest, 0) / DAY if profile.newest else 0.0,
+            max(moment - profile.newest, 0) / DAY if profile.newest else 0.0,
             profile.visits,
             profile.basket_size,
             profile.visit_gap,
             query.local.visits,
             hour.visits,
             hour.basket_size,
-            self._sold[sold] if (sold := self._list_of(query.location)) >= 0 else 0.0,
+            self._sold[sold] if (sold := self._list_of(situation.location)) >= 0 else 0.0,
             0.0 if query.session is None else float(len(query.session.cart)),
             float(query.novel),
             kernel.log_sum_exp(retrieved_K[:RETRIEVED]),
-            *_WEEKDAYS[weekday_of(query.moment)],
+            *_WEEKDAYS[weekday_of(moment)],
             math.sin(turn),
             math.cos(turn),
+            float(situation.placed and situation.location >= 0),
+            float(situation.ahead),
         ]
 
 

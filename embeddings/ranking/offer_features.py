@@ -135,10 +135,10 @@ class OfferFeatureReader:
             probabilities_K: the ranker's, for these products.
             redeemed_O: how often everybody has redeemed each offer of the catalogue until the moment asked about.
         """
-        profile, offers = query.profile, self._offers
+        profile, offers, moment = query.profile, self._offers, query.situation.moment
         places_K = profile.rows_R.searchsorted(covered_K)
         own_KC = profile.own_RC[places_K]
-        away = max(query.moment - profile.newest, 0) / DAY if profile.newest else 0.0
+        away = max(moment - profile.newest, 0) / DAY if profile.newest else 0.0
         count = len(self._sizes_O)
         offers_P, of_P = self._pairs(covered_K)
 
@@ -179,8 +179,8 @@ class OfferFeatureReader:
                 likely_O / root_O,
                 slow_O / root_O,
                 here_O / root_O,
-                np.maximum(query.moment - offers.starts_O[offers_O], 0) / DAY,
-                np.maximum(offers.ends_O[offers_O] - query.moment, 0) / DAY,
+                np.maximum(moment - offers.starts_O[offers_O], 0) / DAY,
+                np.maximum(offers.ends_O[offers_O] - moment, 0) / DAY,
                 np.isin(offers_O, query.history.redeemed_R),
                 redeemed_O[offers_O],
                 self._shares_O[offers_O],

@@ -98,7 +98,7 @@ class VisitFeatureReader:
             features_OF: features of the eligible offers, at least one, in the order of ``OFFER_FEATURES``.
             odds: from ``sum_of_odds``.
         """
-        profile, moment = query.profile, query.moment
+        profile, moment = query.profile, query.situation.moment
         visits, redeeming, since = self._habit(query.history, moment)
         return np.array(
             [

@@ -13,6 +13,7 @@ from embeddings import kernel
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
+from embeddings.customer.tower_input import Situation
 from embeddings.ranking.profile import DAY, Local, Profile
 from embeddings.ranking.statistics import Neighbours, Scored
 
@@ -43,9 +44,8 @@ class RankingQuery(NamedTuple):
 
     Attributes:
         profile, history: statistics of the customer's purchases, and all the customer's events.
-        location: its row, -1 for none.
-        moment: seconds since 1970 UTC.
-        local: what the customer bought at that location.
+        situation: where and when, and on which channel.
+        local: what the customer bought at its location.
         session: what happened lately, None if nothing did.
         meant: catalogue rows of the products that the session is about, in the basket or looked at.
         bought_together: products that lie in the same baskets as these.
@@ -58,8 +58,7 @@ class RankingQuery(NamedTuple):
 
     profile: Profile
     history: History
-    location: int
-    moment: int
+    situation: Situation
     local: Local
     session: Session | None
     meant: NDArray[np.int64]
@@ -77,8 +76,7 @@ class RankingQuery(NamedTuple):
         profile: Profile,
         history: History,
         bought_together: Neighbours,
-        location: int,
-        moment: int,
+        situation: Situation,
         eligible: EligibleSet,
         retrieved_K: NDArray[np.int64],
         popular_K: NDArray[np.int64],
@@ -87,8 +85,8 @@ class RankingQuery(NamedTuple):
         wanted: int = FEW,
         rank_all: bool = False,
     ) -> Self:
-        """Return the query of a customer with this history for ``wanted`` products, at a location and moment."""
-        session = session_of(history, moment)
+        """Return the query of a customer with this history for ``wanted`` products, in a situation."""
+        session = session_of(history, situation.moment)
         meant, beside = _NONE, _NOTHING_BOUGHT_TOGETHER
         if session is not None:
             meant = np.concatenate([session.cart, session.looked])
@@ -96,9 +94,8 @@ class RankingQuery(NamedTuple):
         return cls(
             profile,
             history,
-            location,
-            moment,
-            profile.at(location),
+            situation,
+            profile.at(situation.location),
             session,
             meant,
             beside,
@@ -149,7 +146,7 @@ class DueNow:
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """Return the customer's own products bought on several days whose usual gap has just passed."""
         profile = query.profile
-        aged = max(query.moment - profile.newest, 0) / DAY
+        aged = max(query.situation.moment - profile.newest, 0) / DAY
         return kernel.due(profile.customer, aged, query.eligible.members, _DUE * query.more)
 
 

@@ -44,7 +44,7 @@ from embeddings.release.encoders import (
     RedemptionSession,
 )
 
-FORMAT_VERSION = 10
+FORMAT_VERSION = 11
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalogue"
 PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"

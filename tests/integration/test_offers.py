@@ -53,11 +53,13 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
     def worked_out(customer: str, channel: str, location: str) -> dict[str, NDArray[np.float32]]:
         place, history, moment = eligibility.place(location), histories.of(customer), int(LATER.timestamp())
         allowed = eligibility.offers(Context(channel, location), place, moment, history.audiences, history.redeemed_R)
-        situation = Situation(eligibility.channel(channel), place.nearest, moment)
+        situation = Situation(eligibility.channel(channel), -1, moment, ahead=channel == "email").at(
+            place, history.purchases
+        )
         tower_input = encode([history], [situation], bundle.manifest.history_length)
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
         profile, near = profile_of(history.purchases, statistics), statistics.bought_together
-        question = RankingQuery.of(profile, history, near, place.nearest, moment, allowed, NOBODY, NOBODY)
+        question = RankingQuery.of(profile, history, near, situation, allowed, NOBODY, NOBODY)
         covered_K, features_KF = reader.covered(question, features, vectors, customer_D)
         assert bundle.ranker is not None
         probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else np.zeros(0, np.float32)

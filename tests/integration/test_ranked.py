@@ -55,7 +55,7 @@ class Offline(NamedTuple):
         allowed = eligibility.products(Context(channel, location), place, moment)
         if novel:
             allowed = EligibleSet.derived(allowed, history.purchases.rows_R)
-        situation = Situation(eligibility.channel(channel), place.nearest, moment)
+        situation = Situation(eligibility.channel(channel), -1, moment).at(place, history.purchases)
         tower_input = encode([history], [situation], self.bundle.manifest.history_length)
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
         most = max(RETRIEVED * times_more(limit, novel=novel), limit)
@@ -65,8 +65,7 @@ class Offline(NamedTuple):
             profile_of(history.purchases, statistics),
             history,
             statistics.bought_together,
-            place.nearest,
-            moment,
+            situation,
             allowed,
             retrieved.rows_BK[0],
             most_popular(popular(observed, allowed.rows_N, observed.lists_of(place.rows)), len(allowed.rows_N)).rows_R,

@@ -17,6 +17,7 @@ from embeddings.catalogue.columns import (
 )
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, EVENT_CODES, Events, History
+from embeddings.customer.tower_input import Situation
 from embeddings.ranking.observed import Observed
 from embeddings.ranking.profile import profile_of
 from embeddings.ranking.sources import RankingQuery
@@ -175,14 +176,15 @@ def ask(
     *,
     novel: bool = False,
     rank_all: bool = False,
+    placed: bool = True,
+    ahead: bool = False,
 ) -> RankingQuery:
     """A question to the sources and the reader of features; what is popular are the eligible rows unless given."""
     return RankingQuery.of(
         profile_of(history.purchases, statistics()),
         history,
         neighbours(TOGETHER),
-        location,
-        moment,
+        Situation(-1, location, moment, placed=placed, ahead=ahead),
         eligible(rows),
         np.array(retrieved, np.int64),
         np.array(sorted(rows) if popular is None else popular, np.int64),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.customer.history import EVENT, PURCHASE, Histories
+from embeddings.customer.history import EVENT, PURCHASE, Histories, History
+from embeddings.customer.tower_input import Situation
 from embeddings.vocabulary import Vocabulary
 from training.batches import Baskets, Batch, Batches
 from training.config import FitConfig
@@ -42,6 +43,12 @@ def histories(customers: list[list[Event]]) -> Histories:
         attribute_names=("own",),
         attribute_labels=(tuple(f"{row}" for row in range(count)),),
     )
+
+
+def as_visited(situation: Situation, past: History, random: np.random.Generator) -> Situation:
+    """Return the situation of the visit: a request knows all of it."""
+    del past, random
+    return situation
 
 
 pasts = st.lists(
@@ -90,7 +97,7 @@ def test_a_baskets_history_is_the_latest_products_before_its_second(customers: l
     past = histories(customers)
     baskets = Baskets.of(past)
     for row in range(len(baskets)):
-        found = baskets.encode(np.array([row]), past, length)
+        found = baskets.encode(np.array([row]), past, length, as_visited, np.random.default_rng(1))
         events = past[int(baskets.customers_S[row])].events_E
         earlier = events[(events["at"] < baskets.moments_S[row]) & (events["product"] >= 0)][-length:][::-1]
         real = found.types_BL[0] > 0
@@ -141,7 +148,7 @@ def past() -> Histories:
 
 @pytest.fixture(scope="module")
 def batches(past: Histories) -> Batches:
-    return Batches(past, PRODUCTS, 4, CONFIG, seed=3)
+    return Batches(past, PRODUCTS, 4, CONFIG, seed=3, situated=as_visited)
 
 
 def baskets_in(batch: Batch) -> list[tuple[int, int]]:
@@ -171,10 +178,10 @@ def test_an_epoch_has_every_basket_once_and_another_order_each_time(batches: Bat
 def test_an_epoch_from_a_step_on_is_the_rest_of_that_epoch(past: Histories, batches: Batches) -> None:
     whole = list(batches.epoch(1))
     for first in range(batches.steps + 1):
-        rest = list(Batches(past, PRODUCTS, 4, CONFIG, seed=3).epoch(1, first=first))
+        rest = list(Batches(past, PRODUCTS, 4, CONFIG, seed=3, situated=as_visited).epoch(1, first=first))
         assert len(rest) == batches.steps - first
         assert all(same(one, other) for one, other in zip(rest, whole[first:], strict=True))
-    assert not same(whole[0], next(Batches(past, PRODUCTS, 4, CONFIG, seed=4).epoch(1)))
+    assert not same(whole[0], next(Batches(past, PRODUCTS, 4, CONFIG, seed=4, situated=as_visited).epoch(1)))
 
 
 def test_a_batch_holds_targets_of_its_baskets_and_negatives_once_each(past: Histories, batches: Batches) -> None:
@@ -205,7 +212,7 @@ def test_log_inclusion_is_how_often_a_product_is_a_candidate() -> None:
         for _ in range(300)
     ]
     config = FitConfig(baskets_a_batch=15, targets_a_basket=3, uniform_negatives=5)
-    batches = Batches(histories(customers), 30, 1, config, seed=1)
+    batches = Batches(histories(customers), 30, 1, config, seed=1, situated=as_visited)
     claimed: dict[int, float] = {}
     counts: Counter[int] = Counter()
     epochs = 60

@@ -28,6 +28,7 @@ from training.histories import read_histories
 from training.observed import observe
 from training.ranker import Ranker
 from training.statistics import count, find_nearby
+from training.ways import Way
 
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
@@ -136,7 +137,8 @@ class Models(NamedTuple):
     als: Factors
 
     def metrics(self, examples: list[Example]) -> Metrics:
-        return evaluate(examples, self.fitted, self.ranker, self.als, RECIPE.towers.history_length)
+        asked = {Way.AT_PLACE: examples}
+        return evaluate(asked, self.fitted, self.ranker, self.als, RECIPE.towers.history_length)[Way.AT_PLACE]
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +225,8 @@ def test_what_is_served_is_in_the_rankers_order(window: Window, models: Models, 
     served = models._replace(ranker=bought_most_first(models.ranker)).metrics(window.examples)["served"]
     sources = {f"source {name}" for name in ALL}
     assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served", *sources}
-    assert set(served) == {"ndcg@10", "recall@10", "calibration_error"}
+    assert set(served) == {"ndcg@10", "recall@10", "calibration_error", "examples"}
+    assert served["examples"] == len(window.examples)
     common, often = slow_answers(window)
     hits = slow_metrics(
         {one.customer: often[one.customer][:1] for one in window.examples if one.past.has_interactions}

@@ -27,6 +27,7 @@ from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vec
 from training.histories import read_histories
 from training.job import run
 from training.observed import observe
+from training.ways import Ways
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,9 +61,9 @@ def past() -> Past:
 
 
 def fitted(past: Past, folder: Path, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
-    return fit(past.catalogue, past.trained_N, past.histories, past.als.products_ND, recipe, CPU, folder)[
-        0
-    ].state_dict()
+    situated = Ways(past.catalogue, recipe.ways).situation
+    towers, _ = fit(past.catalogue, past.trained_N, past.histories, past.als.products_ND, recipe, CPU, folder, situated)
+    return towers.state_dict()
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -182,7 +183,7 @@ def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Re
     found: list[Asked] = []
 
     def noted(*arguments: Any) -> None:
-        found.append(Asked(*arguments[:-1]))
+        found.append(Asked(*arguments[: len(Asked._fields)]))
         raise Killed
 
     monkeypatch.setattr("training.stages.Stages.ranker", Mock())

@@ -24,7 +24,7 @@ class StandIn(Service):
         self,
         household: str | None,
         channel: str,
-        location: str,
+        location: str | None,
         at: datetime,
         limit: int,
         kind: str = "product",

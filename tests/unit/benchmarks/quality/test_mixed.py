@@ -48,7 +48,7 @@ class Answering(StandIn):
         self,
         household: str | None,  # noqa: ARG002
         channel: str,  # noqa: ARG002
-        location: str,  # noqa: ARG002
+        location: str | None,  # noqa: ARG002
         at: datetime,
         limit: int,
         kinds: Sequence[str],

@@ -59,6 +59,9 @@ def read(
     return features_KF
 
 
+WIDE = GROUPINGS.index("category")
+
+
 def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     """The features of one product, in no hurry."""
     figures, profile, session = statistics(), query.profile, query.session
@@ -66,7 +69,7 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     own = profile.own_RC[bought.index(row) if row in bought else -1].tolist()
     features = {f"own_{name}": value for name, value in zip(OWN, own, strict=True)}
     features["own_here"] = float(query.local.slow_R[bought.index(row)]) if row in bought else 0.0
-    hour = profile.at_hour(query.moment)
+    hour = profile.at_hour(query.situation.moment)
     features["own_hour"] = float(hour.slow_R[bought.index(row)]) if row in bought else 0.0
     for number, (group, name) in enumerate(zip(profile.groups, GROUPINGS, strict=True)):
         codes, code = group.codes_G.tolist(), int(figures.groups_NQ.base[row, number])
@@ -80,27 +83,28 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
 
     observed = figures.observed
     features |= {"popular_here": 0.0, "month_here": 0.0, "sold_here": 0.0, "promoted": 0.0}
-    if query.location >= 0:
-        number = int(observed.lists_M[query.location])
+    if query.situation.location >= 0:
+        number = int(observed.lists_M[query.situation.location])
         for place in range(*observed.sold.offsets[number : number + 2]) if number >= 0 else ():
             features["sold_here"] += float(observed.popularity_L[place])
             if observed.sold.values[place] == row:
                 features["popular_here"] = float(observed.popularity_L[place])
                 features["month_here"] = float(figures.month_L[place])
         for location, starts, ends, rows in PROMOTED:
-            if location == query.location and starts <= query.moment < ends and row in rows:
+            if location == query.situation.location and starts <= query.situation.moment < ends and row in rows:
                 features["promoted"] = 1.0
 
     near = dict(zip(*(one.tolist() for one in profile.also_bought), strict=True))
     assert set(near) == {other for one in bought for other, _ in ALIKE[one]}
     features["also_bought"] = near.get(row, 0.0)
-    features["away"] = max(query.moment - profile.newest, 0) / DAY if bought else 0.0
+    features["away"] = max(query.situation.moment - profile.newest, 0) / DAY if bought else 0.0
     features |= {"visits": profile.visits, "basket_size": profile.basket_size, "visit_gap": profile.visit_gap}
     features["visits_here"] = query.local.visits
     features |= {"visits_hour": hour.visits, "basket_size_hour": hour.basket_size}
-    features["novel"] = float(query.novel)
+    placed = query.situation.placed and query.situation.location >= 0
+    features |= {"novel": float(query.novel), "placed": float(placed), "ahead": float(query.situation.ahead)}
     features["retrieved"] = math.log(math.exp(3) + math.exp(1.5) + math.exp(-2))
-    when = datetime.fromtimestamp(query.moment, UTC)
+    when = datetime.fromtimestamp(query.situation.moment, UTC)
     features |= {f"weekday_{number}": float(when.weekday() == number) for number in range(7)}
     turn = (when.hour + when.minute / 60 + when.second / 3_600) / 24 * 2 * math.pi
     features |= {"hour_sine": math.sin(turn), "hour_cosine": math.cos(turn)}
@@ -113,8 +117,7 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     features["in_cart"] = float(len(cart))
     features["looked"] = float(row in looked)
     features["bought_together"] = sum(weight for one in meant for other, weight in TOGETHER[one] if other == row)
-    wide = GROUPINGS.index("category")
-    lifts = [float(figures.lifts_GG[codes[one, wide], codes[row, wide]]) for one in meant]
+    lifts = [float(figures.lifts_GG[codes[one, WIDE], codes[row, WIDE]]) for one in meant]
     features["goes_with"] = sum(lifts) / len(lifts) if lifts else 0.0
     for number, name in enumerate(GROUPINGS):
         mine = int(codes[row, number])
@@ -131,8 +134,11 @@ def test_names_are_unique_and_the_counted_ones_come_first():
 @pytest.mark.parametrize("who", PASTS)
 @pytest.mark.parametrize(("location", "moment"), SITUATIONS)
 @pytest.mark.parametrize("novel", [False, True])
-def test_every_feature_is_what_recomputing_it_gives(who: str, location: int, moment: int, novel: bool):
-    query = ask(past(*PASTS[who]), location, moment, novel=novel)
+@pytest.mark.parametrize(("placed", "ahead"), [(True, False), (False, False), (False, True)])
+def test_every_feature_is_what_recomputing_it_gives(
+    who: str, location: int, moment: int, novel: bool, placed: bool, ahead: bool
+):
+    query = ask(past(*PASTS[who]), location, moment, novel=novel, placed=placed, ahead=ahead)
     for row, features in enumerate(read(query).tolist()):
         expected = slow_features(query, row)
         assert set(expected) == set(RANKER_FEATURES)
@@ -143,7 +149,7 @@ def test_every_feature_is_what_recomputing_it_gives(who: str, location: int, mom
 def test_each_feature_is_not_the_same_everywhere():
     """Else the oracle could agree by saying nothing."""
     parts = [
-        read(ask(past(*events), location, moment, novel=novel))
+        read(ask(past(*events), location, moment, novel=novel, ahead=novel))
         for events in PASTS.values()
         for location, moment in [*SITUATIONS, *((0, NOW + day * DAY) for day in range(7))]
         for novel in (False, True)

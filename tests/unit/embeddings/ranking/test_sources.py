@@ -51,7 +51,7 @@ def draw(seed: int) -> RankingQuery:
 
 def same_but(query: RankingQuery, history: History) -> RankingQuery:
     """The same question of somebody else."""
-    fresh = ask(history, query.location, query.moment, novel=query.novel)
+    fresh = ask(history, query.situation.location, query.situation.moment, novel=query.novel)
     return query._replace(
         profile=fresh.profile,
         history=history,
@@ -179,7 +179,7 @@ def test_due_is_what_the_formula_of_the_bump_says(monkeypatch: pytest.MonkeyPatc
         for row, own in zip(profile.rows_R.tolist(), profile.own_RC.tolist(), strict=False):
             figures = dict(zip(OWN, own, strict=True))
             if figures["days"] > 1 and row in query.eligible.rows_N:
-                passed = figures["since"] + (query.moment - profile.newest) / DAY
+                passed = figures["since"] + (query.situation.moment - profile.newest) / DAY
                 weights[row] = figures["slow"] * float(
                     np.exp(-2 * np.log(max(passed / max(figures["gap"], 0.5), 0.01)) ** 2)
                 )

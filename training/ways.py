@@ -1,0 +1,158 @@
+"""The ways in which requests ask, and examples asked so: what a request would know of a visit, and nothing else.
+
+A purchase says where and when it was made. A request on the web names no place, one from a phone names a point and a
+radius, and a message goes out ahead of the visit. A model that only ever saw the true place and moment would take what
+such requests lack for something that it knows.
+
+Letters: M locations.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import cached_property
+
+import haversine
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalogue.columns import Catalogue, ChannelRule
+from embeddings.catalogue.context import Context
+from embeddings.catalogue.eligibility import Eligibility, Place
+from embeddings.customer.history import History
+from embeddings.customer.tower_input import Situation
+from training.config import WaysConfig
+from training.examples import Example
+
+_FEWEST_WITHIN, _MOST_WITHIN = 2, 20
+"""How many locations the radius of an example reaches."""
+
+
+class Way(StrEnum):
+    """A way in which a request asks."""
+
+    AT_PLACE = "at_place"
+    WITHOUT_PLACE = "without_place"
+    WITHIN_RADIUS = "within_radius"
+    AHEAD = "ahead"
+
+
+class Ways:
+    """Turns examples into what requests would know that ask in other ways.
+
+    Args:
+        catalogue: as observed before the examples.
+        config: how often each way is asked in.
+    """
+
+    def __init__(self, catalogue: Catalogue, config: WaysConfig) -> None:
+        self._catalogue = catalogue
+        self._channels = list(catalogue.channels)
+        ahead = [name in catalogue.ahead for name in self._channels]
+        everything = [rule == ChannelRule.EVERYTHING for rule in catalogue.channels.values()]
+        self._open = [code for code, all_shown in enumerate(everything) if all_shown and not ahead[code]]
+        self._ahead = [code for code, is_ahead in enumerate(ahead) if is_ahead]
+        self._placed_M = np.flatnonzero(np.isfinite(catalogue.locations.coordinates_M2).all(axis=1))
+        self._around: dict[int, NDArray[np.int64]] = {}
+        self.shares = {
+            Way.WITHOUT_PLACE: config.without_place if len(catalogue.locations.ids) else 0.0,
+            Way.WITHIN_RADIUS: config.within_radius if len(self._placed_M) >= _FEWEST_WITHIN else 0.0,
+            Way.AHEAD: config.ahead if self._ahead else 0.0,
+        }
+        self.shares = {Way.AT_PLACE: 1 - sum(self.shares.values()), **self.shares}
+
+    @cached_property
+    def _eligibility(self) -> Eligibility:
+        return Eligibility(self._catalogue)
+
+    def drawn(self, examples: Sequence[Example], begin: int, random: np.random.Generator) -> list[Example]:
+        """Return the examples, each asked in a way drawn by the shares.
+
+        One that cannot be asked in the way drawn for it is asked at its place.
+
+        Args:
+            examples: as the visits happened.
+            begin: when their window began, in seconds since 1970 UTC.
+            random: draws.
+        """
+        drawn = random.choice(list(self.shares), len(examples), p=list(self.shares.values()))
+        return [
+            self._asked(one, Way(way), begin, random) or one for one, way in zip(examples, drawn.tolist(), strict=True)
+        ]
+
+    def each(self, examples: Sequence[Example], begin: int, seed: int) -> Mapping[Way, list[Example]]:
+        """Return the examples that can be asked in each way that has a share; arguments as for ``drawn``."""
+        return {
+            way: [asked for one in examples if (asked := self._asked(one, way, begin, random)) is not None]
+            for way, share in self.shares.items()
+            if share or way == Way.AT_PLACE
+            for random in [np.random.default_rng([seed, begin])]
+        }
+
+    def situation(self, situation: Situation, past: History, random: np.random.Generator) -> Situation:
+        """Return a visit's situation as a request asks that is drawn by the shares, and as the customer tower reads it.
+
+        For the tower there is a place or there is none.
+        """
+        place = Place((situation.location,) if situation.location >= 0 else None)
+        drawn = random.random()
+        if drawn < self.shares[Way.AHEAD] and self._ahead:
+            situation, place = situation._replace(channel=_one_of(self._ahead, random), ahead=True), Place(None)
+        elif drawn < self.shares[Way.AHEAD] + self.shares[Way.WITHOUT_PLACE] and place.rows:
+            situation, place = situation._replace(channel=self._channel(situation, random)), Place(None)
+        return situation if place.rows else situation.at(place, past.purchases)
+
+    def _asked(self, example: Example, way: Way, begin: int, random: np.random.Generator) -> Example | None:
+        """Return the example asked in a way; None if it cannot be."""
+        match way:
+            case Way.AT_PLACE:
+                return example
+            case Way.WITHOUT_PLACE:
+                situation = example.situation._replace(channel=self._channel(example.situation, random))
+                return self._moved(example, situation, Place(None))
+            case Way.AHEAD:
+                situation = example.situation._replace(channel=_one_of(self._ahead, random), moment=begin, ahead=True)
+                return self._moved(example, situation, Place(None))
+            case Way.WITHIN_RADIUS:
+                return self._within(example, int(random.integers(_FEWEST_WITHIN, _MOST_WITHIN + 1)))
+
+    def _channel(self, situation: Situation, random: np.random.Generator) -> int:
+        """Return the channel of a request without a place: one that shows everything, if there is any."""
+        return _one_of(self._open, random) if self._open else situation.channel
+
+    def _within(self, example: Example, count: int) -> Example | None:
+        """Return the example asked within a radius that reaches so many locations, round the customer's last one."""
+        last = np.intersect1d(example.past.events_E["location"], self._placed_M)
+        if not len(last):
+            return None
+        visited_E = example.past.events_E["location"]
+        centre = int(visited_E[np.flatnonzero(np.isin(visited_E, self._placed_M))[-1]])
+        return self._moved(example, example.situation, Place(tuple(self._nearest(centre)[:count].tolist())))
+
+    def _nearest(self, centre: int) -> NDArray[np.int64]:
+        """Return the nearest locations to one, itself first."""
+        if centre not in self._around:
+            coordinates_M2 = self._catalogue.locations.coordinates_M2
+            kilometres_M = haversine.haversine_vector(
+                coordinates_M2[[centre]], coordinates_M2[self._placed_M], comb=True
+            )[:, 0]
+            self._around[centre] = self._placed_M[np.argsort(kilometres_M, kind="stable")[:_MOST_WITHIN]]
+        return self._around[centre]
+
+    def _moved(self, example: Example, situation: Situation, place: Place) -> Example | None:
+        """Return the example asked in a situation at a place, for what may be shown there; None if that is nothing."""
+        situation = situation.at(place, example.past.purchases)
+        channel = situation.channel
+        eligible = (
+            self._eligibility.products(Context(self._channels[channel]), place, situation.moment)
+            if channel >= 0
+            else self._eligibility.recommendable
+        )
+        bought = np.fromiter(example.bought, np.int64)
+        bought = bought[eligible.contains(bought)]
+        if not len(bought):
+            return None
+        return example._replace(situation=situation, place=place, eligible=eligible, bought=frozenset(bought.tolist()))
+
+
+def _one_of(codes: Sequence[int], random: np.random.Generator) -> int:
+    return codes[int(random.integers(len(codes)))]
