@@ -72,6 +72,9 @@ def around(rows_R: _I64, weights_R: _F32, near_NT: _I32Rows, cosines_NT: _F32Row
 def inserted(events_E: Events, added_E: Events) -> Events: ...
 def bought(events_E: Events, offsets: _I64, pause: int) -> tuple[_I64, _I64]: ...
 def purchases(events_E: Events, decay: float, pause: int) -> tuple[_I64, _I64, ByVisit, int]: ...
+def repurchases(
+    customers_E: _I64, visits_E: _I64, products_E: _I64, at_E: _I64, products: int, ends: Sequence[float]
+) -> tuple[_F32, _F32]: ...
 def times_bought(rows_R: _I64, times_R: _I64, asked: Sequence[int]) -> list[int]: ...
 def newest_of(events_E: Events, types: Sequence[bool]) -> int: ...
 def products_since(events_E: Events, after: int, types: Sequence[bool]) -> _I64: ...
@@ -90,6 +93,7 @@ class ByVisit:
         rows_R: _I64,
         products_NP: _F32Rows,
         gap: int,
+        price: int,
         codes_NQ: _I32Rows,
         decays: tuple[float, float],
         group_decay: float,
@@ -114,7 +118,12 @@ class FeatureReader:
         sold_L: _I32,
         popular_L: _F32,
         month_L: _F32,
+        hazards_NH: _F32Rows,
+        hazards_GH: _F32,
+        hazard_ends: Sequence[float],
         gap: int,
+        price: int,
+        narrow: int,
         wide: int,
     ) -> None: ...
     def read(
@@ -129,6 +138,7 @@ class FeatureReader:
         bought_together: tuple[_I64, _F32],
         meant: _I64,
         looked: _I64,
+        away: float,
         context: Sequence[float],
         features_KF: _F32,
     ) -> None: ...

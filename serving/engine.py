@@ -113,7 +113,7 @@ class Engine:
             products = EligibleSet.derived(products, np.array(gone, np.int64))
             excluded = frozenset(one for one in excluded if one[0] == "offer")
         acted = history.has_interactions
-        if acted or release.ranker is not None:
+        if acted or release.rankers is not None:
             to_rank = RankRequest(
                 view=view,
                 history=history,

@@ -57,13 +57,13 @@ def _check_version(version: str, folder: Path, found: str) -> None:
 
 def _release(settings: Settings, bundle: ModelBundle, live: LiveHistories, redemptions: LiveRedemptions) -> Release:
     """Return a bundle with all that its views share."""
-    names = ("towers",) if bundle.ranker is None else settings.sources
+    names = ("towers",) if bundle.rankers is None else settings.sources
     return Release(
         bundle=bundle,
         published=Eligibility(bundle.catalogue),
         popular=PopularRankings(),
         sources={name: source for name, source in ALL.items() if name in names},
-        ranker=bundle.ranker if settings.ranked else None,
+        rankers=bundle.rankers if settings.ranked else None,
         live=live,
         redemptions=redemptions,
         newest=Rows.of(bundle),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
-from embeddings.ranking.features import RANKER_FEATURES
+from embeddings.ranking.features import RANKER_FEATURES, is_regular
 from embeddings.ranking.redemption import sum_of_odds
 from serving.rank_popular import popular_offers
 from serving.ranked import Ranked, Source, best
@@ -51,20 +51,23 @@ def _rank_products(
     release = requests[0].view.release
     spans = list(pairwise([0, *np.cumsum([len(one.candidates.rows_K) for one in retrieved]).tolist()]))
     scores_M, features_MF = np.empty(spans[-1][1], np.float32), None
-    if release.ranker is None:
+    if release.rankers is None:
         for one, (begin, end) in zip(retrieved, spans, strict=True):
             vectors_KD = release.newest.vectors.take(one.candidates.rows_K)
             scores_M[begin:end] = _nearness(vectors_KD, one.customer_D)
     else:
         features_MF = np.empty((len(scores_M), len(RANKER_FEATURES)), np.float32)
+        regular_M = np.empty(len(scores_M), np.bool_)
         for one, (begin, end) in zip(retrieved, spans, strict=True):
             for start in range(0, end - begin, at_a_time):
                 rows_K = one.candidates.rows_K[start : start + at_a_time]
                 features_KF = features_MF[begin + start : begin + start + len(rows_K)]
                 release.newest.features.read(one.query, rows_K, one.customer_D, one.nearest_K, features_KF)
                 yield
+            regular_M[begin:end] = is_regular(one.query, features_MF[begin:end])
         for start in range(0, len(features_MF), at_a_time):
-            scores_M[start : start + at_a_time] = release.ranker.rank(features_MF[start : start + at_a_time])
+            some = slice(start, start + at_a_time)
+            scores_M[some] = release.rankers.rank(features_MF[some], regular_M[some])
             yield
     return [
         _foremost(request, one, scores_M[begin:end], None if features_MF is None else features_MF[begin:end])
@@ -107,10 +110,10 @@ def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) ->
     """Return the eligible offers likeliest to be redeemed in this visit, as many as the request can show."""
     view, query, rows_O = request.view, retrieved.query, offers.eligible.rows_N
     bundle, rows = view.release.bundle, view.release.newest
-    if bundle.ranker is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
+    if bundle.rankers is None or bundle.offer_ranker is None or bundle.redemption is None or not len(rows_O):
         return []
     covered_K, features_KF = view.offers.covered(query, rows.features, rows.vectors, retrieved.customer_D)
-    probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else _UNLIKELY
+    probabilities_K = bundle.rankers.regular.rank(features_KF) if len(covered_K) else _UNLIKELY  # all were bought
     features_OF = view.offers.read(query, rows_O, covered_K, probabilities_K, offers.redeemed_O)
     logits_O = bundle.offer_ranker.rank(features_OF)
     shares_O = np.exp(logits_O - logits_O.max())

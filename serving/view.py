@@ -20,7 +20,7 @@ from embeddings.ranking.profile import Profile, profile_of
 from embeddings.ranking.redemption import VisitFeatureReader
 from embeddings.ranking.sources import Source, SourceName
 from embeddings.release.bundle import ModelBundle
-from embeddings.release.encoders import RankerSession
+from embeddings.release.encoders import RankerSessions
 from embeddings.release.rows import Rows
 from serving.popular import PopularRankings
 from serving.state.live import LiveHistories
@@ -34,7 +34,7 @@ class Release(Closing):
     Attributes:
         published: finds what a context allows in the catalogue that the bundle was published with.
         sources: those that are switched on, the most telling first.
-        ranker: orders candidates; None if the towers do.
+        rankers: order candidates; None if the towers do.
         newest: the rows of the newest catalogue that was published. They serve requests that have pinned an earlier
             one, too, whose customers' histories may know later products by now.
     """
@@ -45,7 +45,7 @@ class Release(Closing):
     published: Eligibility
     popular: PopularRankings
     sources: Mapping[SourceName, Source]
-    ranker: RankerSession | None
+    rankers: RankerSessions | None
     live: LiveHistories
     redemptions: LiveRedemptions
     newest: Rows

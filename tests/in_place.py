@@ -10,22 +10,27 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from embeddings.arrays import Ragged, Table, of_length_one
+from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.changes import Change, LocationState, OfferState, ProductState, Withdrawal
 from embeddings.catalogue.columns import ASSUMED, DECLARED, SOLD, Attributes, Catalogue, Locations, Offers, Products
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.tables import OFFER_KINDS
 from embeddings.customer.history import Histories
 from embeddings.index.planned import PlannedIndex
-from embeddings.ranking.statistics import Neighbours
+from embeddings.ranking.statistics import PRODUCT_STATISTICS, Neighbours
+from embeddings.release.bundle import ModelBundle
 from embeddings.release.rows import Rows
 from embeddings.vocabulary import Vocabulary
 from serving.popular import PopularRankings
 from serving.view import View
 from tests.world import UNTIL
 from training.config import RankerConfig
+from training.similar import similar_vectors
 from training.statistics import Nearby, count
+
+_BUYERS = PRODUCT_STATISTICS.index("buyers")
 
 
 class Published:
@@ -246,13 +251,15 @@ def in_place(release: Published, catalogue: Catalogue) -> View:
     nearby = Nearby(
         padded(nearby.also_bought),
         padded(nearby.bought_together),
+        Table.of(np.pad(nearby.together_NT.base, ((0, late), (0, 0)))),
         nearby.als._replace(products_ND=factors),
         nearby.lifts_GG,
     )
     moment = int(UNTIL.timestamp())
     catalogue_then = catalogue._replace(products=counted)
     statistics = count(release.histories, catalogue_then, observed, moment, nearby, release.ranker)
-    units_ND = of_length_one(vectors_ND)
+    buyers_N = statistics.products_NP.base[:, _BUYERS]
+    units_ND = similar_vectors(vectors_ND, _described(bundle, vectors_ND), buyers_N).units_ND
     whole = replace(
         bundle,
         catalogue=catalogue,
@@ -264,3 +271,15 @@ def in_place(release: Published, catalogue: Catalogue) -> View:
     )
     fresh = {"published": Eligibility(catalogue), "popular": PopularRankings(), "newest": Rows.of(whole)}
     return View.of(replace(was, bundle=whole, **fresh))
+
+
+def _described(bundle: ModelBundle, vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors of all products without their ids, as published; those that came later have no other."""
+    products = bundle.catalogue.products
+    assert bundle.product_encoder is not None
+    described_ND = bundle.product_encoder.encode(
+        np.full(len(products.ids), -1, np.int64),
+        products.attributes.codes_NA.astype(np.int64),
+        products.price_N.astype(np.float32),
+    )
+    return np.concatenate([described_ND, vectors_ND[len(described_ND) :]])

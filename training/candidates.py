@@ -18,7 +18,7 @@ from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.customer.session import SESSION_SECONDS
 from embeddings.index.planned import PlannedIndex
-from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
+from embeddings.ranking.features import RANKER_FEATURES, FeatureReader, is_regular
 from embeddings.ranking.observed import Observed, SoldLists
 from embeddings.ranking.popularity import LONGEST, most_popular, popular
 from embeddings.ranking.profile import profile_of
@@ -47,18 +47,34 @@ class ExampleCandidates(NamedTuple):
         features_MF: float32 features.
         taken_M: float32, 1 where the basket held the candidate, else 0.
         rows_M: int64 catalogue rows.
+        regular_M: bool, whether the ranker of regular customers judges the candidate.
         offsets_Q: where each example's candidates begin, and one more.
     """
 
     features_MF: NDArray[np.float32]
     taken_M: NDArray[np.float32]
     rows_M: NDArray[np.int64]
+    regular_M: NDArray[np.bool_]
     offsets_Q: NDArray[np.int64]
 
     def spans(self) -> list[tuple[int, int]]:
         """Return the places where each example's candidates begin and end."""
         offsets = self.offsets_Q.tolist()
         return list(pairwise(offsets))
+
+    def some(self, wanted_Q: NDArray[np.int64]) -> "ExampleCandidates":
+        """Return the candidates of some examples, given by their numbers."""
+        sizes_Q = np.diff(self.offsets_Q)[wanted_Q]
+        ends_Q = np.cumsum(sizes_Q)
+        begins_M = np.repeat(self.offsets_Q[wanted_Q] - ends_Q + sizes_Q, sizes_Q)
+        kept_M = begins_M + np.arange(len(begins_M))
+        return ExampleCandidates(
+            self.features_MF[kept_M],
+            self.taken_M[kept_M],
+            self.rows_M[kept_M],
+            self.regular_M[kept_M],
+            np.concatenate([np.zeros(1, np.int64), ends_Q]),
+        )
 
     @classmethod
     def joined(cls, parts: Sequence["ExampleCandidates"]) -> "ExampleCandidates":
@@ -69,6 +85,7 @@ class ExampleCandidates(NamedTuple):
             np.concatenate([part.features_MF for part in parts]),
             np.concatenate([part.taken_M for part in parts]),
             np.concatenate([part.rows_M for part in parts]),
+            np.concatenate([part.regular_M for part in parts]),
             np.concatenate([np.zeros(1, np.int64), *offsets]),
         )
 
@@ -103,6 +120,7 @@ def gather(queried: Iterable["QueriedExample"], reader: FeatureReader) -> Exampl
     features: list[NDArray[np.float32]] = [np.empty((0, len(RANKER_FEATURES)), np.float32)]
     taken: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    regular: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
     for one in queried:
         own = propose(one.query, list(ALL.values())).rows_K
         if one.query.session is not None:
@@ -111,12 +129,14 @@ def gather(queried: Iterable["QueriedExample"], reader: FeatureReader) -> Exampl
         reader.read(one.query, own, one.customer_D, one.inner_K, features_KF)
         features.append(features_KF)
         rows.append(own)
+        regular.append(is_regular(one.query, features_KF))
         taken.append(np.isin(own, list(one.example.bought)).astype(np.float32))
     sizes = np.array([len(one) for one in rows[1:]], np.int64)
     return ExampleCandidates(
         np.concatenate(features),
         np.concatenate(taken),
         np.concatenate(rows),
+        np.concatenate(regular),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
     )
 

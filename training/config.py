@@ -131,7 +131,8 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidates_of_new: Count = 200
     newcomer_share: Share = 0.4
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (96, 48)
-    epochs: Count = 4
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    epochs: Count = 6
     examples_a_batch: Count = 64
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-4

@@ -24,8 +24,8 @@ from embeddings.ranking.statistics import Statistics
 from training.candidates import QueriedExample, gather, query_examples
 from training.examples import Example, customer_vectors
 from training.fit import Factors, Towers
-from training.fit_ranker import calibration_error, probabilities
-from training.ranker import Ranker
+from training.fit_ranker import calibration_error, rank
+from training.ranker import Rankers
 from training.ways import Way
 
 K = 10
@@ -51,7 +51,7 @@ class Fitted(NamedTuple):
 
 
 def evaluate(
-    asked: Mapping[Way, Sequence[Example]], fitted: Fitted, ranker: Ranker, als: Factors, length: int
+    asked: Mapping[Way, Sequence[Example]], fitted: Fitted, rankers: Rankers, als: Factors, length: int
 ) -> Mapping[Way, Metrics]:
     """Answer every example by every method and measure the answers, by way, by method, then by metric.
 
@@ -62,11 +62,11 @@ def evaluate(
     Args:
         asked: from ``Ways.each``.
         fitted: towers and statistics of what came before the window.
-        ranker: fitted on what came before the window.
+        rankers: fitted on what came before the window.
         als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
     """
-    return {way: _measure_all(some, fitted, ranker, als, length) for way, some in asked.items() if some}
+    return {way: _measure_all(some, fitted, rankers, als, length) for way, some in asked.items() if some}
 
 
 def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:
@@ -78,7 +78,7 @@ def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:
     }
 
 
-def _measure_all(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, als: Factors, length: int) -> Metrics:
+def _measure_all(examples: Sequence[Example], fitted: Fitted, rankers: Rankers, als: Factors, length: int) -> Metrics:
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     observed = fitted.statistics.observed
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
@@ -104,7 +104,7 @@ def _measure_all(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, al
     queried = list(query_examples(examples, fitted.statistics, fitted.towers, fitted.vectors_ND, length))
     reader = FeatureReader(fitted.catalogue.promotions, fitted.statistics, Table.of(fitted.vectors_ND))
     candidates = gather(queried, reader)
-    scores_M = probabilities(ranker, candidates.features_MF)
+    scores_M = rank(rankers, candidates.features_MF, candidates.regular_M)
     served = [
         candidates.rows_M[begin:end][np.argsort(-scores_M[begin:end], kind="stable")[:K]]
         for begin, end in candidates.spans()
@@ -112,7 +112,9 @@ def _measure_all(examples: Sequence[Example], fitted: Fitted, ranker: Ranker, al
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(examples, fitted.towers, fitted.vectors_ND, length)
     metrics |= _measure_sources(queried)
-    return metrics | {"served": _measure(served, examples) | {"calibration_error": error, "examples": len(examples)}}
+    return metrics | {
+        "served": _measure(served, examples) | {"calibration_error": error, "examples": float(len(examples))}
+    }
 
 
 def _measure_sources(queried: Sequence[QueriedExample]) -> dict[str, dict[str, float]]:

@@ -28,7 +28,7 @@ from embeddings.index.ivf import WORTH_ROWS, write_ivf
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.redemption import VISIT_FEATURES
-from embeddings.ranking.statistics import Statistics
+from embeddings.ranking.statistics import PRODUCT_STATISTICS, Statistics
 from embeddings.release.bundle import (
     BUNDLE,
     CATALOG,
@@ -36,14 +36,16 @@ from embeddings.release.bundle import (
     CUSTOMER_ENCODER,
     HISTORIES,
     IVF_INDEX,
+    NEWCOMERS,
     OFFER_RANKER,
     PRODUCT_ENCODER,
     PRODUCT_MAP,
     PRODUCT_VECTORS,
     RANKER,
     REDEMPTION,
+    SIMILAR_ORIGIN,
+    SIMILAR_VECTORS,
     STATISTICS,
-    UNIT_VECTORS,
     Epochs,
     FileEntry,
     HistoriesManifest,
@@ -63,8 +65,9 @@ from training.evaluate import Metrics
 from training.fit import ProductInput, Towers, customer_tensors
 from training.offer_ranker import OfferRanker
 from training.pictures import draw_curves, draw_map
-from training.ranker import Ranker
+from training.ranker import Ranker, Rankers
 from training.redemption import Redemption
+from training.similar import Similar, similar_vectors
 
 PARITY = 1e-4
 """The largest difference between ONNX Runtime's vectors and torch's, in any component."""
@@ -87,7 +90,7 @@ class Release(NamedTuple):
     """
 
     towers: Towers
-    ranker: Ranker
+    rankers: Rankers
     offers: OfferRanker
     redemption: Redemption
     catalogue: Catalogue
@@ -117,17 +120,20 @@ def export(
     observed = release.statistics.observed
     vectors_ND = _export_product_tower(bundle / PRODUCT_ENCODER, towers, catalogue.products, observed.trained_N)
     _export_customer_tower(bundle / CUSTOMER_ENCODER, towers, release, vectors_ND, recipe)
-    export_ranker(bundle / RANKER, release.ranker)
+    export_ranker(bundle / RANKER, release.rankers.regular)
+    export_ranker(bundle / NEWCOMERS, release.rankers.newcomers)
     export_offer_ranker(bundle / OFFER_RANKER, release.offers)
     export_redemption(bundle / REDEMPTION, release.redemption)
     release.statistics.save(bundle / STATISTICS)
     (bundle / CATALOG).mkdir()
     catalogue.save(bundle / CATALOG)
-    units_ND = of_length_one(vectors_ND)
-    write_vectors(bundle, vectors_ND, units_ND)
+    described_ND = _described(bundle / PRODUCT_ENCODER, catalogue.products)
+    buyers_N = release.statistics.products_NP.base[:, PRODUCT_STATISTICS.index("buyers")]
+    write_vectors(bundle, vectors_ND, similar_vectors(vectors_ND, described_ND, buyers_N))
     draw_curves(bundle / CURVES, release.curves)
     category, department = recipe.ranker.category_attribute, recipe.department_attribute
     if {category, department} <= set(catalogue.products.attributes.names):
+        units_ND = of_length_one(vectors_ND)
         draw_map(bundle / PRODUCT_MAP, units_ND, catalogue.products, observed.popularity_N, category, department)
     histories.save(staged / HISTORIES)
     files, past = hash_files(bundle), hash_files(staged / HISTORIES)
@@ -171,11 +177,12 @@ def version_of(until: datetime, files: Mapping[str, FileEntry], past: Mapping[st
     return f"{until:%Y%m%dT%H%M%SZ}-{digest[:8]}"
 
 
-def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], units_ND: NDArray[np.float32]) -> None:
-    """Write product vectors, the same of length one, and for a large catalogue the inverted file over them."""
+def write_vectors(bundle: Path, vectors_ND: NDArray[np.float32], similar: Similar) -> None:
+    """Write product vectors, those by which products are similar, and for a large catalogue the inverted file."""
     (bundle / PRODUCT_VECTORS).parent.mkdir()
     save_array(bundle / PRODUCT_VECTORS, vectors_ND)
-    save_array(bundle / UNIT_VECTORS, units_ND)
+    save_array(bundle / SIMILAR_VECTORS, similar.units_ND)
+    save_array(bundle / SIMILAR_ORIGIN, similar.origin_D)
     if len(vectors_ND) >= WORTH_ROWS:
         write_ivf(vectors_ND, bundle / IVF_INDEX)
 
@@ -206,6 +213,14 @@ def _export_product_tower(
             towers.product(product_input.rows_N, product_input.attributes_NA, product_input.price_N).numpy(),
         )
     return vectors_ND
+
+
+def _described(path: Path, products: Products) -> NDArray[np.float32]:
+    """Return the vector of every product (N, D) as if it had no id, as an exported product tower computes it."""
+    attributes = products.attributes
+    encoder = ProductEncoder(path, "cpu", attributes.sizes)
+    nothing_N, codes_NA = np.full(len(products.ids), -1, np.int64), attributes.codes_NA.astype(np.int64)
+    return encoder.encode(nothing_N, codes_NA, products.price_N.astype(np.float32))
 
 
 def _export_customer_tower(

@@ -1,8 +1,9 @@
-"""Fit the ranker: list by list, then calibrate its probabilities on lists it has not seen.
+"""Fit the rankers: list by list, then calibrate its probabilities on lists it has not seen.
 
 Letters: Q examples, M candidates, B examples of a batch, X inputs of the network.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,13 @@ from training.candidates import ExampleCandidates
 from training.config import RankerConfig
 from training.curve import Curve
 from training.losses import listwise_softmax
-from training.ranker import Ranker
+from training.ranker import Ranker, Rankers
 
 _HELD_OUT = 0.1
 """The share of the examples that calibrates."""
+
+_FEWEST_LISTS = 500
+"""So many lists are enough for a ranker of their own."""
 
 _LEAST_SPREAD = 1e-3
 _AT_ONCE = 2**16
@@ -52,7 +56,7 @@ def fit_ranker(
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    ranker = Ranker(config.widths).to(device)
+    ranker = Ranker(config.widths, config.dropout).to(device)
     sizes_Q = np.diff(examples.offsets_Q)
     order_Q = random.permutation(len(sizes_Q))
     held_out, learnt = np.split(order_Q, [int(len(order_Q) * _HELD_OUT)])
@@ -83,10 +87,39 @@ def fit_ranker(
         curve.step(loss)
         if done % steps == 0:
             with curve.aside():
-                metrics = _measure(ranker, kept_back)
+                metrics = _measure(ranker.eval(), kept_back)
             curve.close(metrics)
-    _calibrate(ranker, kept_back)
-    return ranker.cpu().eval(), curve
+            ranker.train()
+    _calibrate(ranker.eval(), kept_back)
+    return ranker.cpu(), curve
+
+
+def fit_rankers(
+    examples: ExampleCandidates, config: RankerConfig, seed: int, device: torch.device
+) -> tuple[Rankers, Mapping[str, Curve]]:
+    """Fit a ranker for regular customers and one for newcomers, each on its own lists; return them with their courses.
+
+    Lists of regular customers are many and alike, and what they take is mostly what they took before: a ranker that has
+    to learn all else from the same numbers ranks them worse. Where one of both has few lists, one ranker is fitted on
+    all of them and judges everything.
+    """
+    begins_Q, sizes_Q = examples.offsets_Q[:-1], np.diff(examples.offsets_Q)
+    regular_Q = np.append(examples.regular_M, False)[begins_Q] & (sizes_Q > 0)
+    parts = {"ranker": np.flatnonzero(regular_Q), "newcomers": np.flatnonzero(~regular_Q & (sizes_Q > 0))}
+    if min(map(len, parts.values())) < _FEWEST_LISTS:
+        ranker, curve = fit_ranker(examples, config, seed, device)
+        return Rankers(ranker, ranker), {"ranker": curve}
+    fitted = {name: fit_ranker(examples.some(part_Q), config, seed, device) for name, part_Q in parts.items()}
+    curves = {name: curve for name, (_, curve) in fitted.items()}
+    return Rankers(fitted["ranker"][0], fitted["newcomers"][0]), curves
+
+
+def rank(rankers: Rankers, features_MF: NDArray[np.float32], regular_M: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the probabilities (M) of some candidates, each by the ranker that judges it."""
+    probabilities_M = np.empty(len(features_MF), np.float32)
+    for ranker, some_M in ((rankers.regular, regular_M), (rankers.newcomers, ~regular_M)):
+        probabilities_M[some_M] = probabilities(ranker, features_MF[some_M])
+    return probabilities_M
 
 
 def probabilities(ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:

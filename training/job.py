@@ -80,10 +80,10 @@ def run(
         stages = Stages(master, recipe, chosen, runs)
         # The ranker learns from windows that its towers must not have seen: it has a pair of its own.
         _, earlier = stages.towers(past.before(begins[-1]), begins[-1])
-        ranker = stages.ranker(past, begins, earlier)
+        rankers = stages.rankers(past, begins, earlier)
         als, fitted = stages.towers(past, window, inside)
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
-        offers = stages.offers(histories, window, moment, fitted, ranker)
+        offers = stages.offers(histories, window, moment, fitted, rankers)
         ways = Ways(fitted.catalogue, recipe.ways)
         asked = ways.each(first_baskets(past, inside, fitted.catalogue), window, recipe.seed)
         if not asked[Way.AT_PLACE]:
@@ -93,7 +93,7 @@ def run(
                 f"expected purchases of something recommendable in the last {days} days until {until}, to judge the "
                 "model by; found none",
             )
-        judged = evaluate(asked, fitted, ranker, als, recipe.towers.history_length)
+        judged = evaluate(asked, fitted, rankers, als, recipe.towers.history_length)
         metrics = by_method(judged)
         if offers.metrics:
             metrics = {**metrics, "offers": offers.metrics}
@@ -110,7 +110,7 @@ def run(
         curves = {name: curve.points for name, curve in stages.curves.items()}
         release = Release(
             fitted.towers,
-            ranker,
+            rankers,
             offers.offers,
             offers.redemption,
             catalogue,

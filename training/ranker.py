@@ -1,10 +1,11 @@
-"""The ranker: how likely a candidate is what this customer takes next, here and now.
+"""The rankers: how likely a candidate is what this customer takes next, here and now.
 
 Letters: M candidates, F features, X what the feature transform makes of them.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,31 @@ from training.transform import TRANSFORMED, FeatureTransform
 _FARTHEST = 8.0
 
 
+class Rankers(NamedTuple):
+    """Two rankers, each for its own questions; `features.is_regular` says which judges a candidate.
+
+    Attributes:
+        regular: for customers who have bought before: what they buy next, mostly again.
+        newcomers: for all else: nobody known, what a customer never bought, and what nobody ever bought.
+    """
+
+    regular: "Ranker"
+    newcomers: "Ranker"
+
+
 class Ranker(nn.Module):
     """A feature transform and a small network over it; its output is a probability.
 
     Args:
         widths: of the hidden layers.
+        dropout: the share of each hidden layer that is left out of a step of the fit.
     """
 
     mean: Tensor
     spread: Tensor
     calibration: Tensor
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.transform = FeatureTransform()
         self.register_buffer("mean", torch.zeros(TRANSFORMED))
@@ -33,7 +47,7 @@ class Ranker(nn.Module):
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
         layers: list[nn.Module] = []
         for inputs, width in pairwise([TRANSFORMED, *widths]):
-            layers += [nn.Linear(inputs, width), nn.ReLU()]
+            layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ from training.curve import Curve
 from training.evaluate import Fitted, measure_towers
 from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
-from training.fit_ranker import fit_ranker
+from training.fit_ranker import fit_rankers
 from training.observed import observe
 from training.offer_ranker import OfferRanker, fit_offers
-from training.ranker import Ranker
+from training.ranker import Rankers
 from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
 from training.visits import VisitExample, find_visits, visit_examples
@@ -105,14 +105,14 @@ class Stages:
         statistics = count(past, catalogue, observed, moment, nearby, recipe.ranker)
         return als, Fitted(catalogue, statistics, towers, vectors_ND)
 
-    def ranker(self, past: Histories, begins: Sequence[int], fitted: Fitted) -> Ranker:
-        """Fit a ranker on windows, with towers that have seen none of them.
+    def rankers(self, past: Histories, begins: Sequence[int], fitted: Fitted) -> Rankers:
+        """Fit the rankers on windows, with towers that have seen none of them.
 
         Every window begins as a release would: with towers of the past, figures counted up to its first moment, and
         each customer's first basket in it to be predicted.
 
         Args:
-            past: what it may see.
+            past: what they may see.
             begins: from `windows`.
             fitted: towers of what lies before all of them.
         """
@@ -128,10 +128,11 @@ class Stages:
                 f"expected purchases after {begun} of something that could be predicted; found none: more customers, "
                 "or more purchases of each, are needed",
             )
-        ranker, self.curves["ranker"] = fit_ranker(found, config, self.recipe.seed, self.device)
-        return ranker
+        rankers, curves = fit_rankers(found, config, self.recipe.seed, self.device)
+        self.curves.update(curves)
+        return rankers
 
-    def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, ranker: Ranker) -> FittedOffers:
+    def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, rankers: Rankers) -> FittedOffers:
         """Fit both levels of offers on visits before the moment, with figures a week old at most.
 
         The metrics are measured on the visits in the validation window, with both levels fitted before it.
@@ -141,7 +142,7 @@ class Stages:
             window: where the validation window begins, in seconds since 1970 UTC.
             moment: seconds since 1970 UTC.
             fitted: towers; their figures are counted anew.
-            ranker: of products.
+            rankers: of products.
         """
         recipe = self.recipe
         visits = find_visits(past, self.master.offers, window, _VISITS, recipe.seed)
@@ -154,7 +155,7 @@ class Stages:
             catalogue, observed = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
             statistics = count(before, catalogue, observed, begin, Nearby.of(fitted.statistics), recipe.ranker)
             seen = fitted._replace(catalogue=catalogue, statistics=statistics)
-            found += visit_examples(list(some), past, seen, ranker, recipe.towers.history_length)
+            found += visit_examples(list(some), past, seen, rankers, recipe.towers.history_length)
         redeeming = sum(bool(one.taken_O.any()) for one in found)
         if len(self.master.offers.ids):
             _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)

@@ -1,6 +1,6 @@
 """Statistics of each product, counted from events before a moment.
 
-Letters: N products, O offers, E events, H pairs of a customer and a product.
+Letters: N products, O offers, E events, H pairs of a customer and a product, or spans of days, G groups.
 """
 
 import warnings
@@ -11,11 +11,12 @@ from implicit import nearest_neighbours
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from embeddings import kernel
 from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
 from embeddings.ranking.observed import Observed
-from embeddings.ranking.statistics import GROUPINGS, AlsFactors, Neighbours, Statistics, groups_of
+from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, AlsFactors, Neighbours, Statistics, groups_of
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -27,6 +28,7 @@ _PRIOR_MET = 10.0
 _MOST_GROUPS = 4_000
 _PRIOR_GAPS, _PRIOR_GAP_DAYS = 3.0, 30.0
 _PRIOR_PURCHASES = 10.0
+_PRIOR_OF_TYPE, _PRIOR_OF_PRODUCT = 50.0, 20.0
 
 
 _bm25: Any = nearest_neighbours.bm25_weight
@@ -40,13 +42,20 @@ class Nearby(NamedTuple):
 
     also_bought: Neighbours
     bought_together: Neighbours
+    together_NT: Table[np.int32]
     als: AlsFactors
     lifts_GG: NDArray[np.float32]
 
     @classmethod
     def of(cls, statistics: Statistics) -> "Nearby":
         """Return the relations that statistics were counted with."""
-        return cls(statistics.also_bought, statistics.bought_together, statistics.als, statistics.lifts_GG)
+        return cls(
+            statistics.also_bought,
+            statistics.bought_together,
+            statistics.together_NT,
+            statistics.als,
+            statistics.lifts_GG,
+        )
 
 
 class _Bought(NamedTuple):
@@ -87,9 +96,11 @@ def find_nearby(
         shape=(int(visits_E.max(initial=-1)) + 1, products),
     )
     gram_DD = products_ND.T @ products_ND + regularisation * np.eye(products_ND.shape[1], dtype=np.float32)
+    bought_together = _neighbours(baskets)
     return Nearby(
         _neighbours(_weighed(customers)),
-        _neighbours(baskets),
+        bought_together,
+        _together(bought_together, np.bincount(lines % products, minlength=products)),
         AlsFactors(Table.of(products_ND), gram_DD.astype(np.float32)),
         _lifts(baskets, groups_of(catalogue.products.attributes, grouping(config))[:, GROUPINGS.index("category")]),
     )
@@ -142,6 +153,7 @@ def count(
             buyers_N,
             (gap_days_N + _PRIOR_GAPS * _PRIOR_GAP_DAYS) / (gaps_N + _PRIOR_GAPS),
             (lines_N + _PRIOR_PURCHASES * usual_lines) / (times_N + _PRIOR_PURCHASES),
+            *_prices(past, moment, size),
             *(_mean_share(share_N, codes_N) for codes_N in groups_NQ.T),
         ],
         axis=1,
@@ -152,11 +164,45 @@ def count(
         products_NP[-1],
         observed,
         _month(everybody, observed, days_E < 28),
+        *_hazards(bought, groups_NQ[:-1, GROUPINGS.index("type")]),
         Table.of(groups_NQ[:-1]),
         grouping(config),
         *nearby,
         redeemed_O,
     )
+
+
+def _hazards(bought: _Bought, types_N: NDArray[np.int32]) -> tuple[Table[np.float32], NDArray[np.float32]]:
+    """Return how likely who bought a product so many days ago buys it in a visit: by product, and by type.
+
+    A type is smoothed towards all products, as if some more of their visits had been seen, a product towards its type.
+    """
+    came_NH, bought_NH = kernel.repurchases(
+        bought.owners_E, bought.visits_E, bought.products_E, bought.at_E, len(types_N), HAZARD_DAYS
+    )
+    types = int(types_N.max(initial=0)) + 1
+    by_type = csr_matrix((np.ones(len(types_N)), (types_N, np.arange(len(types_N)))), shape=(types, len(types_N)))
+    everywhere_H = bought_NH.sum(axis=0, dtype=np.float64) / np.maximum(came_NH.sum(axis=0, dtype=np.float64), 1)
+    hazards_GH = (by_type @ bought_NH + _PRIOR_OF_TYPE * everywhere_H) / (by_type @ came_NH + _PRIOR_OF_TYPE)
+    hazards_GH[0] = everywhere_H
+    hazards_NH = (bought_NH + _PRIOR_OF_PRODUCT * hazards_GH[types_N]) / (came_NH + _PRIOR_OF_PRODUCT)
+    return Table.of(hazards_NH.astype(np.float32)), hazards_GH.astype(np.float32)
+
+
+def _prices(past: Histories, moment: int, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what a piece of each product has cost on average, and what it cost in the 28 days before a moment.
+
+    That is the former where nothing was bought in those days, and 0 where no purchase says what was paid.
+    """
+    sold = np.concatenate([past.sold(), past.sold_to_guests()])
+    sold = sold[(sold["value"] > 0) & (sold["quantity"] > 0)]  # a value that is no number is not
+
+    def mean(some: Events) -> NDArray[np.float64]:
+        costs_N = np.bincount(some["product"], some["value"], size)
+        return costs_N / np.maximum(np.bincount(some["product"], some["quantity"], size), 1e-30)
+
+    usual_N, lately_N = mean(sold), mean(sold[sold["at"] > moment - 28 * _DAY])
+    return usual_N, np.where(lately_N > 0, lately_N, usual_N)
 
 
 def grouping(config: RankerConfig) -> tuple[str, ...]:
@@ -233,6 +279,16 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
     rows_NT[owners[kept], places[kept]] = similar.indices[order][kept]
     weights_NT[owners[kept], places[kept]] = similar.data[order][kept]
     return Neighbours.of(rows_NT, weights_NT)
+
+
+def _together(near: Neighbours, baskets_N: NDArray[np.int64]) -> Table[np.int32]:
+    """Return in how many baskets each product lay together with each of its neighbours.
+
+    The cosine of two products is that number over the root of the product of how many baskets each lay in.
+    """
+    rows_NT, cosines_NT = near.rows_NT.whole, near.weights_NT.whole.astype(np.float64)
+    theirs_NT = np.where(rows_NT < 0, 0, baskets_N[rows_NT])
+    return Table.of(np.rint(cosines_NT * np.sqrt(baskets_N[:, None] * theirs_NT)).astype(np.int32))
 
 
 def _visits(bought: _Bought) -> NDArray[np.int64]:

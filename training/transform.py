@@ -36,6 +36,8 @@ _RATIOS = (
     ("own_hour", "visits_hour", 0.5),
     ("own_basket_size", "basket_size", 1.0),
     ("basket_size_hour", "basket_size", 1.0),
+    ("product_price_lately", "own_price", 0.01),
+    ("product_price_lately", "product_price", 0.01),
     *((f"{group}_since", f"{group}_gap", 0.5) for group in GROUPINGS),
     *((f"{group}_slow", "visits", 0.5) for group in GROUPINGS),
     *(("own_slow", f"{group}_slow", 0.1) for group in GROUPINGS),
@@ -48,6 +50,9 @@ _ABOVE_RATIOS, _ABOVE_SHARES = 0.02, 1e-6
 
 _PRIOR = 100.0
 """Purchases' worth of the shares of all locations in those of one."""
+
+_HAZARDS = ("own_hazard", "type_hazard")
+_HAZARD_SCALE = 1e3
 
 _SHARES = ("product_share", *(f"product_{group}_share" for group in GROUPINGS))
 _SHARE_SCALE = 1e5
@@ -83,7 +88,8 @@ class FeatureTransform(nn.Module):
         decays = [math.log(_DECAY.get(name, 1.0)) for name in RANKER_FEATURES]
         self.register_buffer("decays_F", torch.tensor(decays))
         self.register_buffer("ages_F", torch.tensor([float(name in _AGEING) for name in RANKER_FEATURES]))
-        scales = [_SHARE_SCALE if name in _SHARES else 1.0 for name in RANKER_FEATURES[:COUNTED]]
+        scale_of = dict.fromkeys(_SHARES, _SHARE_SCALE) | dict.fromkeys(_HAZARDS, _HAZARD_SCALE)
+        scales = [scale_of.get(name, 1.0) for name in RANKER_FEATURES[:COUNTED]]
         self.register_buffer("scales_C", torch.tensor(scales))
         # All quotients by one product of matrices, which copies features: looking up columns would cost twice as much.
         above = [{above: 1.0} for above, _, _ in _RATIOS] + [{"popular_here": 1.0, "product_share": _PRIOR}]

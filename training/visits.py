@@ -23,7 +23,7 @@ from embeddings.ranking.sources import RankingQuery
 from training.evaluate import Fitted
 from training.examples import Example, customer_vectors
 from training.fit_ranker import probabilities
-from training.ranker import Ranker
+from training.ranker import Rankers
 from training.statistics import redeemed_offers
 
 _AT_ONCE = 256
@@ -124,7 +124,7 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
 
 
 def visit_examples(
-    visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
+    visits: Sequence[Visit], past: Histories, seen: Fitted, rankers: Rankers, length: int
 ) -> list[VisitExample]:
     """Return the eligible and the redeemed offers of some visits, with features of earlier events alone.
 
@@ -135,14 +135,14 @@ def visit_examples(
         visits: in the order of time.
         past: histories, which may go on after the visits.
         seen: towers, and statistics counted before the visits.
-        ranker: of products.
+        rankers: of products.
         length: how many events the customer tower reads.
     """
     found: list[VisitExample] = []
     redeemed_E = redeemed_offers(past)
     redeemed_O, counted = np.zeros(len(seen.catalogue.offers.ids), np.float32), 0
     offers, reader = OfferFeatureReader(seen.catalogue, seen.statistics), VisitFeatureReader(seen.catalogue.offers)
-    for one in _asked(visits, past, seen, ranker, length):
+    for one in _asked(visits, past, seen, rankers, length):
         now = int(redeemed_E["at"].searchsorted(one.visit.at))
         np.add.at(redeemed_O, redeemed_E["offer"][counted:now], 1)
         counted = now
@@ -163,7 +163,7 @@ class _QueriedVisit(NamedTuple):
 
 
 def _asked(
-    visits: Sequence[Visit], past: Histories, seen: Fitted, ranker: Ranker, length: int
+    visits: Sequence[Visit], past: Histories, seen: Fitted, rankers: Rankers, length: int
 ) -> Iterator[_QueriedVisit]:
     """Yield the visits of customers with a history in which any offer was eligible."""
     catalogue, statistics, towers, vectors_ND = seen
@@ -198,7 +198,7 @@ def _asked(
         ]
         features_MF = np.concatenate([features_KF for _, features_KF in covered]).reshape(-1, len(RANKER_FEATURES))
         ends = np.cumsum([len(rows_K) for rows_K, _ in covered])[:-1]
-        likely = np.split(probabilities(ranker, features_MF), ends)
+        likely = np.split(probabilities(rankers.regular, features_MF), ends)  # all of it was bought
         for (visit, _), query, (rows_K, _), likely_K in zip(some, queries_B, covered, likely, strict=True):
             yield _QueriedVisit(visit, query, rows_K, likely_K)
 

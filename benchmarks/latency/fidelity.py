@@ -73,7 +73,7 @@ def service_fidelity(served: Served, past: Past, units_ND: F32, asked: Sequence[
     Args:
         served: a running service.
         past: the same release.
-        units_ND: its product vectors of length one.
+        units_ND: its vectors of length one by which products are similar.
         asked: what to ask. Recall is measured on the channels whose filter does not change with time.
     """
     judged: list[_Judged] = []

@@ -100,7 +100,7 @@ def run(store: Path, json_file: Path, *, quick: bool, device: Device = "cpu") ->
     effort = QUICK if quick else FULL
     version = release(store)
     past, mixed = Past.open(store), traffic()
-    units_ND = np.load(BundleStore(store).bundle(version) / "vectors" / "products-unit.npy")
+    units_ND = np.load(BundleStore(store).bundle(version) / "vectors" / "similar.npy")
     with generator(cores.choose()) as load, own_state(store, version) as own:
         with serve(own, "--clock", "replay", "--device", device, core=load.cores.server) as service:
             body_bytes = _usual_bytes(service, mixed)

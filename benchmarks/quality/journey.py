@@ -132,6 +132,12 @@ def household_attributes() -> dict[str, dict[str, str]]:
     return {row.pop("household_id"): {name: value for name, value in row.items() if value is not None} for row in rows}
 
 
+def categories() -> dict[str, str | None]:
+    """Return the category of every product, by its id; None where it is unknown."""
+    rows = _scan("products").select(_text("product_id"), "product_category").collect()
+    return dict(rows.iter_rows())
+
+
 def read_coupons() -> Coupons:
     """Read the coupons, their products, audiences and dates, and their redemptions."""
     offer = pl.format("{}-{}", "campaign_id", "coupon_upc").alias("offer")

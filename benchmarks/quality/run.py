@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks.harness.release import UNTIL, release
 from benchmarks.harness.report import write_report
-from benchmarks.quality import cold_start, completion, coupons, mixed, new_products, next_basket, novel
+from benchmarks.quality import cold_start, completion, coupons, mixed, new_products, next_basket, novel, similar
 from benchmarks.quality.outcome import Outcome, Section, section
 from benchmarks.quality.service import Service, fresh_service
 from benchmarks.quality.tables import markdown, print_section
@@ -41,6 +41,8 @@ TASKS: Mapping[str, Task] = {
     "completion": Task(".", UNTIL, completion.measure),
     "cold-start": Task(".", UNTIL, cold_start.measure),
     "new-products": Task(".", UNTIL, new_products.measure),
+    "substitutes": Task(".", UNTIL, similar.measure_substitutes),
+    "complements": Task(".", UNTIL, similar.measure_complements),
     "coupons": Task("coupons", COUPONS_UNTIL, coupons.measure),
     "mixed": Task("coupons", COUPONS_UNTIL, mixed.measure),
 }

@@ -3,8 +3,10 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -41,6 +43,14 @@ class Item(msgspec.Struct, frozen=True):
 
 class _Recommendation(msgspec.Struct, frozen=True):
     items: list[Item]
+
+
+class _Product(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Similar(msgspec.Struct, frozen=True):
+    items: list[_Product]
 
 
 class _Received(msgspec.Struct, frozen=True):
@@ -99,6 +109,17 @@ class Service:
         context = {"channel": channel, "location": location, "at": at}
         body = {"customer_id": household, "kinds": kinds, "context": context, "limit": limit, **options}
         return msgspec.json.decode(self._post("/v1/recommend", body, 200), type=_Recommendation).items
+
+    def similar(self, product: str, limit: int, **options: str) -> list[str]:
+        """Return the ids of products that go with one, the closest first; options are further parameters."""
+        self._connection.request("GET", f"/v1/products/{product}/similar?{urlencode({'limit': limit, **options})}")
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != HTTPStatus.OK:
+            raise RuntimeError(
+                f"similar to {product} was answered {response.status}: {answer.decode(errors='replace')}"
+            )
+        return [item.id for item in msgspec.json.decode(answer, type=_Similar).items]
 
     def report(self, events: Sequence[Event]) -> None:
         """Report events, in this order.

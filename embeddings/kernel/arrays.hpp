@@ -175,7 +175,7 @@ double squares(const float* numbers, py::ssize_t dimensions) {
 }
 
 // The columns of profile.OWN.
-enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, BASKET_SIZE, OWN };
+enum Own { TIMES, SLOW, MIDDLING, FAST, DAYS, SINCE, GAP, VISITS_SINCE, BASKET_SIZE, PRICE, OWN };
 
 // How many columns profile.GROUP has.
 constexpr py::ssize_t GROUP = 4;

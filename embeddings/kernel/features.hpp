@@ -11,8 +11,9 @@ class FeatureReader {
   public:
     FeatureReader(Table<float> products_NP, Table<std::int32_t> groups_NQ, Array<float> lifts_GG,
                   Table<float> vectors_ND, Table<float> als_NT, Array<std::int64_t> offsets,
-                  Array<std::int32_t> sold_L, Array<float> popular_L, Array<float> month_L, py::ssize_t gap,
-                  py::ssize_t wide)
+                  Array<std::int32_t> sold_L, Array<float> popular_L, Array<float> month_L, Table<float> hazards_NH,
+                  Array<float> hazards_GH, std::vector<float> hazard_ends, py::ssize_t gap, py::ssize_t price,
+                  py::ssize_t narrow, py::ssize_t wide)
         : products_NP_(std::move(products_NP)),
           groups_NQ_(std::move(groups_NQ)),
           lifts_GG_(std::move(lifts_GG)),
@@ -22,9 +23,14 @@ class FeatureReader {
           sold_L_(std::move(sold_L)),
           popular_L_(std::move(popular_L)),
           month_L_(std::move(month_L)),
+          hazards_NH_(std::move(hazards_NH)),
+          hazards_GH_(std::move(hazards_GH)),
+          hazard_ends_(std::move(hazard_ends)),
           gap_(gap),
+          price_(price),
+          narrow_(narrow),
           wide_(wide) {
-        for (const std::int64_t size : {groups_NQ_.size, vectors_ND_.size, als_NT_.size})
+        for (const std::int64_t size : {groups_NQ_.size, vectors_ND_.size, als_NT_.size, hazards_NH_.size})
             check(size == products_NP_.size, "expected tables (N, …) of all products");
         check(lifts_GG_.ndim() == 2 && lifts_GG_.shape(0) == lifts_GG_.shape(1) && lifts_GG_.size() > 0,
               "expected lifts (G, G)");
@@ -34,23 +40,28 @@ class FeatureReader {
                   std::is_sorted(offsets_.data(), offsets_.data() + offsets_.size()) &&
                   offsets_.data()[offsets_.size() - 1] == sold_L_.size(),
               "expected offsets that ascend to what is sold at the locations");
-        check(gap_ >= 0 && gap_ < products_NP_.columns && wide_ >= 0 && wide_ < groups_NQ_.columns,
+        check(gap_ >= 0 && gap_ < products_NP_.columns && price_ >= 0 &&
+                  price_ < products_NP_.columns && narrow_ >= 0 && narrow_ < groups_NQ_.columns && wide_ >= 0 && wide_ < groups_NQ_.columns,
               "expected columns of the tables");
+        check(hazards_NH_.columns == static_cast<py::ssize_t>(hazard_ends_.size()) + 1 && hazards_GH_.ndim() == 2 &&
+                  hazards_GH_.shape(0) > 0 && hazards_GH_.shape(1) == hazards_NH_.columns &&
+                  std::is_sorted(hazard_ends_.begin(), hazard_ends_.end()),
+              "expected hazards of each span of days");
         for (const Array<std::int32_t>* codes : {&groups_NQ_.base, &groups_NQ_.tail})
-            for (py::ssize_t n = wide_; n < codes->size(); n += groups_NQ_.columns)
-                check(codes->data()[n] >= 0, "expected codes of groups, or 0");
+            for (py::ssize_t n = 0; n < codes->size(); ++n) check(codes->data()[n] >= 0, "expected codes of groups, or 0");
     }
 
     // How many columns `read` writes, besides those that are the same for all candidates.
     py::ssize_t columns() const {
-        return OWN + 2 + GROUP * groups() + products_NP_.columns + 3 + 2 + 3 + groups() + 1;
+        return OWN + 2 + GROUP * groups() + products_NP_.columns + 3 + 2 + 2 + 3 + groups() + 1;
     }
 
-    // The features of some candidates (K, F); `list` is the number of the location's list of what is sold there, or -1.
+    // The features of some candidates (K, F); `list` is the number of the location's list of what is sold there, or -1;
+    // `away` are days since the newest purchase.
     void read(const Customer& customer, const Array<float>& here_R, const Array<float>& hour_R,
               const Array<std::int64_t>& rows_K, const Array<float>& customer_D, std::int32_t list,
               const Array<std::int32_t>& promoted, const Scored& bought_together, const Array<std::int64_t>& meant,
-              const Array<std::int64_t>& looked, const std::vector<float>& context, Array<float>& features_KF) const {
+              const Array<std::int64_t>& looked, float away, const std::vector<float>& context, Array<float>& features_KF) const {
         const py::ssize_t width = columns() + static_cast<py::ssize_t>(context.size());
         const auto count = static_cast<std::size_t>(rows_K.size());
         check(features_KF.ndim() == 2 && features_KF.shape(0) == rows_K.size() && features_KF.shape(1) == width,
@@ -101,18 +112,22 @@ class FeatureReader {
             const std::int64_t row = rows[k];
             float* out = features_KF.mutable_data() + static_cast<py::ssize_t>(k) * width;
             out = std::copy_n(customer.own_RC.data() + own_K[k] * OWN, OWN, out);
-            float* gap = out - OWN + GAP;
+            float* own = out - OWN;
             *out++ = here_R.data()[own_K[k]];
             *out++ = hour_R.data()[own_K[k]];
             for (py::ssize_t q = 0; q < groups(); ++q)
                 out = std::copy_n(customer.groups[q].second.data() + groups_QK[q][k] * GROUP, GROUP, out);
             const float* product = products_NP_.row(row);
             out = std::copy_n(product, figures, out);
-            if (own_K[k] == never) *gap += product[gap_];  // what was never bought is taken to have everybody's gap
+            if (own_K[k] == never) {  // what was never bought is taken to have everybody's gap and price
+                own[GAP] = product[gap_];
+                own[PRICE] = product[price_];
+            }
             const bool here = entries_K[k] != sold;
             *out++ = here ? popular_L_.data()[begin + entries_K[k]] : 0;
             *out++ = here ? month_L_.data()[begin + entries_K[k]] : 0;
             *out++ = value_of(customer.also_bought, also_bought_K[k]);
+            out = of_hazards(out, row, own_K[k] == never ? -1 : own[SINCE] + away);
             out = std::copy(context.begin(), context.end(), out);
             *out++ = dot(vectors_ND_.row(row), customer_D.data(), dimensions);
             *out++ = dot(als_NT_.row(row), customer.als_D.data(), factors);
@@ -130,6 +145,16 @@ class FeatureReader {
         for (const Table<float>* table : {&vectors_ND_, &als_NT_, &products_NP_})
             prefetch(table->row(row), table->columns);
         __builtin_prefetch(groups_NQ_.row(row));
+    }
+
+    // How likely who bought it so many days ago buys it again, and anything of its narrow group; 0 if it never was.
+    float* of_hazards(float* out, std::int64_t row, float days) const {
+        if (days < 0) return std::fill_n(out, 2, 0.0f);
+        const std::int32_t code = groups_NQ_.row(row)[narrow_];  // a group that came later is like any other
+        const auto span = std::lower_bound(hazard_ends_.begin(), hazard_ends_.end(), days) - hazard_ends_.begin();
+        *out++ = hazards_NH_.row(row)[span];
+        *out++ = hazards_GH_.data()[(code < hazards_GH_.shape(0) ? code : 0) * hazards_GH_.shape(1) + span];
+        return out;
     }
 
     // The score at a place, 0 past the last.
@@ -165,7 +190,10 @@ class FeatureReader {
     Array<std::int64_t> offsets_;
     Array<std::int32_t> sold_L_;
     Array<float> popular_L_, month_L_;
-    py::ssize_t gap_, wide_;
+    Table<float> hazards_NH_;
+    Array<float> hazards_GH_;
+    std::vector<float> hazard_ends_;
+    py::ssize_t gap_, price_, narrow_, wide_;
 };
 
 // How often some products were bought at some locations, all together: the sum of `times_L` over the locations' lists of

@@ -105,6 +105,52 @@ py::tuple bought(const Array<Event>& events_E, const Array<std::int64_t>& offset
     return py::make_tuple(array_of(places), array_of(numbers));
 }
 
+// By product and span of days (N, H): how often a customer who had bought it, so many days ago for the last time, came
+// again, and how often the customer bought it then. `ends` are those of the spans but the last, in days. Purchases lie
+// customer after customer, visit after visit, each product once in a visit.
+py::tuple repurchases(const Array<std::int64_t>& customers_E, const Array<std::int64_t>& visits_E,
+                      const Array<std::int64_t>& products_E, const Array<std::int64_t>& at_E, py::ssize_t products,
+                      const std::vector<double>& ends) {
+    const py::ssize_t count = products_E.size(), spans = static_cast<py::ssize_t>(ends.size()) + 1;
+    check(customers_E.size() == count && visits_E.size() == count && at_E.size() == count,
+          "expected a customer, a visit and a moment of each purchase");
+    check(products >= 0 && std::is_sorted(ends.begin(), ends.end()), "expected products, and days that ascend");
+    Array<float> came_NH({products, spans}), bought_NH({products, spans});
+    std::fill_n(came_NH.mutable_data(), came_NH.size(), 0.0f);
+    std::fill_n(bought_NH.mutable_data(), bought_NH.size(), 0.0f);
+    struct Held {
+        std::int64_t product, last;
+    };
+    std::vector<Held> held;                           // what the customer bought before
+    std::unordered_map<std::int64_t, std::size_t> places;  // where in it
+    for (py::ssize_t e = 0; e < count;) {
+        const std::int64_t customer = customers_E.data()[e], visit = visits_E.data()[e], now = at_E.data()[e];
+        if (e == 0 || customer != customers_E.data()[e - 1]) {
+            held.clear();
+            places.clear();
+        }
+        const auto cell = [&](const Held& one) {
+            const double days = static_cast<double>(now - one.last) / DAY;
+            return one.product * spans + (std::lower_bound(ends.begin(), ends.end(), days) - ends.begin());
+        };
+        for (const Held& one : held) ++came_NH.mutable_data()[cell(one)];
+        for (; e < count && customers_E.data()[e] == customer && visits_E.data()[e] == visit; ++e) {
+            const std::int64_t product = products_E.data()[e];
+            check(product >= 0 && product < products, "expected rows of the catalogue");
+            const auto [found, fresh] = places.try_emplace(product, held.size());
+            if (fresh) {
+                held.push_back({product, now});
+                continue;
+            }
+            Held& again = held[found->second];
+            if (again.last == now) continue;  // bought once more in this visit
+            ++bought_NH.mutable_data()[cell(again)];
+            again.last = now;
+        }
+    }
+    return py::make_tuple(came_NH, bought_NH);
+}
+
 // Events, oldest first, with others in any order, each at its place in time: after older events of the same second.
 Array<Event> inserted(const Array<Event>& events_E, const Array<Event>& added_E) {
     const auto before = [](const Event& one, const Event& other) { return one.at < other.at; };
@@ -130,6 +176,7 @@ py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t pau
     std::vector<Keyed<std::uint32_t>> bought;
     std::vector<std::int64_t> at, rows, times;
     std::vector<std::int32_t> locations, numbers;
+    std::vector<Paid> paid;
     constexpr std::int32_t AGAIN = -1;
     Visits visits(pause);
     std::int32_t number = -1;
@@ -142,10 +189,12 @@ py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t pau
         at.push_back(visits.first());
         numbers.push_back(number);
         locations.push_back(event.location);
+        paid.push_back(Paid::of(event));
     }
     sort_by_key(bought);
     std::vector<std::int32_t> places(at.size());
     std::int32_t last = 0;  // the visit in which this product was bought before
+    std::uint32_t first = 0;  // the purchase that stands for all of it in that visit
     for (const auto& [row, purchase_E] : bought) {
         const bool other = rows.empty() || rows.back() != row;
         if (other) {
@@ -155,6 +204,10 @@ py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t pau
         const bool again = !other && numbers[purchase_E] == last;
         places[purchase_E] = again ? AGAIN : static_cast<std::int32_t>(rows.size()) - 1;
         times.back() += !again;
+        if (again)
+            paid[first].add(paid[purchase_E]);
+        else
+            first = purchase_E;
         last = numbers[purchase_E];
     }
     std::size_t kept = 0;
@@ -163,13 +216,15 @@ py::tuple purchases(const Array<Event>& events_E, double decay, std::int64_t pau
         places[kept] = places[e];
         at[kept] = at[e];
         numbers[kept] = numbers[e];
+        paid[kept] = paid[e];
         locations[kept++] = locations[e];
     }
     places.resize(kept);
     at.resize(kept);
     numbers.resize(kept);
     locations.resize(kept);
-    ByVisit by_visit(places, at, numbers, locations, static_cast<py::ssize_t>(rows.size()), decay);
+    paid.resize(kept);
+    ByVisit by_visit(places, at, numbers, locations, paid, static_cast<py::ssize_t>(rows.size()), decay);
     const std::int64_t newest = by_visit.newest();
     return py::make_tuple(array_of(rows), array_of(times), std::move(by_visit), newest);
 }

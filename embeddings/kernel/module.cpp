@@ -66,6 +66,8 @@ PYBIND11_MODULE(kernel, module) {
     module.def("inserted", &inserted, exact("events_E"), exact("added_E"));
     module.def("bought", &bought, exact("events_E"), exact("offsets"), py::arg("pause"));
     module.def("purchases", &purchases, exact("events_E"), py::arg("decay"), py::arg("pause"));
+    module.def("repurchases", &repurchases, exact("customers_E"), exact("visits_E"), exact("products_E"), exact("at_E"),
+               py::arg("products"), py::arg("ends"));
     module.def("times_bought", &times_bought, exact("rows_R"), exact("times_R"), py::arg("asked"));
     module.def("newest_of", &newest_of, exact("events_E"), py::arg("types"));
     module.def("products_since", &rows_since<&Event::product>, exact("events_E"), py::arg("after"), py::arg("types"));
@@ -76,7 +78,8 @@ PYBIND11_MODULE(kernel, module) {
     module.def("known", &known, exact("codes_BC"), exact("sizes_C"));
     module.def("gather", &gather, exact("vectors_ND"), exact("rows_BL"));
     py::class_<ByVisit>(module, "ByVisit")
-        .def("statistics", &ByVisit::statistics, exact("rows_R"), exact("products_NP"), py::arg("gap"), exact("codes_NQ"),
+        .def("statistics", &ByVisit::statistics, exact("rows_R"), exact("products_NP"), py::arg("gap"), py::arg("price"),
+             exact("codes_NQ"),
              py::arg("decays"), py::arg("group_decay"), py::arg("never_days"), py::arg("prior_days"), py::arg("never"),
              py::arg("usual_gap"))
         .def("at", &ByVisit::at, py::arg("location"))
@@ -84,11 +87,13 @@ PYBIND11_MODULE(kernel, module) {
         .def("at_hour", &ByVisit::at_hour, py::arg("moment"), py::arg("seconds"), py::arg("other_days"));
     py::class_<FeatureReader>(module, "FeatureReader")
         .def(py::init<Table<float>, Table<std::int32_t>, Array<float>, Table<float>, Table<float>, Array<std::int64_t>,
-                      Array<std::int32_t>, Array<float>, Array<float>, py::ssize_t, py::ssize_t>(),
+                      Array<std::int32_t>, Array<float>, Array<float>, Table<float>, Array<float>, std::vector<float>, py::ssize_t,
+                      py::ssize_t, py::ssize_t, py::ssize_t>(),
              exact("products_NP"), exact("groups_NQ"), exact("lifts_GG"), exact("vectors_ND"), exact("als_NT"),
-             exact("offsets"), exact("sold_L"), exact("popular_L"), exact("month_L"), py::arg("gap"),
+             exact("offsets"), exact("sold_L"), exact("popular_L"), exact("month_L"), exact("hazards_NH"),
+             exact("hazards_GH"), py::arg("hazard_ends"), py::arg("gap"), py::arg("price"), py::arg("narrow"),
              py::arg("wide"))
         .def("read", &FeatureReader::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
              exact("customer_D"), py::arg("sold_list"), exact("promoted"), exact("bought_together"), exact("meant"),
-             exact("looked"), py::arg("context"), exact("features_KF"));
+             exact("looked"), py::arg("away"), py::arg("context"), exact("features_KF"));
 }

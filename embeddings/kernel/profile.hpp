@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <unordered_map>
+
 #include "arrays.hpp"
 
 namespace {
@@ -26,6 +28,17 @@ struct Span {
     }
 };
 
+// What some pieces cost; both are 0 where nobody said.
+struct Paid {
+    double pieces = 0, cost = 0;
+
+    static Paid of(const Event& event) {
+        return event.value > 0 && event.quantity > 0 ? Paid{event.quantity, event.value} : Paid{};
+    }
+
+    void add(const Paid& other) { pieces += other.pieces, cost += other.cost; }
+};
+
 Array<float> narrowed(const std::vector<double>& sums) {
     Array<float> slow_R(static_cast<py::ssize_t>(sums.size()));
     std::transform(sums.begin(), sums.end(), slow_R.mutable_data(), [](double sum) { return static_cast<float>(sum); });
@@ -35,11 +48,11 @@ Array<float> narrowed(const std::vector<double>& sums) {
 // A customer's purchases, visit by visit, oldest first; a visit is what has one moment. Weights are as of the newest.
 class ByVisit {
   public:
-    // Of each purchase its product's place among the `count` bought, its moment and its location. `decay` is what
-    // remains of a visit's weight after a day, where no other is given.
+    // Of each purchase its product's place among the `count` bought, its moment, its location and what was paid. `decay` is
+    // what remains of a visit's weight after a day, where no other is given.
     ByVisit(const std::vector<std::int32_t>& places_E, const std::vector<std::int64_t>& at_E,
-            const std::vector<std::int32_t>& numbers_E, const std::vector<std::int32_t>& locations_E, py::ssize_t count,
-            double decay)
+            const std::vector<std::int32_t>& numbers_E, const std::vector<std::int32_t>& locations_E,
+            const std::vector<Paid>& paid_E, py::ssize_t count, double decay)
         : count_(count) {
         purchases_.reserve(at_E.size());
         for (std::size_t e = 0; e < at_E.size(); ++e) {
@@ -47,7 +60,7 @@ class ByVisit {
             check(visits_.empty() || at_E[e] >= visits_.back().at, "expected purchases, oldest first");
             if (e == 0 || numbers_E[e] != numbers_E[e - 1]) visits_.push_back({at_E[e], 0, 0});
             ++visits_.back().size;
-            purchases_.push_back({places_E[e], locations_E[e]});
+            purchases_.push_back({places_E[e], locations_E[e], paid_E[e]});
         }
         visits_.shrink_to_fit();
         const std::vector<double> slow_V = weights(decay);
@@ -57,25 +70,27 @@ class ByVisit {
     // Statistics of products, of each kind of groups, decayed visits, purchases per visit, and the median of the days
     // between visits. `decays` are those of products' weights besides the slow one.
     py::tuple statistics(const Array<std::int64_t>& rows_R, const Table<float>& products_NP, py::ssize_t gap,
-                      const Table<std::int32_t>& codes_NQ, const std::array<double, 2>& decays, double group_decay,
-                      float never_days, double prior_days, const std::array<float, 4>& never, double usual_gap) const {
+                      py::ssize_t price, const Table<std::int32_t>& codes_NQ, const std::array<double, 2>& decays, double group_decay,
+                      float never_days, double prior_days, const std::array<float, GROUP>& never, double usual_gap) const {
         check(rows_R.size() == count_, "expected a row for each product bought");
         check(codes_NQ.size == products_NP.size && gap >= 0 && gap < products_NP.columns,
               "expected codes (N, Q), and figures (N, P) with a column of gaps");
+        check(price >= 0 && price < products_NP.columns, "expected figures with a column of prices");
         for (py::ssize_t r = 0; r < rows_R.size(); ++r)
             check(codes_NQ.holds(rows_R.data()[r]), "expected rows of the catalogue");
         // What is known of the products, from all over memory: asked for ahead.
         const py::ssize_t kinds = codes_NQ.columns;
-        std::vector<float> gaps_R(count_);
+        std::vector<float> gaps_R(count_), prices_R(count_);
         std::vector<std::vector<std::int32_t>> codes_QR(kinds, std::vector<std::int32_t>(count_));
-        const auto figure = [&](py::ssize_t r) { return products_NP.row(rows_R.data()[r]) + gap; };
+        const auto figures = [&](py::ssize_t r) { return products_NP.row(rows_R.data()[r]); };
         const auto codes = [&](py::ssize_t r) { return codes_NQ.row(rows_R.data()[r]); };
         for (py::ssize_t r = 0; r < count_; ++r) {
             if (r + AHEAD < count_) {
-                __builtin_prefetch(figure(r + AHEAD));
+                __builtin_prefetch(figures(r + AHEAD) + gap);
                 __builtin_prefetch(codes(r + AHEAD));
             }
-            gaps_R[r] = *figure(r);
+            gaps_R[r] = figures(r)[gap];
+            prices_R[r] = figures(r)[price];
             for (py::ssize_t q = 0; q < kinds; ++q) codes_QR[q][r] = codes(r)[q];
         }
         const std::vector<double> lately_V = weights(group_decay);
@@ -86,7 +101,7 @@ class ByVisit {
         for (const Visit& visit : visits_) slow += visit.slow;
         const double basket_size =
             static_cast<double>(purchases_.size()) / static_cast<double>(std::max<std::size_t>(visits_.size(), 1));
-        return py::make_tuple(of_products(gaps_R, {weights(decays[0]), weights(decays[1])}, never_days), groups, slow,
+        return py::make_tuple(of_products(gaps_R, prices_R, {weights(decays[0]), weights(decays[1])}, never_days), groups, slow,
                               basket_size, gap_of_visits(usual_gap));
     }
 
@@ -163,6 +178,7 @@ class ByVisit {
 
     struct Purchase {
         std::int32_t place, location;
+        Paid paid;
     };
 
     // What remains of each visit's weight.
@@ -174,14 +190,16 @@ class ByVisit {
         return weights_V;
     }
 
-    // The products bought, as in OWN, (R + 1, 9), the last row of one never bought.
-    Array<float> of_products(const std::vector<float>& gaps_R, const std::array<std::vector<double>, 2>& decayed_V,
+    // The products bought, as in OWN, (R + 1, OWN), the last row of one never bought.
+    Array<float> of_products(const std::vector<float>& gaps_R, const std::vector<float>& prices_R,
+                             const std::array<std::vector<double>, 2>& decayed_V,
                              float never_days) const {
         struct Sums {
             Span span;
             std::size_t last = 0;
             std::int64_t times = 0, in_visits = 0;
             double slow = 0, middling = 0, fast = 0;
+            Paid paid;
         };
         std::vector<Sums> sums_R(count_);
         const Purchase* line = purchases_.data();
@@ -195,6 +213,7 @@ class ByVisit {
                 ++sums.times;
                 sums.in_visits += visit.size;
                 sums.slow += visit.slow;
+                sums.paid.add(line->paid);
                 sums.middling += decayed_V[0][v];
                 sums.fast += decayed_V[1][v];
             }
@@ -212,16 +231,17 @@ class ByVisit {
             out[SINCE] = static_cast<float>(static_cast<double>(newest() - sums.span.last) / DAY);
             out[GAP] = static_cast<float>(sums.span.gap(gaps_R[r]));
             out[VISITS_SINCE] = static_cast<float>(visits_.size() - 1 - sums.last);
+            out[PRICE] = sums.paid.pieces > 0 ? static_cast<float>(sums.paid.cost / sums.paid.pieces) : prices_R[r];
             out[BASKET_SIZE] = static_cast<float>(static_cast<double>(sums.in_visits) / static_cast<double>(sums.times));
         }
         own_RC.mutable_data(count_, 0)[SINCE] = never_days;
         return own_RC;
     }
 
-    // The groups of products bought: their codes, ascending, and their figures (G + 1, 4), the last row that of a group
+    // The groups of products bought: their codes, ascending, and their figures (G + 1, GROUP), the last row that of a group
     // never bought, which the unknown group 0 has too.
     py::tuple of_groups(const std::vector<std::int32_t>& codes_R, const std::vector<double>& lately_V,
-                        double prior_days, const std::array<float, 4>& never) const {
+                        double prior_days, const std::array<float, GROUP>& never) const {
         std::vector<std::int32_t> place_of;
         for (const std::int32_t code : codes_R) {
             check(code >= 0 && code < MOST_GROUPS, "expected codes of groups, below 2**24, or 0");

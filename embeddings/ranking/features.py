@@ -17,7 +17,7 @@ from embeddings.catalogue.columns import Promotions
 from embeddings.customer.tower_input import WEEKDAYS, hour_of, weekday_of
 from embeddings.ranking.profile import DAY, GROUP, OWN, Hour
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
-from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, Statistics
+from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, Statistics
 
 _COUNTS = (
     *(f"own_{name}" for name in OWN),
@@ -28,6 +28,8 @@ _COUNTS = (
     "popular_here",
     "month_here",
     "also_bought",
+    "own_hazard",
+    "type_hazard",
     # The same for every candidate of a request.
     "away",
     "visits",
@@ -60,18 +62,31 @@ RANKER_FEATURES = _COUNTS + _OTHERS
 """The columns. Days and counts as in ``Profile`` and ``Statistics``; ``own_hour``, ``visits_hour`` and
 ``basket_size_hour`` as in ``profile.Hour``.
 
-``inner`` is the inner product with the customer's vector, ``als`` that of ``AlsFactors``, ``retrieved`` the log of the
-sum of the exponentials of those that the towers retrieved, ``away`` days since the newest purchase, ``promoted``
-whether the location promotes the product now on some channel, ``novel`` whether only products never bought before were
-asked for, ``placed`` and ``ahead`` as in `Situation`.
+``own_hazard`` and ``type_hazard`` are ``Statistics.hazards_NH`` and ``hazards_GH`` at the days since the customer
+bought the product, 0 for one never bought. ``inner`` is the inner product with the customer's vector, ``als`` that of
+``AlsFactors``, ``retrieved`` the log of the sum of the exponentials of those that the towers retrieved, ``away`` days
+since the newest purchase, ``promoted`` whether the location promotes the product now on some channel, ``novel`` whether
+only products never bought before were asked for, ``placed`` and ``ahead`` as in `Situation`.
 """
 
 COUNTED = len(_COUNTS)
 """How many of the columns, the first ones, are counts and days: not negative, and of any size."""
 
+_BUYERS = RANKER_FEATURES.index("product_buyers")
 _NONE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.int32)
 _PROMOTED_KEPT = 1_024
 _WEEKDAYS = np.eye(WEEKDAYS).tolist()
+
+
+def is_regular(query: RankingQuery, features_KF: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return for each candidate (K) whether the ranker of regular customers judges it, or that of newcomers.
+
+    A regular customer has bought something and does not ask for what is novel. Of the products that a request names
+    those that nobody has bought are left to the ranker of newcomers, which has learnt from new products too.
+    """
+    if query.novel or not len(query.profile.rows_R):
+        return np.zeros(len(features_KF), np.bool_)
+    return features_KF[:, _BUYERS] > 0 if query.rank_all else np.ones(len(features_KF), np.bool_)
 
 
 class FeatureReader:
@@ -96,7 +111,12 @@ class FeatureReader:
             observed.sold.values,
             observed.popularity_L,
             statistics.month_L,
+            statistics.hazards_NH,
+            statistics.hazards_GH,
+            list(HAZARD_DAYS),
             PRODUCT_STATISTICS.index("gap"),
+            PRODUCT_STATISTICS.index("price"),
+            GROUPINGS.index("type"),
             GROUPINGS.index("category"),
         )
 
@@ -120,6 +140,7 @@ class FeatureReader:
         profile, location, moment = query.profile, query.situation.location, query.situation.moment
         hour = profile.at_hour(moment)
         span = bisect_right(self._bounds, moment)
+        context = self._context(query, hour, retrieved_K)
         self._kernel.read(
             profile.customer,
             query.local.slow_R,
@@ -131,7 +152,8 @@ class FeatureReader:
             query.bought_together,
             query.meant,
             _NONE if query.session is None else query.session.looked,
-            self._context(query, hour, retrieved_K),
+            context[0],  # away
+            context,
             features_KF,
         )
 

@@ -21,9 +21,21 @@ DECAYS = (SLOW_DECAY, 0.97, 0.9)
 
 GROUP_DECAY = 0.98
 
-OWN = ("times", "slow", "middling", "fast", "days", "since", "gap", "visits_since", "basket_size")
+OWN = (
+    "times",
+    "slow",
+    "middling",
+    "fast",
+    "days",
+    "since",
+    "gap",
+    "visits_since",
+    "basket_size",
+    "price",
+)
 """The columns of ``Profile.own_RC``: how many purchases, decayed three ways, on how many days; days since the last,
-usual days between two, visits since the last; and purchases per visit, of the visits that it was bought in."""
+usual days between two, visits since the last; purchases per visit, of the visits that it was bought in; and what a
+piece has cost on average."""
 
 GROUP = ("lately", "slow", "since", "gap")
 """The columns of ``Group.statistics_GC``."""
@@ -46,7 +58,8 @@ _OTHER_DAYS = 0.3
 """How much it says if it was not on that day of the week."""
 
 _PRIOR_VISITS = 2.0
-_MIDDLING, _GAP = OWN.index("middling"), PRODUCT_STATISTICS.index("gap")
+_MIDDLING = OWN.index("middling")
+_GAP, _PRICE = (PRODUCT_STATISTICS.index(name) for name in ("gap", "price"))
 
 
 class Group(NamedTuple):
@@ -141,6 +154,7 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
         rows_R,
         statistics.products_NP,
         _GAP,
+        _PRICE,
         statistics.groups_NQ,
         DECAYS[1:],
         GROUP_DECAY,

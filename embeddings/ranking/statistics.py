@@ -1,7 +1,7 @@
 """Statistics of past purchases for each product: how much, how often and with what else it is bought.
 
 Letters: D factors, N products, P figures a product, L products sold by location, T neighbours, Q groups of a product,
-R products bought, S of them bought several times, M products that came after the figures were counted.
+R products bought, S of them bought several times, M products that came after the figures were counted, H spans of days.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,15 @@ PRODUCT_STATISTICS = (
     "buyers",
     "gap",
     "basket_size",
+    "price",
+    "price_lately",
     *(f"{group}_share" for group in GROUPINGS),
 )
 """The columns of ``Statistics.products_NP``."""
+
+
+HAZARD_DAYS = (0.75, 1.5, 2.5, 3.5, 5.0, 7.5, 10.5, 14.5, 21.5, 28.5, 42.5, 60.5, 90.5, 150.5)
+"""Where the spans of days since a purchase end for which it is known how likely the next is; the last has no end."""
 
 
 Scored: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -96,15 +102,20 @@ class Statistics(NamedTuple):
     Attributes:
         products_NP: float32, in the order of ``PRODUCT_STATISTICS``: share of recent purchases; purchases in the last 7
             and in the last 28 days; share of buyers who bought again on another day; buyers; days between two
-            purchases; purchases per visit, of the visits that it was bought in; and the mean share of the products of
-            its groups, which is all that is known of a product not sold yet.
+            purchases; purchases per visit, of the visits that it was bought in; what a piece has cost on average, and
+            what it cost in the last 28 days, 0 where nobody said; and the mean share of the products of its groups,
+            which is all that is known of a product not sold yet.
         unsold_P: float32, the figures of a product that was never sold and whose groups are unknown.
         observed: how much is bought, and where.
         month_L: float32, aligned with ``observed.sold.values``: purchases there in the last 28 days.
+        hazards_NH: float32, the share of visits in which a customer buys a product who bought it so many days ago for
+            the last time, by the spans of ``HAZARD_DAYS``; smoothed towards its type's.
+        hazards_GH: float32, the same of the products of a type, by its code; of all products in row 0.
         groups_NQ: int32, codes of the groups named in ``GROUPINGS``, 0 where unknown.
         attributes: the products' attributes that these groups are codes of; empty where there is none.
         also_bought: products that the same customers buy.
         bought_together: products that lie in the same baskets.
+        together_NT: int32, aligned with these: in how many baskets both lay.
         als: ALS factors, which say how much a product suits a customer as a whole.
         lifts_GG: float32, by codes of the wide groups: the log of how much oftener than by chance products of both
             lie in one basket.
@@ -115,10 +126,13 @@ class Statistics(NamedTuple):
     unsold_P: NDArray[np.float32]
     observed: Observed
     month_L: NDArray[np.float32]
+    hazards_NH: Table[np.float32]
+    hazards_GH: NDArray[np.float32]
     groups_NQ: Table[np.int32]
     attributes: tuple[str, ...]
     also_bought: Neighbours
     bought_together: Neighbours
+    together_NT: Table[np.int32]
     als: AlsFactors
     lifts_GG: NDArray[np.float32]
     redeemed_O: NDArray[np.float32]
@@ -136,13 +150,19 @@ class Statistics(NamedTuple):
             products_MP[:, column] = means_G[codes_M]
         return self._replace(
             products_NP=self.products_NP.with_tail(products_MP),
+            hazards_NH=self.hazards_NH.with_tail(self._hazards_of(groups_MQ[:, GROUPINGS.index("type")])),
             groups_NQ=self.groups_NQ.with_tail(groups_MQ),
             also_bought=self.also_bought.with_new(count),
             bought_together=self.bought_together.with_new(count),
+            together_NT=self.together_NT.with_tail(np.zeros((count, self.together_NT.columns), np.int32)),
             als=self.als._replace(
                 products_ND=factors.with_tail(np.zeros((count, factors.columns), np.float32)),
             ),
         )
+
+    def _hazards_of(self, types_M: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the hazards (M, H) of products of which only the code of the type is known."""
+        return self.hazards_GH[np.where(types_M < len(self.hazards_GH), types_M, 0)]
 
     def save(self, folder: Path) -> None:
         """Write the statistics into a folder."""
@@ -153,11 +173,14 @@ class Statistics(NamedTuple):
                 "products": self.products_NP.whole,
                 "unsold": self.unsold_P,
                 "month": self.month_L,
+                "hazards": self.hazards_NH.whole,
+                "hazards-types": self.hazards_GH,
                 "groups": self.groups_NQ.whole,
                 "also-bought-rows": self.also_bought.rows_NT.whole,
                 "also-bought-weights": self.also_bought.weights_NT.whole,
                 "bought-together-rows": self.bought_together.rows_NT.whole,
                 "bought-together-weights": self.bought_together.weights_NT.whole,
+                "bought-together-baskets": self.together_NT.whole,
                 "als-products": self.als.products_ND.whole,
                 "als-gram": self.als.gram_DD,
                 "lifts": self.lifts_GG,
@@ -176,10 +199,13 @@ class Statistics(NamedTuple):
             np.zeros(len(PRODUCT_STATISTICS), np.float32),
             observed,
             np.zeros(len(observed.sold.values), np.float32),
+            Table.of(np.zeros((products, len(HAZARD_DAYS) + 1), np.float32)),
+            np.zeros((1, len(HAZARD_DAYS) + 1), np.float32),
             Table.of(np.zeros((products, len(GROUPINGS)), np.int32)),
             ("",) * len(GROUPINGS),
             nobody,
             nobody,
+            Table.of(np.zeros((products, 0), np.int32)),
             AlsFactors(Table.of(np.zeros((products, 1), np.float32)), np.eye(1, dtype=np.float32)),
             np.zeros((1, 1), np.float32),
             np.zeros(offers, np.float32),
@@ -194,10 +220,13 @@ class Statistics(NamedTuple):
             arrays["unsold"],
             Observed.of_arrays(arrays),
             arrays["month"],
+            Table.of(arrays["hazards"]),
+            arrays["hazards-types"],
             Table.of(arrays["groups"]),
             msgspec.json.decode((folder / "attributes.json").read_bytes(), type=tuple[str, ...]),
             Neighbours.of(arrays["also-bought-rows"], arrays["also-bought-weights"]),
             Neighbours.of(arrays["bought-together-rows"], arrays["bought-together-weights"]),
+            Table.of(arrays["bought-together-baskets"]),
             AlsFactors(Table.of(arrays["als-products"]), arrays["als-gram"]),
             arrays["lifts"],
             arrays["redeemed"],

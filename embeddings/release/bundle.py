@@ -2,12 +2,13 @@
 
     manifest.json        what it is, what it was measured at, and the SHA-256 of every other file
     catalogue/           products, offers, locations, promotion plan
-    vectors/             products.npy, products-unit.npy: float32, memory-mapped
+    vectors/             products.npy, similar.npy and similar-origin.npy: float32, memory-mapped
     products.ivf.faiss   the product vectors cut into cells, and products.ivf.radii.npy; only for large catalogues
     customer.onnx        history, attributes and context -> customer vector
     product.onnx         row and attributes -> product vector
     statistics/          what past purchases say about each product
-    ranker.onnx          features of a candidate -> probability that it is taken
+    ranker.onnx          features of a candidate -> probability that a regular customer takes it
+    newcomers.onnx       the same for all other questions: see features.is_regular
     offers.onnx          features of an offer -> log-odds
     redemption.onnx      features of a visit -> probability that any eligible offer is redeemed in it
     pictures/            curves.png: loss and quality of each fit; products.png: a map of the products
@@ -41,16 +42,19 @@ from embeddings.release.encoders import (
     OfferRankerSession,
     ProductEncoder,
     RankerSession,
+    RankerSessions,
     RedemptionSession,
 )
 
 FORMAT_VERSION = 11
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalogue"
-PRODUCT_VECTORS, UNIT_VECTORS = "vectors/products.npy", "vectors/products-unit.npy"
+PRODUCT_VECTORS = "vectors/products.npy"
+SIMILAR_VECTORS, SIMILAR_ORIGIN = "vectors/similar.npy", "vectors/similar-origin.npy"
 IVF_INDEX = "products.ivf.faiss"
 CUSTOMER_ENCODER, PRODUCT_ENCODER = "customer.onnx", "product.onnx"
-RANKER, OFFER_RANKER, REDEMPTION = "ranker.onnx", "offers.onnx", "redemption.onnx"
+RANKER, NEWCOMERS = "ranker.onnx", "newcomers.onnx"
+OFFER_RANKER, REDEMPTION = "offers.onnx", "redemption.onnx"
 STATISTICS = "statistics"
 CURVES, PRODUCT_MAP = "pictures/curves.png", "pictures/products.png"
 
@@ -207,13 +211,14 @@ class ModelBundle(Closing):
     """A verified release, ready to answer; immutable from opening to closing.
 
     Attributes:
-        ranker, offer_ranker: of products and of offers; None in a release of embeddings alone, which has no offers and
+        rankers, offer_ranker: of products and of offers; None in a release of embeddings alone, which has no offers and
             whose towers order what they retrieve.
         redemption: how likely any offer is redeemed; None in a release of embeddings alone.
         vectors_ND: product vectors, memory-mapped.
         products: search over product vectors by inner product with a customer vector.
-        similar: search over product vectors of length one, so that inner product is cosine.
-        units_ND: those vectors of length one, memory-mapped.
+        similar: search over ``units_ND``, so that inner product is cosine.
+        units_ND: vectors of length one by which products are similar, memory-mapped; see `training.similar`.
+        origin_D: what is taken from the vector of a later product before it is brought to length one.
         product_encoder: encodes products that come later; None in a release of embeddings alone. It runs on the CPU,
             beside the thread that owns a GPU.
     """
@@ -224,11 +229,12 @@ class ModelBundle(Closing):
     catalogue: Catalogue
     statistics: Statistics
     customer_encoder: CustomerEncoder
-    ranker: RankerSession | None
+    rankers: RankerSessions | None
     offer_ranker: OfferRankerSession | None
     redemption: RedemptionSession | None
     vectors_ND: NDArray[np.float32]
     units_ND: NDArray[np.float32]
+    origin_D: NDArray[np.float32]
     products: PlannedIndex
     similar: PlannedIndex
     product_encoder: ProductEncoder | None
@@ -254,9 +260,12 @@ class ModelBundle(Closing):
         """
         manifest = read_manifest(folder)
         verify(folder, manifest)
-        vectors_ND, units_ND = (load_array(folder / name) for name in (PRODUCT_VECTORS, UNIT_VECTORS))
+        vectors_ND, units_ND = (load_array(folder / name) for name in (PRODUCT_VECTORS, SIMILAR_VECTORS))
+        origin_D = load_array(folder / SIMILAR_ORIGIN)
+        if origin_D.shape != units_ND.shape[1:] or origin_D.dtype != np.float32:
+            raise CorruptBundle(folder / SIMILAR_ORIGIN, f"expected a float32 vector of {units_ND.shape[1]} numbers")
         catalogue, statistics = _loaded(folder)
-        for name, array in ((PRODUCT_VECTORS, vectors_ND), (UNIT_VECTORS, units_ND)):
+        for name, array in ((PRODUCT_VECTORS, vectors_ND), (SIMILAR_VECTORS, units_ND)):
             if len(array) != len(catalogue.products.ids):
                 raise CorruptBundle(
                     folder / name, f"expected {len(catalogue.products.ids)} vectors, found {len(array)}"
@@ -267,11 +276,14 @@ class ModelBundle(Closing):
             catalogue=catalogue,
             statistics=statistics,
             customer_encoder=CustomerEncoder(folder / CUSTOMER_ENCODER, device, situation_sizes(catalogue)),
-            ranker=RankerSession(folder / RANKER, device) if ranked else None,
+            rankers=RankerSessions(*(RankerSession(folder / name, device) for name in (RANKER, NEWCOMERS)))
+            if ranked
+            else None,
             offer_ranker=OfferRankerSession(folder / OFFER_RANKER, device) if ranked else None,
             redemption=RedemptionSession(folder / REDEMPTION, device) if ranked else None,
             vectors_ND=vectors_ND,
             units_ND=units_ND,
+            origin_D=origin_D,
             products=PlannedIndex(
                 vectors_ND,
                 device,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import Catalogue
 from embeddings.errors import CorruptBundle
-from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, Statistics
+from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, Statistics
 from embeddings.vocabulary import Vocabulary
 
 
@@ -122,12 +122,17 @@ def check_statistics(folder: Path, statistics: Statistics, catalogue: Catalogue)
     files.expect("products", statistics.products_NP.base, (size, len(PRODUCT_STATISTICS)), np.float32, least=0)
     files.expect("unsold", statistics.unsold_P, (len(PRODUCT_STATISTICS),), np.float32, least=0)
     files.expect("groups", statistics.groups_NQ.base, (size, len(GROUPINGS)), np.int32, least=0)
+    spans, types = len(HAZARD_DAYS) + 1, int(statistics.groups_NQ.base[:, 0].max(initial=0)) + 1
+    files.expect("hazards", statistics.hazards_NH.base, (size, spans), np.float32, least=0)
+    files.expect("hazards-types", statistics.hazards_GH, (types, spans), np.float32, least=0)
     if len(statistics.attributes) != len(GROUPINGS):
         raise CorruptBundle(folder / "attributes.json", f"expected {len(GROUPINGS)} names of attributes")
     for name, near in (("also-bought", statistics.also_bought), ("bought-together", statistics.bought_together)):
         shape = (size, near.rows_NT.columns)
         files.expect(f"{name}-rows", near.rows_NT.base, shape, np.int32, least=-1, below=size)
         files.expect(f"{name}-weights", near.weights_NT.base, shape, np.float32, least=-np.inf)
+    together = statistics.bought_together.rows_NT.base.shape
+    files.expect("bought-together-baskets", statistics.together_NT.base, together, np.int32, least=0)
     width = statistics.als.products_ND.columns
     files.expect("als-products", statistics.als.products_ND.base, (size, width), np.float32, least=-np.inf)
     files.expect("als-gram", statistics.als.gram_DD, (width, width), np.float32, least=-np.inf)

@@ -5,7 +5,7 @@ Letters: B customers, L events, D dimensions, A attributes, K products, V visits
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -89,6 +89,23 @@ class RankerSession:
     def rank(self, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability (M) that each candidate is taken; columns as in ``features.RANKER_FEATURES``."""
         (probabilities_M,) = self._session.run(["probabilities"], {"features": features_MF})
+        return probabilities_M
+
+
+class RankerSessions(NamedTuple):
+    """The ranker of regular customers and that of newcomers; `features.is_regular` says which judges a candidate."""
+
+    regular: RankerSession
+    newcomers: RankerSession
+
+    def rank(self, features_MF: NDArray[np.float32], regular_M: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the probability (M) that each candidate is taken, by the ranker that judges it."""
+        count = np.count_nonzero(regular_M)
+        if count in (0, len(regular_M)):  # mostly
+            return (self.regular if count else self.newcomers).rank(features_MF)
+        probabilities_M = np.empty(len(features_MF), np.float32)
+        for session, some_M in ((self.regular, regular_M), (self.newcomers, ~regular_M)):
+            probabilities_M[some_M] = session.rank(features_MF[some_M])
         return probabilities_M
 
 

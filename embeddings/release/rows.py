@@ -17,6 +17,24 @@ from embeddings.ranking.observed import lists_of
 from embeddings.ranking.statistics import Statistics, groups_of
 from embeddings.release.bundle import ModelBundle
 
+_LEAST_DIFFERENCE = 1e-3
+"""Attributes that move a vector by less than this share of its length tell no products apart."""
+
+
+def units_of_described(vectors_MD: NDArray[np.float32], origin_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the vectors of length one (M, D) by which products are similar of which only attributes are known.
+
+    They are zeros where the attributes say nothing.
+
+    Args:
+        vectors_MD: what the product tower makes of the attributes.
+        origin_D: what it makes of those of the usual product.
+    """
+    apart_MD = vectors_MD - origin_D
+    least_M = _LEAST_DIFFERENCE * np.linalg.norm(vectors_MD, axis=1)
+    apart_MD[np.linalg.norm(apart_MD, axis=1) <= least_M] = 0
+    return of_length_one(apart_MD)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -26,7 +44,7 @@ class Rows:
 
     Attributes:
         statistics: with what observed says of all locations that there are.
-        vectors, units: product vectors, and the same of length one.
+        vectors, units: product vectors, and those of length one by which products are similar.
         products, similar: search over both.
         features: reads what the ranker reads.
         codes_MA, price_M: of the products that came later, as they were encoded.
@@ -74,7 +92,11 @@ class Rows:
             late = products.attributes._replace(codes_NA=codes_MA)
             statistics = statistics.with_new(groups_of(late, statistics.attributes))
             vectors = vectors.with_tail(self._encoded(bundle, codes_MA, price_M))
-            units = units.with_tail(of_length_one(vectors.tail))
+            units = units.with_tail(
+                np.zeros((len(codes_MA), units.columns), np.float32)
+                if bundle.product_encoder is None
+                else units_of_described(vectors.tail, bundle.origin_D)
+            )
         return Rows(
             statistics,
             vectors,

@@ -4,7 +4,6 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
 
-import numpy as np
 from litestar import Request, get
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
@@ -17,6 +16,8 @@ from serving.api.decode import read_query
 from serving.api.problems import UnknownResource
 from serving.clock import Clock
 from serving.details import details_of
+from serving.explain import Reason
+from serving.similar import Relation, related
 from serving.slot import ViewSlot
 
 SIMILAR = "/v1/products/{product_id}/similar"
@@ -24,8 +25,12 @@ _SIMILAR = re.compile(rb"/v1/products/(?P<product_id>.*)/similar/?", re.DOTALL)
 
 
 class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many similar products, where they must be eligible (anywhere, if no channel is named), and what to show."""
+    """How products go with the one, how many, where they must be eligible, and what to show.
 
+    They may be eligible anywhere if no channel is named.
+    """
+
+    relation: Relation = "substitutes"
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     channel: Identifier | None = None
     location: Identifier | None = None
@@ -33,11 +38,19 @@ class SimilarQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SimilarProduct(Struct, frozen=True):
-    """A product and how similar it is: the cosine of the two product vectors, -1 to 1."""
+    """A product that goes with another, why, and how much.
+
+    Attributes:
+        score: of substitutes the cosine of the vectors by which products are similar, -1 to 1; of complements that of
+            the baskets they lay in, 0 to 1.
+        support: of complements in how many baskets both lay.
+    """
 
     id: str
     rank: int
     score: float
+    reasons: list[Reason]
+    support: int | UnsetType = UNSET
     attributes: dict[str, str] | UnsetType = UNSET
     price: float | UnsetType = UNSET
 
@@ -53,38 +66,33 @@ class SimilarResponse(Struct, frozen=True):
 # lies below, and the id is read off the path as it was sent.
 @get("/v1/products/{rest:path}", summary="Products similar to a product")
 async def similar(request: Request[Any, Any, Any], state: State) -> SimilarResponse:
-    """At most ``limit`` products nearest to a product, itself left out, eligible in the context given.
+    """At most ``limit`` products that go with a product, itself left out, eligible in the context given.
 
-    Query parameters: ``limit`` (1 to 100, default 10), ``channel`` and ``location``, ``include`` (separated by commas).
+    Query parameters: ``relation`` (substitutes or complements), ``limit`` (1 to 100, default 10), ``channel`` and
+    ``location``, ``include`` (separated by commas).
     """
     product_id = _product_id(request.scope)
     query = read_query(request.query_params, SimilarQuery)
     slot: ViewSlot = state.slot
     clock: Clock = state.clock
     view = slot.current
-    catalogue, rows = view.catalogue, view.release.newest
+    catalogue = view.catalogue
     row = catalogue.products.ids.row(product_id)
     if row is None:
         raise UnknownResource(f"the catalogue holds no product {product_id!r}")
-    recommendable = view.eligibility.recommendable
-    eligible = recommendable if recommendable.size < len(catalogue.products.ids) else None
+    eligible = view.eligibility.recommendable
     if query.channel is not None:
         view.eligibility.channel(query.channel, "channel")
         place = view.eligibility.place(query.location, "location")
         eligible = view.eligibility.products(Context(query.channel), place, clock.now())
     elif query.location is not None:
         raise InvalidInput("channel", "expected a channel together with a location: it says what is shown there")
-    found = rows.similar.search(rows.units.take(np.array([row])), query.limit + 1, [eligible])
-    others = [
-        (other, score)
-        for other, score in zip(found.rows_BK[0].tolist(), found.scores_BK[0].tolist(), strict=True)
-        if other not in {row, -1}
-    ]
     items: list[SimilarProduct] = []
-    for rank, (other, score) in enumerate(others[: query.limit], start=1):
-        details = details_of(catalogue, "product", other, query.include)
-        id_ = catalogue.products.ids.id(other)
-        items.append(SimilarProduct(id_, rank, score, details.attributes, details.price))
+    for rank, one in enumerate(related(view, row, query.relation, eligible, query.limit), start=1):
+        details = details_of(catalogue, "product", one.row, query.include)
+        support = UNSET if one.support is None else one.support
+        id_ = catalogue.products.ids.id(one.row)
+        items.append(SimilarProduct(id_, rank, one.score, one.reasons, support, details.attributes, details.price))
     return SimilarResponse(view.version, items)
 
 

@@ -61,8 +61,8 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
         profile, near = profile_of(history.purchases, statistics), statistics.bought_together
         question = RankingQuery.of(profile, history, near, situation, allowed, NOBODY, NOBODY)
         covered_K, features_KF = reader.covered(question, features, vectors, customer_D)
-        assert bundle.ranker is not None
-        probabilities_K = bundle.ranker.rank(features_KF) if len(covered_K) else np.zeros(0, np.float32)
+        assert bundle.rankers is not None
+        probabilities_K = bundle.rankers.regular.rank(features_KF) if len(covered_K) else np.zeros(0, np.float32)
         features_OF = reader.read(question, allowed.rows_N, covered_K, probabilities_K, redeemed_O)
         return dict(zip(catalogue.offers.ids.ids(allowed.rows_N.tolist()), features_OF, strict=True))
 

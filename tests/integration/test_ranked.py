@@ -118,9 +118,11 @@ def test_the_ranker_reads_in_service_what_is_worked_out_offline_to_the_bit(
                 name for name, same in zip(RANKER_FEATURES, (read == worked_out).all(axis=0), strict=True) if not same
             ]
             assert read.tobytes() == worked_out.tobytes(), differing
-            assert offline.bundle.ranker is not None
+            assert offline.bundle.rankers is not None
             scores = [item["score"] for item in answer["items"]]
-            assert scores == pytest.approx(offline.bundle.ranker.rank(worked_out).tolist(), abs=1e-6)
+            regular = not novel and len(offline.histories.of(customer).purchases.rows_R) > 0
+            ranker = offline.bundle.rankers.regular if regular else offline.bundle.rankers.newcomers
+            assert scores == pytest.approx(ranker.rank(worked_out).tolist(), abs=1e-6)
             compared += len(read)
     assert compared >= 1_000
 

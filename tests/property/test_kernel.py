@@ -383,12 +383,13 @@ def test_moments_whose_differences_do_not_fit_are_refused():
 
 
 def test_tables_that_do_not_fit_are_refused():
-    def made(offsets: list[int], gap: int = 0, wide: int = 0) -> kernel.FeatureReader:
+    def made(offsets: list[int], gap: int = 0, wide: int = 0, price: int = 0, narrow: int = 0) -> kernel.FeatureReader:
         numbers_23, codes_21 = np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int32)
         lifts_11, carried, figures = np.zeros((1, 1), np.float32), np.zeros(4, np.int32), np.zeros(4, np.float32)
         offsets_L = np.array(offsets, np.int64)
         tables = numbers_23, codes_21, lifts_11, numbers_23, numbers_23
-        return kernel.FeatureReader(*tables, offsets_L, carried, figures, figures, gap, wide)
+        hazards = numbers_23[:, :2].copy(), numbers_23[:, :2].copy(), [3.0]
+        return kernel.FeatureReader(*tables, offsets_L, carried, figures, figures, *hazards, gap, price, narrow, wide)
 
     made([0, 3, 4])
     for offsets in ([], [0, 3], [0, 5, 4], [-1, 4]):
@@ -397,13 +398,17 @@ def test_tables_that_do_not_fit_are_refused():
     for gap, wide in ((-1, 0), (3, 0), (0, -1), (0, 1)):
         with pytest.raises(ValueError, match="columns of the tables"):
             made([0, 4], gap, wide)
+    for price, narrow in ((-1, 0), (3, 0), (0, -1), (0, 1)):
+        with pytest.raises(ValueError, match="columns of the tables"):
+            made([0, 4], price=price, narrow=narrow)
     events_1 = np.zeros(1, EVENT)
     events_1["type"] = PURCHASE
     rows_R, _, by_visit, _ = kernel.purchases(events_1, 0.9, 0)
+    never = 0.0, 0.0, 0.0, 0.0
     for code in (-1, 2**24, 2**31 - 1):
         codes_11, gaps_11 = np.full((1, 1), code, np.int32), np.zeros((1, 1), np.float32)
         with pytest.raises(ValueError, match="codes of groups"):
-            by_visit.statistics(rows_R, gaps_11, 0, codes_11, (0.9, 0.9), 0.9, 1.0, 1.0, (0.0, 0.0, 0.0, 0.0), 7.0)
+            by_visit.statistics(rows_R, gaps_11, 0, 0, codes_11, (0.9, 0.9), 0.9, 1.0, 1.0, never, 7.0)
 
 
 def test_sizes_that_do_not_fit_are_refused():

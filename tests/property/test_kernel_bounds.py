@@ -132,7 +132,7 @@ def nearest(odd: Odd) -> None:
 
 
 def features(odd: Odd) -> None:
-    groups, figures, context = 2, 3, 4
+    groups, figures, context, spans = 2, 3, 4, 3
     reader = kernel.FeatureReader(
         odd.table(odd.floats(odd.rows, figures)),
         odd.table(odd.integers(odd.rows, groups, below=5, kind=np.int32)),
@@ -143,11 +143,16 @@ def features(odd: Odd) -> None:
         odd.integers(4, below=odd.rows, kind=np.int32),
         odd.floats(4),
         odd.floats(4),
+        odd.table(odd.floats(odd.rows, spans)),
+        odd.floats(3, spans),
+        [float(end) for end in range(odd.size(spans - 1))],
         odd.number(1),
+        odd.number(2),
+        odd.number(0, 1),
         odd.number(0, 1),
     )
     rows_R = np.unique(np.arange(odd.bought) % max(odd.rows, 1))
-    width = len(OWN) + 2 + len(GROUP) * groups + figures + 3 + 2 + 3 + groups + 1 + context
+    width = len(OWN) + 2 + len(GROUP) * groups + figures + 3 + 2 + 2 + 3 + groups + 1 + context
     own_RC, bought = np.zeros((len(rows_R) + 1, len(OWN)), np.float32), len(rows_R) + 1
     by_group = [(odd.integers(2, below=9, kind=np.int32), odd.floats(3, len(GROUP))) for _ in range(odd.number(2) % 4)]
     customer = kernel.Customer(rows_R, own_RC, by_group, odd.scored(), odd.floats(odd.dimensions))
@@ -162,6 +167,7 @@ def features(odd: Odd) -> None:
         odd.scored(),
         odd.rows_of(2),
         odd.rows_of(2),
+        odd.real(),
         [odd.real()] * odd.size(context),
         odd.floats(7, width),
     )
@@ -173,8 +179,10 @@ def purchases(odd: Odd) -> None:
     codes_NQ = odd.table(odd.integers(odd.rows, 2, below=300, kind=np.int32))
     by_visit.at(odd.number(-1, 0, 1) % 2**31)
     by_visit.at_hour(odd.number(newest), odd.real() * 7_200, odd.real())
+    never = 0.0, 1.0, 2.0, 3.0
+    by_visit.usual_location(odd.real(), odd.rows_of(3))
     by_visit.statistics(
-        rows_R, products_NP, odd.number(1), codes_NQ, (0.9, 0.5), odd.real(), 1.0, odd.real(), (0.0, 1.0, 2.0, 3.0), 7.0
+        rows_R, products_NP, odd.number(1), odd.number(2), codes_NQ, (0.9, 0.5), odd.real(), 1.0, odd.real(), never, 7.0
     )
 
 
@@ -227,6 +235,14 @@ CALLS: dict[str, Callable[[Odd], object]] = {
     "purchases": purchases,
     "times_bought": lambda odd: kernel.times_bought(
         odd.rows_of(5), odd.rows_of(5), [odd.number(0, 3) for _ in few(odd)]
+    ),
+    "repurchases": lambda odd: kernel.repurchases(
+        odd.integers(6, below=3, kind=np.int64),
+        odd.integers(6, below=4, kind=np.int64),
+        odd.rows_of(6),
+        odd.integers(6, below=9, kind=np.int64),
+        odd.rows,
+        [odd.real() for _ in few(odd)],
     ),
     "bought": lambda odd: kernel.bought(odd.events(6), odd.made(np.array([0, odd.size(3), 6])), odd.number(0, 1, 100)),
     "visit": lambda odd: kernel.visit(odd.events(6), odd.number(0), [True for _ in few(odd)]),

@@ -19,7 +19,7 @@ from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS
 from tests.unit.embeddings.small import ALIKE, DAY, LOCATIONS, NOW, RHYTHM_CODES, N, statistics
 
 STATISTICS = statistics()
-GAPS = STATISTICS.products_NP.base[:, PRODUCT_STATISTICS.index("gap")].tolist()
+GAPS, PRICES = (STATISTICS.products_NP.base[:, PRODUCT_STATISTICS.index(name)].tolist() for name in ("gap", "price"))
 HOUR = 3_600
 
 
@@ -28,6 +28,8 @@ class Event(NamedTuple):
     type: str
     product: int
     location: int
+    quantity: int = 1
+    value: float = math.nan
 
 
 MOMENTS = st.one_of(
@@ -39,14 +41,23 @@ TYPES = st.sampled_from(
     ["purchase"] * 4 + ["view", "click", "add_to_cart", "remove_from_cart", "dismissal", "impression"]
 )
 EVENTS = st.lists(
-    st.builds(Event, MOMENTS, TYPES, st.integers(-1, N - 1), st.integers(-1, LOCATIONS - 1)), max_size=30
+    st.builds(
+        Event,
+        MOMENTS,
+        TYPES,
+        st.integers(-1, N - 1),
+        st.integers(-1, LOCATIONS - 1),
+        st.integers(1, 5),
+        st.sampled_from([math.nan, 0.0, 2.5, 7.0]),
+    ),
+    max_size=30,
 ).map(lambda events: sorted(events, key=lambda event: event.at))
 
 
 def past(events: list[Event]) -> History:
     events_E = np.zeros(len(events), EVENT)
     events_E["type"] = [EVENT_CODES[event.type] for event in events]
-    for name in ("at", "product", "location"):
+    for name in ("at", "product", "location", "quantity", "value"):
         events_E[name] = [getattr(event, name) for event in events]
     return History(events_E, np.zeros(0, np.int32), ())
 
@@ -83,7 +94,9 @@ def test_what_was_bought_is_counted_by_product(events: list[Event]):
     for place, row in enumerate(sorted(lines)):
         at = lines[row]
         days = len({moment // DAY for moment in at})
+        priced = [one for one in events if one.type == "purchase" and one.product == row and one.value > 0]
         expected = {
+            "price": sum(one.value for one in priced) / sum(one.quantity for one in priced) if priced else PRICES[row],
             "times": len(at),
             "slow": decayed(at, DECAYS[0], newest),
             "middling": decayed(at, DECAYS[1], newest),
@@ -153,6 +166,25 @@ def test_what_was_bought_at_a_location_is_counted_apart(events: list[Event], loc
         local = found.at(location)
         assert local.slow_R.tolist() == pytest.approx(expected, rel=1e-5)
         assert local.visits == pytest.approx(decayed(here, DECAYS[0], found.newest))
+
+
+@given(EVENTS, st.none() | st.lists(st.integers(-1, LOCATIONS), max_size=3))
+def test_the_usual_location_has_the_most_visits_of_late(events: list[Event], among: list[int] | None):
+    bought = bought_of(events)
+    newest = max((event.at for event in bought), default=0)
+    visits: dict[int, int] = {}
+    for event in bought:
+        visits.setdefault(event.at, event.location)
+    weights: defaultdict[int, float] = defaultdict(float)
+    for at, location in sorted(visits.items()):
+        if location >= 0 and (among is None or location in among):
+            weights[location] += 0.97 ** ((newest - at) / DAY)
+    found = past(events).purchases.usual_location(among)
+    if not weights:
+        assert found == -1
+    else:
+        most = max(weights.values())
+        assert found in [one for one, weight in weights.items() if weight == pytest.approx(most)]
 
 
 @given(EVENTS, st.integers(NOW - 2 * DAY, NOW + 8 * DAY))

@@ -45,6 +45,7 @@ from training.interactions.fit import Metrics
 from training.interactions.model import Model
 from training.interactions.sequences import Sequences
 from training.pictures import draw_curves
+from training.similar import Similar
 
 CHANNEL = "web"
 CUSTOMER_VECTORS = "vectors.npy"
@@ -110,7 +111,9 @@ def export(
     bundle, past = staged / BUNDLE, staged / HISTORIES
     found = model.vectors()
     histories = _histories(interactions, until)
-    write_vectors(bundle, found.products_NV, of_length_one(found.products_NV[:, :-1]))
+    products_ND = found.products_NV[:, :-1]
+    similar = Similar(of_length_one(products_ND), np.zeros(products_ND.shape[1], np.float32))
+    write_vectors(bundle, found.products_NV, similar)
     (bundle / CATALOG).mkdir()
     catalogue = _catalogue(interactions)
     catalogue.save(bundle / CATALOG)

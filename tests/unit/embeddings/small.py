@@ -21,7 +21,7 @@ from embeddings.customer.tower_input import Situation
 from embeddings.ranking.observed import Observed
 from embeddings.ranking.profile import profile_of
 from embeddings.ranking.sources import RankingQuery
-from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
+from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
 from embeddings.vocabulary import Vocabulary
 
 DAY = 86_400
@@ -63,10 +63,13 @@ def statistics() -> Statistics:
         unsold_P=np.arange(len(PRODUCT_STATISTICS), dtype=np.float32),
         observed=observed(),
         month_L=np.arange(1, len(SOLD_AT.values) + 1, dtype=np.float32),
+        hazards_NH=Table.of(np.random.default_rng(8).random((N, len(HAZARD_DAYS) + 1)).astype(np.float32)),
+        hazards_GH=np.random.default_rng(9).random((3, len(HAZARD_DAYS) + 1)).astype(np.float32),
         groups_NQ=Table.of(RHYTHM_CODES.astype(np.int32)),
         attributes=("type", "category", ""),
         also_bought=neighbours(ALIKE),
         bought_together=neighbours(TOGETHER),
+        together_NT=Table.of(np.ones(neighbours(TOGETHER).rows_NT.whole.shape, np.int32)),
         als=AlsFactors(Table.of(factors_ND), (factors_ND.T @ factors_ND + 0.1 * np.eye(2)).astype(np.float32)),
         lifts_GG=lifts_GG.astype(np.float32),
         redeemed_O=np.zeros(0, np.float32),

@@ -90,10 +90,12 @@ def test_the_favourite_comes_first(model: View, customer: int):
 
 def test_the_score_is_the_rankers_probability_of_what_it_read_and_descends(model: View):
     found = ranked(ask(model, "c000", "p", explain=True), 40)
-    assert model.release.ranker is not None
+    assert model.release.rankers is not None
     features_KF = np.array([one.features for one in found])
     assert features_KF.shape == (40, len(RANKER_FEATURES))
-    assert [one.score for one in found] == pytest.approx(model.release.ranker.rank(features_KF).tolist(), abs=1e-6)
+    assert [one.score for one in found] == pytest.approx(
+        model.release.rankers.regular.rank(features_KF).tolist(), abs=1e-6
+    )
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert len({one.row for one in found}) == 40
     assert 0 <= found[-1].score < found[0].score < 1
@@ -156,7 +158,7 @@ def test_an_answer_is_as_long_as_it_can_be_with_what_is_popular(model: View):
 
 
 def test_without_the_ranker_the_towers_order(model: View):
-    plain = with_release(model, ranker=None)
+    plain = with_release(model, rankers=None)
     found = ranked(ask(plain, "c017", "p", explain=True), 30)
     read = {one.row: one.features for one in ranked(ask(model, "c017", "p", explain=True), 1_000)}
     inner = [
@@ -301,7 +303,7 @@ def test_an_answer_does_not_depend_on_its_batch(model: View):
 
 
 def test_a_batch_across_a_swap_is_answered_by_the_model_each_request_pinned(model: View):
-    other = with_release(model, ranker=None)
+    other = with_release(model, rankers=None)
     one = ask(model, "c017", "p")
     assert answer_batch([one, one._replace(view=other), one])[::2] == answer_batch([one, one])
 
@@ -328,8 +330,10 @@ def test_somebody_without_a_history_gets_ranked_products_and_popular_offers(mode
     products = [item for item in found if item.kind == "product"]
     assert {item.source for item in products} <= {"towers", "trending", "popular"}
     features_KF = np.array([item.features for item in products])
-    assert model.release.ranker is not None
-    assert [item.score for item in products] == pytest.approx(model.release.ranker.rank(features_KF).tolist(), abs=1e-6)
+    assert model.release.rankers is not None
+    assert [item.score for item in products] == pytest.approx(
+        model.release.rankers.newcomers.rank(features_KF).tolist(), abs=1e-6
+    )
     assert not features_KF[:, RANKER_FEATURES.index("own_times")].any()
     offers = [item for item in found if item.kind == "offer"]
     place = model.eligibility.place("north")

@@ -292,7 +292,8 @@ def nearest(asked: Asked, model: View) -> set[str]:
     at = int(asked.at.timestamp())
     found: set[str] = set()
     for moment in {at, at // 3_600 * 3_600}:  # to nobody in particular it is answered as of the hour
-        situation = Situation(model.eligibility.channel(request.context.channel), place.nearest, moment)
+        channel = model.eligibility.channel(request.context.channel)
+        situation = Situation(channel, -1, moment).at(place, known.purchases)
         tower_input = encode([known], [situation], bundle.manifest.history_length)
         (customer_D,) = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
         inner = sorted(((float(bundle.vectors_ND[row] @ customer_D), row) for row in rows), reverse=True)

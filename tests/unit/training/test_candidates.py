@@ -316,7 +316,7 @@ def parts_of(events: pl.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
     stages = Stages(master, RECIPE, CPU, folder)
     _, fitted = stages.towers(past.before(begins[-1]), begins[-1])
     with pytest.raises(InterruptedError):
-        stages.ranker(past, begins, fitted)
+        stages.rankers(past, begins, fitted)
     return found
 
 

@@ -26,7 +26,7 @@ from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fit_als, product_vectors
 from training.histories import read_histories
 from training.observed import observe
-from training.ranker import Ranker
+from training.ranker import Ranker, Rankers
 from training.statistics import count, find_nearby
 from training.ways import Way
 
@@ -138,7 +138,9 @@ class Models(NamedTuple):
 
     def metrics(self, examples: list[Example]) -> Metrics:
         asked = {Way.AT_PLACE: examples}
-        return evaluate(asked, self.fitted, self.ranker, self.als, RECIPE.towers.history_length)[Way.AT_PLACE]
+        return evaluate(asked, self.fitted, Rankers(self.ranker, self.ranker), self.als, RECIPE.towers.history_length)[
+            Way.AT_PLACE
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def bought_most_first(ranker: Ranker) -> Ranker:
         for parameter in wanted.parameters():
             parameter.zero_()
         wanted.get_parameter("layers.0.weight")[0, RANKER_FEATURES.index("own_times")] = 1.0
-        wanted.get_parameter("layers.2.weight")[0, 0] = 1.0
+        wanted.get_parameter("layers.3.weight")[0, 0] = 1.0
         wanted.calibration.copy_(torch.tensor([1.0, -3.0]))
     return wanted
 

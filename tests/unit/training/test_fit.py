@@ -186,7 +186,7 @@ def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Re
         found.append(Asked(*arguments[: len(Asked._fields)]))
         raise Killed
 
-    monkeypatch.setattr("training.stages.Stages.ranker", Mock())
+    monkeypatch.setattr("training.stages.Stages.rankers", Mock())
     monkeypatch.setattr("training.stages.fit", noted)
     with pytest.raises(Killed):
         run(str(folder), store, recipe, until=UNTIL, device="cpu", gated=True)

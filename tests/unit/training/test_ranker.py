@@ -57,7 +57,8 @@ def slow_derive(features: dict[str, float]) -> list[float]:
     for name in ("own_since", *(f"{group}_since" for group in GROUPINGS)):
         aged[name] += away
     shares = {"product_share", *(f"product_{group}_share" for group in GROUPINGS)}
-    inputs = [math.log1p(aged[name] * (1e5 if name in shares else 1)) for name in RANKER_FEATURES[:COUNTED]]
+    scales = dict.fromkeys(shares, 1e5) | dict.fromkeys(("own_hazard", "type_hazard"), 1e3)
+    inputs = [math.log1p(aged[name] * scales.get(name, 1)) for name in RANKER_FEATURES[:COUNTED]]
     ratios = [
         ("own_since", "own_gap", 0.5),
         ("own_slow", "visits", 0.5),
@@ -66,6 +67,8 @@ def slow_derive(features: dict[str, float]) -> list[float]:
         ("own_hour", "visits_hour", 0.5),
         ("own_basket_size", "basket_size", 1.0),
         ("basket_size_hour", "basket_size", 1.0),
+        ("product_price_lately", "own_price", 0.01),
+        ("product_price_lately", "product_price", 0.01),
         *((f"{group}_since", f"{group}_gap", 0.5) for group in GROUPINGS),
         *((f"{group}_slow", "visits", 0.5) for group in GROUPINGS),
         *(("own_slow", f"{group}_slow", 0.1) for group in GROUPINGS),
@@ -141,7 +144,10 @@ def test_features_of_any_size_give_finite_inputs():
 def lists_of(features_MF: NDArray[np.float32], taken_M: NDArray[np.bool_], size: int) -> ExampleCandidates:
     """Lists of equal size."""
     count = len(features_MF)
-    return ExampleCandidates(features_MF, taken_M.astype(np.float32), np.arange(count), np.arange(0, count + 1, size))
+    offsets_Q = np.arange(0, count + 1, size)
+    return ExampleCandidates(
+        features_MF, taken_M.astype(np.float32), np.arange(count), np.ones(count, np.bool_), offsets_Q
+    )
 
 
 def pattern(lists: int, size: int = 10, seed: int = 0) -> ExampleCandidates:
@@ -220,7 +226,9 @@ def test_lists_without_anything_taken_and_lists_of_any_length_are_learnt_from():
     features_MF = random_features(60)
     taken_M = np.zeros(60, np.float32)
     taken_M[[3, 40]] = 1
-    examples = ExampleCandidates(features_MF, taken_M, np.arange(60), np.array([0, 10, 10, 30, 31, 60]))
+    examples = ExampleCandidates(
+        features_MF, taken_M, np.arange(60), np.ones(60, np.bool_), np.array([0, 10, 10, 30, 31, 60])
+    )
     ranker, _ = fit_ranker(examples, msgspec.structs.replace(CONFIG, epochs=1), seed=1, device=CPU)
     assert np.isfinite(probabilities(ranker, features_MF)).all()
 
@@ -314,7 +322,7 @@ def test_lists_that_fit_no_slope_leave_the_probabilities_as_they_are(taken: str)
     elif taken == "what has the larger logits":
         features_MF[::8, 0] = 1e4
         taken_M[::8] = 1
-    found = ExampleCandidates(features_MF, taken_M, np.arange(400), np.arange(0, 401, 8))
+    found = ExampleCandidates(features_MF, taken_M, np.arange(400), np.ones(400, np.bool_), np.arange(0, 401, 8))
     ranker, _ = fit_ranker(found, msgspec.structs.replace(CONFIG, epochs=1), 1, CPU)
     assert torch.isfinite(ranker.calibration).all()
     assert np.isfinite(probabilities(ranker, features_MF)).all()

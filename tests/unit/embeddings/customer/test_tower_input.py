@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embeddings.catalogue.eligibility import Place
 from embeddings.customer.history import EVENT, EVENT_CODES, PURCHASE, Events, History
 from embeddings.customer.tower_input import Situation, TowerInput, encode, gather
 
@@ -125,3 +126,33 @@ def test_gather_gives_zeros_for_minus_one_and_changes_no_vector():
     assert gathered_BLD.tolist() == [[[5, 6], [0, 0], [1, 2]], [[0, 0]] * 3]
     assert gathered_BLD.dtype == np.float32
     assert vectors_ND.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def bought_at(*locations: int) -> History:
+    """A history with a purchase a day, the last one the newest."""
+    events = np.zeros(len(locations), EVENT)
+    events["type"], events["at"] = PURCHASE, NOON - 86_400 * np.arange(len(locations), 0, -1)
+    events["location"] = locations
+    return History(events, np.zeros(0, np.int32), ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "location", "placed"),
+    [
+        ((7,), 7, True),  # said, though the customer was never there
+        (None, 2, False),
+        ((9, 3), 3, False),  # of several the usual one
+        ((9, 8), 9, False),  # or the nearest
+        ((), -1, False),
+    ],
+)
+def test_models_read_the_location_that_is_named_or_the_usual_one(
+    rows: tuple[int, ...] | None, location: int, placed: bool
+):
+    purchases = bought_at(2, 2, 2, 3, -1).purchases
+    found = Situation(1, -1, NOON, (4,), ahead=True).at(Place(rows), purchases)
+    assert found == Situation(1, location, NOON, (4,), placed=placed, ahead=True)
+
+
+def test_of_nobody_no_location_is_usual():
+    assert Situation(1, 5, NOON).at(Place(None), bought_at().purchases).location == -1

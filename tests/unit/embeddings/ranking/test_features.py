@@ -12,7 +12,7 @@ from embeddings.arrays import Table
 from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import GROUP, OWN
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
-from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS
+from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS
 from tests.unit.embeddings.small import (
     ALIKE,
     DAY,
@@ -62,6 +62,17 @@ def read(
 WIDE = GROUPINGS.index("category")
 
 
+def hazards(row: int, features: dict[str, float]) -> dict[str, float]:
+    """How likely who bought the product so long ago buys it again."""
+    if not features["own_times"]:
+        return {"own_hazard": 0.0, "type_hazard": 0.0}
+    figures = statistics()
+    span = sum(end < features["own_since"] + features["away"] for end in HAZARD_DAYS)
+    code = int(figures.groups_NQ.base[row, 0])
+    of_type = figures.hazards_GH[code if code < len(figures.hazards_GH) else 0, span]
+    return {"own_hazard": float(figures.hazards_NH.base[row, span]), "type_hazard": float(of_type)}
+
+
 def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     """The features of one product, in no hurry."""
     figures, profile, session = statistics(), query.profile, query.session
@@ -79,7 +90,7 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
         f"product_{name}": float(figures.products_NP.base[row, place]) for place, name in enumerate(PRODUCT_STATISTICS)
     }
     if row not in bought:
-        features["own_gap"] = features["product_gap"]
+        features |= {f"own_{name}": features[f"product_{name}"] for name in ("gap", "price")}
 
     observed = figures.observed
     features |= {"popular_here": 0.0, "month_here": 0.0, "sold_here": 0.0, "promoted": 0.0}
@@ -96,10 +107,10 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
 
     near = dict(zip(*(one.tolist() for one in profile.also_bought), strict=True))
     assert set(near) == {other for one in bought for other, _ in ALIKE[one]}
-    features["also_bought"] = near.get(row, 0.0)
-    features["away"] = max(query.situation.moment - profile.newest, 0) / DAY if bought else 0.0
+    away = max(query.situation.moment - profile.newest, 0) / DAY if bought else 0.0
     features |= {"visits": profile.visits, "basket_size": profile.basket_size, "visit_gap": profile.visit_gap}
-    features["visits_here"] = query.local.visits
+    features |= {"visits_here": query.local.visits, "away": away, "also_bought": near.get(row, 0.0)}
+    features |= hazards(row, features)
     features |= {"visits_hour": hour.visits, "basket_size_hour": hour.basket_size}
     placed = query.situation.placed and query.situation.location >= 0
     features |= {"novel": float(query.novel), "placed": float(placed), "ahead": float(query.situation.ahead)}

@@ -33,13 +33,15 @@ class Event(NamedTuple):
     type: str
     product: int
     location: int
+    quantity: int = 1
+    value: float = float("nan")
 
 
 def histories_of(events: list[Event]) -> Histories:
     events = sorted(events, key=lambda event: (event.customer, event.at))
     records = np.zeros(len(events), EVENT)
     records["type"] = [EVENT_CODES[event.type] for event in events]
-    for name in ("at", "product", "location"):
+    for name in ("at", "product", "location", "quantity", "value"):
         records[name] = [getattr(event, name) for event in events]
     sizes = Counter(event.customer for event in events)
     return Histories(
@@ -55,7 +57,7 @@ def histories_of(events: list[Event]) -> Histories:
 
 def draw(seed: int) -> list[Event]:
     """Baskets of half a year; nobody buys the last product, and some only look."""
-    random = np.random.default_rng(seed)
+    random, costs = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     carried = [one.tolist() for one in (catalogue().locations.assortment[row] for row in range(2))]
     events: list[Event] = []
     for customer in range(CUSTOMERS - 1):
@@ -65,7 +67,8 @@ def draw(seed: int) -> list[Event]:
             pool = range(N - 1) if location < 0 else carried[location]
             for product in random.choice(pool, int(random.integers(1, 4)), replace=False).tolist():
                 kind = "purchase" if random.random() < 0.8 else "view"
-                events.append(Event(customer, at, kind, product, location))
+                quantity, value = int(costs.integers(1, 4)), float(costs.choice([np.nan, 0, 1.5, 4]))
+                events.append(Event(customer, at, kind, product, location, quantity, value))
         events.append(Event(customer, NOW - DAY, "purchase", -1, 0))
     return events
 
@@ -109,6 +112,10 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
             "basket_size": (sum(visits[event.customer, event.at] for event in mine) + 10 * sum(sizes) / len(sizes))
             / (len(mine) + 10),
         }
+        priced = [event for event in mine if event.value > 0]
+        lately = [event for event in priced if event.at > NOW - 28 * DAY] or priced
+        for name, some in (("price", priced), ("price_lately", lately)):
+            expected[name] = sum(one.value for one in some) / sum(one.quantity for one in some) if some else 0
         for name, codes in zip(GROUPINGS, groups, strict=True):
             alike = [popularity_N[other] / total for other in range(N) if codes[other] == codes[row]]
             expected[f"{name}_share"] = sum(alike) / len(alike) if codes[row] else 0

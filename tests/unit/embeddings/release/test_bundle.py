@@ -133,6 +133,7 @@ def beyond(array: np.ndarray) -> np.ndarray:
 
 ANY_NUMBER = frozenset(
     ["price", "coordinates", "starts", "ends", "uses", "kinds", "why", "ids-text", "ids-hashes", "groups", "codes"]
+    + ["bought-together-baskets"]
 )
 """Of these any number is one, as far as the other files say."""
 

@@ -19,7 +19,7 @@ from embeddings.release.bundle import (
     CURVES,
     CUSTOMER_ENCODER,
     PRODUCT_VECTORS,
-    UNIT_VECTORS,
+    SIMILAR_VECTORS,
     Manifest,
     open_histories,
     read_manifest,
@@ -141,7 +141,7 @@ def test_a_file_becomes_a_release_whose_vectors_answer(data: Path, tmp_path: Pat
     verify(bundle, manifest)
     catalogue = Catalogue.load(bundle / CATALOG)
     products_NV = np.load(bundle / PRODUCT_VECTORS)
-    units_ND = np.load(bundle / UNIT_VECTORS)
+    units_ND = np.load(bundle / SIMILAR_VECTORS)
     np.testing.assert_allclose(np.linalg.norm(units_ND, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(
         (units_ND * products_NV[:, :-1]).sum(1), np.linalg.norm(products_NV[:, :-1], axis=1), rtol=1e-5

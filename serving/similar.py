@@ -1,0 +1,96 @@
+"""The use case: products that go with one product, in its place or beside it.
+
+Letters: T neighbours.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from embeddings.catalogue.columns import Catalogue
+from embeddings.catalogue.eligible import EligibleSet
+from embeddings.ranking.statistics import GROUPINGS
+from serving.explain import Reason
+from serving.view import View
+
+Relation = Literal["substitutes", "complements"]
+
+_TYPE = GROUPINGS.index("type")
+_BOUGHT_ALIKE = Reason("bought_by_alike", "Bought by customers who buy much the same.")
+_MOST_NAMED = 3
+
+
+class Related(NamedTuple):
+    """A product that goes with another.
+
+    Attributes:
+        row: catalogue row.
+        score: of substitutes the cosine of the vectors by which products are similar, -1 to 1; of complements that of
+            the baskets they lay in, 0 to 1.
+        reasons: why it goes with the other.
+        support: of complements in how many baskets both lay.
+    """
+
+    row: int
+    score: float
+    reasons: list[Reason]
+    support: int | None = None
+
+
+def related(view: View, row: int, relation: Relation, eligible: EligibleSet, limit: int) -> list[Related]:
+    """Return at most ``limit`` products that go with one, the closest first.
+
+    Substitutes are what it may be replaced by. Complements lay in the same baskets, and are of another type where types
+    are known.
+
+    Args:
+        view: what the request has pinned.
+        row: of the product.
+        relation: how they go with it.
+        eligible: what may be shown.
+        limit: how many.
+    """
+    return (_substitutes if relation == "substitutes" else _complements)(view, row, eligible, limit)
+
+
+def _substitutes(view: View, row: int, eligible: EligibleSet, limit: int) -> list[Related]:
+    rows = view.release.newest
+    among = None if eligible.size == len(view.catalogue.products.ids) else eligible
+    found = rows.similar.search(rows.units.take(np.array([row])), limit + 1, [among])
+    pairs = zip(found.rows_BK[0].tolist(), found.scores_BK[0].tolist(), strict=True)
+    return [
+        Related(other, score, [_shared(view.catalogue, row, other)]) for other, score in pairs if other not in {row, -1}
+    ][:limit]
+
+
+def _complements(view: View, row: int, eligible: EligibleSet, limit: int) -> list[Related]:
+    statistics = view.release.newest.statistics
+    one, near = np.array([row]), statistics.bought_together
+    rows_T, scores_T, together_T = (
+        table.take(one)[0] for table in (near.rows_NT, near.weights_NT, statistics.together_NT)
+    )
+    known_T = np.maximum(rows_T, 0).astype(np.int64)
+    own, types_T = (statistics.groups_NQ.take(some)[:, _TYPE] for some in (one, known_T))
+    kept_T = (rows_T >= 0) & eligible.contains(known_T) & ((types_T != own) | (own == 0))
+    columns = (column[kept_T][:limit].tolist() for column in (rows_T, scores_T, together_T))
+    return [
+        Related(other, score, [_together(baskets)], baskets) for other, score, baskets in zip(*columns, strict=True)
+    ]
+
+
+def _shared(catalogue: Catalogue, row: int, other: int) -> Reason:
+    """Return which attributes two products share, the most telling first: those with the most values."""
+    names, labels, codes_NA = catalogue.products.attributes
+    shared = [
+        (len(labels[at]), f"{names[at]} {labels[at][code - 1]}")
+        for at, (code, theirs) in enumerate(zip(codes_NA[row].tolist(), codes_NA[other].tolist(), strict=True))
+        if code > 0 and code == theirs
+    ]
+    if not shared:
+        return _BOUGHT_ALIKE
+    named = [text for _, text in sorted(shared, reverse=True)[:_MOST_NAMED]]
+    return Reason("same_attributes", f"Also {', '.join(named)}.")
+
+
+def _together(baskets: int) -> Reason:
+    return Reason("bought_together", f"Bought together {'once' if baskets == 1 else f'{baskets:,} times'}.")
