@@ -68,7 +68,7 @@ def create_app(
     batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, LARGEST_BATCH, executor, patience, pieces)
     cut_off = slot.current.release.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
-    metrics.registry.register(ModelCollector(slot, watcher, batcher))
+    metrics.registry.register(ModelCollector(slot, watcher, batcher, clock))
     posts = [recommend(Engine(slot, batcher, clock)), events(slot, events_store, clock, metrics)]
     app = Litestar(
         [*(post.route() for post in posts), similar, model, healthz, readyz, metrics_page],

@@ -140,7 +140,7 @@ class Engine:
             items=_items(*shown, view, request),
             personalised=acted and any(one.source != "popular" for one in shown.ranked),
             fallback=False,
-            degraded=degraded or release.bundle.degraded is not None,
+            degraded=degraded or release.bundle.degraded is not None or release.bundle.manifest.is_stale(moment),
         )
 
     async def _shown(self, request: RankRequest) -> _Shown:

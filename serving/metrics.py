@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from embeddings.index.planned import PlannedIndex
 from embeddings.release.bundle import ModelBundle
 from serving.batcher import Batcher
+from serving.clock import Clock
 from serving.ranked import Ranked
 from serving.retrieve import RankRequest
 from serving.slot import ViewSlot
@@ -81,8 +82,11 @@ class Metrics:
 class ModelCollector(Collector):
     """Figures read off the model and the batcher at the moment of asking."""
 
-    def __init__(self, slot: ViewSlot, watcher: ReleaseWatcher, batcher: Batcher[RankRequest, list[Ranked]]) -> None:
+    def __init__(
+        self, slot: ViewSlot, watcher: ReleaseWatcher, batcher: Batcher[RankRequest, list[Ranked]], clock: Clock
+    ) -> None:
         self._slot = slot
+        self._clock = clock
         self._watcher = watcher
         self._batcher = batcher
 
@@ -91,6 +95,11 @@ class ModelCollector(Collector):
         model = GaugeMetricFamily("opportune_model", "The model in service", labels=["version"])
         model.add_metric([self._slot.current.version], 1)
         yield model
+        yield GaugeMetricFamily(
+            "opportune_data_age_days",
+            "Days since the data cut-off of the model in service",
+            value=self._slot.current.release.bundle.manifest.days_old(self._clock.now()),
+        )
         yield CounterMetricFamily("opportune_model_swaps", "Times the model was replaced", value=self._slot.swaps)
         yield GaugeMetricFamily(
             "opportune_model_refused",

@@ -98,7 +98,8 @@ class Recommendation(Struct, frozen=True):
     Attributes:
         personalised: whether the customer's own history shaped it.
         fallback: whether a fallback offer is shown because nothing else was possible.
-        degraded: whether something was unavailable and the answer may be worse for it.
+        degraded: whether something was unavailable, or the data are older than the recipe allows, and the answer may be
+            worse for it.
     """
 
     recommendation_id: str

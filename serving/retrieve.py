@@ -111,7 +111,10 @@ def retrieve(requests: Sequence[RankRequest]) -> list[Retrieved]:
     release, k = requests[0].view.release, requests[0].candidates
     bundle, rows = release.bundle, release.newest
     tower_input = encode(
-        [one.history for one in requests], [one.situation for one in requests], bundle.manifest.history_length
+        [one.history for one in requests],
+        [one.situation for one in requests],
+        bundle.manifest.history_length,
+        rows.statistics.longest_absence,
     )
     customers_BD = bundle.customer_encoder.encode(tower_input, rows.vectors)
     if all(one.products is None for one in requests):

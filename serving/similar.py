@@ -9,13 +9,11 @@ import numpy as np
 
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligible import EligibleSet
-from embeddings.ranking.statistics import GROUPINGS
 from serving.explain import Reason
 from serving.view import View
 
 Relation = Literal["substitutes", "complements"]
 
-_TYPE = GROUPINGS.index("type")
 _BOUGHT_ALIKE = Reason("bought_by_alike", "Bought by customers who buy much the same.")
 _MOST_NAMED = 3
 
@@ -25,8 +23,8 @@ class Related(NamedTuple):
 
     Attributes:
         row: catalogue row.
-        score: of substitutes the cosine of the vectors by which products are similar, -1 to 1; of complements that of
-            the baskets they lay in, 0 to 1.
+        score: of substitutes the cosine of the vectors by which products are similar, -1 to 1; of complements the share
+            of the other's baskets that they lay in.
         reasons: why it goes with the other.
         support: of complements in how many baskets both lay.
     """
@@ -40,8 +38,7 @@ class Related(NamedTuple):
 def related(view: View, row: int, relation: Relation, eligible: EligibleSet, limit: int) -> list[Related]:
     """Return at most ``limit`` products that go with one, the closest first.
 
-    Substitutes are what it may be replaced by. Complements lay in the same baskets, and are of another type where types
-    are known.
+    Substitutes are what it may be replaced by. Complements lay in the same baskets, oftener than by chance.
 
     Args:
         view: what the request has pinned.
@@ -64,18 +61,14 @@ def _substitutes(view: View, row: int, eligible: EligibleSet, limit: int) -> lis
 
 
 def _complements(view: View, row: int, eligible: EligibleSet, limit: int) -> list[Related]:
-    statistics = view.release.newest.statistics
-    one, near = np.array([row]), statistics.bought_together
-    rows_T, scores_T, together_T = (
+    statistics, one = view.release.newest.statistics, np.array([row])
+    near = statistics.complements
+    rows_T, shares_T, together_T = (
         table.take(one)[0] for table in (near.rows_NT, near.weights_NT, statistics.together_NT)
     )
-    known_T = np.maximum(rows_T, 0).astype(np.int64)
-    own, types_T = (statistics.groups_NQ.take(some)[:, _TYPE] for some in (one, known_T))
-    kept_T = (rows_T >= 0) & eligible.contains(known_T) & ((types_T != own) | (own == 0))
-    columns = (column[kept_T][:limit].tolist() for column in (rows_T, scores_T, together_T))
-    return [
-        Related(other, score, [_together(baskets)], baskets) for other, score, baskets in zip(*columns, strict=True)
-    ]
+    kept_T = (rows_T >= 0) & eligible.contains(np.maximum(rows_T, 0).astype(np.int64))
+    columns = (column[kept_T][:limit].tolist() for column in (rows_T, shares_T, together_T))
+    return [Related(other, share, [_together(times)], times) for other, share, times in zip(*columns, strict=True)]
 
 
 def _shared(catalogue: Catalogue, row: int, other: int) -> Reason:
@@ -92,5 +85,5 @@ def _shared(catalogue: Catalogue, row: int, other: int) -> Reason:
     return Reason("same_attributes", f"Also {', '.join(named)}.")
 
 
-def _together(baskets: int) -> Reason:
-    return Reason("bought_together", f"Bought together {'once' if baskets == 1 else f'{baskets:,} times'}.")
+def _together(times: int) -> Reason:
+    return Reason("bought_together", f"Bought together {times:,} times.")

@@ -251,6 +251,7 @@ def in_place(release: Published, catalogue: Catalogue) -> View:
     nearby = Nearby(
         padded(nearby.also_bought),
         padded(nearby.bought_together),
+        padded(nearby.complements),
         Table.of(np.pad(nearby.together_NT.base, ((0, late), (0, 0)))),
         nearby.als._replace(products_ND=factors),
         nearby.lifts_GG,

@@ -129,7 +129,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     novel_share: Share = 1.0
     new_share: Share = 1.0
     candidates_of_new: Count = 200
-    newcomer_share: Share = 0.4
+    newcomer_share: Share = 0.7
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (96, 48)
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     epochs: Count = 6
@@ -147,6 +147,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
+    stale_after_days: Positive = 30.0
     department_attribute: str = "department"
     visit_pause_minutes: Annotated[float, Meta(ge=0, le=1_440)] | Literal["auto"] = "auto"
     tables: TablesConfig = TablesConfig()

@@ -155,6 +155,8 @@ def export(
             "events": len(histories.events),
         },
         seed=recipe.seed,
+        stale_after_days=recipe.stale_after_days,
+        longest_absence=release.rankers.longest_absence,
         dimensions=vectors_ND.shape[1],
         history_length=recipe.towers.history_length,
         recipe=msgspec.json.decode(msgspec.json.encode(recipe)),  # as it will be read: no tuples

@@ -13,6 +13,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from embeddings.metrics import ndcg_at
+from embeddings.ranking.features import RANKER_FEATURES
 from training.candidates import ExampleCandidates
 from training.config import RankerConfig
 from training.curve import Curve
@@ -24,6 +25,9 @@ _HELD_OUT = 0.1
 
 _FEWEST_LISTS = 500
 """So many lists are enough for a ranker of their own."""
+
+_SEEN = 0.999
+"""The share of the examples whose customers were away for no longer than what counts as seen."""
 
 _LEAST_SPREAD = 1e-3
 _AT_ONCE = 2**16
@@ -104,14 +108,16 @@ def fit_rankers(
     all of them and judges everything.
     """
     begins_Q, sizes_Q = examples.offsets_Q[:-1], np.diff(examples.offsets_Q)
+    away_Q = examples.features_MF[begins_Q[sizes_Q > 0], RANKER_FEATURES.index("away")]
+    longest = max(float(np.quantile(away_Q, _SEEN)), 1.0)
     regular_Q = np.append(examples.regular_M, False)[begins_Q] & (sizes_Q > 0)
     parts = {"ranker": np.flatnonzero(regular_Q), "newcomers": np.flatnonzero(~regular_Q & (sizes_Q > 0))}
     if min(map(len, parts.values())) < _FEWEST_LISTS:
         ranker, curve = fit_ranker(examples, config, seed, device)
-        return Rankers(ranker, ranker), {"ranker": curve}
+        return Rankers(ranker, ranker, longest), {"ranker": curve}
     fitted = {name: fit_ranker(examples.some(part_Q), config, seed, device) for name, part_Q in parts.items()}
     curves = {name: curve for name, (_, curve) in fitted.items()}
-    return Rankers(fitted["ranker"][0], fitted["newcomers"][0]), curves
+    return Rankers(fitted["ranker"][0], fitted["newcomers"][0], longest), curves
 
 
 def rank(rankers: Rankers, features_MF: NDArray[np.float32], regular_M: NDArray[np.bool_]) -> NDArray[np.float32]:

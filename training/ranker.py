@@ -21,10 +21,12 @@ class Rankers(NamedTuple):
     Attributes:
         regular: for customers who have bought before: what they buy next, mostly again.
         newcomers: for all else: nobody known, what a customer never bought, and what nobody ever bought.
+        longest_absence: as in ``Statistics``: days, of the examples that they have learnt from.
     """
 
     regular: "Ranker"
     newcomers: "Ranker"
+    longest_absence: float
 
 
 class Ranker(nn.Module):

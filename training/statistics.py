@@ -23,6 +23,12 @@ _DAY = 86_400
 _KEPT = 20
 """How many neighbours a product keeps."""
 
+_COUNTED = 100
+"""Of how many products that lie in most of its baskets the complements of a product are chosen."""
+
+_LEAST_TOGETHER, _LEAST_LIFT = 2, 1.2
+"""In how many baskets at least, and how much oftener than by chance, what is a complement lay with a product."""
+
 _PRIOR_BUYERS, _PRIOR_REPEATED = 2.0, 0.2
 _PRIOR_MET = 10.0
 _MOST_GROUPS = 4_000
@@ -42,6 +48,7 @@ class Nearby(NamedTuple):
 
     also_bought: Neighbours
     bought_together: Neighbours
+    complements: Neighbours
     together_NT: Table[np.int32]
     als: AlsFactors
     lifts_GG: NDArray[np.float32]
@@ -52,6 +59,7 @@ class Nearby(NamedTuple):
         return cls(
             statistics.also_bought,
             statistics.bought_together,
+            statistics.complements,
             statistics.together_NT,
             statistics.als,
             statistics.lifts_GG,
@@ -96,11 +104,10 @@ def find_nearby(
         shape=(int(visits_E.max(initial=-1)) + 1, products),
     )
     gram_DD = products_ND.T @ products_ND + regularisation * np.eye(products_ND.shape[1], dtype=np.float32)
-    bought_together = _neighbours(baskets)
     return Nearby(
         _neighbours(_weighed(customers)),
-        bought_together,
-        _together(bought_together, np.bincount(lines % products, minlength=products)),
+        _neighbours(baskets),
+        *_complements(baskets),
         AlsFactors(Table.of(products_ND), gram_DD.astype(np.float32)),
         _lifts(baskets, groups_of(catalogue.products.attributes, grouping(config))[:, GROUPINGS.index("category")]),
     )
@@ -270,25 +277,44 @@ def _neighbours(bought: csr_matrix) -> Neighbours:
     similar: Any = csr_matrix(model.similarity)
     similar.setdiag(0)
     similar.eliminate_zeros()
-    size = similar.shape[0]
-    owners = np.repeat(np.arange(size), np.diff(similar.indptr))
-    order = np.lexsort((similar.indices, -similar.data, owners))
-    places = np.arange(len(order)) - similar.indptr[:-1][owners]
-    kept = places < _KEPT
-    rows_NT, weights_NT = np.full((size, _KEPT), -1, np.int32), np.zeros((size, _KEPT), np.float32)
-    rows_NT[owners[kept], places[kept]] = similar.indices[order][kept]
-    weights_NT[owners[kept], places[kept]] = similar.data[order][kept]
-    return Neighbours.of(rows_NT, weights_NT)
+    owners = np.repeat(np.arange(similar.shape[0]), np.diff(similar.indptr))
+    rows_NT, weights_NT = _nearest(owners, similar.indices, similar.data, similar.shape[0])
+    return Neighbours.of(rows_NT, weights_NT.astype(np.float32))
 
 
-def _together(near: Neighbours, baskets_N: NDArray[np.int64]) -> Table[np.int32]:
-    """Return in how many baskets each product lay together with each of its neighbours.
+def _nearest(
+    owners: NDArray[np.int64], others: NDArray[np.int32], weights: NDArray[np.float64], size: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the others of the largest weights for each of so many products, and the weights; ties by row.
 
-    The cosine of two products is that number over the root of the product of how many baskets each lay in.
+    Owners ascend.
     """
-    rows_NT, cosines_NT = near.rows_NT.whole, near.weights_NT.whole.astype(np.float64)
-    theirs_NT = np.where(rows_NT < 0, 0, baskets_N[rows_NT])
-    return Table.of(np.rint(cosines_NT * np.sqrt(baskets_N[:, None] * theirs_NT)).astype(np.int32))
+    order = np.lexsort((others, -weights, owners))
+    places = np.arange(len(order)) - owners.searchsorted(owners)
+    kept = places < _KEPT
+    rows_NT, weights_NT = np.full((size, _KEPT), -1, np.int32), np.zeros((size, _KEPT))
+    rows_NT[owners[kept], places[kept]] = others[order][kept]
+    weights_NT[owners[kept], places[kept]] = weights[order][kept]
+    return rows_NT, weights_NT
+
+
+def _complements(baskets: Any) -> tuple[Neighbours, Table[np.int32]]:
+    """Return what lies in most of a product's baskets, oftener than by chance, and in how many baskets both lay.
+
+    The weight is the share of the product's baskets. Cosines, by which candidates are found, prefer what is as rare.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # implicit converts a matrix of its own making and warns of it
+        model = nearest_neighbours.ItemItemRecommender(K=_COUNTED, num_threads=0)
+        model.fit(baskets.astype(np.float64), show_progress=False)
+    met: Any = csr_matrix(model.similarity)
+    size, baskets_N = met.shape[0], np.asarray(baskets.sum(axis=0), np.float64).ravel()
+    owners = np.repeat(np.arange(size), np.diff(met.indptr))
+    chance = baskets_N[owners] * baskets_N[met.indices] / max(baskets.shape[0], 1)
+    kept = (owners != met.indices) & (met.data >= _LEAST_TOGETHER) & (met.data >= _LEAST_LIFT * chance)
+    rows_NT, times_NT = _nearest(owners[kept], met.indices[kept], met.data[kept], size)
+    shares_NT = times_NT / np.maximum(baskets_N, 1)[:, None]
+    return Neighbours.of(rows_NT, shares_NT.astype(np.float32)), Table.of(times_NT.astype(np.int32))
 
 
 def _visits(bought: _Bought) -> NDArray[np.int64]:

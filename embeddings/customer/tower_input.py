@@ -4,6 +4,7 @@ Letters: B customers, L events, A attributes, C context codes (channel, location
 recipe declares besides), N products, D dimensions.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,15 +74,22 @@ class TowerInput(NamedTuple):
     context_BC: NDArray[np.int64]
 
 
-def encode(histories: Sequence[History], situations: Sequence[Situation], length: int) -> TowerInput:
+def encode(
+    histories: Sequence[History], situations: Sequence[Situation], length: int, longest_absence: float = math.inf
+) -> TowerInput:
     """Return the tower input of some customers, each in their own situation.
 
     Args:
         histories: B histories; every event in them counts as past.
         situations: B situations.
         length: the most events to read, the latest ones; L is what the longest history needs, at least 1.
+        longest_absence: days since the newest event beyond which training saw next to nobody: for whoever stayed away
+            for longer, events are as old as after so many days.
     """
-    events_BE, moments_B = [history.events_E for history in histories], [one.moment for one in situations]
+    events_BE = [history.events_E for history in histories]
+    moments_B = [
+        _moment(history, one.moment, longest_absence) for history, one in zip(histories, situations, strict=True)
+    ]
     products_BL, types_BL, ages_BL = kernel.latest(events_BE, INTERACTION_TYPES, moments_B, length)
     return TowerInput(
         products_BL=products_BL,
@@ -90,6 +98,14 @@ def encode(histories: Sequence[History], situations: Sequence[Situation], length
         attributes_BA=np.array([history.attributes_A for history in histories], np.int64).reshape(len(histories), -1),
         context_BC=np.array([_codes(situation) for situation in situations], np.int64),
     )
+
+
+def _moment(history: History, moment: int, longest_absence: float) -> int:
+    """Return a moment, brought as near to the newest event of a history as training saw."""
+    events_E = history.events_E
+    if math.isinf(longest_absence) or not len(events_E):
+        return moment
+    return min(moment, int(events_E["at"][-1]) + round(longest_absence * _DAY))
 
 
 def _codes(situation: Situation) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from embeddings import kernel
 from embeddings.arrays import Table
 from embeddings.catalogue.columns import Promotions
 from embeddings.customer.tower_input import WEEKDAYS, hour_of, weekday_of
-from embeddings.ranking.profile import DAY, GROUP, OWN, Hour
+from embeddings.ranking.profile import GROUP, OWN, Hour
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, Statistics
 
@@ -65,8 +65,8 @@ RANKER_FEATURES = _COUNTS + _OTHERS
 ``own_hazard`` and ``type_hazard`` are ``Statistics.hazards_NH`` and ``hazards_GH`` at the days since the customer
 bought the product, 0 for one never bought. ``inner`` is the inner product with the customer's vector, ``als`` that of
 ``AlsFactors``, ``retrieved`` the log of the sum of the exponentials of those that the towers retrieved, ``away`` days
-since the newest purchase, ``promoted`` whether the location promotes the product now on some channel, ``novel`` whether
-only products never bought before were asked for, ``placed`` and ``ahead`` as in `Situation`.
+since the newest purchase, as in `Profile.away`, ``promoted`` whether the location promotes the product now on some
+channel, ``novel`` whether only products never bought before were asked for, ``placed`` and ``ahead`` as in `Situation`.
 """
 
 COUNTED = len(_COUNTS)
@@ -167,7 +167,7 @@ class FeatureReader:
         moment = situation.moment
         turn = hour_of(moment) / 24 * 2 * math.pi
         return [
-            max(moment - profile.newest, 0) / DAY if profile.newest else 0.0,
+            profile.away(moment),
             profile.visits,
             profile.basket_size,
             profile.visit_gap,

@@ -138,7 +138,7 @@ class OfferFeatureReader:
         profile, offers, moment = query.profile, self._offers, query.situation.moment
         places_K = profile.rows_R.searchsorted(covered_K)
         own_KC = profile.own_RC[places_K]
-        away = max(moment - profile.newest, 0) / DAY if profile.newest else 0.0
+        away = profile.away(moment)
         count = len(self._sizes_O)
         offers_P, of_P = self._pairs(covered_K)
 

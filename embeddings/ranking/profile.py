@@ -115,6 +115,7 @@ class Profile:
         also_bought: products that customers who buy the same buy too: rows, ascending, and the score of each.
         als_D: the customer's ALS factors, to be multiplied with the products'.
         customer: the arrays, as the compiled loops read them.
+        longest_absence: as in ``Statistics``.
         by_visit: the purchases, visit after visit. The profile does not hold `Purchases` itself, so that
             whoever keeps a profile as long as its `Purchases` lives does not keep that alive.
     """
@@ -129,8 +130,13 @@ class Profile:
     also_bought: Scored
     als_D: NDArray[np.float32]
     customer: kernel.Customer
+    longest_absence: float
     by_visit: kernel.ByVisit
     _local: dict[int, Local] = field(default_factory=dict)
+
+    def away(self, moment: int) -> float:
+        """Return the days since the newest purchase, at most the longest absence that training saw; 0 without any."""
+        return min(max(moment - self.newest, 0) / DAY, self.longest_absence) if self.newest else 0.0
 
     def at(self, location: int) -> Local:
         """Return the purchases at a location, given by its row, -1 for none; only the last answer is kept."""
@@ -177,6 +183,7 @@ def profile_of(bought: Purchases, statistics: Statistics) -> Profile:
         visit_gap=visit_gap,
         also_bought=also_bought,
         als_D=als_D,
+        longest_absence=statistics.longest_absence,
         customer=kernel.Customer(rows_R, own_RC, groups, also_bought, als_D),
         by_visit=bought.by_visit,
     )

@@ -116,7 +116,7 @@ class VisitFeatureReader:
                 _PERCENT * (redeeming + _PRIOR_REDEEMING) / (visits + _PRIOR_VISITS),
                 since,
                 profile.basket_size,
-                max(moment - profile.newest, 0) / DAY if profile.newest else NEVER_DAYS,
+                profile.away(moment) if profile.newest else NEVER_DAYS,
             ],
             np.float32,
         )

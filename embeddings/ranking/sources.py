@@ -14,7 +14,7 @@ from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
 from embeddings.customer.tower_input import Situation
-from embeddings.ranking.profile import DAY, Local, Profile
+from embeddings.ranking.profile import Local, Profile
 from embeddings.ranking.statistics import Neighbours, Scored
 
 SourceName = Literal["bought_together", "due_now", "buy_again", "also_bought", "towers", "trending"]
@@ -145,9 +145,8 @@ class DueNow:
 
     def propose(self, query: RankingQuery) -> NDArray[np.int64]:
         """Return the customer's own products bought on several days whose usual gap has just passed."""
-        profile = query.profile
-        aged = max(query.situation.moment - profile.newest, 0) / DAY
-        return kernel.due(profile.customer, aged, query.eligible.members, _DUE * query.more)
+        away = query.profile.away(query.situation.moment)
+        return kernel.due(query.profile.customer, away, query.eligible.members, _DUE * query.more)
 
 
 class AlsoBought:

@@ -4,6 +4,7 @@ Letters: D factors, N products, P figures a product, L products sold by location
 R products bought, S of them bought several times, M products that came after the figures were counted, H spans of days.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -48,7 +49,7 @@ class Neighbours(NamedTuple):
 
     Attributes:
         rows_NT: int32 catalogue rows, -1 where there are no more.
-        weights_NT: float32 cosines, 0 where there are no more.
+        weights_NT: float32, 0 where there are no more: cosines, or shares of baskets for complements.
     """
 
     rows_NT: Table[np.int32]
@@ -115,11 +116,16 @@ class Statistics(NamedTuple):
         attributes: the products' attributes that these groups are codes of; empty where there is none.
         also_bought: products that the same customers buy.
         bought_together: products that lie in the same baskets.
-        together_NT: int32, aligned with these: in how many baskets both lay.
+        complements: products that lie in most of the baskets of a product, oftener than by chance; the weight is the
+            share of its baskets.
+        together_NT: int32, aligned with the complements: in how many baskets both lay.
         als: ALS factors, which say how much a product suits a customer as a whole.
         lifts_GG: float32, by codes of the wide groups: the log of how much oftener than by chance products of both
             lie in one basket.
         redeemed_O: float32, how often each offer was redeemed.
+        longest_absence: days since the newest purchase beyond which training saw next to nobody. Whoever stays away
+            for longer is taken to have stayed away for so long: features that age further were never learnt from. It
+            stands in the manifest of a bundle.
     """
 
     products_NP: Table[np.float32]
@@ -132,10 +138,12 @@ class Statistics(NamedTuple):
     attributes: tuple[str, ...]
     also_bought: Neighbours
     bought_together: Neighbours
+    complements: Neighbours
     together_NT: Table[np.int32]
     als: AlsFactors
     lifts_GG: NDArray[np.float32]
     redeemed_O: NDArray[np.float32]
+    longest_absence: float = math.inf
 
     def with_new(self, groups_MQ: NDArray[np.int32]) -> Self:
         """Return the statistics with products that came later: nothing is known of them but their groups' codes."""
@@ -154,6 +162,7 @@ class Statistics(NamedTuple):
             groups_NQ=self.groups_NQ.with_tail(groups_MQ),
             also_bought=self.also_bought.with_new(count),
             bought_together=self.bought_together.with_new(count),
+            complements=self.complements.with_new(count),
             together_NT=self.together_NT.with_tail(np.zeros((count, self.together_NT.columns), np.int32)),
             als=self.als._replace(
                 products_ND=factors.with_tail(np.zeros((count, factors.columns), np.float32)),
@@ -180,7 +189,9 @@ class Statistics(NamedTuple):
                 "also-bought-weights": self.also_bought.weights_NT.whole,
                 "bought-together-rows": self.bought_together.rows_NT.whole,
                 "bought-together-weights": self.bought_together.weights_NT.whole,
-                "bought-together-baskets": self.together_NT.whole,
+                "complements-rows": self.complements.rows_NT.whole,
+                "complements-weights": self.complements.weights_NT.whole,
+                "complements-baskets": self.together_NT.whole,
                 "als-products": self.als.products_ND.whole,
                 "als-gram": self.als.gram_DD,
                 "lifts": self.lifts_GG,
@@ -205,6 +216,7 @@ class Statistics(NamedTuple):
             ("",) * len(GROUPINGS),
             nobody,
             nobody,
+            nobody,
             Table.of(np.zeros((products, 0), np.int32)),
             AlsFactors(Table.of(np.zeros((products, 1), np.float32)), np.eye(1, dtype=np.float32)),
             np.zeros((1, 1), np.float32),
@@ -226,7 +238,8 @@ class Statistics(NamedTuple):
             msgspec.json.decode((folder / "attributes.json").read_bytes(), type=tuple[str, ...]),
             Neighbours.of(arrays["also-bought-rows"], arrays["also-bought-weights"]),
             Neighbours.of(arrays["bought-together-rows"], arrays["bought-together-weights"]),
-            Table.of(arrays["bought-together-baskets"]),
+            Neighbours.of(arrays["complements-rows"], arrays["complements-weights"]),
+            Table.of(arrays["complements-baskets"]),
             AlsFactors(Table.of(arrays["als-products"]), arrays["als-gram"]),
             arrays["lifts"],
             arrays["redeemed"],

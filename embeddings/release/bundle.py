@@ -122,11 +122,15 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     """The manifest of a release.
 
     Attributes:
+        stale_after_days: how long after the cut-off its answers are good for; None for ever.
+        longest_absence: as in ``Statistics``; None where nothing was learnt of it.
         metrics: by method, then by metric, on the validation window before the cut-off.
         curves: the course of each fit, by what was fitted.
     """
 
     data: str
+    stale_after_days: float | None = None
+    longest_absence: float | None = None
     notes: tuple[str, ...]
     counts: dict[str, int]
     seed: int
@@ -136,6 +140,14 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     metrics: dict[str, dict[str, float]]
     curves: dict[str, list[Epochs]]
     libraries: dict[str, str]
+
+    def days_old(self, moment: int) -> float:
+        """Return how many days after the data cut-off a moment lies, in seconds since 1970 UTC; not less than 0."""
+        return max(moment - self.data_cut_off.timestamp(), 0) / 86_400
+
+    def is_stale(self, moment: int) -> bool:
+        """Return whether a moment lies further behind the data cut-off than the recipe allows."""
+        return self.stale_after_days is not None and self.days_old(moment) > self.stale_after_days
 
 
 class HistoriesManifest(Sealed, frozen=True, kw_only=True):
@@ -265,6 +277,8 @@ class ModelBundle(Closing):
         if origin_D.shape != units_ND.shape[1:] or origin_D.dtype != np.float32:
             raise CorruptBundle(folder / SIMILAR_ORIGIN, f"expected a float32 vector of {units_ND.shape[1]} numbers")
         catalogue, statistics = _loaded(folder)
+        if manifest.longest_absence is not None:
+            statistics = statistics._replace(longest_absence=manifest.longest_absence)
         for name, array in ((PRODUCT_VECTORS, vectors_ND), (SIMILAR_VECTORS, units_ND)):
             if len(array) != len(catalogue.products.ids):
                 raise CorruptBundle(

@@ -127,12 +127,16 @@ def check_statistics(folder: Path, statistics: Statistics, catalogue: Catalogue)
     files.expect("hazards-types", statistics.hazards_GH, (types, spans), np.float32, least=0)
     if len(statistics.attributes) != len(GROUPINGS):
         raise CorruptBundle(folder / "attributes.json", f"expected {len(GROUPINGS)} names of attributes")
-    for name, near in (("also-bought", statistics.also_bought), ("bought-together", statistics.bought_together)):
+    for name, near in (
+        ("also-bought", statistics.also_bought),
+        ("bought-together", statistics.bought_together),
+        ("complements", statistics.complements),
+    ):
         shape = (size, near.rows_NT.columns)
         files.expect(f"{name}-rows", near.rows_NT.base, shape, np.int32, least=-1, below=size)
         files.expect(f"{name}-weights", near.weights_NT.base, shape, np.float32, least=-np.inf)
-    together = statistics.bought_together.rows_NT.base.shape
-    files.expect("bought-together-baskets", statistics.together_NT.base, together, np.int32, least=0)
+    together = statistics.complements.rows_NT.base.shape
+    files.expect("complements-baskets", statistics.together_NT.base, together, np.int32, least=0)
     width = statistics.als.products_ND.columns
     files.expect("als-products", statistics.als.products_ND.base, (size, width), np.float32, least=-np.inf)
     files.expect("als-gram", statistics.als.gram_DD, (width, width), np.float32, least=-np.inf)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from embeddings.errors import EventStoreUnavailable
 from serving.api.decode import read_query
+from serving.clock import Clock
 from serving.metrics import Metrics
 from serving.slot import ViewSlot
 from serving.state.events import EventStore
@@ -51,10 +52,14 @@ class ModelResponse(Struct, frozen=True):
 
     Attributes:
         metrics: by method, then by metric, on the validation window before the cut-off.
+        days_old: how long ago the data end, by the clock of the service.
+        stale_after_days: how many days the recipe allows; null for ever.
     """
 
     version: str
     data_cut_off: datetime
+    days_old: float
+    stale_after_days: float | None
     created_at: datetime
     data: str
     notes: tuple[str, ...]
@@ -87,6 +92,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
         refused_version: a published version that could not be opened, and why; the old one is still in service.
         unreadable_store: why no new version can be found; the old one is still in service.
         degraded: why the CPU searches in place of the device that was asked for, or null.
+        stale: that the data are older than the recipe allows, or null.
     """
 
     ready: bool
@@ -96,16 +102,20 @@ class Readiness(Struct, frozen=True, kw_only=True):
     refused_version: str | None = None
     unreadable_store: str | None = None
     degraded: str | None = None
+    stale: str | None = None
 
 
 @get("/v1/model", summary="The model in service")
 async def model(state: State) -> ModelResponse:
     """Version, data cut-off and metrics of the model in service."""
     slot: ViewSlot = state.slot
+    clock: Clock = state.clock
     manifest = slot.current.release.bundle.manifest
     return ModelResponse(
         version=manifest.version,
         data_cut_off=manifest.data_cut_off,
+        days_old=round(manifest.days_old(clock.now()), 2),
+        stale_after_days=manifest.stale_after_days,
         created_at=manifest.created_at,
         data=manifest.data,
         notes=manifest.notes,
@@ -139,6 +149,13 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
         faults["unreadable_store"] = "CURRENT cannot be read, or names no version of the store; the log says more"
     if slot.current.release.bundle.degraded is not None:
         faults["degraded"] = "the device failed: the CPU searches in its place; the log says more"
+    clock: Clock = state.clock
+    manifest = slot.current.release.bundle.manifest
+    if manifest.is_stale(clock.now()):
+        faults["stale"] = (
+            f"the data end {manifest.days_old(clock.now()):.0f} days ago, and the recipe allows "
+            f"{manifest.stale_after_days:g} (stale_after_days): train again with newer data"
+        )
     ready = not (strict and faults)
     readiness = Readiness(ready=ready, model_version=slot.current.version, **faults)
     return Response(readiness, status_code=200 if ready else 503)

@@ -41,8 +41,8 @@ class SimilarProduct(Struct, frozen=True):
     """A product that goes with another, why, and how much.
 
     Attributes:
-        score: of substitutes the cosine of the vectors by which products are similar, -1 to 1; of complements that of
-            the baskets they lay in, 0 to 1.
+        score: of substitutes the cosine of the vectors by which products are similar, -1 to 1; of complements the share
+            of the product's baskets that they lay in.
         support: of complements in how many baskets both lay.
     """
 

@@ -69,6 +69,7 @@ def statistics() -> Statistics:
         attributes=("type", "category", ""),
         also_bought=neighbours(ALIKE),
         bought_together=neighbours(TOGETHER),
+        complements=neighbours(TOGETHER),
         together_NT=Table.of(np.ones(neighbours(TOGETHER).rows_NT.whole.shape, np.int32)),
         als=AlsFactors(Table.of(factors_ND), (factors_ND.T @ factors_ND + 0.1 * np.eye(2)).astype(np.float32)),
         lifts_GG=lifts_GG.astype(np.float32),

@@ -137,10 +137,9 @@ class Models(NamedTuple):
     als: Factors
 
     def metrics(self, examples: list[Example]) -> Metrics:
+        rankers = Rankers(self.ranker, self.ranker, 30.0)
         asked = {Way.AT_PLACE: examples}
-        return evaluate(asked, self.fitted, Rankers(self.ranker, self.ranker), self.als, RECIPE.towers.history_length)[
-            Way.AT_PLACE
-        ]
+        return evaluate(asked, self.fitted, rankers, self.als, RECIPE.towers.history_length)[Way.AT_PLACE]
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         tmp_path_factory.mktemp("staged"),
         Release(
             towers,
-            Rankers(randomised_ranker(), randomised_ranker()),
+            Rankers(randomised_ranker(), randomised_ranker(), 30.0),
             OfferRanker().eval(),
             Redemption(0.1).eval(),
             catalogue,
@@ -197,7 +197,7 @@ def test_an_encoder_that_computes_something_else_is_refused(
 ) -> None:
     towers = Towers(exported.catalogue, exported.histories, RECIPE)
     towers.load_state_dict(exported.towers.state_dict())
-    rankers = Rankers(randomised_ranker(), exported.release.rankers.newcomers)
+    rankers = exported.release.rankers._replace(regular=randomised_ranker())
 
     def exported_before(module: torch.nn.Module, *arguments: object) -> None:
         path = next(one for one in arguments if isinstance(one, Path))

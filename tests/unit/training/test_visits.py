@@ -56,7 +56,9 @@ def test_every_visit_knows_the_redemptions_before_it_and_none_of_its_moment_or_l
     fitted = Fitted(catalogue, statistics, towers, vectors_ND)
 
     visits = [one for one in find_visits(histories, catalogue.offers, begin, 10**6, 0) if one.at >= begin]
-    found = visit_examples(visits, histories, fitted, Rankers(Ranker((4,)), Ranker((4,))), RECIPE.towers.history_length)
+    found = visit_examples(
+        visits, histories, fitted, Rankers(Ranker((4,)), Ranker((4,)), 30.0), RECIPE.towers.history_length
+    )
 
     # Rows of ``everyone``, ``expired``, which then was valid still, and ``at-north``.
     column = OFFER_FEATURES.index("redeemed_by_others")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from embeddings.arrays import Ragged, Table
 from embeddings.customer.history import BEGINS, EVENT, EVENT_CODES, GOES_ON, PURCHASE, UNSAID, Histories
 from embeddings.ranking.observed import Observed
-from embeddings.ranking.statistics import GROUPINGS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
+from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, AlsFactors, Neighbours, Statistics
 from embeddings.vocabulary import Vocabulary
 from tests.arrays import arrays_of
 from tests.unit.embeddings.small import DAY, NOW, N, catalogue, observed
@@ -375,3 +375,60 @@ def test_als_factors_solve_the_equations_of_its_step(times: dict[int, int], dime
     bought_RD = products_ND[rows_R].astype(np.float64)
     expected = np.linalg.solve(gram_DD + (bought_RD.T * (times_R - 1)) @ bought_RD, times_R @ bought_RD)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_complements_lie_in_most_of_a_products_baskets_and_oftener_than_by_chance(seed: int):
+    events = draw(seed)
+    found, bought = count_all(events), bought_of(events)
+    baskets: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    for event in bought:
+        baskets[event.customer, event.at].add(event.product)
+    lay = Counter(row for basket in baskets.values() for row in basket)
+    together = Counter((row, other) for basket in baskets.values() for row in basket for other in basket - {row})
+    some = 0
+    for row in range(N):
+        chance = {other: lay[row] * lay[other] / len(baskets) for other in range(N)}
+        expected = {
+            other: together[row, other]
+            for other in range(N)
+            if together[row, other] >= max(2, 1.2 * chance[other]) and other != row
+        }
+        rows = [other for other in found.complements.rows_NT.base[row].tolist() if other >= 0]
+        assert set(rows) == set(expected)
+        times = found.together_NT.base[row, : len(rows)].tolist()
+        assert times == sorted(expected.values(), reverse=True) == [expected[other] for other in rows]
+        shares = found.complements.weights_NT.base[row, : len(rows)].tolist()
+        assert shares == pytest.approx([count / lay[row] for count in times])
+        some += len(rows)
+    assert some > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hazards_are_the_share_of_visits_in_which_what_was_bought_so_long_ago_is_bought_again(seed: int):
+    events = draw(seed)
+    found, bought = count_all(events), bought_of(events)
+    spans = len(HAZARD_DAYS) + 1
+    came, again = np.zeros((N, spans)), np.zeros((N, spans))
+    visits: defaultdict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for event in bought:
+        visits[event.customer][event.at].add(event.product)
+    for of_customer in visits.values():
+        last: dict[int, int] = {}
+        for at, products in sorted(of_customer.items()):
+            for row, before in last.items():
+                span = sum(end < (at - before) / DAY for end in HAZARD_DAYS)
+                came[row, span] += 1
+                again[row, span] += row in products
+            last |= dict.fromkeys(products, at)
+    everywhere = again.sum(axis=0) / np.maximum(came.sum(axis=0), 1)
+    types = catalogue().products.attributes.codes_NA[:, 0]
+    for row in range(N):
+        same = types == types[row]
+        of_type = (again[same].sum(axis=0) + 50 * everywhere) / (came[same].sum(axis=0) + 50)
+        if types[row] == 0:
+            of_type = everywhere
+        np.testing.assert_allclose(found.hazards_GH[types[row]], of_type, rtol=1e-5)
+        expected = (again[row] + 20 * of_type) / (came[row] + 20)
+        np.testing.assert_allclose(found.hazards_NH.base[row], expected, rtol=1e-5)
+    assert again.sum() > 0

@@ -131,10 +131,8 @@ def beyond(array: np.ndarray) -> np.ndarray:
     return broken
 
 
-ANY_NUMBER = frozenset(
-    ["price", "coordinates", "starts", "ends", "uses", "kinds", "why", "ids-text", "ids-hashes", "groups", "codes"]
-    + ["bought-together-baskets"]
-)
+OF_PRODUCTS = {"price", "codes", "groups", "complements-baskets"}
+ANY_NUMBER = {"coordinates", "starts", "ends", "uses", "kinds", "why", "ids-text", "ids-hashes", *OF_PRODUCTS}
 """Of these any number is one, as far as the other files say."""
 
 
