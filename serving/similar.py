@@ -9,12 +9,11 @@ import numpy as np
 
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.eligible import EligibleSet
-from serving.explain import Reason
+from serving.explain import Reason, wording
 from serving.view import View
 
 Relation = Literal["substitutes", "complements"]
 
-_BOUGHT_ALIKE = Reason("bought_by_alike", "Bought by customers who buy much the same.")
 _MOST_NAMED = 3
 
 
@@ -67,8 +66,11 @@ def _complements(view: View, row: int, eligible: EligibleSet, limit: int) -> lis
         table.take(one)[0] for table in (near.rows_NT, near.weights_NT, statistics.together_NT)
     )
     kept_T = (rows_T >= 0) & eligible.contains(np.maximum(rows_T, 0).astype(np.int64))
+    taken = wording(view.catalogue.targets).taken.capitalize()
     columns = (column[kept_T][:limit].tolist() for column in (rows_T, shares_T, together_T))
-    return [Related(other, share, [_together(times)], times) for other, share, times in zip(*columns, strict=True)]
+    return [
+        Related(other, share, [_together(taken, times)], times) for other, share, times in zip(*columns, strict=True)
+    ]
 
 
 def _shared(catalogue: Catalogue, row: int, other: int) -> Reason:
@@ -80,10 +82,10 @@ def _shared(catalogue: Catalogue, row: int, other: int) -> Reason:
         if code > 0 and code == theirs
     ]
     if not shared:
-        return _BOUGHT_ALIKE
+        return wording(catalogue.targets).by_alike[0]
     named = [text for _, text in sorted(shared, reverse=True)[:_MOST_NAMED]]
     return Reason("same_attributes", f"Also {', '.join(named)}.")
 
 
-def _together(times: int) -> Reason:
-    return Reason("bought_together", f"Bought together {times:,} times.")
+def _together(taken: str, times: int) -> Reason:
+    return Reason("bought_together", f"{taken} together {times:,} times.")

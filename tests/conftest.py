@@ -35,7 +35,7 @@ def recipe() -> Recipe:
         read_recipe(RECIPES / "default.toml"),
         validation_days=14,
         towers=TowersConfig(dimensions=16, history_length=16, heads=2),
-        fit=FitConfig(epochs=4, baskets_a_batch=64, uniform_negatives=32, learning_rate=5e-3),
+        fit=FitConfig(epochs=4, least_steps=0, baskets_a_batch=64, uniform_negatives=32, learning_rate=5e-3),
         ranker=RankerConfig(
             widths=(32, 16),
             windows=3,
@@ -43,6 +43,7 @@ def recipe() -> Recipe:
             type_attribute="brand",
             category_attribute="department",
             epochs=5,
+            least_steps=0,
             examples_a_batch=16,
         ),
     )

@@ -114,7 +114,7 @@ def _check(arguments: argparse.Namespace) -> str:
     from training.datasets.summary import open_and_summarise  # noqa: PLC0415
 
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-    dataset, summary = open_and_summarise(arguments.data, recipe, arguments.until)
+    dataset, summary, _ = open_and_summarise(arguments.data, recipe, arguments.until)
     if arguments.html is not None:
         arguments.html.write_text(in_html(dataset.name, summary), encoding="utf-8")
     return in_text(summary)

@@ -82,6 +82,7 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
         promotions=_promotions(dataset, since, channels, locations["location"], products["product_id"]),
         context=_context(dataset),
         ahead=tuple(name for name in recipe.channels if name in recipe.ways.ahead_channels),
+        targets=("purchase",) if recipe.targets == "auto" else recipe.targets,
     )
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from embeddings.catalogue.columns import ChannelRule
 from embeddings.catalogue.context import Identifier
+from embeddings.catalogue.tables import TargetType
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 
@@ -83,6 +84,21 @@ class WaysConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+MOST_EPOCHS = 20
+"""So many rounds of few data are enough, however many steps a recipe wants at least."""
+
+
+def epochs_of(epochs: int, least_steps: int, steps: int) -> int:
+    """Return how many epochs to fit: those of the recipe, or as many more as make the least steps of few data.
+
+    Args:
+        epochs: of the recipe.
+        least_steps: of the recipe.
+        steps: that an epoch has.
+    """
+    return max(epochs, min(-(-least_steps // max(steps, 1)), MOST_EPOCHS))
+
+
 class TowersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The shape of the two towers."""
 
@@ -108,6 +124,7 @@ class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The optimisation of the towers."""
 
     epochs: Count = 1
+    least_steps: Annotated[int, Meta(ge=0)] = 400
     baskets_a_batch: Count = 256
     targets_a_basket: Count = 8
     uniform_negatives: Count = 1024
@@ -133,6 +150,7 @@ class RankerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=4)] = (96, 48)
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     epochs: Count = 6
+    least_steps: Annotated[int, Meta(ge=0)] = 600
     examples_a_batch: Count = 64
     learning_rate: Positive = 4e-3
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
@@ -148,6 +166,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation_days: Annotated[int, Meta(ge=1, le=3_650)] = 28
     keep_versions: Count = 3
     stale_after_days: Positive = 30.0
+    targets: Annotated[tuple[TargetType, ...], Meta(min_length=1)] | Literal["auto"] = "auto"
     department_attribute: str = "department"
     visit_pause_minutes: Annotated[float, Meta(ge=0, le=1_440)] | Literal["auto"] = "auto"
     tables: TablesConfig = TablesConfig()

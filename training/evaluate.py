@@ -31,6 +31,9 @@ from training.ways import Way
 K = 10
 _CACHE_BYTES = 2**28
 _AT_ONCE = 256
+_FEW = 100
+"""Examples; of fewer the metrics are hardly more than chance."""
+
 _NONE = np.zeros(0, np.int64)
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -67,6 +70,27 @@ def evaluate(
         length: how many events the customer tower reads.
     """
     return {way: _measure_all(some, fitted, rankers, als, length) for way, some in asked.items() if some}
+
+
+def cautions(asked: Mapping[Way, Sequence[Example]]) -> list[str]:
+    """Return a sentence for each reason not to trust the metrics.
+
+    Args:
+        asked: what is asked in each way.
+    """
+    found: list[str] = []
+    at_place = asked[Way.AT_PLACE]
+    if len(at_place) < _FEW:
+        found.append(
+            f"the metrics are means of {len(at_place):,} examples: of so few chance decides as much as the model does"
+        )
+    told = sum(one.place.rows is not None and one.eligible.size <= K for one in at_place)
+    if told > len(at_place) / 2:
+        found.append(
+            f"in {told:,} of {len(at_place):,} examples the place shows at most {K} products, so that it tells the "
+            "product by itself: metrics at the place say nothing of the model, those of the other ways do"
+        )
+    return found
 
 
 def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:

@@ -21,7 +21,7 @@ from embeddings.customer.history import Histories
 from embeddings.customer.tower_input import TowerInput
 from embeddings.release.bundle import FORMAT_VERSION
 from training.batches import DROPOUT, Batch, Batches, Situated
-from training.config import Recipe
+from training.config import Recipe, epochs_of
 from training.curve import Curve
 from training.loop import loss_progress, resume, save, schedule
 from training.losses import sampled_softmax
@@ -178,14 +178,15 @@ def fit(
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    total = config.epochs * batches.steps
+    epochs = epochs_of(config.epochs, config.least_steps, batches.steps)
+    total = epochs * batches.steps
     about = resume(checkpoints, towers, optimiser)
     done = 0 if about is None else int(about["done"])
     curve = Curve(batches.targets, None if about is None else about["curve"])
     saved = time.monotonic()
     with loss_progress() as progress:
         task = progress.add_task("towers", total=total, completed=done, loss="")
-        for epoch in range(len(curve.points), config.epochs):
+        for epoch in range(len(curve.points), epochs):
             for batch in batches.epoch(epoch, first=done - epoch * batches.steps):
                 for group in optimiser.param_groups:
                     group["lr"] = config.learning_rate * schedule(done / total)

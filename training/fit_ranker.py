@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embeddings.metrics import ndcg_at
 from embeddings.ranking.features import RANKER_FEATURES
 from training.candidates import ExampleCandidates
-from training.config import RankerConfig
+from training.config import RankerConfig, epochs_of
 from training.curve import Curve
 from training.losses import listwise_softmax
 from training.ranker import Ranker, Rankers
@@ -69,13 +69,14 @@ def fit_ranker(
     learnt = learnt[some_taken_Q[learnt]]  # a list without anything taken orders nothing
     optimiser = torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = -(-len(learnt) // config.examples_a_batch)
-    total_steps = max(config.epochs * steps, 2)
+    epochs = epochs_of(config.epochs, config.least_steps, steps)
+    total_steps = max(epochs * steps, 2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=total_steps)
     kept_back = _batch(ranker, examples, held_out)
     curve = Curve(len(learnt))
     batches = [
         shuffled[start : start + config.examples_a_batch]
-        for shuffled in (random.permutation(learnt) for _ in range(config.epochs))
+        for shuffled in (random.permutation(learnt) for _ in range(epochs))
         for start in range(0, len(shuffled), config.examples_a_batch)
     ]
     for done, batch in enumerate(track(batches, "ranker"), start=1):

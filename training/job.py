@@ -20,7 +20,7 @@ from training.datasets.files import reading
 from training.datasets.lacking import LEAST_BUYERS, cut_off, too_few
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
-from training.evaluate import by_method, evaluate
+from training.evaluate import by_method, cautions, evaluate
 from training.examples import first_baskets
 from training.export import Release, export
 from training.gate import gate
@@ -94,11 +94,13 @@ def run(
                 "model by; found none",
             )
         judged = evaluate(asked, fitted, rankers, als, recipe.towers.history_length)
-        metrics = by_method(judged)
+        metrics, doubts = by_method(judged), cautions(asked)
         if offers.metrics:
             metrics = {**metrics, "offers": offers.metrics}
         for method, values in metrics.items():
             _log.info("validation %-36s %s", method, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        for doubt in doubts:
+            _log.warning("%s", doubt)
         if gated:
             gate(judged, ways.shares)
 
@@ -122,7 +124,7 @@ def run(
         )
 
         def write(staged: Path) -> Manifest:
-            return export(staged, release, recipe, until=until, data=dataset.name, notes=given.notes)
+            return export(staged, release, recipe, until=until, data=dataset.name, notes=(*given.notes, *doubts))
 
         return publish(bundles, write, keep=recipe.keep_versions)
 
@@ -151,7 +153,7 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
     Raises:
         InvalidInput, InvalidTables: they cannot be used.
     """
-    dataset, summary = open_and_summarise(data, recipe, until)
+    dataset, summary, recipe = open_and_summarise(data, recipe, until)
     if summary.lacking or summary.first is None or summary.last is None:
         raise InvalidInput("--data", summary.lacking)
     until = cut_off(until, summary.last)

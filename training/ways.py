@@ -7,9 +7,11 @@ such requests lack for something that it knows.
 Letters: M locations.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
+from itertools import accumulate
 
 import haversine
 import numpy as np
@@ -59,6 +61,7 @@ class Ways:
             Way.AHEAD: config.ahead if self._ahead else 0.0,
         }
         self.shares = {Way.AT_PLACE: 1 - sum(self.shares.values()), **self.shares}
+        self._ways, self._bounds = list(self.shares), list(accumulate(self.shares.values()))[:-1]
 
     @cached_property
     def _eligibility(self) -> Eligibility:
@@ -91,15 +94,16 @@ class Ways:
     def situation(self, situation: Situation, past: History, random: np.random.Generator) -> Situation:
         """Return a visit's situation as a request asks that is drawn by the shares, and as the customer tower reads it.
 
-        For the tower there is a place or there is none.
+        To the tower a radius says as much as no place: the location is unknown.
         """
         place = Place((situation.location,) if situation.location >= 0 else None)
-        drawn = random.random()
-        if drawn < self.shares[Way.AHEAD] and self._ahead:
-            situation, place = situation._replace(channel=_one_of(self._ahead, random), ahead=True), Place(None)
-        elif drawn < self.shares[Way.AHEAD] + self.shares[Way.WITHOUT_PLACE] and place.rows:
-            situation, place = situation._replace(channel=self._channel(situation, random)), Place(None)
-        return situation if place.rows else situation.at(place, past.purchases)
+        way = self._ways[bisect_right(self._bounds, random.random())]
+        if way == Way.AHEAD:
+            return situation._replace(channel=_one_of(self._ahead, random), ahead=True).at(Place(None), past.purchases)
+        if way == Way.AT_PLACE or not place.rows:
+            return situation.at(place, past.purchases)
+        channel = self._channel(situation, random) if way == Way.WITHOUT_PLACE else situation.channel
+        return situation._replace(channel=channel).at(Place(None), past.purchases)
 
     def _asked(self, example: Example, way: Way, begin: int, random: np.random.Generator) -> Example | None:
         """Return the example asked in a way; None if it cannot be."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Array, Ragged, load_arrays, save_arrays
+from embeddings.catalogue.tables import TargetType
 from embeddings.errors import InvalidInput
 from embeddings.vocabulary import Vocabulary
 
@@ -193,6 +194,7 @@ class _Words(msgspec.Struct, frozen=True):
     context_names: tuple[str, ...] = ()
     context_labels: tuple[tuple[str, ...], ...] = ()
     ahead: tuple[str, ...] = ()
+    targets: tuple[TargetType, ...] = ("purchase",)
 
 
 class Catalogue(NamedTuple):
@@ -203,6 +205,7 @@ class Catalogue(NamedTuple):
         audiences: the names of the audiences that offers are meant for, in the order of their codes.
         context: the context attributes that a request may give.
         ahead: the channels whose messages go out ahead of a visit, such as email.
+        targets: the event types that count as purchases: what is predicted.
     """
 
     channels: Mapping[str, ChannelRule]
@@ -213,6 +216,7 @@ class Catalogue(NamedTuple):
     promotions: Promotions
     context: ContextAttributes = ContextAttributes()
     ahead: tuple[str, ...] = ()
+    targets: tuple[TargetType, ...] = ("purchase",)
 
     def channel_code(self, channel: str) -> int | None:
         """Return the channel's code, or None if the catalogue does not declare it."""
@@ -271,6 +275,7 @@ class Catalogue(NamedTuple):
             products.attributes.labels,
             *self.context,
             self.ahead,
+            self.targets,
         )
         (folder / "words.json").write_bytes(msgspec.json.format(msgspec.json.encode(words)))
 
@@ -320,6 +325,7 @@ class Catalogue(NamedTuple):
             ),
             context=ContextAttributes(words.context_names, words.context_labels),
             ahead=words.ahead,
+            targets=words.targets,
         )
 
 

@@ -17,9 +17,16 @@ EventType = Literal[
     "dismissal",
     "remove_from_cart",
     "return",
+    "check_in",
+    "play",
+    "rating",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 """Event types in the order of their codes: code 0 is padding, the first type has code 1."""
+
+TargetType = Literal["purchase", "check_in", "play", "rating", "add_to_cart", "click", "view"]
+TARGET_TYPES: tuple[TargetType, ...] = get_args(TargetType)
+"""The types that a recipe may name as what is to be predicted, the weightiest first. They count as purchases."""
 
 LARGEST_QUANTITY, LARGEST_VALUE = 1e9, 1e12
 """What one event may hold at most: sums over all events anybody can have stay far from the largest float32."""

@@ -64,7 +64,7 @@ class TowerInput(NamedTuple):
         ages_BL: float32, ``log2(1 + days since the event)``; 0 pads.
         attributes_BA: int64 codes of customer attributes; 0 is unknown.
         context_BC: int64 codes of channel, location, weekday and hour, each shifted by one, then of the situation's
-            attributes; 0 is unknown.
+            attributes; 0 is unknown, as is a location that is not said but only usual.
     """
 
     products_BL: NDArray[np.int64]
@@ -111,7 +111,7 @@ def _moment(history: History, moment: int, longest_absence: float) -> int:
 def _codes(situation: Situation) -> tuple[int, ...]:
     return (
         situation.channel + 1,
-        situation.location + 1,
+        situation.location + 1 if situation.placed else 0,
         weekday_of(situation.moment) + 1,
         int(hour_of(situation.moment)) + 1,
         *situation.attributes,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Catalogue
-from embeddings.customer.history import EVENT, EVENT_CODES, LONGEST_HISTORY, UNSAID, Events
+from embeddings.customer.history import EVENT, EVENT_CODES, LONGEST_HISTORY, PURCHASE, UNSAID, Events
 from embeddings.vocabulary import Vocabulary
 from serving.state.event import Row
 
@@ -114,6 +114,7 @@ def _records(
 ) -> Events:
     """Return events as records in a catalogue's rows, in their order; what the catalogue does not know becomes -1."""
     channels: dict[str | None, int] = {name: code for code, name in enumerate(catalogue.channels)}
+    codes = EVENT_CODES | dict.fromkeys(catalogue.targets, PURCHASE)
     return np.array(
         [
             (
@@ -123,7 +124,7 @@ def _records(
                 locations[location],
                 quantity,
                 np.nan if value is None else value,
-                EVENT_CODES[kind],
+                codes[kind],
                 channels.get(channel, -1),
                 UNSAID,
             )

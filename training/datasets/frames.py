@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import polars as pl
 
-from embeddings.catalogue.tables import EARLIEST, EVENTS, TABLES, Column, Table
+from embeddings.catalogue.tables import EARLIEST, EVENTS, TABLES, Column, Table, TargetType
 from training.config import TablesConfig
 from training.datasets.cast import DTYPES, cast_column
 
@@ -69,6 +69,7 @@ class Dataset(NamedTuple):
         notes: one sentence for each thing that was left out, filled in or moved, with its count.
         given: the tables before they were cast, for the checks.
         unused: a sentence for each file that looks like a table and is none.
+        targets: the types of events that are purchases here, whatever the tables call them.
     """
 
     name: str
@@ -81,6 +82,11 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...]
     given: tuple[GivenTable, ...]
     unused: tuple[str, ...] = ()
+    targets: tuple[TargetType, ...] = ()
+
+    def with_targets(self, targets: tuple[TargetType, ...], note: str) -> Self:
+        """Return the data set with every event of some types as a purchase, and a note that says so."""
+        return self._replace(targets=targets, events=_with_purchases(self.events, targets), notes=(*self.notes, note))
 
 
 def assemble(
@@ -97,6 +103,7 @@ def assemble(
         notes=tuple(notes),
         given=given,
         unused=unused,
+        targets=(),
         **_completed(_cast_tables(given)),
     )
 
@@ -188,7 +195,17 @@ def as_given(dataset: Dataset) -> Dataset:
     Tables that were not given are empty, and products are those listed.
     """
     cast = _cast_tables(dataset.given)
+    if "events" in cast:
+        cast["events"] = _with_purchases(cast["events"], dataset.targets)
     return dataset._replace(**{table.name: cast.get(table.name, _empty(table)) for table in TABLES})
+
+
+def _with_purchases(events: pl.LazyFrame, targets: tuple[TargetType, ...]) -> pl.LazyFrame:
+    """Return events, those of some types as purchases."""
+    if not targets:
+        return events
+    is_target = pl.col("type").is_in(list(targets))
+    return events.with_columns(type=pl.when(is_target).then(pl.lit("purchase")).otherwise("type"))
 
 
 def _unlisted_products(products: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
@@ -239,5 +256,6 @@ def as_of(dataset: Dataset, until: datetime) -> Dataset:
     derived from the earlier events alone.
     """
     cast = _cast_tables(dataset.given)
-    cast["events"] = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))
+    events = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))
+    cast["events"] = _with_purchases(events, dataset.targets)
     return dataset._replace(**_completed(cast))

@@ -1,10 +1,12 @@
 """Counts the contents of a data set."""
 
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from msgspec import Struct
+from msgspec.structs import replace
 
 from embeddings.catalogue.tables import EARLIEST, EVENTS, PRODUCTS
 from training.config import Recipe, check_attributes
@@ -14,6 +16,7 @@ from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
 from training.datasets.frames import Dataset, GivenTable, as_given, attribute_names
 from training.datasets.lacking import lacking
+from training.datasets.targets import with_targets
 from training.datasets.visits import moments_of_purchases, usual_pause
 
 _GAP_DAYS = (1, 2, 4, 7, 14, 30, 60, 120, 365)
@@ -95,7 +98,15 @@ def summarise(dataset: Dataset, recipe: Recipe, now: datetime, until: datetime |
     )
 
 
-def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> tuple[Dataset, Summary]:
+class Opened(NamedTuple):
+    """A data set whose events of the target types are purchases, its summary, and the recipe that names these types."""
+
+    dataset: Dataset
+    summary: Summary
+    recipe: Recipe
+
+
+def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> Opened:
     """Open a data set as a recipe declares it, check all of it and return it with its summary.
 
     Args:
@@ -110,7 +121,9 @@ def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> t
     dataset = open_dataset(source, channels=recipe.channels, now=now, tables=recipe.tables)
     check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
     with reading(dataset.given):
-        return dataset, summarise(dataset, recipe, now, until)
+        dataset, targets = with_targets(dataset, recipe.targets)
+        recipe = replace(recipe, targets=targets)
+        return Opened(dataset, summarise(dataset, recipe, now, until), recipe)
 
 
 def _count(dataset: Dataset, moment: datetime, *, tell_later: bool) -> Counted:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
     towers=TowersConfig(dimensions=8, history_length=4, heads=2),
-    fit=FitConfig(epochs=1, baskets_a_batch=64, uniform_negatives=16),
+    fit=FitConfig(epochs=1, least_steps=0, baskets_a_batch=64, uniform_negatives=16),
     ranker=RankerConfig(windows=2, window_days=7, type_attribute="brand", category_attribute="department"),
 )
 LENGTH = RECIPE.towers.history_length

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = Recipe(
     channels={"store": ChannelRule.ASSORTMENT, "mailer": ChannelRule.PROMOTED, "email": ChannelRule.EVERYTHING},
     towers=TowersConfig(dimensions=8, history_length=4, heads=2),
-    fit=FitConfig(epochs=2, baskets_a_batch=64, uniform_negatives=16, checkpoint_seconds=0),
+    fit=FitConfig(epochs=2, least_steps=0, baskets_a_batch=64, uniform_negatives=16, checkpoint_seconds=0),
 )
 
 
@@ -140,7 +140,9 @@ def test_fitting_learns_what_customers_buy(past: Past, tmp_path: Path, monkeypat
     fitted(
         past,
         tmp_path,
-        msgspec.structs.replace(RECIPE, fit=FitConfig(epochs=30, baskets_a_batch=64, learning_rate=5e-3)),
+        msgspec.structs.replace(
+            RECIPE, fit=FitConfig(epochs=30, least_steps=0, baskets_a_batch=64, learning_rate=5e-3)
+        ),
     )
     assert torch.stack(losses[-4:]).mean() < 0.8 * torch.stack(losses[:4]).mean()
 

@@ -26,7 +26,7 @@ from training.transform import FeatureTransform
 AT = {name: place for place, name in enumerate(RANKER_FEATURES)}
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
-CONFIG = RankerConfig(widths=(8,), epochs=6, examples_a_batch=16, learning_rate=1e-2)
+CONFIG = RankerConfig(widths=(8,), epochs=6, least_steps=0, examples_a_batch=16, learning_rate=1e-2)
 
 
 def random_features(count: int, seed: int = 0) -> NDArray[np.float32]:
