@@ -68,7 +68,9 @@ class EventsResponse(Struct, frozen=True):
     rejected: list[Rejected]
 
 
-_NEEDS_PRODUCT = frozenset({"view", "add_to_cart", "remove_from_cart", "purchase", "return"})
+_NEEDS_PRODUCT = frozenset(
+    {"view", "add_to_cart", "remove_from_cart", "purchase", "return", "check_in", "play", "rating"}
+)
 
 
 class EventsDecoder:
