@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -292,6 +293,41 @@ def test_similar_products_are_those_of_the_context(reader: Server, product: str)
     assert found == assortment("north") - {product}
 
 
+def test_substitutes_say_what_they_share(reader: Server):
+    table = {one["product_id"]: one for one in world()["products"]}
+    for item in similar(reader, "p008"):
+        ((code, text),) = [(one["code"], one["text"]) for one in item["reasons"]]
+        shared = [
+            f"{name} {table['p008'][name]}"
+            for name in ("department", "brand")
+            if table["p008"][name] == table[item["id"]][name]
+        ]
+        assert code == "same_attributes"
+        assert sorted(text.removeprefix("Also ").removesuffix(".").split(", ")) == sorted(shared)
+        assert "support" not in item
+
+
+def test_complements_lay_in_the_same_baskets_oftener_than_by_chance(reader: Server):
+    baskets: dict[tuple[str, datetime], set[str]] = defaultdict(set)
+    for one in world()["events"]:
+        if one["at"] < UNTIL - timedelta(days=14):  # relations are found before the validation window
+            baskets[one["customer_id"], one["at"]].add(one["product_id"])
+    lay = Counter(product for basket in baskets.values() for product in basket)
+    one = max(lay, key=lambda product: lay[product])
+    together = Counter(other for basket in baskets.values() if one in basket for other in basket - {one})
+    items = similar(reader, one, relation="complements", limit=100)
+    assert 0 < len(items) <= 20
+    for item in items:
+        times = together[item["id"]]
+        assert item["support"] == times >= 1.2 * lay[one] * lay[item["id"]] / len(baskets)
+        assert item["score"] == pytest.approx(times / lay[one])
+        assert item["reasons"] == [{"code": "bought_together", "text": f"Bought together {times} times."}]
+    assert [item["support"] for item in items] == sorted((item["support"] for item in items), reverse=True)
+    north = similar(reader, one, relation="complements", channel="store", location="north", limit=100)
+    assert {item["id"] for item in north} == {item["id"] for item in items} & assortment("north")
+    assert similar(reader, "unsold", relation="complements") == []
+
+
 def test_ten_similar_products_by_default_at_most_a_hundred(reader: Server):
     assert len(similar(reader, "p008")) == 10
     assert len(similar(reader, "p008", limit=100)) == 100
@@ -464,6 +500,7 @@ def test_an_unknown_path_is_not_found(reader: Server, path: str):
         ("channel=%FF", "channel"),
         ("channel=store&location=atlantis", "location"),
         ("location=north", "channel"),
+        ("relation=cousins", "relation"),
     ],
 )
 def test_a_wrong_parameter_is_refused_by_name(reader: Server, query: str, field: str):

@@ -13,8 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.index.base import Plan
-from tests.integration.server import PATIENCE_SECONDS, Server, event, eventually, ids, postgres_of
-from tests.world import UNTIL
+from embeddings.release.bundle import Manifest
+from embeddings.release.store import BundleStore
+from tests.integration.server import PATIENCE_SECONDS, Server, copy_store, event, eventually, ids, postgres_of
+from tests.world import UNTIL, favourite
 
 SOON = UNTIL + timedelta(hours=1)
 
@@ -102,9 +104,32 @@ def test_health_and_readiness(reader: Server):
         "refused_version": None,
         "unreadable_store": None,
         "degraded": None,
+        "stale": None,
     }
     for strictly in ("strict", "strict=", "strict=true", "strict=1", "strict=false"):
         assert reader.client.get(f"/readyz?{strictly}").json() == ready.json()
+
+
+def test_data_that_are_too_old_are_told_and_answers_are_degraded(
+    published: tuple[BundleStore, Manifest], tmp_path: Path
+):
+    """The world's release is good for a hundred years."""
+    server = Server(copy_store(published[0], tmp_path / "store"), "--clock", "replay")
+    try:
+        assert server.client.get("/v1/model").json()["days_old"] == 0
+        assert not server.recommend("c001", at=UNTIL + timedelta(days=36_500))["degraded"]
+        assert server.client.get("/readyz?strict").status_code == 200
+        assert server.recommend("c001", at=UNTIL + timedelta(days=36_501))["degraded"]
+        told = server.client.get("/readyz?strict")
+        assert (told.status_code, "36501 days ago" in told.json()["stale"]) == (503, True)
+        assert server.client.get("/readyz").status_code == 200
+        model = server.client.get("/v1/model").json()
+        assert (model["days_old"], model["stale_after_days"]) == (36_501, 36_500)
+        assert server.metric("opportune_data_age_days") == 36_501
+        # Somebody who stayed away for so long gets what they would get after the longest absence that training saw.
+        assert ids(server.recommend("c001", at=UNTIL + timedelta(days=36_498)))[0] == favourite(1)
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("query", ["strictly", "strict=perhaps", "strict&strict", "strict&loud=1"])
@@ -255,6 +280,7 @@ def test_it_describes_the_query_of_similar(described: dict[str, Any]):
     parameters = described["paths"]["/v1/products/{product_id}/similar"]["get"]["parameters"]
     assert {(one["name"], one["in"]): one["required"] for one in parameters} == {
         ("product_id", "path"): True,
+        ("relation", "query"): False,
         ("limit", "query"): False,
         ("channel", "query"): False,
         ("location", "query"): False,

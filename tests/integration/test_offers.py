@@ -56,7 +56,7 @@ def test_the_ranker_of_offers_reads_in_service_what_is_worked_out_offline_to_the
         situation = Situation(eligibility.channel(channel), -1, moment, ahead=channel == "email").at(
             place, history.purchases
         )
-        tower_input = encode([history], [situation], bundle.manifest.history_length)
+        tower_input = encode([history], [situation], bundle.manifest.history_length, statistics.longest_absence)
         customer_D = bundle.customer_encoder.encode(tower_input, vectors_ND)[0]
         profile, near = profile_of(history.purchases, statistics), statistics.bought_together
         question = RankingQuery.of(profile, history, near, situation, allowed, NOBODY, NOBODY)

@@ -56,7 +56,7 @@ class Offline(NamedTuple):
         if novel:
             allowed = EligibleSet.derived(allowed, history.purchases.rows_R)
         situation = Situation(eligibility.channel(channel), -1, moment).at(place, history.purchases)
-        tower_input = encode([history], [situation], self.bundle.manifest.history_length)
+        tower_input = encode([history], [situation], self.bundle.manifest.history_length, statistics.longest_absence)
         customers_1D = self.bundle.customer_encoder.encode(tower_input, vectors_ND)
         most = max(RETRIEVED * times_more(limit, novel=novel), limit)
         retrieved = self.bundle.products.search(customers_1D, most, [allowed])

@@ -34,7 +34,7 @@ from training import fit as fitting
 from training.config import Recipe
 from training.fit import Towers
 from training.job import run
-from training.ranker import Ranker
+from training.ranker import Rankers
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -56,10 +56,12 @@ window_days = 14
 type_attribute = "brand"
 category_attribute = "department"
 epochs = 8
+least_steps = 0
 examples_a_batch = 16
 
 [fit]
 epochs = 4
+least_steps = 0
 baskets_a_batch = 64
 uniform_negatives = 32
 learning_rate = 5e-3
@@ -235,10 +237,12 @@ def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
     data, store = write_hit_world(tmp_path / "data"), tmp_path / "store"
     # A ranker that tells no product from another: every tie goes to the first row, and the hit is in the last.
 
-    def alike(_ranker: Ranker, features_MF: NDArray[np.float32]) -> NDArray[np.float32]:
+    def alike(
+        _rankers: Rankers, features_MF: NDArray[np.float32], _regular_M: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
         return np.zeros(len(features_MF), np.float32)
 
-    monkeypatch.setattr("training.evaluate.probabilities", alike)
+    monkeypatch.setattr("training.evaluate.rank", alike)
     assert train(data, store) == 3
     report = capsys.readouterr().err
     assert "refused by the gate: what would be served reached ndcg@10 0.0" in report
@@ -294,7 +298,13 @@ SHOPS: dict[str, tuple[int, float, dict[str, pl.Expr], str]] = {
     "two days": (40, 2, {}, "expected purchases over at least 4 days; they span 1"),
     "times in days": (40, 60, {"at": pl.col("at").dt.truncate("1d")}, ""),
     "old": (40, 60, {"at": pl.col("at") - timedelta(days=200)}, ""),
-    "views alone": (40, 60, {"type": pl.lit("view")}, "expected purchases of products before the last 14 days"),
+    "views alone": (40, 60, {"type": pl.lit("view")}, ""),
+    "nothing but impressions": (
+        40,
+        60,
+        {"type": pl.lit("impression")},
+        "expected purchases of products before the last 14 days",
+    ),
     "the year 9999 alone": (
         40,
         60,

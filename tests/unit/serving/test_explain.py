@@ -7,6 +7,7 @@ import pytest
 
 from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.eligibility import Place
+from embeddings.catalogue.tables import TargetType
 from embeddings.customer.history import EVENT, EVENT_CODES, History
 from embeddings.ranking.profile import profile_of
 from embeddings.ranking.statistics import PRODUCT_STATISTICS
@@ -33,7 +34,7 @@ _STATISTICS = SimpleNamespace(
 MODEL = cast(
     "View",
     SimpleNamespace(
-        catalogue=SimpleNamespace(offers=_OFFERS),
+        catalogue=SimpleNamespace(offers=_OFFERS, targets=("purchase",)),
         release=SimpleNamespace(
             newest=SimpleNamespace(statistics=_STATISTICS),
             bundle=SimpleNamespace(manifest=SimpleNamespace(data_cut_off=UNTIL)),
@@ -116,7 +117,7 @@ def test_it_is_about_time_from_half_to_twice_the_usual_gap():
             newest=SimpleNamespace(statistics=statistics),
             profile=lambda bought: profile_of(bought, statistics),  # pyright: ignore
         )
-        model = SimpleNamespace(release=release)
+        model = SimpleNamespace(release=release, catalogue=SimpleNamespace(targets=("purchase",)))
         ranked = Ranked("product", 7, 0.5, "due_now")
         (given,) = reasons([ranked], cast("View", model), past, ANYWHERE, small.NOW)
         return [one.text for one in given]
@@ -145,3 +146,27 @@ def test_what_the_towers_propose_is_near_the_customers_taste_or_fits_the_context
 @pytest.mark.parametrize(("source", "code"), [("also_bought", "bought_by_alike"), ("named", "named")])
 def test_other_sources_have_a_reason_each(source: Source, code: str):
     assert [one for one, _ in why("product", 7, source, history(("purchase", 7)))] == [code]
+
+
+@pytest.mark.parametrize(
+    ("target", "did", "do"),
+    [
+        ("check_in", "Visited", "visit"),
+        ("play", "Played", "play"),
+        ("rating", "Rated", "rate"),
+        ("view", "Viewed", "view"),
+    ],
+)
+def test_reasons_say_what_is_predicted(target: TargetType, did: str, do: str) -> None:
+    catalogue = SimpleNamespace(offers=_OFFERS, targets=(target, "click"))
+    model = cast("View", SimpleNamespace(catalogue=catalogue, release=MODEL.release))
+    past = history(("purchase", 1), ("purchase", 1))  # as every event of a target type lies in a history
+
+    def told(kind: Kind, row: int, source: Source) -> str:
+        return reasons([Ranked(kind, row, 0.5, source)], model, past, HERE, NOW)[0][0].text
+
+    assert told("product", 1, "buy_again") == f"{did} 2 times before."
+    assert told("product", 7, "also_bought") == f"{did} by customers who {do} much the same."
+    assert told("product", 1, "towers") == f"Close to what this customer has {did.lower()}."
+    assert told("product", 9, "trending").startswith(did)
+    assert told("offer", 0, "eligible") == f"Covers 1 product {did.lower()} before."

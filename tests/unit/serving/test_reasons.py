@@ -294,7 +294,8 @@ def nearest(asked: Asked, model: View) -> set[str]:
     for moment in {at, at // 3_600 * 3_600}:  # to nobody in particular it is answered as of the hour
         channel = model.eligibility.channel(request.context.channel)
         situation = Situation(channel, -1, moment).at(place, known.purchases)
-        tower_input = encode([known], [situation], bundle.manifest.history_length)
+        longest = bundle.statistics.longest_absence
+        tower_input = encode([known], [situation], bundle.manifest.history_length, longest)
         (customer_D,) = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
         inner = sorted(((float(bundle.vectors_ND[row] @ customer_D), row) for row in rows), reverse=True)
         more = MORE if request.filter_already_bought or request.limit > 20 else 1
