@@ -59,8 +59,8 @@ def evaluate(
     """Answer every example by every method and measure the answers, by way, by method, then by metric.
 
     ``served`` is the answer that the service would give, with the expected calibration error of its scores and the
-    number of the examples. ``source NAME`` is the contribution of one source of candidates. A way in which nothing can
-    be asked is left out.
+    number of the examples. ``source NAME`` is the contribution of one source of candidates, at the place alone. A way
+    in which nothing can be asked is left out.
 
     Args:
         asked: from ``Ways.each``.
@@ -69,7 +69,11 @@ def evaluate(
         als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
     """
-    return {way: _measure_all(some, fitted, rankers, als, length) for way, some in asked.items() if some}
+    return {
+        way: _measure_all(some, fitted, rankers, als, length, sources=way == Way.AT_PLACE)
+        for way, some in asked.items()
+        if some
+    }
 
 
 def cautions(asked: Mapping[Way, Sequence[Example]]) -> list[str]:
@@ -102,7 +106,9 @@ def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:
     }
 
 
-def _measure_all(examples: Sequence[Example], fitted: Fitted, rankers: Rankers, als: Factors, length: int) -> Metrics:
+def _measure_all(
+    examples: Sequence[Example], fitted: Fitted, rankers: Rankers, als: Factors, length: int, *, sources: bool
+) -> Metrics:
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     observed = fitted.statistics.observed
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
@@ -135,7 +141,8 @@ def _measure_all(examples: Sequence[Example], fitted: Fitted, rankers: Rankers, 
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(examples, fitted.towers, fitted.vectors_ND, length)
-    metrics |= _measure_sources(queried)
+    if sources:
+        metrics |= _measure_sources(queried)
     return metrics | {
         "served": _measure(served, examples) | {"calibration_error": error, "examples": float(len(examples))}
     }

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
+from embeddings.catalogue.eligibility import Place
+from embeddings.catalogue.eligible import FOREVER, EligibleSet
 from embeddings.customer.history import PURCHASE, Histories
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.observed import Observed
@@ -21,7 +23,7 @@ from training.batches import Baskets
 from training.candidates import gather_candidates
 from training.catalogue import master_catalogue
 from training.config import Recipe, TowersConfig
-from training.evaluate import Fitted, Metrics, evaluate
+from training.evaluate import Fitted, Metrics, by_method, cautions, evaluate
 from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fit_als, product_vectors
 from training.histories import read_histories
@@ -260,3 +262,38 @@ def test_who_has_no_past_is_ranked_too_and_buys_most_often_what_is_popular(windo
         assert 2 * both["personal_top_frequency"][name] - alone["personal_top_frequency"][name] == pytest.approx(
             newcomers, abs=3e-4
         )
+
+
+def test_every_way_is_measured_on_what_can_be_asked_in_it(window: Window, models: Models) -> None:
+    rankers = Rankers(models.ranker, models.ranker, 30.0)
+    some = window.examples[:5]
+    asked = {Way.AT_PLACE: window.examples, Way.WITHOUT_PLACE: some, Way.AHEAD: list[Example]()}
+    found = evaluate(asked, models.fitted, rankers, models.als, RECIPE.towers.history_length)
+    assert set(found) == {Way.AT_PLACE, Way.WITHOUT_PLACE}
+    assert found[Way.WITHOUT_PLACE]["popular"] == models.metrics(some)["popular"]
+    assert not any(method.startswith("source") for method in found[Way.WITHOUT_PLACE])
+    named = by_method(found)
+    assert named["served"] == found[Way.AT_PLACE]["served"]
+    assert named["served without_place"] == found[Way.WITHOUT_PLACE]["served"]
+    assert len(named) == sum(map(len, found.values()))
+
+
+def test_few_examples_and_places_that_tell_the_product_are_doubted(window: Window) -> None:
+    many = window.examples * 10
+    assert cautions({Way.AT_PLACE: many}) == []
+    (few,) = cautions({Way.AT_PLACE: window.examples[:30]})
+    assert "means of 30 examples" in few
+    told = [
+        one._replace(eligible=EligibleSet.of(np.array(sorted(one.bought), np.int32), FOREVER), place=Place((0,)))
+        for one in many
+    ]
+    (said,) = cautions({Way.AT_PLACE: told})
+    assert said.startswith(f"in {len(many):,} of {len(many):,} examples the place shows at most 10 products")
+    # Without a place a small set says nothing of places.
+    assert cautions({Way.AT_PLACE: [one._replace(place=Place(None)) for one in told]}) == []
+
+
+def test_als_is_filled_with_what_is_popular_for_whom_it_does_not_know(window: Window, models: Models) -> None:
+    newcomer = window.example(NEWCOMER)
+    found = models.metrics([newcomer])
+    assert found["als"] == found["popular"]
