@@ -16,6 +16,7 @@ from training.config import (
     Recipe,
     TablesConfig,
     TowersConfig,
+    epochs_of,
     read_recipe,
 )
 
@@ -81,3 +82,19 @@ def test_a_file_that_is_absent_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match=r"binary\.toml"):
         read_recipe(tmp_path / "binary.toml")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "least", "steps", "expected"),
+    [
+        (1, 400, 550, 1),
+        (1, 400, 100, 4),
+        (6, 600, 100, 6),
+        (1, 400, 399, 2),
+        (1, 400, 3, 20),
+        (30, 400, 3, 30),
+        (2, 0, 1, 2),
+    ],
+)
+def test_few_data_have_more_epochs_but_not_without_end(epochs: int, least: int, steps: int, expected: int):
+    assert epochs_of(epochs, least, steps) == expected

@@ -13,12 +13,12 @@ from embeddings.arrays import Table
 from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DECAYS, GROUP_DECAY
 from embeddings.ranking.statistics import GROUPINGS
-from embeddings.release.encoders import RankerSession
+from embeddings.release.encoders import RankerSession, RankerSessions
 from tests.unit.embeddings.small import DAY, NOW, VECTORS, N, ask, catalogue, past, statistics
 from training.candidates import ExampleCandidates
 from training.config import RankerConfig
 from training.export import export_ranker
-from training.fit_ranker import calibration_error, fit_ranker, probabilities
+from training.fit_ranker import calibration_error, fit_ranker, fit_rankers, probabilities, rank
 from training.losses import listwise_softmax
 from training.ranker import Ranker
 from training.transform import FeatureTransform
@@ -326,3 +326,56 @@ def test_lists_that_fit_no_slope_leave_the_probabilities_as_they_are(taken: str)
     ranker, _ = fit_ranker(found, msgspec.structs.replace(CONFIG, epochs=1), 1, CPU)
     assert torch.isfinite(ranker.calibration).all()
     assert np.isfinite(probabilities(ranker, features_MF)).all()
+
+
+# Two rankers
+
+
+def mixed(regular: int, newcomers: int) -> ExampleCandidates:
+    """Lists of regular customers, who take what they bought most, and of newcomers, who take what they bought least."""
+    ours, theirs = pattern(regular), pattern(newcomers, seed=5)
+    turned_MF = theirs.features_MF.copy()
+    turned_MF[:, AT["own_times"]] = 1 / (1 + turned_MF[:, AT["own_times"]])
+    theirs = theirs._replace(features_MF=turned_MF, regular_M=np.zeros(len(theirs.rows_M), np.bool_))
+    return ExampleCandidates.joined([ours, theirs])
+
+
+def test_regular_customers_and_newcomers_have_rankers_of_their_own() -> None:
+    examples = mixed(900, 700)
+    rankers, curves = fit_rankers(examples, CONFIG, 1, CPU)
+    assert set(curves) == {"ranker", "newcomers"}
+    assert all(len(curve.points) == CONFIG.epochs for curve in curves.values())
+    regular_M = examples.regular_M
+    found_M = rank(rankers, examples.features_MF, regular_M)
+    np.testing.assert_array_equal(found_M[regular_M], probabilities(rankers.regular, examples.features_MF[regular_M]))
+    expected_M = probabilities(rankers.newcomers, examples.features_MF[~regular_M])
+    np.testing.assert_array_equal(found_M[~regular_M], expected_M)
+    for some_M in (regular_M, ~regular_M):
+        assert found_M[some_M & (examples.taken_M > 0)].mean() > 2 * found_M[some_M & (examples.taken_M == 0)].mean()
+
+
+@pytest.mark.parametrize(("regular", "newcomers"), [(900, 400), (300, 900)])
+def test_of_few_lists_one_ranker_is_made_for_all(regular: int, newcomers: int) -> None:
+    rankers, curves = fit_rankers(mixed(regular, newcomers), CONFIG, 1, CPU)
+    assert rankers.regular is rankers.newcomers
+    assert set(curves) == {"ranker"}
+
+
+def test_the_longest_absence_is_that_of_nearly_all_examples() -> None:
+    examples = pattern(1_000)
+    features_MF = examples.features_MF.copy()
+    features_MF[:, AT["away"]] = np.repeat(np.arange(1_000), 10) / 10
+    rankers, _ = fit_rankers(examples._replace(features_MF=features_MF), CONFIG, 1, CPU)
+    assert rankers.longest_absence == pytest.approx(99.8, abs=0.15)
+
+
+def test_both_sessions_answer_each_for_its_candidates(tmp_path: Path, fitted: Ranker) -> None:
+    other = Ranker((4,)).eval()
+    for name, ranker in (("ranker", fitted), ("newcomers", other)):
+        export_ranker(tmp_path / f"{name}.onnx", ranker)
+    sessions = RankerSessions(*(RankerSession(tmp_path / f"{name}.onnx", "cpu") for name in ("ranker", "newcomers")))
+    features_MF = random_features(40, seed=7)
+    for regular_M in (np.ones(40, np.bool_), np.zeros(40, np.bool_), np.arange(40) % 3 == 0):
+        expected_M = np.where(regular_M, probabilities(fitted, features_MF), probabilities(other, features_MF))
+        np.testing.assert_allclose(sessions.rank(features_MF, regular_M), expected_M, atol=1e-5)
+    assert len(sessions.rank(features_MF[:0], np.zeros(0, np.bool_))) == 0

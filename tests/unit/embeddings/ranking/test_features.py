@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embeddings.arrays import Table
-from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader
+from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader, is_regular
 from embeddings.ranking.profile import GROUP, OWN
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS
@@ -224,3 +224,14 @@ def test_the_sum_of_what_was_retrieved_survives_large_inner_products(scale: floa
 def test_a_purchase_still_to_come_is_not_a_negative_time_away():
     query = ask(past(("purchase", 1, -3.0, 0)))
     assert read(query)[0, RANKER_FEATURES.index("away")] == 0
+
+
+def test_regular_customers_are_judged_apart_unless_they_ask_for_what_is_new():
+    buys, looks = past(*PASTS["a rhythm"]), past(*PASTS["looks alone"])
+    assert is_regular(ask(buys), read(ask(buys))).all()
+    for query in (ask(buys, novel=True), ask(looks), ask(past())):
+        assert not is_regular(query, read(query)).any()
+    named = ask(buys, rank_all=True)
+    features_KF = read(named)
+    features_KF[3, RANKER_FEATURES.index("product_buyers")] = 0
+    assert np.flatnonzero(~is_regular(named, features_KF)).tolist() == [3]  # what nobody has bought
