@@ -21,6 +21,7 @@ from embeddings.ranking.features import FeatureReader
 from embeddings.ranking.popularity import most_popular, popular
 from embeddings.ranking.sources import ALL
 from embeddings.ranking.statistics import Statistics
+from training.ablation import ablate
 from training.candidates import QueriedExample, gather, query_examples
 from training.examples import Example, customer_vectors
 from training.fit import Factors, Towers
@@ -59,8 +60,9 @@ def evaluate(
     """Answer every example by every method and measure the answers, by way, by method, then by metric.
 
     ``served`` is the answer that the service would give, with the expected calibration error of its scores and the
-    number of the examples. ``source NAME`` is the contribution of one source of candidates, at the place alone. A way
-    in which nothing can be asked is left out.
+    number of the examples. At the place alone ``source NAME`` is the contribution of one source of candidates, and
+    ``without …`` what is served without a source or a group of features. A way in which nothing can be asked is left
+    out.
 
     Args:
         asked: from ``Ways.each``.
@@ -70,7 +72,7 @@ def evaluate(
         length: how many events the customer tower reads.
     """
     return {
-        way: _measure_all(some, fitted, rankers, als, length, sources=way == Way.AT_PLACE)
+        way: _measure_all(some, fitted, rankers, als, length, parts=way == Way.AT_PLACE)
         for way, some in asked.items()
         if some
     }
@@ -107,7 +109,7 @@ def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:
 
 
 def _measure_all(
-    examples: Sequence[Example], fitted: Fitted, rankers: Rankers, als: Factors, length: int, *, sources: bool
+    examples: Sequence[Example], fitted: Fitted, rankers: Rankers, als: Factors, length: int, *, parts: bool
 ) -> Metrics:
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     observed = fitted.statistics.observed
@@ -141,8 +143,9 @@ def _measure_all(
     ]
     error = round(calibration_error(scores_M, candidates.taken_M), 5)
     metrics["towers"] = measure_towers(examples, fitted.towers, fitted.vectors_ND, length)
-    if sources:
+    if parts:
         metrics |= _measure_sources(queried)
+        metrics |= ablate(candidates, queried, lambda features_MF: rank(rankers, features_MF, candidates.regular_M), 0)
     return metrics | {
         "served": _measure(served, examples) | {"calibration_error": error, "examples": float(len(examples))}
     }

@@ -227,7 +227,9 @@ def test_what_is_served_is_in_the_rankers_order(window: Window, models: Models, 
     """The favourite was bought far more often than all else, and nothing else decides."""
     served = models._replace(ranker=bought_most_first(models.ranker)).metrics(window.examples)["served"]
     sources = {f"source {name}" for name in ALL}
-    assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served", *sources}
+    parts = {method for method in metrics if method.startswith("without ")}
+    assert {f"without {name}" for name in sources} < parts
+    assert set(metrics) == {"popular", "personal_top_frequency", "als", "towers", "served", *sources, *parts}
     assert set(served) == {"ndcg@10", "recall@10", "calibration_error", "examples"}
     assert served["examples"] == len(window.examples)
     common, often = slow_answers(window)
