@@ -99,8 +99,13 @@ class Purchases:
         Args:
             among: only these locations are looked at, if given.
         """
-        rows = None if among is None else np.array(sorted(among), np.int64)
-        return self.by_visit.usual_location(_WHERE_DECAY, rows)
+        if among is None:
+            return self._usual_location
+        return self.by_visit.usual_location(_WHERE_DECAY, np.array(sorted(among), np.int64))
+
+    @cached_property
+    def _usual_location(self) -> int:
+        return self.by_visit.usual_location(_WHERE_DECAY)
 
 
 @dataclass(frozen=True, eq=False)
