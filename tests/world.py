@@ -57,8 +57,13 @@ def visit(customer: int, until: datetime = UNTIL) -> datetime:
 
 def write_world(folder: Path, until: datetime = UNTIL) -> Path:
     """Write the six tables as Parquet and return the folder."""
+    return write_tables(tables(until), folder)
+
+
+def write_tables(frames: Mapping[str, pl.DataFrame], folder: Path) -> Path:
+    """Write tables as Parquet and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in tables(until).items():
+    for name, frame in frames.items():
         frame.write_parquet(folder / f"{name}.parquet")
     return folder
 

@@ -4,27 +4,19 @@ Every world has events of 16 weeks before ``UNTIL`` and of two weeks after it; t
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-UNTIL = datetime(2025, 6, 1, tzinfo=UTC)
+from tests.world import UNTIL
+
 WEEKS, AFTER = 16, 2
 Tables = Mapping[str, pl.DataFrame]
 
 _EVENTS = {"customer_id": pl.String, "type": pl.String, "at": pl.Datetime("us", "UTC"), "product_id": pl.String}
 _PLACED = _EVENTS | {"location": pl.String, "channel": pl.String}
-
-
-def write(tables: Tables, folder: Path) -> Path:
-    """Write the tables as Parquet and return the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in tables.items():
-        frame.write_parquet(folder / f"{name}.parquet")
-    return folder
 
 
 def _moments(random: np.random.Generator, a_week: float) -> list[datetime]:

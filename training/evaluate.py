@@ -32,7 +32,7 @@ from training.ways import Way
 K = 10
 _CACHE_BYTES = 2**28
 _AT_ONCE = 256
-_FEW = 100
+FEW = 100
 """Examples; of fewer the metrics are hardly more than chance."""
 
 _NONE = np.zeros(0, np.int64)
@@ -86,7 +86,7 @@ def cautions(asked: Mapping[Way, Sequence[Example]]) -> list[str]:
     """
     found: list[str] = []
     at_place = asked[Way.AT_PLACE]
-    if len(at_place) < _FEW:
+    if len(at_place) < FEW:
         found.append(
             f"the metrics are means of {len(at_place):,} examples: of so few chance decides as much as the model does"
         )

@@ -52,7 +52,6 @@ def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> 
     """
     _, first = np.unique(baskets.customers_S, return_index=True)
     eligibility = Eligibility(catalogue)
-    channels = list(catalogue.channels)
     examples: list[Example] = []
     for row in first.tolist():
         rows = baskets.products[row]
@@ -68,13 +67,19 @@ def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> 
                 past=past,
                 situation=visit.at(place, past.purchases),
                 place=place,
-                eligible=eligibility.products(Context(channels[visit.channel]), place, visit.moment)
-                if visit.channel >= 0
-                else eligibility.recommendable,
+                eligible=allowed_in(visit, place, eligibility),
                 bought=frozenset(bought.tolist()),
             )
         )
     return examples
+
+
+def allowed_in(situation: Situation, place: Place, eligibility: Eligibility) -> EligibleSet:
+    """Return what may be shown at a place in a situation; where no channel is known, whatever may be shown at all."""
+    if situation.channel < 0:
+        return eligibility.recommendable
+    channel = list(eligibility.catalogue.channels)[situation.channel]
+    return eligibility.products(Context(channel), place, situation.moment)
 
 
 def customer_vectors(

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 from embeddings.errors import RefusedByGate
-from training.evaluate import Metrics
+from training.evaluate import FEW, Metrics
 from training.ways import Way
 
 _METRIC = "ndcg@10"
-_FEW = 100
 
 
 def gate(metrics: Mapping[Way, Metrics], shares: Mapping[Way, float]) -> None:
@@ -47,5 +46,5 @@ def _mean(metrics: Mapping[Way, Metrics], shares: Mapping[Way, float], method: s
 
 
 def _said(examples: int) -> str:
-    few = "; of so few chance decides as much as the model does" if examples < _FEW else ""
+    few = "; of so few chance decides as much as the model does" if examples < FEW else ""
     return f"The figures are means of {examples:,} baskets{few}. "

@@ -270,16 +270,20 @@ def _mean_share(share_N: NDArray[np.float32], codes_N: NDArray[np.int32]) -> NDA
 
 
 def _neighbours(bought: csr_matrix) -> Neighbours:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # implicit converts a matrix of its own making and warns of it
-        model = nearest_neighbours.CosineRecommender(K=_KEPT + 1, num_threads=0)
-        model.fit(bought.astype(np.float64), show_progress=False)
-    similar: Any = csr_matrix(model.similarity)
+    similar = _similarity(nearest_neighbours.CosineRecommender(K=_KEPT + 1, num_threads=0), bought)
     similar.setdiag(0)
     similar.eliminate_zeros()
     owners = np.repeat(np.arange(similar.shape[0]), np.diff(similar.indptr))
     rows_NT, weights_NT = _nearest(owners, similar.indices, similar.data, similar.shape[0])
     return Neighbours.of(rows_NT, weights_NT.astype(np.float32))
+
+
+def _similarity(model: nearest_neighbours.ItemItemRecommender, taken: csr_matrix) -> Any:
+    """Return what a model of implicit's finds of each product's nearest ones, as a sparse matrix."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # implicit converts a matrix of its own making and warns of it
+        model.fit(taken.astype(np.float64), show_progress=False)
+    return csr_matrix(model.similarity)
 
 
 def _nearest(
@@ -303,11 +307,7 @@ def _complements(baskets: Any) -> tuple[Neighbours, Table[np.int32]]:
 
     The weight is the share of the product's baskets. Cosines, by which candidates are found, prefer what is as rare.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # implicit converts a matrix of its own making and warns of it
-        model = nearest_neighbours.ItemItemRecommender(K=_COUNTED, num_threads=0)
-        model.fit(baskets.astype(np.float64), show_progress=False)
-    met: Any = csr_matrix(model.similarity)
+    met = _similarity(nearest_neighbours.ItemItemRecommender(K=_COUNTED, num_threads=0), baskets)
     size, baskets_N = met.shape[0], np.asarray(baskets.sum(axis=0), np.float64).ravel()
     owners = np.repeat(np.arange(size), np.diff(met.indptr))
     chance = baskets_N[owners] * baskets_N[met.indices] / max(baskets.shape[0], 1)

@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
-from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility, Place
 from embeddings.customer.history import History
 from embeddings.customer.tower_input import Situation
 from training.config import WaysConfig
-from training.examples import Example
+from training.examples import Example, allowed_in
 
 _FEWEST_WITHIN, _MOST_WITHIN = 2, 20
 """How many locations the radius of an example reaches."""
@@ -48,8 +47,7 @@ class Ways:
 
     def __init__(self, catalogue: Catalogue, config: WaysConfig) -> None:
         self._catalogue = catalogue
-        self._channels = list(catalogue.channels)
-        ahead = [name in catalogue.ahead for name in self._channels]
+        ahead = [name in catalogue.ahead for name in catalogue.channels]
         everything = [rule == ChannelRule.EVERYTHING for rule in catalogue.channels.values()]
         self._open = [code for code, all_shown in enumerate(everything) if all_shown and not ahead[code]]
         self._ahead = [code for code, is_ahead in enumerate(ahead) if is_ahead]
@@ -77,10 +75,8 @@ class Ways:
             begin: when their window began, in seconds since 1970 UTC.
             random: draws.
         """
-        drawn = random.choice(list(self.shares), len(examples), p=list(self.shares.values()))
-        return [
-            self._asked(one, Way(way), begin, random) or one for one, way in zip(examples, drawn.tolist(), strict=True)
-        ]
+        ways = [self._draw(random) for _ in examples]
+        return [self._asked(one, way, begin, random) or one for one, way in zip(examples, ways, strict=True)]
 
     def each(self, examples: Sequence[Example], begin: int, seed: int) -> Mapping[Way, list[Example]]:
         """Return the examples that can be asked in each way that has a share; arguments as for ``drawn``."""
@@ -97,13 +93,16 @@ class Ways:
         To the tower a radius says as much as no place: the location is unknown.
         """
         place = Place((situation.location,) if situation.location >= 0 else None)
-        way = self._ways[bisect_right(self._bounds, random.random())]
+        way = self._draw(random)
         if way == Way.AHEAD:
             return situation._replace(channel=_one_of(self._ahead, random), ahead=True).at(Place(None), past.purchases)
         if way == Way.AT_PLACE or not place.rows:
             return situation.at(place, past.purchases)
         channel = self._channel(situation, random) if way == Way.WITHOUT_PLACE else situation.channel
         return situation._replace(channel=channel).at(Place(None), past.purchases)
+
+    def _draw(self, random: np.random.Generator) -> Way:
+        return self._ways[bisect_right(self._bounds, random.random())]
 
     def _asked(self, example: Example, way: Way, begin: int, random: np.random.Generator) -> Example | None:
         """Return the example asked in a way; None if it cannot be."""
@@ -125,12 +124,12 @@ class Ways:
 
     def _within(self, example: Example, count: int) -> Example | None:
         """Return the example asked within a radius that reaches so many locations, round the customer's last one."""
-        last = np.intersect1d(example.past.events_E["location"], self._placed_M)
-        if not len(last):
-            return None
         visited_E = example.past.events_E["location"]
-        centre = int(visited_E[np.flatnonzero(np.isin(visited_E, self._placed_M))[-1]])
-        return self._moved(example, example.situation, Place(tuple(self._nearest(centre)[:count].tolist())))
+        placed_E = visited_E[np.isin(visited_E, self._placed_M)]
+        if not len(placed_E):
+            return None
+        rows = self._nearest(int(placed_E[-1]))[:count]
+        return self._moved(example, example.situation, Place(tuple(rows.tolist())))
 
     def _nearest(self, centre: int) -> NDArray[np.int64]:
         """Return the nearest locations to one, itself first."""
@@ -145,12 +144,7 @@ class Ways:
     def _moved(self, example: Example, situation: Situation, place: Place) -> Example | None:
         """Return the example asked in a situation at a place, for what may be shown there; None if that is nothing."""
         situation = situation.at(place, example.past.purchases)
-        channel = situation.channel
-        eligible = (
-            self._eligibility.products(Context(self._channels[channel]), place, situation.moment)
-            if channel >= 0
-            else self._eligibility.recommendable
-        )
+        eligible = allowed_in(situation, place, self._eligibility)
         bought = np.fromiter(example.bought, np.int64)
         bought = bought[eligible.contains(bought)]
         if not len(bought):

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
@@ -112,14 +111,8 @@ class Service:
 
     def similar(self, product: str, limit: int, **options: str) -> list[str]:
         """Return the ids of products that go with one, the closest first; options are further parameters."""
-        self._connection.request("GET", f"/v1/products/{product}/similar?{urlencode({'limit': limit, **options})}")
-        response = self._connection.getresponse()
-        answer = response.read()
-        if response.status != HTTPStatus.OK:
-            raise RuntimeError(
-                f"similar to {product} was answered {response.status}: {answer.decode(errors='replace')}"
-            )
-        return [item.id for item in msgspec.json.decode(answer, type=_Similar).items]
+        path = f"/v1/products/{product}/similar?{urlencode({'limit': limit, **options})}"
+        return [item.id for item in msgspec.json.decode(self._ask("GET", path, None, 200), type=_Similar).items]
 
     def report(self, events: Sequence[Event]) -> None:
         """Report events, in this order.
@@ -134,8 +127,11 @@ class Service:
                 raise RuntimeError(f"of {len(some)} events {answer.accepted} were new and valid: {answer.rejected[:3]}")
 
     def _post(self, path: str, body: Mapping[str, object], expected: int) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        self._connection.request("POST", path, msgspec.json.encode(body), headers)
+        return self._ask("POST", path, msgspec.json.encode(body), expected)
+
+    def _ask(self, method: str, path: str, body: bytes | None, expected: int) -> bytes:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
         answer = response.read()
         if response.status != expected:

@@ -15,7 +15,8 @@ from haversine import haversine
 from embeddings.metrics import ndcg_at
 from tests import worlds
 from tests.integration.server import Server
-from tests.worlds import UNTIL, Tables
+from tests.world import UNTIL, write_tables
+from tests.worlds import Tables
 from training.config import RECIPES, read_recipe
 from training.job import run
 
@@ -37,7 +38,7 @@ class World:
     """A served world, with what the simplest methods know of it."""
 
     def __init__(self, tables: Tables, folder: Path) -> None:
-        worlds.write(tables, folder / "data")
+        write_tables(tables, folder / "data")
         recipe = read_recipe(RECIPES / "default.toml")
         run(str(folder / "data"), folder / "store", recipe, until=UNTIL, device="cpu", gated=True)
         self.server = Server(folder / "store", "--clock", "replay")
