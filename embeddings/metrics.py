@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def recall_at(recommended: Sequence[object], relevant: Collection[object], k: int) -> float:
@@ -20,3 +21,16 @@ def ndcg_at(recommended: Sequence[object], relevant: Collection[object], k: int)
     discounts = 1 / np.log2(np.arange(2, k + 2))
     gained = sum(discounts[rank] for rank, item in enumerate(recommended[:k]) if item in wanted)
     return float(gained / discounts[: len(wanted)].sum())
+
+
+def area_under_curve(scores: NDArray[np.floating], relevant: NDArray[np.floating]) -> float:
+    """Return how often what is relevant has a larger score than what is not (Hanley and McNeil, 1982); a tie is a half.
+
+    Args:
+        scores: of all items.
+        relevant: 1 for the relevant ones, else 0; there must be some of both.
+    """
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    taken = float(relevant.sum())
+    return float(((ranks * relevant).sum() - taken * (taken + 1) / 2) / (taken * (len(scores) - taken)))

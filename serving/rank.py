@@ -24,8 +24,8 @@ def rank(
 ) -> Generator[None, None, list[list[Ranked]]]:
     """Return the best products and offers, request by request; yield after every so many candidates.
 
-    A customer without a history gets the popular offers: the ranker of offers has learnt from customers with a history
-    alone.
+    A customer without a history gets the popular offers, unless it was learnt from what was shown and refused: the
+    ranker of offers has learnt else from customers with a history alone.
 
     Args:
         requests: of the same release.
@@ -36,7 +36,8 @@ def rank(
     answers: list[list[Ranked]] = []
     for ranked, request, found in zip(products, requests, retrieved, strict=True):
         offers: list[Ranked] = []
-        if request.offers is not None and request.history.has_interactions:
+        known = request.history.has_interactions or request.view.release.bundle.statistics.acceptance.known
+        if request.offers is not None and known:
             offers = _rank_offers(request.offers, request, found)
         elif request.offers is not None:
             offers = popular_offers(request.view, request.place, request.offers.eligible, found.query.session)
@@ -116,9 +117,12 @@ def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) ->
     probabilities_K = bundle.rankers.regular.rank(features_KF) if len(covered_K) else _UNLIKELY  # all were bought
     features_OF = view.offers.read(query, rows_O, covered_K, probabilities_K, offers.redeemed_O)
     logits_O = bundle.offer_ranker.rank(features_OF)
-    shares_O = np.exp(logits_O - logits_O.max())
-    features_F = view.visits.read(query, features_OF, sum_of_odds(logits_O))
-    scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(features_F[None])[0]
+    if bundle.statistics.acceptance.known:
+        scores_O = 1 / (1 + np.exp(-logits_O))
+    else:
+        shares_O = np.exp(logits_O - logits_O.max())
+        features_F = view.visits.read(query, features_OF, sum_of_odds(logits_O))
+        scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(features_F[None])[0]
     demoted_O = np.isin(rows_O, [] if query.session is None else query.session.dismissed_offers)
     foremost = np.lexsort((-scores_O, demoted_O))[: request.most]
     columns = (column[foremost].tolist() for column in (rows_O, scores_O, demoted_O))

@@ -174,3 +174,50 @@ def shop() -> Tables:
         "locations": _locations({"shop-0": _CITIES[0], "shop-1": _CITIES[1]}),
         "events": pl.DataFrame(rows, schema=_PLACED, orient="row"),
     }
+
+
+def coupons() -> Tables:
+    """Offers shown on the web and accepted or refused; age and time of day say which, besides each customer's taste.
+
+    A fifth of the customers comes only after ``UNTIL``: of them nothing is known but their age.
+    """
+    random = np.random.default_rng(6)
+    products, offers = [f"p{number:02d}" for number in range(30)], [f"o{number}" for number in range(8)]
+    ages = ["young", "middle", "old"]
+    liking = random.normal(-0.5, 0.6, len(offers))
+    by_age = random.normal(0, 1, (len(ages), len(offers)))
+    by_part = random.normal(0, 1, (2, len(offers)))
+    rows: list[tuple[Any, ...]] = []
+    customers = []
+    for customer in range(500):
+        name, age = f"c{customer:03d}", customer % len(ages)
+        customers.append((name, ages[age]))
+        own, favourites = random.normal(0, 0.7, len(offers)), _chances(random, len(products), 0.2)
+        for at in _moments(random, 2):
+            if customer % 5 == 4 and at < UNTIL:
+                continue
+            if random.random() < 0.4:
+                product = str(random.choice(products, p=favourites))
+                rows.append((name, "purchase", at - timedelta(hours=2), product, None))
+            offer = int(random.integers(len(offers)))
+            log_odds = liking[offer] + by_age[age, offer] + by_part[int(at.hour >= 14), offer] + own[offer]
+            rows.append((name, "impression", at, None, offers[offer]))
+            if random.random() < 1 / (1 + np.exp(-log_odds)):
+                rows.append((name, "redemption", at + timedelta(minutes=1), None, offers[offer]))
+            elif random.random() < 0.3:
+                rows.append((name, "dismissal", at + timedelta(minutes=1), None, offers[offer]))
+    schema = _EVENTS | {"offer_id": pl.String}
+    return {
+        "customers": pl.DataFrame(customers, schema={"customer_id": pl.String, "age": pl.String}, orient="row"),
+        "products": pl.DataFrame({"product_id": products}),
+        "offers": pl.DataFrame(
+            {
+                "offer_id": offers,
+                "products": [[products[place]] for place in range(len(offers))],
+                "starts": [UNTIL - timedelta(weeks=WEEKS + 1)] * len(offers),
+                "ends": [UNTIL + timedelta(weeks=AFTER + 1)] * len(offers),
+                "uses": [1_000] * len(offers),
+            }
+        ),
+        "events": pl.DataFrame(rows, schema=schema, orient="row").with_columns(channel=pl.lit("web")),
+    }

@@ -109,7 +109,7 @@ def run(
         # A product first sold in the validation window is popular and carried, but its id taught the towers nothing.
         observed = observed._replace(trained_N=fitted.statistics.observed.trained_N)
         statistics = count(histories, catalogue, observed, moment, Nearby.of(fitted.statistics), recipe.ranker)
-        statistics = statistics._replace(longest_absence=rankers.longest_absence)
+        statistics = statistics._replace(longest_absence=rankers.longest_absence, acceptance=offers.acceptance)
         curves = {name: curve.points for name, curve in stages.curves.items()}
         release = Release(
             fitted.towers,

@@ -1,15 +1,21 @@
-"""The ranker of offers: which of the eligible offers a customer redeems, given that they redeem one.
+"""The ranker of offers, additive in bent lines of the logarithms of features.
 
-A conditional logit (McFadden, 1974), additive in bent lines of the logarithms of features.
+It learns which of the eligible offers a customer redeems, given that they redeem one: a conditional logit (McFadden,
+1974). Where the data hold what was shown and refused, it learns whether a customer accepts what is shown: a logistic
+regression.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from embeddings.metrics import area_under_curve
 from embeddings.ranking.offer_features import OFFER_FEATURES
+from training.fit_ranker import calibration_error
 from training.losses import listwise_softmax
 from training.piecewise import Piecewise, minimise
 from training.visits import VisitExample
@@ -21,15 +27,73 @@ decide."""
 _RIDGE = 1e-2
 """What the sum of the squared weights counts, of standardised inputs, beside the mean loss of a visit."""
 
+_RIDGE_OF_SHOWN = 1e-3
+"""The same beside the mean loss of an offer that was shown."""
+
 _log = logging.getLogger("opportune.train")
 
 
 class OfferRanker(Piecewise):
-    """Maps features of offers to log-odds; what all offers have in common decides nothing."""
+    """Maps features of offers to log-odds: of being accepted when shown, or such that only differences matter."""
+
+    intercept: Tensor
 
     def __init__(self) -> None:
         super().__init__(len(OFFER_FEATURES))
+        self.register_buffer("intercept", torch.zeros(1))
         self.weights.weight.data[0, OFFER_FEATURES.index("slow_per_root")] = 1.0
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the log-odds (O) of features (O, F)."""
+        return super().forward(features) + self.intercept
+
+
+def fit_accepted(visits: Sequence[VisitExample]) -> OfferRanker:
+    """Fit a ranker on the offers that were shown, at least one of them accepted and one refused.
+
+    The result depends on the visits alone, as the loss is convex and the weights begin at zero.
+    """
+    ranker = OfferRanker()
+    features, taken = shown_and_accepted(visits)
+    inputs = ranker.fit_scaling(features)
+    weights, intercept = torch.nn.init.zeros_(ranker.weights.weight), torch.zeros(1, requires_grad=True)
+    accepted = torch.from_numpy(taken)
+
+    def loss() -> Tensor:
+        each = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights[0] + intercept, accepted)
+        return each + _RIDGE_OF_SHOWN * weights.square().sum()
+
+    minimise(loss, [weights, intercept])
+    ranker.intercept.copy_(intercept.detach())
+    return ranker.eval()
+
+
+def shown_and_accepted(visits: Sequence[VisitExample]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the features (O, F) of all offers shown in some visits, and 1 for those that were accepted (O)."""
+    return np.concatenate([one.features_OF for one in visits]), np.concatenate([one.taken_O for one in visits])
+
+
+def measure_accepted(visits: Sequence[VisitExample], ranker: OfferRanker) -> Mapping[str, float]:
+    """Return how well a ranker tells accepted from refused offers, beside what their rates of acceptance alone say.
+
+    These are areas under the curve, over all offers shown; ``calibration_error`` is the expected one. The result is
+    empty without both accepted and refused ones.
+    """
+    if not visits:
+        return {}
+    features, taken = shown_and_accepted(visits)
+    if not 0 < taken.sum() < len(taken):
+        return {}
+    with torch.inference_mode():
+        scores = torch.sigmoid(ranker(torch.from_numpy(features))).numpy()
+    rates = features[:, OFFER_FEATURES.index("accepted")]
+    return {
+        "calibration_error": round(calibration_error(scores, taken, np.ones_like(taken)), 5),
+        "auc": round(area_under_curve(scores, taken), 5),
+        "auc_of_rates": round(area_under_curve(rates, taken), 5),
+        "shown": float(len(taken)),
+        "accepted": round(float(taken.mean()), 5),
+    }
 
 
 def fit_offers(visits: Sequence[VisitExample]) -> OfferRanker:

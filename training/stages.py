@@ -1,7 +1,7 @@
 """The two fits of a run: towers on everything before a moment, and a ranker on the weeks that lead up to it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -14,6 +14,8 @@ import torch
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
+from embeddings.ranking.acceptance import Acceptance, Exposures
+from training.acceptance import count_acceptance, exposures_of, is_enough
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
 from training.config import Recipe
@@ -23,11 +25,11 @@ from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_rankers
 from training.observed import observe
-from training.offer_ranker import OfferRanker, fit_offers
+from training.offer_ranker import OfferRanker, fit_accepted, fit_offers, measure_accepted, shown_and_accepted
 from training.ranker import Rankers
 from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
-from training.visits import VisitExample, find_visits, visit_examples
+from training.visits import Visit, VisitExample, find_exposed, find_visits, visit_examples
 from training.ways import Ways
 
 _DAY = 86_400
@@ -36,6 +38,9 @@ _WEEK = 7 * _DAY
 _VISITS = 2_000
 """So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
 in it; each stands for several."""
+
+_EXPOSED = 20_000
+"""So many visits in which offers were shown teach how likely each is accepted."""
 
 _log = logging.getLogger("opportune.train")
 
@@ -46,11 +51,13 @@ class FittedOffers(NamedTuple):
     Attributes:
         offers: which of the eligible ones is redeemed.
         redemption: whether any is.
+        acceptance: how often each is accepted when shown, as of the data cut-off; unknown where too few were shown.
         metrics: of both, fitted before the validation window and measured on it.
     """
 
     offers: OfferRanker
     redemption: Redemption
+    acceptance: Acceptance
     metrics: Mapping[str, float]
 
 
@@ -144,9 +151,45 @@ class Stages:
             fitted: towers; their figures are counted anew.
             rankers: of products.
         """
+        exposures = exposures_of(past)
+        if is_enough(exposures, window):
+            return self._accepted(past, exposures, window, moment, fitted, rankers)
+        visits = find_visits(past, self.master.offers, window, _VISITS, self.recipe.seed)
+        found = list(self._visits(visits, past, moment, fitted, rankers, None))
+        redeeming = sum(bool(one.taken_O.any()) for one in found)
+        if len(self.master.offers.ids):
+            _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
+        earlier, later = _parted(found, window)
+        offers = fit_offers(earlier)
+        metrics = measure_offers(later, offers, fit_redemption(earlier, offers))
+        offers = fit_offers(found)
+        return FittedOffers(offers, fit_redemption(found, offers), Acceptance.none(), metrics)
+
+    def _accepted(
+        self, past: Histories, exposures: Exposures, window: int, moment: int, fitted: Fitted, rankers: Rankers
+    ) -> FittedOffers:
+        """Fit the ranker of offers on what was shown, as `offers` does on what was redeemed."""
+        visits = find_exposed(past, exposures, _EXPOSED, self.recipe.seed)
+        found = list(self._visits(visits, past, moment, fitted, rankers, exposures))
+        earlier, later = _parted(found, window)
+        shown, taken = shown_and_accepted(found)
+        _log.info("offers are learnt from %d that were shown, %d of which were accepted", len(shown), int(taken.sum()))
+        metrics = measure_accepted(later, fit_accepted(earlier))
+        offers = fit_accepted(found)
+        # Nothing is left for the upper level: the lower one says how likely each offer is accepted.
+        return FittedOffers(offers, fit_redemption([], offers), count_acceptance(past, exposures, self.master), metrics)
+
+    def _visits(
+        self,
+        visits: Sequence[Visit],
+        past: Histories,
+        moment: int,
+        fitted: Fitted,
+        rankers: Rankers,
+        exposures: Exposures | None,
+    ) -> Iterator[VisitExample]:
+        """Yield the examples of some visits, with figures a week old at most; those of exposures too, if given."""
         recipe = self.recipe
-        visits = find_visits(past, self.master.offers, window, _VISITS, recipe.seed)
-        found: list[VisitExample] = []
         for week, some in groupby(visits, lambda visit: (moment - 1 - visit.at) // _WEEK):
             begin = moment - (week + 1) * _WEEK
             before = past.before(begin)
@@ -154,18 +197,11 @@ class Stages:
                 continue
             catalogue, observed = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
             statistics = count(before, catalogue, observed, begin, Nearby.of(fitted.statistics), recipe.ranker)
+            if exposures is not None:
+                acceptance = count_acceptance(past, exposures.before(begin), catalogue)
+                statistics = statistics._replace(acceptance=acceptance)
             seen = fitted._replace(catalogue=catalogue, statistics=statistics)
-            found += visit_examples(list(some), past, seen, rankers, recipe.towers.history_length)
-        redeeming = sum(bool(one.taken_O.any()) for one in found)
-        if len(self.master.offers.ids):
-            _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
-        earlier = [one for one in found if one.visit.at < window]
-        offers = fit_offers(earlier)
-        metrics = measure_offers(
-            [one for one in found if one.visit.at >= window], offers, fit_redemption(earlier, offers)
-        )
-        offers = fit_offers(found)
-        return FittedOffers(offers, fit_redemption(found, offers), metrics)
+            yield from visit_examples(list(some), past, seen, rankers, recipe.towers.history_length)
 
     def _window(
         self, past: Histories, baskets: Baskets, begin: int, fitted: Fitted, nearby: Nearby
@@ -215,6 +251,11 @@ def windows(past: Histories, moment: int, most: int) -> list[int]:
         if begins:
             return begins
     raise InvalidInput("--data", "expected purchases on at least two days before the validation window")
+
+
+def _parted(found: Sequence[VisitExample], window: int) -> tuple[list[VisitExample], list[VisitExample]]:
+    """Return the examples before the validation window, and those in it."""
+    return [one for one in found if one.visit.at < window], [one for one in found if one.visit.at >= window]
 
 
 def _some(examples: Sequence[Example], share: float, random: np.random.Generator) -> list[Example]:

@@ -13,12 +13,14 @@ from embeddings.arrays import Table
 from embeddings.catalogue.columns import Offers
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility, Place
-from embeddings.customer.history import REDEMPTION, Histories
+from embeddings.catalogue.eligible import FOREVER, EligibleSet
+from embeddings.customer.history import REDEMPTION, VISIT_SECONDS, Histories
 from embeddings.customer.tower_input import Situation
+from embeddings.ranking.acceptance import Exposures
 from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
 from embeddings.ranking.offer_features import OfferFeatureReader
 from embeddings.ranking.profile import profile_of
-from embeddings.ranking.redemption import VISIT_SECONDS, VisitFeatureReader, is_of_visit
+from embeddings.ranking.redemption import VISIT_FEATURES, VisitFeatureReader, is_of_visit
 from embeddings.ranking.sources import RankingQuery
 from training.evaluate import Fitted
 from training.examples import Example, customer_vectors
@@ -38,8 +40,9 @@ class Visit(NamedTuple):
         at: when it began, in seconds since 1970 UTC.
         location, channel: row and code; no location is -1.
         context: what its first event says of the situation, as codes.
-        redeemed: rows of the offers redeemed in it.
+        redeemed: rows of the offers redeemed in it, or accepted after they were shown in it.
         weight: how many visits it stands for.
+        shown: rows of the offers shown in it; empty of a visit that is looked at for what was redeemed.
     """
 
     customer: int
@@ -49,15 +52,17 @@ class Visit(NamedTuple):
     context: tuple[int, ...]
     redeemed: frozenset[int]
     weight: float
+    shown: frozenset[int] = frozenset()
 
 
 class VisitExample(NamedTuple):
-    """The offers that were eligible in a visit, and those of them that were redeemed.
+    """The offers that were eligible or shown in a visit, and those of them that were redeemed.
 
     Attributes:
         features_OF: float32, of the offers.
         taken_O: float32, 1 for what was redeemed.
-        features_F: float32, of the visit; its sum of odds is 0, as that is the ranker's of offers to say.
+        features_F: float32, of the visit; its sum of odds is 0, as that is the ranker's of offers to say. All are 0
+            where it is said what was shown: there the ranker of offers alone is learnt.
     """
 
     visit: Visit
@@ -123,13 +128,52 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
     ]
 
 
+def find_exposed(past: Histories, found: Exposures, most: int, seed: int) -> list[Visit]:
+    """Return visits in which offers were shown, in the order of time: all, or so many drawn at random.
+
+    Args:
+        past: histories.
+        found: their exposures.
+        most: how many visits.
+        seed: of the draw.
+    """
+    order = np.lexsort((found.at_X, found.owners_X))
+    found = type(found)(*(column[order] for column in found))
+    first_X = np.ones(len(order), np.bool_)
+    first_X[1:] = (np.diff(found.owners_X) != 0) | (np.diff(found.at_X) > VISIT_SECONDS)
+    visits_X, starts_V = np.cumsum(first_X) - 1, np.flatnonzero(first_X)
+    chosen = np.random.default_rng(seed).permutation(len(starts_V))[:most]
+    chosen = chosen[np.lexsort((chosen, found.at_X[starts_V[chosen]]))]
+    begins_V, ends_V = (visits_X.searchsorted(chosen, side=side).tolist() for side in ("left", "right"))
+    firsts_E = found.places_X[starts_V[chosen]]
+    visits: list[Visit] = []
+    for begin, end, first, context in zip(
+        begins_V, ends_V, past.events[firsts_E], past.context_of(firsts_E), strict=True
+    ):
+        offers = found.offers_X[begin:end]
+        visits.append(
+            Visit(
+                customer=int(found.owners_X[begin]),
+                at=int(found.at_X[begin]),
+                location=int(first["location"]),
+                channel=int(first["channel"]),
+                context=context,
+                redeemed=frozenset(offers[found.accepted_X[begin:end]].tolist()),
+                weight=1.0,
+                shown=frozenset(offers.tolist()),
+            )
+        )
+    return visits
+
+
 def visit_examples(
     visits: Sequence[Visit], past: Histories, seen: Fitted, rankers: Rankers, length: int
 ) -> list[VisitExample]:
-    """Return the eligible and the redeemed offers of some visits, with features of earlier events alone.
+    """Return the offers of some visits and what was redeemed of them, with features of earlier events alone.
 
-    Visits of customers without a history, or in which no offer was eligible, are left out. Redemptions by everybody are
-    counted up to the very moment of the visit: in service they are counted as they happen, too.
+    They are the offers that were shown, or all that were eligible where it is not said what was shown. Visits in which
+    no offer was eligible are left out, and those of customers without a history in which none was shown. Redemptions by
+    everybody are counted up to the very moment of the visit: in service they are counted as they happen, too.
 
     Args:
         visits: in the order of time.
@@ -149,7 +193,10 @@ def visit_examples(
         rows_O = one.query.eligible.rows_N
         features_OF = offers.read(one.query, rows_O, one.covered_K, one.probabilities_K, redeemed_O)
         taken_O = np.isin(rows_O, list(one.visit.redeemed)).astype(np.float32)
-        found.append(VisitExample(one.visit, features_OF, taken_O, reader.read(one.query, features_OF, 0.0)))
+        features_F = np.zeros(len(VISIT_FEATURES), np.float32)
+        if not one.visit.shown:
+            features_F = reader.read(one.query, features_OF, 0.0)
+        found.append(VisitExample(one.visit, features_OF, taken_O, features_F))
     return found
 
 
@@ -165,7 +212,7 @@ class _QueriedVisit(NamedTuple):
 def _asked(
     visits: Sequence[Visit], past: Histories, seen: Fitted, rankers: Rankers, length: int
 ) -> Iterator[_QueriedVisit]:
-    """Yield the visits of customers with a history in which any offer was eligible."""
+    """Yield the visits in which any offer was eligible, and either one was shown or the customer has a history."""
     catalogue, statistics, towers, vectors_ND = seen
     eligibility = Eligibility(catalogue)
     vectors = Table.of(vectors_ND)
@@ -175,7 +222,7 @@ def _asked(
     pairs = [
         (visit, example)
         for visit, example in zip(visits, examples, strict=True)
-        if example.past.has_interactions and example.eligible.size
+        if (visit.shown or example.past.has_interactions) and example.eligible.size
     ]
     for start in range(0, len(pairs), _AT_ONCE):
         some = pairs[start : start + _AT_ONCE]
@@ -206,9 +253,12 @@ def _asked(
 def _example(visit: Visit, past: Histories, eligibility: Eligibility, channels: Sequence[str]) -> Example:
     earlier = past[visit.customer].before(visit.at)
     place = Place((visit.location,) if visit.location >= 0 else None)
-    eligible = eligibility.offers(
-        Context(channels[visit.channel]), place, visit.at, earlier.audiences, earlier.redeemed_R
-    )
+    if visit.shown:
+        eligible = EligibleSet.of(np.array(sorted(visit.shown), np.int32), FOREVER)
+    else:
+        eligible = eligibility.offers(
+            Context(channels[visit.channel]), place, visit.at, earlier.audiences, earlier.redeemed_R
+        )
     situation = Situation(visit.channel, visit.location, visit.at, visit.context).at(place, earlier.purchases)
     return Example(visit.customer, earlier, situation, place, eligible, visit.redeemed)
 

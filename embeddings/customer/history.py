@@ -44,11 +44,16 @@ UNSAID, BEGINS, GOES_ON = range(3)
 Events: TypeAlias = NDArray[np.void]
 
 EVENT_CODES = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
-PURCHASE, REDEMPTION, RETURN = EVENT_CODES["purchase"], EVENT_CODES["redemption"], EVENT_CODES["return"]
+PURCHASE, REDEMPTION, RETURN, IMPRESSION, DISMISSAL = (
+    EVENT_CODES[name] for name in ("purchase", "redemption", "return", "impression", "dismissal")
+)
 
 LONGEST_HISTORY = 5_000
 """How many events of a history count in an answer, the newest. No household of the demonstration data has as many in a
 year; an id that many share, such as a guest's at a till, may have them in an hour."""
+
+VISIT_SECONDS = 1_800
+"""For offers, what a customer does within so many seconds of the last thing done is of the same visit."""
 
 SLOW_DECAY = 0.995
 """What remains after a day of the weight of a purchase that is to count for long."""

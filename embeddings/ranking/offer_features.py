@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.columns import Catalogue
+from embeddings.ranking.acceptance import find_exposures, odds, situation_codes
 from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
 from embeddings.ranking.sources import RankingQuery
@@ -40,6 +41,12 @@ OFFER_FEATURES = (
     "maker_mean",
     "also_bought_per_root",
     "buyers",
+    "accepted",
+    "accepted_by_like",
+    "accepted_now",
+    "accepted_by_own",
+    "shown",
+    "shown_since",
 )
 """The columns, none of whose values is negative.
 
@@ -49,12 +56,20 @@ over the square root of that; days since the offer began and until it ends; whet
 often everybody did until now; its products' share of all purchases, and that over the root; the slowly decayed
 purchases of the types that it covers, summed, and their mean over its products; the same mean for makers; how much
 customers who buy the same buy its products, over the root; how many buyers its products have, summed.
+
+Where exposures have taught something, else 0: a hundred times the odds that the offer is accepted when it is shown, at
+all, by such customers, in such a situation, and by this customer; how often it was shown to the customer, and days
+since then.
 """
 
 _SHARE_SCALE = 1e5
 """What brings shares of all purchases among the sizes of counts."""
 
 _PERCENT = 100.0
+_PRIOR_SHOWN = 2.0
+"""As if an offer had been shown so many times more to each customer, and accepted as often as by such customers."""
+
+_OF_ACCEPTANCE = len(OFFER_FEATURES) - OFFER_FEATURES.index("accepted")
 _SLOW, _MIDDLING, _FAST, _SINCE = (OWN.index(name) for name in ("slow", "middling", "fast", "since"))
 _SHARE, _BUYERS = (PRODUCT_STATISTICS.index(name) for name in ("share", "buyers"))
 _TYPE, _MAKER = (GROUPINGS.index(name) for name in ("type", "maker"))
@@ -90,6 +105,7 @@ class OfferFeatureReader:
         sizes_O = np.diff(offers.products.offsets)
         owners = np.repeat(np.arange(len(sizes_O)), sizes_O)
         self._offers = offers
+        self._acceptance = statistics.acceptance
         self._covering = Ragged.grouped(offers.products.values, owners, len(catalogue.products.ids))
         self._covers = np.diff(self._covering.offsets)
         self._sizes_O = np.maximum(sizes_O, 1).astype(np.float32)
@@ -190,9 +206,35 @@ class OfferFeatureReader:
                 per_maker_O / sizes_O,
                 also_bought_O / root_O,
                 self._buyers_O[offers_O],
+                *self._accepted(query, offers_O),
             ],
             axis=1,
         ).astype(np.float32)
+
+    def _accepted(self, query: RankingQuery, offers_O: NDArray[np.integer]) -> list[NDArray[np.floating]]:
+        """Return the columns from ``accepted`` on."""
+        acceptance, history, moment = self._acceptance, query.history, query.situation.moment
+        if not acceptance.known:
+            return [np.zeros(len(offers_O))] * _OF_ACCEPTANCE
+        codes_F = np.array([*history.attributes_A.tolist(), *situation_codes(query.situation)], np.int64)
+        offer_O, customer_O, situation_O = acceptance.log_odds(offers_O, codes_F)
+        own = find_exposures(history.events_E, np.zeros(len(history.events_E), np.int64))
+        count, since = len(self._sizes_O), np.full(len(self._sizes_O), NEVER_DAYS)
+        known_X = own.offers_X < count
+        shown_X = own.offers_X[known_X]
+        np.minimum.at(since, shown_X, np.clip((moment - own.at_X[known_X]) / DAY, 0, NEVER_DAYS))
+        shown_O = np.bincount(shown_X, minlength=count)[offers_O]
+        accepted_O = np.bincount(shown_X, own.accepted_X[known_X], count)[offers_O]
+        like_O = odds(customer_O)
+        chance_O = (accepted_O + _PRIOR_SHOWN * like_O / (1 + like_O)) / (shown_O + _PRIOR_SHOWN)
+        return [
+            _PERCENT * odds(offer_O),
+            _PERCENT * like_O,
+            _PERCENT * odds(situation_O),
+            _PERCENT * chance_O / (1 - chance_O),
+            shown_O.astype(np.float64),
+            since[offers_O],
+        ]
 
     def _pairs(self, rows_K: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the pairs of offers and products that they cover: offers (P), and the place (P) of each product."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Offers
-from embeddings.customer.history import INTERACTION_TYPES, Events, History
+from embeddings.customer.history import INTERACTION_TYPES, VISIT_SECONDS, Events, History
 from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.profile import DAY, NEVER_DAYS
 from embeddings.ranking.sources import RankingQuery
@@ -40,9 +40,6 @@ the smallest ``begun`` and ``left``; how often a day everybody has redeemed them
 decayed visits while some offer ran for them, and those in which one was redeemed; the smoothed share of these in
 percent; days since the last of them; purchases per visit; days since the newest purchase.
 """
-
-VISIT_SECONDS = 1_800
-"""What a customer does within so many seconds of the last thing done is of the same visit."""
 
 _DAILY_DECAY = 0.99
 _PRIOR_VISITS, _PRIOR_REDEEMING = 10.0, 0.2

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from embeddings import kernel
 from embeddings.arrays import Table, load_arrays, save_arrays
 from embeddings.catalogue.columns import Attributes
+from embeddings.ranking.acceptance import Acceptance
 from embeddings.ranking.observed import Observed
 
 GROUPINGS = ("type", "category", "maker")
@@ -123,6 +124,7 @@ class Statistics(NamedTuple):
         lifts_GG: float32, by codes of the wide groups: the log of how much oftener than by chance products of both
             lie in one basket.
         redeemed_O: float32, how often each offer was redeemed.
+        acceptance: how likely each offer is accepted when it is shown.
         longest_absence: days since the newest purchase beyond which training saw next to nobody. Whoever stays away
             for longer is taken to have stayed away for so long: features that age further were never learnt from. It
             stands in the manifest of a bundle.
@@ -143,6 +145,7 @@ class Statistics(NamedTuple):
     als: AlsFactors
     lifts_GG: NDArray[np.float32]
     redeemed_O: NDArray[np.float32]
+    acceptance: Acceptance = Acceptance.none()
     longest_absence: float = math.inf
 
     def with_new(self, groups_MQ: NDArray[np.int32]) -> Self:
@@ -196,6 +199,11 @@ class Statistics(NamedTuple):
                 "als-gram": self.als.gram_DD,
                 "lifts": self.lifts_GG,
                 "redeemed": self.redeemed_O,
+                "acceptance-offers": self.acceptance.log_odds_O,
+                "acceptance-unseen": self.acceptance.unseen,
+                "acceptance-evidence": self.acceptance.evidence_OV,
+                "acceptance-fields": self.acceptance.offsets_F,
+                "acceptance-of-customer": self.acceptance.of_customer,
             },
         )
         (folder / "attributes.json").write_bytes(msgspec.json.encode(self.attributes))
@@ -243,6 +251,13 @@ class Statistics(NamedTuple):
             AlsFactors(Table.of(arrays["als-products"]), arrays["als-gram"]),
             arrays["lifts"],
             arrays["redeemed"],
+            Acceptance(
+                arrays["acceptance-offers"],
+                arrays["acceptance-unseen"],
+                arrays["acceptance-evidence"],
+                arrays["acceptance-fields"],
+                arrays["acceptance-of-customer"],
+            ),
         )
 
 

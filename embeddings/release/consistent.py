@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embeddings.arrays import Ragged
 from embeddings.catalogue.columns import Catalogue
 from embeddings.errors import CorruptBundle
+from embeddings.ranking.acceptance import Acceptance
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, Statistics
 from embeddings.vocabulary import Vocabulary
 
@@ -142,4 +143,17 @@ def check_statistics(folder: Path, statistics: Statistics, catalogue: Catalogue)
     files.expect("als-gram", statistics.als.gram_DD, (width, width), np.float32, least=-np.inf)
     groups = len(statistics.lifts_GG)
     files.expect("lifts", statistics.lifts_GG, (max(groups, 1), groups), np.float32, least=-np.inf)
+    _check_acceptance(files, statistics.acceptance, len(catalogue.offers.ids))
     files.expect("redeemed", statistics.redeemed_O, (len(catalogue.offers.ids),), np.float32, least=0)
+
+
+def _check_acceptance(files: _Folder, acceptance: Acceptance, offers: int) -> None:
+    """Check what is known of how offers are accepted; nothing may be."""
+    count, fields = len(acceptance.log_odds_O) and offers, len(acceptance.offsets_F)
+    values = int(acceptance.offsets_F[-1]) if fields else 0
+    files.expect("acceptance-offers", acceptance.log_odds_O, (count,), np.float32, least=-np.inf)
+    files.expect("acceptance-unseen", acceptance.unseen, (1,), np.float32, least=-np.inf)
+    files.expect("acceptance-fields", acceptance.offsets_F, (max(fields, 1),), np.int64, least=0, below=values + 1)
+    files.expect("acceptance-of-customer", acceptance.of_customer, (1,), np.int64, least=0, below=fields)
+    evidence = (count, acceptance.evidence_OV.shape[1] if not count else values)
+    files.expect("acceptance-evidence", acceptance.evidence_OV, evidence, np.float32, least=-np.inf)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from haversine import haversine
 
-from embeddings.metrics import ndcg_at
+from embeddings.metrics import area_under_curve, ndcg_at
 from tests import worlds
 from tests.integration.server import Server
 from tests.world import UNTIL, write_tables
@@ -182,3 +182,59 @@ def test_where_each_place_is_a_product_no_location_is_as_good_as_data_without_lo
     with_places, without = placed.served(on_web), unplaced.served(on_web)
     _log.info("travel: %s with places, %s without any", with_places, without)
     assert with_places >= without - 0.01
+
+
+class Shown(NamedTuple):
+    """An offer that was shown after the cut-off, to a customer who accepted it or not."""
+
+    customer: str
+    at: datetime
+    offer: str
+    accepted: float
+
+
+def shown_after(tables: Tables) -> list[Shown]:
+    events = tables["events"].filter(pl.col("at") >= UNTIL)
+    redeemed = {
+        (one["customer_id"], one["offer_id"], one["at"] - timedelta(minutes=1))
+        for one in events.filter(pl.col("type") == "redemption").to_dicts()
+    }
+    return [
+        Shown(who, at, offer, float((who, offer, at) in redeemed))
+        for who, at, offer in events.filter(pl.col("type") == "impression")
+        .select("customer_id", "at", "offer_id")
+        .iter_rows()
+    ]
+
+
+def test_offers_shown_and_refused_are_ranked_better_than_by_a_table_of_their_rates(
+    world: Callable[..., World],
+) -> None:
+    of = world(worlds.coupons())
+    shown = shown_after(of.tables)
+    taken = np.array([one.accepted for one in shown])
+    past = of.past.filter(pl.col("offer_id").is_not_null())
+    rates = {
+        offer: some.filter(pl.col("type") == "redemption").height / some.filter(pl.col("type") == "impression").height
+        for (offer,), some in past.group_by("offer_id")
+    }
+    scores = []
+    for one in shown:
+        context = {"channel": "web", "at": one.at.isoformat()}
+        body = {"customer_id": one.customer, "kinds": ["offer"], "limit": 10, "context": context}
+        answer = of.server.client.post("/v1/recommend", json=body).json()
+        scores.append({item["id"]: item["score"] for item in answer["items"]}[one.offer])
+    served = area_under_curve(np.array(scores), taken)
+    table = area_under_curve(np.array([rates[one.offer] for one in shown]), taken)
+    unseen = np.array([int(one.customer[1:]) % 5 == 4 for one in shown])
+    first = np.array([one.customer for one in shown])
+    unseen &= np.array([place == int(np.flatnonzero(first == one)[0]) for place, one in enumerate(first)])
+    within = [
+        area_under_curve(np.array(scores)[some], taken[some])
+        for offer in rates
+        if 0 < taken[some := unseen & np.array([one.offer == offer for one in shown])].sum() < some.sum()
+    ]
+    _log.info("coupons: AUC served %s, rates %s; of unseen people within an offer %s", served, table, np.mean(within))
+    assert served > table + 0.05
+    assert np.mean(within) > 0.6, "their age and the time of day say something"
+    assert abs(np.mean(scores) - taken.mean()) < 0.05, "a score is the probability that what is shown is accepted"

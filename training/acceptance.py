@@ -1,0 +1,87 @@
+"""Counts how often offers were accepted when they were shown; see `embeddings.ranking.acceptance`.
+
+Letters: X exposures, O offers, V values of all fields, F fields.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.catalogue.columns import Catalogue
+from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import Situation
+from embeddings.ranking.acceptance import Acceptance, Exposures, find_exposures, situation_code_sizes, situation_codes
+
+_PRIOR_SHOWN, _PRIOR_ACCEPTED = 20.0, 1.0
+"""What all offers together are smoothed by; a value of a field and an offer by as many of the wider kind."""
+
+_MOST_VALUES = 10_000
+"""A field with more values than this says nothing: it would rather name single customers."""
+
+
+FEWEST = 50
+"""So many accepted and so many refused offers are needed before the validation window to learn from."""
+
+
+def is_enough(found: Exposures, window: int) -> bool:
+    """Return whether there are enough exposures before a moment to learn from."""
+    accepted = int(found.accepted_X[found.at_X < window].sum())
+    return min(accepted, int((found.at_X < window).sum()) - accepted) >= FEWEST
+
+
+def exposures_of(past: Histories) -> Exposures:
+    """Return everybody's exposures."""
+    return find_exposures(past.events, np.repeat(np.arange(len(past.customers)), np.diff(past.offsets)))
+
+
+def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) -> Acceptance:
+    """Return how likely each offer of a catalogue is accepted, by some exposures of a past.
+
+    Shares are smoothed: those of offers towards all offers, those of a value towards all customers, those of an offer
+    and a value towards what both say alone.
+    """
+    offers = len(catalogue.offers.ids)
+    sizes = [*past.attribute_sizes, *situation_code_sizes(len(catalogue.channels), catalogue.context.sizes)]
+    sizes = [size if size <= _MOST_VALUES else 1 for size in sizes]
+    offsets_F = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    accepted_X = found.accepted_X.astype(np.float64)
+    overall = (accepted_X.sum() + _PRIOR_ACCEPTED) / (len(accepted_X) + _PRIOR_SHOWN)
+    shown_O = np.bincount(found.offers_X, minlength=offers)
+    accepted_O = np.bincount(found.offers_X, accepted_X, offers)
+    log_odds_O = _logit((accepted_O + _PRIOR_SHOWN * overall) / (shown_O + _PRIOR_SHOWN))
+    evidence_OV = np.zeros((offers, int(offsets_F[-1])), np.float32)
+    for codes_X, begin, size in zip(_codes(past, found, len(sizes)).T, offsets_F[:-1].tolist(), sizes, strict=True):
+        if size == 1:
+            continue
+        shown_V = np.bincount(codes_X, minlength=size)
+        accepted_V = np.bincount(codes_X, accepted_X, size)
+        main_V = _logit((accepted_V + _PRIOR_SHOWN * overall) / (shown_V + _PRIOR_SHOWN)) - _logit(overall)
+        pairs_X = found.offers_X * size + codes_X
+        shown_OV = np.bincount(pairs_X, minlength=offers * size).reshape(offers, size)
+        accepted_OV = np.bincount(pairs_X, accepted_X, offers * size).reshape(offers, size)
+        expected_OV = 1 / (1 + np.exp(-(log_odds_O[:, None] + main_V)))
+        both_OV = (accepted_OV + _PRIOR_SHOWN * expected_OV) / (shown_OV + _PRIOR_SHOWN)
+        evidence_OV[:, begin : begin + size] = _logit(both_OV) - log_odds_O[:, None]
+    return Acceptance(
+        log_odds_O.astype(np.float32),
+        np.array([_logit(overall)], np.float32),
+        evidence_OV,
+        offsets_F,
+        np.array([len(past.attribute_sizes)], np.int64),
+    )
+
+
+def _codes(past: Histories, found: Exposures, fields: int) -> NDArray[np.int64]:
+    """Return the code of each field (X, F)."""
+    attributes_XA = past.attributes_CA[found.owners_X].astype(np.int64)
+    events = past.events[found.places_X]
+    context = past.context_of(found.places_X)
+    situations = [
+        situation_codes(Situation(channel, -1, at, attributes))
+        for channel, at, attributes in zip(events["channel"].tolist(), events["at"].tolist(), context, strict=True)
+    ]
+    situation_XF = np.array(situations, np.int64).reshape(len(events), fields - attributes_XA.shape[1])
+    return np.concatenate([attributes_XA, situation_XF], axis=1)
+
+
+def _logit(share: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    return np.log(share / (1 - np.asarray(share)))
