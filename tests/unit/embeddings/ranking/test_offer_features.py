@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.columns import Catalogue, Offers
 from embeddings.customer.history import REDEMPTION, Histories, History
+from embeddings.ranking.acceptance import Acceptance, situation_codes
 from embeddings.ranking.features import FeatureReader
 from embeddings.ranking.offer_features import OFFER_FEATURES, OfferFeatureReader
 from embeddings.ranking.profile import DECAYS, NEVER_DAYS
@@ -58,9 +59,12 @@ HISTORY = past(
 )
 
 
-def read(query: RankingQuery, rows: list[int]) -> list[dict[str, float]]:
+NOTHING = Acceptance.none()
+
+
+def read(query: RankingQuery, rows: list[int], acceptance: Acceptance = NOTHING) -> list[dict[str, float]]:
     """The features of some offers by name; each product's probability is a hundredth of its row."""
-    reader = OfferFeatureReader(with_offers(), statistics())
+    reader = OfferFeatureReader(with_offers(), statistics()._replace(acceptance=acceptance))
     features = FeatureReader(catalogue().promotions, statistics(), Table.of(VECTORS))
     covered_K, _ = reader.covered(query, features, Table.of(VECTORS), np.ones(D, np.float32))
     probabilities_K = (covered_K / 100).astype(np.float32)
@@ -119,8 +123,46 @@ def test_every_feature_is_what_its_name_says():
             "also_bought_per_root": sum(alike.get(one, 0.0) for one in COVERS[row]) / root,
             "buyers": figures_NP[COVERS[row], PRODUCT_STATISTICS.index("buyers")].sum(),
         }
-        assert tuple(expected) == OFFER_FEATURES
-        assert found == pytest.approx(expected, rel=1e-4), row
+        assert tuple({**expected, **NOT_SHOWN}) == OFFER_FEATURES
+        assert found == pytest.approx({**expected, **NOT_SHOWN}, rel=1e-4), row
+
+
+NOT_SHOWN = dict.fromkeys(
+    ("accepted", "accepted_by_like", "accepted_now", "accepted_by_own", "shown", "shown_since"), 0
+)
+
+
+def test_what_was_shown_counts_where_it_taught_something():
+    events_E = events_of(
+        ("impression", -1, 9.0, 0), ("redemption", -1, 8.0, 0), ("impression", -1, 4.0, 0), ("dismissal", -1, 2.0, 0)
+    )
+    events_E["offer"] = [1, 1, 1, 0]
+    query = ask(History(events_E, np.array([1], np.int32), ()), location=0)
+    codes = situation_codes(query.situation)
+    sizes = [2, *(code + 1 for code in codes)]
+    ends = np.cumsum([0, *sizes])
+    evidence_OV = np.zeros((O, ends[-1]), np.float32)
+    evidence_OV[1, 1] = 0.5  # such customers
+    evidence_OV[1, ends[2] - 1], evidence_OV[1, ends[-1] - 1] = 0.3, -1.0  # on this channel, at this time of the day
+    acceptance = Acceptance(
+        np.array([0, 1, 2, 3], np.float32), np.zeros(1, np.float32), evidence_OV, ends, np.array([1])
+    )
+    first, second, third = read(query, [0, 1, 2], acceptance)
+    chance = (1 + 2 / (1 + np.exp(-1.5))) / (2 + 2)  # one of two was accepted, beside twice what such customers do
+    assert {name: second[name] for name in NOT_SHOWN} == pytest.approx(
+        {
+            "accepted": 100 * np.exp(1),
+            "accepted_by_like": 100 * np.exp(1.5),
+            "accepted_now": 100 * np.exp(0.3),
+            "accepted_by_own": 100 * chance / (1 - chance),
+            "shown": 2,
+            "shown_since": 4,
+        },
+        rel=1e-4,
+    )
+    assert (first["shown"], first["shown_since"], first["accepted"]) == pytest.approx((1, 2, 100))
+    assert (third["shown"], third["shown_since"]) == pytest.approx((0, NEVER_DAYS))
+    assert third["accepted_by_own"] == pytest.approx(third["accepted"])
 
 
 def test_an_offer_that_covers_nothing_and_a_customer_who_bought_nothing_have_features_too():
@@ -168,9 +210,10 @@ AT = {name: place for place, name in enumerate(OFFER_FEATURES)}
 
 def random_features(count: int, seed: int = 0) -> NDArray[np.float32]:
     random = np.random.default_rng(seed)
-    features_OF = random.exponential(10, (count, len(OFFER_FEATURES))).astype(np.float32)
+    features_OF = random.exponential(10, (count, AT["accepted"])).astype(np.float32)
     features_OF[random.random(features_OF.shape) < 0.3] = 0
-    return features_OF
+    unknown_OF = np.zeros((count, len(OFFER_FEATURES) - AT["accepted"]), np.float32)
+    return np.concatenate([features_OF, unknown_OF], axis=1)  # as where nobody knows what was shown
 
 
 def days(count: int) -> list[VisitExample]:
