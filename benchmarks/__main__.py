@@ -81,9 +81,15 @@ def _strain(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from benchmarks.fit import run as fit  # noqa: PLC0415 - each suite's libraries are its own
+    from benchmarks.fit import grow  # noqa: PLC0415 - each suite's libraries are its own
+    from benchmarks.fit import run as fit  # noqa: PLC0415
 
-    fit.run(arguments.data or fit.DEFAULT, arguments.json, quick=arguments.quick)
+    if arguments.grow and arguments.data:
+        raise InvalidInput("--data", "expected only without --grow, which makes its own")
+    if arguments.grow:
+        grow.run(arguments.json or RESULTS / "grow.json", quick=arguments.quick)
+    else:
+        fit.run(arguments.data or fit.DEFAULT, arguments.json or RESULTS / "fit.json", quick=arguments.quick)
     return 0
 
 
@@ -138,8 +144,18 @@ def _parser() -> argparse.ArgumentParser:
     strain.add_argument("--quick", action="store_true", help="within two minutes; the same figures, less settled")
     strain.set_defaults(run=_strain)
     fit = suites.add_parser("fit", help="how fast models are fitted and how soon they are good, beside implicit's ALS")
-    fit.add_argument("--json", type=Path, default=RESULTS / "fit.json", help="where to write the result")
-    fit.add_argument("--quick", action="store_true", help="eleven weeks of Complete Journey, and fewer epochs on files")
+    fit.add_argument("--json", type=Path, help="where to write the result")
+    fit.add_argument(
+        "--quick",
+        action="store_true",
+        help="eleven weeks of Complete Journey, and fewer epochs on files; with --grow the smallest shop alone",
+    )
+    fit.add_argument(
+        "--grow",
+        action="store_true",
+        help="in place of all else: time and memory of training and serving generated shops of up to ten million "
+        "purchases, with the default recipe",
+    )
     fit.add_argument(
         "--data",
         nargs="+",

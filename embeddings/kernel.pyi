@@ -138,6 +138,7 @@ class FeatureReader:
         bought_together: tuple[_I64, _F32],
         meant: _I64,
         looked: _I64,
+        shown: tuple[_I64, _F32],
         away: float,
         context: Sequence[float],
         features_KF: _F32,

@@ -26,7 +26,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         placement: the name of the slot to be filled; a label as long as no placements are declared.
         kinds: what to recommend.
         exclude: ids of products or offers not to show; unknown ones are of no effect.
-        filter_already_bought: whether only products are wanted that this customer has never bought.
+        filter_already_bought: whether only products are wanted that this customer has never bought; None for what the
+            release does by itself.
         items: ids of the products that are wanted, and no others; unknown ones are of no effect.
         novel, among: the earlier names of these two.
         explain: whether each item shows what lies behind its score.
@@ -40,7 +41,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
-    filter_already_bought: bool = False
+    filter_already_bought: bool | None = None
     items: Wanted | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()

@@ -35,6 +35,7 @@ _NAMED: Mapping[str, tuple[str, ...]] = {
     "towers": ("inner", "retrieved"),
     "als": ("als",),
     "promotions": ("promoted",),
+    "exposures": ("product_accepted", "shown"),
 }
 
 _PLURALS = {"type": "types", "category": "categories", "maker": "makers"}

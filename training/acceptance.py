@@ -3,6 +3,8 @@
 Letters: X exposures, O offers, V values of all fields, F fields.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,18 +21,18 @@ _MOST_VALUES = 10_000
 
 
 FEWEST = 50
-"""So many accepted and so many refused offers are needed before the validation window to learn from."""
+"""So many accepted and so many refused exposures are needed to learn from."""
 
 
-def is_enough(found: Exposures, window: int) -> bool:
-    """Return whether there are enough exposures before a moment to learn from."""
-    accepted = int(found.accepted_X[found.at_X < window].sum())
-    return min(accepted, int((found.at_X < window).sum()) - accepted) >= FEWEST
+def is_enough(found: Exposures) -> bool:
+    """Return whether there are enough exposures to learn from."""
+    accepted = int(found.accepted_X.sum())
+    return min(accepted, len(found.accepted_X) - accepted) >= FEWEST
 
 
-def exposures_of(past: Histories) -> Exposures:
-    """Return everybody's exposures."""
-    return find_exposures(past.events, np.repeat(np.arange(len(past.customers)), np.diff(past.offsets)))
+def exposures_of(past: Histories, of: Literal["offer", "product"]) -> Exposures:
+    """Return everybody's exposures of offers or of products."""
+    return find_exposures(past.events, np.repeat(np.arange(len(past.customers)), np.diff(past.offsets)), of)
 
 
 def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) -> Acceptance:
@@ -45,8 +47,8 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) ->
     offsets_F = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
     accepted_X = found.accepted_X.astype(np.float64)
     overall = (accepted_X.sum() + _PRIOR_ACCEPTED) / (len(accepted_X) + _PRIOR_SHOWN)
-    shown_O = np.bincount(found.offers_X, minlength=offers)
-    accepted_O = np.bincount(found.offers_X, accepted_X, offers)
+    shown_O = np.bincount(found.rows_X, minlength=offers)
+    accepted_O = np.bincount(found.rows_X, accepted_X, offers)
     log_odds_O = _logit((accepted_O + _PRIOR_SHOWN * overall) / (shown_O + _PRIOR_SHOWN))
     evidence_OV = np.zeros((offers, int(offsets_F[-1])), np.float32)
     for codes_X, begin, size in zip(_codes(past, found, len(sizes)).T, offsets_F[:-1].tolist(), sizes, strict=True):
@@ -55,7 +57,7 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) ->
         shown_V = np.bincount(codes_X, minlength=size)
         accepted_V = np.bincount(codes_X, accepted_X, size)
         main_V = _logit((accepted_V + _PRIOR_SHOWN * overall) / (shown_V + _PRIOR_SHOWN)) - _logit(overall)
-        pairs_X = found.offers_X * size + codes_X
+        pairs_X = found.rows_X * size + codes_X
         shown_OV = np.bincount(pairs_X, minlength=offers * size).reshape(offers, size)
         accepted_OV = np.bincount(pairs_X, accepted_X, offers * size).reshape(offers, size)
         expected_OV = 1 / (1 + np.exp(-(log_odds_O[:, None] + main_V)))

@@ -165,15 +165,16 @@ class Batches:
         chances = np.repeat(np.minimum(1, config.targets_a_basket / np.maximum(sizes_S, 1)), sizes_S)
         targets_N = np.bincount(self._baskets.products.values, chances, products)
         self._seen = np.flatnonzero(targets_N > 0)
-        self.targets = int(np.minimum(sizes_S, config.targets_a_basket).sum())
+        share = min(1.0, self.steps * config.baskets_a_batch / max(len(self._baskets), 1))
+        self.targets = round(share * int(np.minimum(sizes_S, config.targets_a_basket).sum()))
         in_batch_N = -np.expm1(-targets_N / max(len(self._baskets), 1) * config.baskets_a_batch)
         uniform = -np.expm1(-config.uniform_negatives / max(len(self._seen), 1))
         self._log_inclusion_N = np.log(np.maximum(in_batch_N + (1 - in_batch_N) * uniform, 1e-12)).astype(np.float32)
 
     @property
     def steps(self) -> int:
-        """Return how many batches make an epoch."""
-        return -(-len(self._baskets) // self._config.baskets_a_batch)
+        """Return how many batches make an epoch: all baskets, or as many as ``most_steps`` allows."""
+        return min(-(-len(self._baskets) // self._config.baskets_a_batch), self._config.most_steps)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from one step on."""

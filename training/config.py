@@ -125,6 +125,7 @@ class FitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     epochs: Count = 1
     least_steps: Annotated[int, Meta(ge=0)] = 400
+    most_steps: Count = 1_500
     baskets_a_batch: Count = 256
     targets_a_basket: Count = 8
     uniform_negatives: Count = 1024

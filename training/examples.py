@@ -40,7 +40,9 @@ class Example(NamedTuple):
     rank_all: bool = False
 
 
-def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> list[Example]:
+def first_baskets(
+    before: Histories, baskets: Baskets, catalogue: Catalogue, most: int, random: np.random.Generator
+) -> list[Example]:
     """Return an example for each customer's first basket in a window.
 
     It asks for the products of the basket that can be recommended. A basket without such products gives no example.
@@ -49,8 +51,12 @@ def first_baskets(before: Histories, baskets: Baskets, catalogue: Catalogue) -> 
         before: what customers had done when the window began.
         baskets: those of the window, by the same customers.
         catalogue: as observed when it began.
+        most: how many customers; of more so many are drawn.
+        random: draws.
     """
     _, first = np.unique(baskets.customers_S, return_index=True)
+    if len(first) > most:
+        first = first[np.sort(random.permutation(len(first))[:most])]
     eligibility = Eligibility(catalogue)
     examples: list[Example] = []
     for row in first.tolist():

@@ -17,7 +17,7 @@ def gate(metrics: Mapping[Way, Metrics], shares: Mapping[Way, float]) -> None:
 
     Args:
         metrics: from ``evaluate``.
-        shares: how often requests ask in each way.
+        shares: how often requests ask in each way; one that has none decides nothing.
 
     Raises:
         RefusedByGate: naming the figures.
@@ -39,10 +39,10 @@ def gate(metrics: Mapping[Way, Metrics], shares: Mapping[Way, float]) -> None:
 
 
 def _mean(metrics: Mapping[Way, Metrics], shares: Mapping[Way, float], method: str) -> float:
-    together = sum(shares[way] for way in metrics)
+    together = sum(shares.get(way, 0.0) for way in metrics)
     if not together:  # the only way that could be asked in has no share
         return max(of_way[method][_METRIC] for of_way in metrics.values())
-    return sum(shares[way] * of_way[method][_METRIC] for way, of_way in metrics.items()) / together
+    return sum(shares.get(way, 0.0) * of_way[method][_METRIC] for way, of_way in metrics.items()) / together
 
 
 def _said(examples: int) -> str:

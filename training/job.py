@@ -13,6 +13,7 @@ from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from training.batches import Baskets
+from training.candidates import for_novel
 from training.catalogue import master_catalogue, still_promoted
 from training.config import Recipe, fit_to_span
 from training.datasets import Dataset, as_of
@@ -21,14 +22,14 @@ from training.datasets.lacking import LEAST_BUYERS, cut_off, too_few
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
 from training.evaluate import by_method, cautions, evaluate
-from training.examples import first_baskets
 from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
 from training.loop import torch_device
 from training.observed import observe
 from training.publish import publish
-from training.stages import Stages, windows
+from training.repeats import repeats_are_rare
+from training.stages import Stages, judged_examples, windows
 from training.statistics import Nearby, count
 from training.ways import Way, Ways
 
@@ -85,7 +86,10 @@ def run(
         # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
         offers = stages.offers(histories, window, moment, fitted, rankers)
         ways = Ways(fitted.catalogue, recipe.ways)
-        asked = ways.each(first_baskets(past, inside, fitted.catalogue), window, recipe.seed)
+        asked = ways.each(judged_examples(past, inside, fitted.catalogue, recipe.seed), window, recipe.seed)
+        if repeats_are_rare(asked[Way.AT_PLACE]):
+            novel = for_novel(asked[Way.AT_PLACE], fitted.catalogue, inside.by_customer())
+            asked = {**asked, Way.NOVEL: [one for one in novel if one.bought]}
         if not asked[Way.AT_PLACE]:
             days = recipe.validation_days
             raise InvalidInput(

@@ -67,8 +67,8 @@ def observe(
     )
     declared_keys = np.repeat(np.arange(count), np.diff(locations.assortment.offsets)) * size
     declared_keys += locations.assortment.values
-    keys = np.union1d(sold_keys, declared_keys)
-    why_L = (np.isin(keys, sold_keys) * SOLD + np.isin(keys, declared_keys) * DECLARED).astype(np.uint8)
+    keys = np.union1d(sold_keys, declared_keys) if len(declared_keys) else sold_keys
+    why_L = (among(sold_keys, keys) * SOLD + among(np.sort(declared_keys), keys) * DECLARED).astype(np.uint8)
     carried = Ragged.grouped(keys // size, keys % size, count)
     assumed = _assumed(carried, own, locations.regions_M, len(locations.regions), config)
     locations = locations._replace(assortment=carried, why_L=why_L, assumed=assumed.rows)

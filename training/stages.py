@@ -39,6 +39,9 @@ _VISITS = 2_000
 """So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
 in it; each stands for several."""
 
+_JUDGED = 10_000
+"""So many customers tell NDCG to about three thousandths; more take time and change nothing."""
+
 _EXPOSED = 20_000
 """So many visits in which offers were shown teach how likely each is accepted."""
 
@@ -88,7 +91,7 @@ class Stages:
         recipe, length = self.recipe, self.recipe.towers.history_length
         catalogue, observed = observe(self.master, past.sold(), moment, recipe.assortment, past.sold_to_guests())
         trained_N = observed.trained_N
-        asked = [] if later is None else first_baskets(past, later, catalogue)
+        asked = [] if later is None else judged_examples(past, later, catalogue, recipe.seed)
 
         def measure(towers: Towers) -> Mapping[str, float]:
             vectors_ND = product_vectors(towers, catalogue.products, trained_N, self.device)
@@ -151,8 +154,8 @@ class Stages:
             fitted: towers; their figures are counted anew.
             rankers: of products.
         """
-        exposures = exposures_of(past)
-        if is_enough(exposures, window):
+        exposures = exposures_of(past, "offer")
+        if is_enough(exposures.before(window)):
             return self._accepted(past, exposures, window, moment, fitted, rankers)
         visits = find_visits(past, self.master.offers, window, _VISITS, self.recipe.seed)
         found = list(self._visits(visits, past, moment, fitted, rankers, None))
@@ -211,10 +214,7 @@ class Stages:
         before = past.before(begin)
         catalogue, observed = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
         inside = baskets.between(begin, begin + config.window_days * _DAY)
-        asked = first_baskets(before, inside, catalogue)
-        if len(asked) > config.examples_a_window:
-            kept = np.sort(random.permutation(len(asked))[: config.examples_a_window])
-            asked = [asked[place] for place in kept.tolist()]
+        asked = first_baskets(before, inside, catalogue, config.examples_a_window, random)
         asked = Ways(catalogue, recipe.ways).drawn(asked, begin, random)
         bought = inside.by_customer()
         novel = for_novel(_some(asked, config.novel_share, random), catalogue, bought)
@@ -233,6 +233,18 @@ class Stages:
         day = datetime.fromtimestamp(begin, UTC).date()
         _log.info("the ranker learns from %d baskets in the window that begins %s", len(asked), day)
         return gather_candidates(asked, *seen, recipe.towers.history_length)
+
+
+def judged_examples(past: Histories, inside: Baskets, catalogue: Catalogue, seed: int) -> list[Example]:
+    """Return what a release is judged by: the first baskets in the validation window of at most ``_JUDGED`` customers.
+
+    Args:
+        past: what happened before the window.
+        inside: the baskets in it.
+        catalogue: as observed when it began.
+        seed: of the draw.
+    """
+    return first_baskets(past, inside, catalogue, _JUDGED, np.random.default_rng(seed))
 
 
 def windows(past: Histories, moment: int, most: int) -> list[int]:

@@ -17,6 +17,7 @@ from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
 from embeddings.ranking.observed import Observed
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, AlsFactors, Neighbours, Statistics, groups_of
+from training.acceptance import exposures_of, is_enough
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -30,6 +31,7 @@ _LEAST_TOGETHER, _LEAST_LIFT = 2, 1.2
 """In how many baskets at least, and how much oftener than by chance, what is a complement lay with a product."""
 
 _PRIOR_BUYERS, _PRIOR_REPEATED = 2.0, 0.2
+_PRIOR_SHOWN = 20.0
 _PRIOR_MET = 10.0
 _MOST_GROUPS = 4_000
 _PRIOR_GAPS, _PRIOR_GAP_DAYS = 3.0, 30.0
@@ -161,6 +163,7 @@ def count(
             (gap_days_N + _PRIOR_GAPS * _PRIOR_GAP_DAYS) / (gaps_N + _PRIOR_GAPS),
             (lines_N + _PRIOR_PURCHASES * usual_lines) / (times_N + _PRIOR_PURCHASES),
             *_prices(past, moment, size),
+            _accepted(past, size),
             *(_mean_share(share_N, codes_N) for codes_N in groups_NQ.T),
         ],
         axis=1,
@@ -210,6 +213,16 @@ def _prices(past: Histories, moment: int, size: int) -> tuple[NDArray[np.float64
 
     usual_N, lately_N = mean(sold), mean(sold[sold["at"] > moment - 28 * _DAY])
     return usual_N, np.where(lately_N > 0, lately_N, usual_N)
+
+
+def _accepted(past: Histories, size: int) -> NDArray[np.float64]:
+    """Return a hundred times the odds that each product is bought after it was shown; zeros where too few were."""
+    found = exposures_of(past, "product")
+    if not is_enough(found):
+        return np.zeros(size)
+    shown_N, accepted_N = np.bincount(found.rows_X, minlength=size), np.bincount(found.rows_X, found.accepted_X, size)
+    chance_N = (accepted_N + _PRIOR_SHOWN * found.accepted_X.mean()) / (shown_N + _PRIOR_SHOWN)
+    return 100 * chance_N / (1 - chance_N)
 
 
 def grouping(config: RankerConfig) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def find_exposed(past: Histories, found: Exposures, most: int, seed: int) -> lis
     for begin, end, first, context in zip(
         begins_V, ends_V, past.events[firsts_E], past.context_of(firsts_E), strict=True
     ):
-        offers = found.offers_X[begin:end]
+        offers = found.rows_X[begin:end]
         visits.append(
             Visit(
                 customer=int(found.owners_X[begin]),

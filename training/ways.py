@@ -29,12 +29,13 @@ _FEWEST_WITHIN, _MOST_WITHIN = 2, 20
 
 
 class Way(StrEnum):
-    """A way in which a request asks."""
+    """A way in which a request asks; ``NOVEL`` is for what the customer has never bought, whatever the place."""
 
     AT_PLACE = "at_place"
     WITHOUT_PLACE = "without_place"
     WITHIN_RADIUS = "within_radius"
     AHEAD = "ahead"
+    NOVEL = "novel"
 
 
 class Ways:
@@ -115,6 +116,8 @@ class Ways:
             case Way.AHEAD:
                 situation = example.situation._replace(channel=_one_of(self._ahead, random), moment=begin, ahead=True)
                 return self._moved(example, situation, Place(None))
+            case Way.NOVEL:
+                return None  # `for_novel` asks it, which knows all that was bought in the window
             case Way.WITHIN_RADIUS:
                 return self._within(example, int(random.integers(_FEWEST_WITHIN, _MOST_WITHIN + 1)))
 

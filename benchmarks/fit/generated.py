@@ -47,7 +47,7 @@ def write_shop(size: Size, folder: Path, seed: int = 0) -> None:
         product_id=_named("p", "product"),
         type=_named("t", "type"),
         category=_named("g", pl.col("type") // _TYPES_A_CATEGORY),
-        manufacturer=_named("m", pl.Series(random.zipf(1.5, size.products) % 1_000)),
+        manufacturer=_named("m", pl.lit(pl.Series(random.zipf(1.5, size.products) % 1_000))),
         price=pl.Series(np.round(random.lognormal(1, 0.7, size.products), 2)),
     )
     products.write_parquet(folder / "products.parquet")
@@ -68,9 +68,6 @@ def _events(
 ) -> pl.DataFrame:
     ends_N, begins_T = np.cumsum(weight_N), type_N.searchsorted(np.arange(types + 1))
     sums_T = np.append(0, ends_N)[begins_T]
-
-    def popular(count: int) -> NDArray[np.int64]:
-        return _found(ends_N, random.random(count) * ends_N[-1])
 
     def of_types(types_E: NDArray[np.int64]) -> NDArray[np.int64]:
         spans_E = sums_T[types_E + 1] - sums_T[types_E]
@@ -95,12 +92,9 @@ def _events(
     # Some favourites are bought much oftener than others.
     places_E = (random.random(lines) ** 2 * _FAVOURITES).astype(np.int64)
     bought_E = favourites_CF[customers_E, places_E]
-    for kind, others in (
-        (1, lambda some: of_types(liked_CT[customers_E[some], random.integers(_LIKED, size=int(some.sum()))])),
-        (2, lambda some: popular(int(some.sum()))),
-    ):
-        some_E = kinds_E == kind
-        bought_E[some_E] = others(some_E)
+    liked_E, popular_E = np.flatnonzero(kinds_E == 1), np.flatnonzero(kinds_E == 2)
+    bought_E[liked_E] = of_types(liked_CT[customers_E[liked_E], random.integers(_LIKED, size=len(liked_E))])
+    bought_E[popular_E] = _found(ends_N, random.random(len(popular_E)) * ends_N[-1])
     return pl.DataFrame(
         {"customer": customers_E, "product": bought_E, "at": at_V[visits_E], "place": places_V[visits_E]}
     ).select(
@@ -118,7 +112,7 @@ def _found(ends: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np
     return np.minimum(ends.searchsorted(values, side="right"), len(ends) - 1)
 
 
-def _named(letter: str, numbers: str | pl.Expr | pl.Series) -> pl.Expr:
+def _named(letter: str, numbers: str | pl.Expr) -> pl.Expr:
     """Return ids: a letter and a number each."""
-    column = pl.col(numbers) if isinstance(numbers, str) else numbers if isinstance(numbers, pl.Expr) else pl.lit(numbers)
+    column = pl.col(numbers) if isinstance(numbers, str) else numbers
     return pl.lit(letter) + column.cast(pl.String)

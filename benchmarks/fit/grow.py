@@ -9,14 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from resource import struct_rusage
 from subprocess import Popen
 from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from benchmarks.fit.generated import UNTIL, Size, locations_of, write_shop
+from benchmarks.fit.outcome import Growth
 from benchmarks.harness import cores, machine, plot
 from benchmarks.harness.report import Table, write_report
 from benchmarks.harness.server import serve
@@ -32,36 +33,6 @@ _CALLS = 20_000
 _WEB, _ANONYMOUS = 0.3, 0.1
 _WARM_UP_SECONDS, _SECONDS = 5.0, 20.0
 _MANY, _FEW = 32, 8
-
-
-class Growth(Struct, frozen=True):
-    """What a shop of one size took.
-
-    Attributes:
-        training_seconds: from the command to its end.
-        processor_seconds: of all threads, meanwhile.
-        training_mib: the most that training held in memory.
-        store_mib: of the release on disk.
-        ready_seconds: from the start of the service to its first answer.
-        resident_mib: what the service holds once it was asked.
-        rate: requests a second that it answers at most, on one core.
-        p50_ms, p99_ms: of answers at half that rate.
-        served, popular, personal: NDCG@10 on the validation window.
-    """
-
-    size: Size
-    training_seconds: float
-    processor_seconds: float
-    training_mib: float
-    store_mib: float
-    ready_seconds: float
-    resident_mib: float
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    served: float
-    popular: float
-    personal: float
 
 
 def run(json_file: Path, *, quick: bool) -> Sequence[Growth]:
@@ -117,7 +88,7 @@ def _figures(manifest: Manifest) -> Mapping[str, float]:
     return {name: round(manifest.metrics[method]["ndcg@10"], 4) for name, method in methods.items()}
 
 
-def _train(data: Path, store: Path) -> tuple[float, "os.struct_rusage"]:
+def _train(data: Path, store: Path) -> tuple[float, struct_rusage]:
     """Train, and return how long it took and what it used."""
     command = [sys.executable, "-m", "training", "--data", str(data), "--store", str(store)]
     began = time.monotonic()
@@ -137,15 +108,24 @@ def _calls(size: Size) -> list[Call]:
     for number in range(_CALLS):
         at = UNTIL + timedelta(seconds=int(random.integers(7 * 86_400)))
         context = {"channel": "web"} if web[number] else {"channel": "store", "location": f"s{places[number]}"}
-        body = {"context": {**context, "at": at.isoformat()}, "kinds": ["product"], "limit": K}
-        if not anonymous[number]:
-            body["customer_id"] = f"c{customers[number]}"
+        who = {} if anonymous[number] else {"customer_id": f"c{customers[number]}"}
+        body = {**who, "context": {**context, "at": at.isoformat()}, "kinds": ["product"], "limit": K}
         calls.append(Call(RECOMMEND, msgspec.json.encode(body)))
     return calls
 
 
 def _print(found: Sequence[Growth]) -> None:
-    columns = ["events", "training s", "processor s", "GiB", "ready s", "resident MiB", "requests/s", "p50 ms", "p99 ms"]
+    columns = [
+        "events",
+        "training s",
+        "processor s",
+        "GiB",
+        "ready s",
+        "resident MiB",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+    ]
     table = Table("Growth", [*columns, "NDCG@10", "popular", "personal"])
     for one in found:
         table.add(

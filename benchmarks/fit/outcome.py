@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from benchmarks.fit.generated import Size
 from benchmarks.harness.report import Table
 from embeddings.release.bundle import Epochs
 
@@ -67,6 +68,36 @@ class Fit(Struct, frozen=True):
     def seconds_to_most(self) -> float | None:
         """Return the seconds until ``_MOST`` of the best figure was reached; None if nothing was measured."""
         return None if self.best is None else self.seconds_to(_MOST * self.best)
+
+
+class Growth(Struct, frozen=True):
+    """What a shop of one size took.
+
+    Attributes:
+        training_seconds: from the command to its end.
+        processor_seconds: of all threads, meanwhile.
+        training_mib: the most that training held in memory.
+        store_mib: of the release on disk.
+        ready_seconds: from the start of the service to its first answer.
+        resident_mib: what the service holds once it was asked.
+        rate: requests a second that it answers at most, on one core.
+        p50_ms, p99_ms: of answers at half that rate.
+        served, popular, personal: NDCG@10 on the validation window.
+    """
+
+    size: Size
+    training_seconds: float
+    processor_seconds: float
+    training_mib: float
+    store_mib: float
+    ready_seconds: float
+    resident_mib: float
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    served: float
+    popular: float
+    personal: float
 
 
 def reached(curve: Sequence[Epochs], metric: str | None) -> list[Reached]:

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.fit.outcome import Fit
+from benchmarks.fit.outcome import Fit, Growth
 from benchmarks.latency.samples import Samples
 from benchmarks.search.outcome import Cell
 
@@ -97,6 +97,30 @@ def fit(path: Path, fits: Sequence[Fit]) -> None:
             if one.data == data:
                 panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{one.model}, {one.device}")
         panel.set(xscale="log", xlabel="seconds of fitting", ylabel=metric, title=data)
+        panel.grid(alpha=0.3)
+        panel.legend()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def grow(path: Path, found: Sequence[Growth]) -> None:
+    """Draw what training and serving take against the number of events, as a PNG."""
+    events = [one.size.events for one in found]
+    panels_of: Mapping[str, Mapping[str, list[float]]] = {
+        "minutes": {
+            "training": [one.training_seconds / 60 for one in found],
+            "processor time of training": [one.processor_seconds / 60 for one in found],
+        },
+        "GiB": {
+            "training": [one.training_mib / 1024 for one in found],
+            "service": [one.resident_mib / 1024 for one in found],
+        },
+        "ms, at half of saturation": {"p50": [one.p50_ms for one in found], "p99": [one.p99_ms for one in found]},
+    }
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for panel, (unit, curves) in zip(figure.subplots(1, len(panels_of)), panels_of.items(), strict=True):
+        for name, values in curves.items():
+            panel.plot(events, values, marker="o", label=name)
+        panel.set(xscale="log", yscale="log", xlabel="events", ylabel=unit)
         panel.grid(alpha=0.3)
         panel.legend()
     figure.savefig(path, dpi=120, metadata={"Software": None})

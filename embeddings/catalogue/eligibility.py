@@ -152,7 +152,7 @@ class Eligibility:
             if lists is None:
                 return self.recommendable
             until = _next(self._promotion_bounds, moment) if rule == ChannelRule.PROMOTED else FOREVER
-            return EligibleSet.of(self._shown(_union(lists)), until)
+            return EligibleSet.of(self._shown(lists), until)
         whole = self._published.products_of(rule, channel, place, moment)
         allowed_C = self.catalogue.products.recommendable_N[self._changed_C]
         if lists is not None:
@@ -214,8 +214,13 @@ class Eligibility:
             changed_N[now.promotions.products[group]] = True
         return np.flatnonzero(changed_N)
 
-    def _shown(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        return rows[self.catalogue.products.recommendable_N[rows]]
+    def _shown(self, lists: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+        """Return the products of some lists that may be shown, ascending."""
+        # Marking takes one step a product of each list; sorting them all together takes ten times as long.
+        listed_N = np.zeros(len(self.catalogue.products.ids), np.bool_)
+        for rows in lists:
+            listed_N[rows] = True
+        return np.flatnonzero(listed_N & self.catalogue.products.recommendable_N).astype(np.int32)
 
     def _find_offers(self, channel: int, place: Place, audiences: tuple[int, ...], moment: int) -> EligibleSet:
         offers = self.catalogue.offers
@@ -229,12 +234,6 @@ class Eligibility:
             )
             allowed_O[row] = admitted
         return EligibleSet.of(np.flatnonzero(allowed_O).astype(np.int32), _next(self._offer_bounds, moment))
-
-
-def _union(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    if len(parts) == 1:
-        return np.unique(parts[0])
-    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int32)
 
 
 def _mark_differences(

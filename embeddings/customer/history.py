@@ -76,6 +76,7 @@ TOLD_APART = EVENT_CODES["dismissal"] + 1
 """How many codes of event types the customer tower has room for, that of padding included; later types tell nothing."""
 
 _ACTED = of_types("view", "click", "add_to_cart", "dismissal")
+_SHOWN = of_types("impression")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +179,11 @@ class History:
         """Return the moment of the newest view, click, add to cart or dismissal; 0 if there is none."""
         return kernel.newest_of(self.events_E, _ACTED)
 
+    @cached_property
+    def shown(self) -> int:
+        """Return the moment of the newest impression; 0 if there is none."""
+        return kernel.newest_of(self.events_E, _SHOWN)
+
 
 def _no_events() -> Events:
     return np.zeros(0, EVENT)
@@ -205,7 +211,7 @@ class _Words(msgspec.Struct, frozen=True):
     visit_pause: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Histories:
     """Every customer's history as of a data cut-off.
 
@@ -247,6 +253,10 @@ class Histories:
         A return takes back the newest of the earlier purchases of its product, wholly or in part: as many pieces as its
         quantity. A purchase still counts if a part of it is left.
         """
+        return self._bought
+
+    @cached_property
+    def _bought(self) -> "Bought":
         return Bought(*kernel.bought(self.events, self.offsets, self.visit_pause))
 
     def context_of(self, places_P: NDArray[np.integer]) -> list[tuple[int, ...]]:

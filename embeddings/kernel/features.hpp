@@ -53,7 +53,7 @@ class FeatureReader {
 
     // How many columns `read` writes, besides those that are the same for all candidates.
     py::ssize_t columns() const {
-        return OWN + 2 + GROUP * groups() + products_NP_.columns + 3 + 2 + 2 + 3 + groups() + 1;
+        return OWN + 2 + GROUP * groups() + products_NP_.columns + 3 + 2 + 2 + 3 + groups() + 2;
     }
 
     // The features of some candidates (K, F); `list` is the number of the location's list of what is sold there, or -1;
@@ -61,7 +61,7 @@ class FeatureReader {
     void read(const Customer& customer, const Array<float>& here_R, const Array<float>& hour_R,
               const Array<std::int64_t>& rows_K, const Array<float>& customer_D, std::int32_t list,
               const Array<std::int32_t>& promoted, const Scored& bought_together, const Array<std::int64_t>& meant,
-              const Array<std::int64_t>& looked, float away, const std::vector<float>& context, Array<float>& features_KF) const {
+              const Array<std::int64_t>& looked, const Scored& shown, float away, const std::vector<float>& context, Array<float>& features_KF) const {
         const py::ssize_t width = columns() + static_cast<py::ssize_t>(context.size());
         const auto count = static_cast<std::size_t>(rows_K.size());
         check(features_KF.ndim() == 2 && features_KF.shape(0) == rows_K.size() && features_KF.shape(1) == width,
@@ -71,7 +71,8 @@ class FeatureReader {
         check(customer_D.size() == vectors_ND_.columns && customer.als_D.size() == als_NT_.columns,
               "expected a customer's vectors of the products' lengths");
         check(static_cast<py::ssize_t>(customer.groups.size()) == groups(), "expected figures for each kind of group");
-        check(bought_together.first.size() == bought_together.second.size(), "expected a score for each row");
+        for (const Scored* scored : {&bought_together, &shown})
+            check(scored->first.size() == scored->second.size(), "expected a score for each row");
         check(list >= -1 && list < offsets_.size() - 1, "expected a list of what is sold somewhere, or -1");
         for (const Array<std::int64_t>* rows : {&rows_K, &meant})
             for (py::ssize_t k = 0; k < rows->size(); ++k)
@@ -91,6 +92,7 @@ class FeatureReader {
         const auto promoted_K = places_in(keys_of(promoted), rows);
         const auto bought_together_K = places_in(keys_of(bought_together.first), rows);
         const auto looked_K = places_in(keys_of(looked), rows);
+        const auto shown_K = places_in(keys_of(shown.first), rows);
         std::vector<std::vector<std::uint32_t>> groups_QK;
         std::vector<std::int32_t> codes_K(count);
         for (py::ssize_t q = 0; q < groups(); ++q) {
@@ -135,6 +137,7 @@ class FeatureReader {
             *out++ = value_of(bought_together, bought_together_K[k]);
             out = of_session(out, groups_NQ_.row(row), meant);
             *out++ = looked_K[k] != static_cast<std::uint32_t>(looked.size());
+            *out++ = value_of(shown, shown_K[k]);
         }
     }
 

@@ -95,5 +95,5 @@ PYBIND11_MODULE(kernel, module) {
              py::arg("wide"))
         .def("read", &FeatureReader::read, py::arg("customer"), exact("here_R"), exact("hour_R"), exact("rows_K"),
              exact("customer_D"), py::arg("sold_list"), exact("promoted"), exact("bought_together"), exact("meant"),
-             exact("looked"), py::arg("away"), py::arg("context"), exact("features_KF"));
+             exact("looked"), py::arg("shown"), py::arg("away"), py::arg("context"), exact("features_KF"));
 }

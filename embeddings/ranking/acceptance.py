@@ -1,84 +1,108 @@
-"""How likely offers are accepted when they are shown, by what was shown, accepted and refused before.
+"""How likely offers and products are taken when they are shown, by what was shown, taken and refused before.
 
-Letters: X exposures, E events, O offers, F fields, V values of all fields.
+Letters: X exposures, E events, O offers, F fields, V values of all fields, K products shown.
 """
 
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.customer.history import DISMISSAL, IMPRESSION, REDEMPTION, VISIT_SECONDS, Events
+from embeddings.customer.history import DISMISSAL, IMPRESSION, PURCHASE, REDEMPTION, VISIT_SECONDS, Events, History
 from embeddings.customer.tower_input import WEEKDAYS, Situation, hour_of, weekday_of
 
 ACCEPTED_WITHIN = 7 * 86_400
-"""A redemption accepts the newest exposure of its offer to its customer that is at most so many seconds old."""
+"""A redemption accepts the newest exposure of its offer to its customer that is at most so many seconds old; so does a
+purchase that of its product."""
+
+_LATELY = 30 * 86_400
+"""How long an impression of a product says something of the customer."""
 
 PARTS_OF_DAY = 6
 """Of four hours each."""
 
+_NONE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.float32)
 _LARGEST_LOG = 12.0
 
 
 class Exposures(NamedTuple):
-    """Offers that were shown: one exposure for all impressions and dismissals of an offer within a visit.
+    """What was shown: one exposure for all impressions and dismissals of an offer, or of a product, within a visit.
 
     Attributes:
         owners_X: int64, to which customer.
-        offers_X: int64, rows of the offers.
+        rows_X: int64, of the offers or the products.
         places_X: int64, place of the first event among all events given.
         at_X: int64, its moment.
-        redeemed_X: int64, when the customer redeemed the offer, within `ACCEPTED_WITHIN` and before it was shown again;
-            0 for what was refused.
+        taken_X: int64, when the customer redeemed the offer or bought the product, within `ACCEPTED_WITHIN` and before
+            it was shown again; 0 for what was refused.
     """
 
     owners_X: NDArray[np.int64]
-    offers_X: NDArray[np.int64]
+    rows_X: NDArray[np.int64]
     places_X: NDArray[np.int64]
     at_X: NDArray[np.int64]
-    redeemed_X: NDArray[np.int64]
+    taken_X: NDArray[np.int64]
 
     @property
     def accepted_X(self) -> NDArray[np.bool_]:
         """Return which of them were accepted."""
-        return self.redeemed_X > 0
+        return self.taken_X > 0
 
     def before(self, moment: int) -> Self:
-        """Return what was shown before a moment; what was redeemed from then on was not yet."""
-        redeemed_X = np.where(self.redeemed_X < moment, self.redeemed_X, 0)
+        """Return what was shown before a moment; what was taken from then on was not yet."""
+        taken_X = np.where(self.taken_X < moment, self.taken_X, 0)
         kept_X = self.at_X < moment
-        return type(self)(*(column[kept_X] for column in self._replace(redeemed_X=redeemed_X)))
+        return type(self)(*(column[kept_X] for column in self._replace(taken_X=taken_X)))
 
 
-def find_exposures(events_E: Events, owners_E: NDArray[np.int64]) -> Exposures:
-    """Return the exposures of known offers, by customer, offer and time.
+def find_exposures(
+    events_E: Events, owners_E: NDArray[np.int64], of: Literal["offer", "product"] = "offer"
+) -> Exposures:
+    """Return the exposures of known offers or products, by customer, row and time.
 
     Args:
         events_E: of some customers.
         owners_E: to whom each belongs.
+        of: what was shown.
     """
-    redeemed_E = events_E["type"] == REDEMPTION
+    taken_E = events_E["type"] == (REDEMPTION if of == "offer" else PURCHASE)
     shown_E = (events_E["type"] == IMPRESSION) | (events_E["type"] == DISMISSAL)
-    places_E = np.flatnonzero((shown_E | redeemed_E) & (events_E["offer"] >= 0))
+    shown_E &= events_E[of] >= 0
+    if not shown_E.any():
+        return Exposures(*([np.zeros(0, np.int64)] * len(Exposures._fields)))
+    places_E = np.flatnonzero(shown_E | (taken_E & (events_E[of] >= 0)))
     some, owners = events_E[places_E], owners_E[places_E]
-    order = np.lexsort((redeemed_E[places_E], some["at"], some["offer"], owners))
+    order = np.lexsort((taken_E[places_E], some["at"], some[of], owners))
     some, owners, places_E = some[order], owners[order], places_E[order]
-    offers, at, shown = some["offer"].astype(np.int64), some["at"], shown_E[places_E]
+    rows, at, shown = some[of].astype(np.int64), some["at"], shown_E[places_E]
     begins = np.zeros(len(some), np.bool_)
     shown_S = np.flatnonzero(shown)
     other_S = np.ones(len(shown_S), np.bool_)
-    other_S[1:] = (np.diff(owners[shown_S]) != 0) | (np.diff(offers[shown_S]) != 0)
+    other_S[1:] = (np.diff(owners[shown_S]) != 0) | (np.diff(rows[shown_S]) != 0)
     other_S[1:] |= np.diff(at[shown_S]) > VISIT_SECONDS
     begins[shown_S[other_S]] = True
     first_X = np.flatnonzero(begins)
-    redeemed_X = np.zeros(len(first_X), np.int64)
-    if len(first_X):
-        of = np.cumsum(begins) - 1
-        newest = first_X[np.maximum(of, 0)]
-        follows = ~shown & (of >= 0) & (owners == owners[newest]) & (offers == offers[newest])
-        follows &= at - at[newest] <= ACCEPTED_WITHIN
-        redeemed_X[of[follows][::-1]] = at[follows][::-1]  # of several redemptions the first
-    return Exposures(owners[first_X], offers[first_X], places_E[first_X], at[first_X], redeemed_X)
+    taken_X = np.zeros(len(first_X), np.int64)
+    of_X = np.cumsum(begins) - 1
+    newest = first_X[np.maximum(of_X, 0)]
+    follows = ~shown & (of_X >= 0) & (owners == owners[newest]) & (rows == rows[newest])
+    follows &= at - at[newest] <= ACCEPTED_WITHIN
+    taken_X[of_X[follows][::-1]] = at[follows][::-1]  # of several the first
+    return Exposures(owners[first_X], rows[first_X], places_E[first_X], at[first_X], taken_X)
+
+
+def shown_lately(history: History, moment: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the products (K) shown to a customer lately, ascending, each with the log of one more than how often.
+
+    What was shown in the visit under way does not count: whoever asks what to show has not shown it yet.
+    """
+    if history.shown < moment - _LATELY:
+        return _NONE, _NOTHING
+    events_E = history.events_E
+    shown_E = (events_E["type"] == IMPRESSION) & (events_E["product"] >= 0)
+    shown_E &= (events_E["at"] > moment - _LATELY) & (events_E["at"] <= moment - VISIT_SECONDS)
+    rows_K, times_K = np.unique(events_E["product"][shown_E].astype(np.int64), return_counts=True)
+    return rows_K, np.log1p(times_K).astype(np.float32)
 
 
 class Acceptance(NamedTuple):
@@ -106,7 +130,8 @@ class Acceptance(NamedTuple):
     def none(cls) -> Self:
         """Return what is known where nothing is."""
         nothing = np.zeros(0, np.float32)
-        return cls(nothing, np.zeros(1, np.float32), nothing[:, None], np.zeros(1, np.int64), np.zeros(1, np.int64))
+        evidence = nothing.reshape(0, 0)
+        return cls(nothing, np.zeros(1, np.float32), evidence, np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     @property
     def known(self) -> bool:

@@ -57,6 +57,7 @@ _OTHERS = (
     "goes_with",
     *(f"same_{group}" for group in GROUPINGS),
     "looked",
+    "shown",
 )
 RANKER_FEATURES = _COUNTS + _OTHERS
 """The columns. Days and counts as in ``Profile`` and ``Statistics``; ``own_hour``, ``visits_hour`` and
@@ -66,7 +67,8 @@ RANKER_FEATURES = _COUNTS + _OTHERS
 bought the product, 0 for one never bought. ``inner`` is the inner product with the customer's vector, ``als`` that of
 ``AlsFactors``, ``retrieved`` the log of the sum of the exponentials of those that the towers retrieved, ``away`` days
 since the newest purchase, as in `Profile.away`, ``promoted`` whether the location promotes the product now on some
-channel, ``novel`` whether only products never bought before were asked for, ``placed`` and ``ahead`` as in `Situation`.
+channel, ``novel`` whether only products never bought before were asked for, ``placed`` and ``ahead`` as in `Situation`,
+``shown`` the log of one more than how often the product was shown to the customer lately.
 """
 
 COUNTED = len(_COUNTS)
@@ -152,6 +154,7 @@ class FeatureReader:
             query.bought_together,
             query.meant,
             _NONE if query.session is None else query.session.looked,
+            query.shown,
             context[0],  # away
             context,
             features_KF,

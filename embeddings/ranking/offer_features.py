@@ -220,8 +220,8 @@ class OfferFeatureReader:
         offer_O, customer_O, situation_O = acceptance.log_odds(offers_O, codes_F)
         own = find_exposures(history.events_E, np.zeros(len(history.events_E), np.int64))
         count, since = len(self._sizes_O), np.full(len(self._sizes_O), NEVER_DAYS)
-        known_X = own.offers_X < count
-        shown_X = own.offers_X[known_X]
+        known_X = own.rows_X < count
+        shown_X = own.rows_X[known_X]
         np.minimum.at(since, shown_X, np.clip((moment - own.at_X[known_X]) / DAY, 0, NEVER_DAYS))
         shown_O = np.bincount(shown_X, minlength=count)[offers_O]
         accepted_O = np.bincount(shown_X, own.accepted_X[known_X], count)[offers_O]

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.arrays import among
 from embeddings.ranking.observed import Observed, SoldLists
 
 _PRIOR = 100.0
@@ -35,20 +34,18 @@ def popular(observed: Observed, rows_R: NDArray[np.integer], lists: SoldLists) -
         lists: of the locations of the place, from ``observed.lists_of``.
     """
     rows_R = rows_R.astype(np.int64)
-    everywhere_N = observed.popularity_N
-    counts_R = np.zeros(len(rows_R), np.float32)
-    counted = int(rows_R.searchsorted(len(everywhere_N)))  # those after them came later
-    counts_R[:counted] = everywhere_N[rows_R[:counted]] / max(float(everywhere_N.sum()), 1e-30)
-    total = 1.0
+    shares_N, total = observed.popularity_N / max(float(observed.popularity_N.sum()), 1e-30), 1.0
     if lists:
-        counts_R, total = counts_R * _PRIOR, _PRIOR
+        shares_N, total = shares_N * _PRIOR, _PRIOR
         for number in lists:
             here = slice(int(observed.sold.offsets[number]), int(observed.sold.offsets[number + 1]))
-            sold, times = observed.sold.values[here], observed.popularity_L[here]
-            found = among(rows_R, sold)
-            counts_R[rows_R.searchsorted(sold[found])] += times[found]
+            times = observed.popularity_L[here]
+            shares_N[observed.sold.values[here]] += times  # a list holds each product once
             total += float(times.sum())
-    return Shares(rows_R, (counts_R / total).astype(np.float32))
+    shares_R = np.zeros(len(rows_R), np.float32)
+    counted = int(rows_R.searchsorted(len(shares_N)))  # those after them came later
+    shares_R[:counted] = shares_N[rows_R[:counted]] / total
+    return Shares(rows_R, shares_R)
 
 
 def most_popular(shares: Shares, most: int) -> Shares:

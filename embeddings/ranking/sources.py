@@ -14,6 +14,7 @@ from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
 from embeddings.customer.session import Session, session_of
 from embeddings.customer.tower_input import Situation
+from embeddings.ranking.acceptance import shown_lately
 from embeddings.ranking.profile import Local, Profile
 from embeddings.ranking.statistics import Neighbours, Scored
 
@@ -36,7 +37,7 @@ _HERE = 2.0
 """How much more a purchase counts at the very location asked about: 1 + this."""
 
 _NONE = np.zeros(0, np.int64)
-_NOTHING_BOUGHT_TOGETHER: Scored = (_NONE, np.zeros(0, np.float32))
+_NOTHING: Scored = (_NONE, np.zeros(0, np.float32))
 
 
 class RankingQuery(NamedTuple):
@@ -49,6 +50,7 @@ class RankingQuery(NamedTuple):
         session: what happened lately, None if nothing did.
         meant: catalogue rows of the products that the session is about, in the basket or looked at.
         bought_together: products that lie in the same baskets as these.
+        shown: products shown to the customer lately, each with the log of one more than how often; see `shown_lately`.
         retrieved_K: the products nearest to the customer's vector, the nearest first; -1 pads.
         popular_K: the most popular products of the set in the place, the most popular first.
         novel: whether the set holds nothing bought before.
@@ -63,6 +65,7 @@ class RankingQuery(NamedTuple):
     session: Session | None
     meant: NDArray[np.int64]
     bought_together: Scored
+    shown: Scored
     eligible: EligibleSet
     retrieved_K: NDArray[np.int64]
     popular_K: NDArray[np.int64]
@@ -87,7 +90,7 @@ class RankingQuery(NamedTuple):
     ) -> Self:
         """Return the query of a customer with this history for ``wanted`` products, in a situation."""
         session = session_of(history, situation.moment)
-        meant, beside = _NONE, _NOTHING_BOUGHT_TOGETHER
+        meant, beside = _NONE, _NOTHING
         if session is not None:
             meant = np.concatenate([session.cart, session.looked])
             beside = bought_together.around(meant, np.ones(len(meant), np.float32))
@@ -99,6 +102,7 @@ class RankingQuery(NamedTuple):
             session,
             meant,
             beside,
+            shown_lately(history, situation.moment),
             eligible,
             retrieved_K,
             popular_K,

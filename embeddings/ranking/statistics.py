@@ -32,6 +32,7 @@ PRODUCT_STATISTICS = (
     "basket_size",
     "price",
     "price_lately",
+    "accepted",
     *(f"{group}_share" for group in GROUPINGS),
 )
 """The columns of ``Statistics.products_NP``."""
@@ -105,7 +106,8 @@ class Statistics(NamedTuple):
         products_NP: float32, in the order of ``PRODUCT_STATISTICS``: share of recent purchases; purchases in the last 7
             and in the last 28 days; share of buyers who bought again on another day; buyers; days between two
             purchases; purchases per visit, of the visits that it was bought in; what a piece has cost on average, and
-            what it cost in the last 28 days, 0 where nobody said; and the mean share of the products of its groups,
+            what it cost in the last 28 days, 0 where nobody said; a hundred times the odds that it is bought after it
+            was shown, 0 where too little was shown to say; and the mean share of the products of its groups,
             which is all that is known of a product not sold yet.
         unsold_P: float32, the figures of a product that was never sold and whose groups are unknown.
         observed: how much is bought, and where.

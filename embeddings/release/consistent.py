@@ -47,18 +47,18 @@ class _Folder(NamedTuple):
     def expect_lists(self, name: str, lists: Ragged, count: int, below: int) -> None:
         """Raise CorruptBundle unless there are so many lists, of rows below a number."""
         values = lists.values
-        self._expect_offsets(f"{name}-offsets", lists.offsets, count, len(values))
+        self.expect_offsets(f"{name}-offsets", lists.offsets, count, len(values))
         self.expect(f"{name}-values", values, (len(values),), np.int32, least=0, below=below)
 
     def expect_ids(self, ids: Vocabulary) -> None:
         """Raise CorruptBundle unless the arrays of some ids fit each other."""
         count, text = len(ids), ids.base["text"]
         self.expect("ids-text", text, (len(text),), np.uint8)
-        self._expect_offsets("ids-offsets", ids.base["offsets"], count, len(text))
+        self.expect_offsets("ids-offsets", ids.base["offsets"], count, len(text))
         self.expect("ids-hashes", ids.base["hashes"], (count,), np.uint64)
         self.expect("ids-rows", ids.base["rows"], (count,), np.int32, least=0, below=max(count, 1))
 
-    def _expect_offsets(self, name: str, offsets: NDArray[Any], count: int, end: int) -> None:
+    def expect_offsets(self, name: str, offsets: NDArray[Any], count: int, end: int) -> None:
         """Raise CorruptBundle unless offsets part so many entries into so many lists."""
         self.expect(name, offsets, (count + 1,), np.int64, least=0)
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
@@ -149,11 +149,10 @@ def check_statistics(folder: Path, statistics: Statistics, catalogue: Catalogue)
 
 def _check_acceptance(files: _Folder, acceptance: Acceptance, offers: int) -> None:
     """Check what is known of how offers are accepted; nothing may be."""
-    count, fields = len(acceptance.log_odds_O) and offers, len(acceptance.offsets_F)
-    values = int(acceptance.offsets_F[-1]) if fields else 0
+    count, values = len(acceptance.log_odds_O) and offers, acceptance.evidence_OV.shape[-1]
+    fields = len(acceptance.offsets_F) - 1
     files.expect("acceptance-offers", acceptance.log_odds_O, (count,), np.float32, least=-np.inf)
     files.expect("acceptance-unseen", acceptance.unseen, (1,), np.float32, least=-np.inf)
-    files.expect("acceptance-fields", acceptance.offsets_F, (max(fields, 1),), np.int64, least=0, below=values + 1)
-    files.expect("acceptance-of-customer", acceptance.of_customer, (1,), np.int64, least=0, below=fields)
-    evidence = (count, acceptance.evidence_OV.shape[1] if not count else values)
-    files.expect("acceptance-evidence", acceptance.evidence_OV, evidence, np.float32, least=-np.inf)
+    files.expect("acceptance-evidence", acceptance.evidence_OV, (count, values), np.float32, least=-np.inf)
+    files.expect_offsets("acceptance-fields", acceptance.offsets_F, max(fields, 0), values)
+    files.expect("acceptance-of-customer", acceptance.of_customer, (1,), np.int64, least=0, below=fields + 1)

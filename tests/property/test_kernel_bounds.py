@@ -152,7 +152,7 @@ def features(odd: Odd) -> None:
         odd.number(0, 1),
     )
     rows_R = np.unique(np.arange(odd.bought) % max(odd.rows, 1))
-    width = len(OWN) + 2 + len(GROUP) * groups + figures + 3 + 2 + 2 + 3 + groups + 1 + context
+    width = len(OWN) + 2 + len(GROUP) * groups + figures + 3 + 2 + 2 + 3 + groups + 2 + context
     own_RC, bought = np.zeros((len(rows_R) + 1, len(OWN)), np.float32), len(rows_R) + 1
     by_group = [(odd.integers(2, below=9, kind=np.int32), odd.floats(3, len(GROUP))) for _ in range(odd.number(2) % 4)]
     customer = kernel.Customer(rows_R, own_RC, by_group, odd.scored(), odd.floats(odd.dimensions))
@@ -167,6 +167,7 @@ def features(odd: Odd) -> None:
         odd.scored(),
         odd.rows_of(2),
         odd.rows_of(2),
+        odd.scored(),
         odd.real(),
         [odd.real()] * odd.size(context),
         odd.floats(7, width),

@@ -45,6 +45,7 @@ from training.interactions.fit import Metrics
 from training.interactions.model import Model
 from training.interactions.sequences import Sequences
 from training.pictures import draw_curves
+from training.repeats import COMMON
 from training.similar import Similar
 
 CHANNEL = "web"
@@ -131,6 +132,7 @@ def export(
         created_at=created_at,
         data_cut_off=until,
         data=data,
+        leaves_out_taken=interactions.repeated < COMMON,
         notes=("the moments of events are made up: the data has none",),
         counts={
             "products": len(interactions.products),

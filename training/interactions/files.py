@@ -7,7 +7,7 @@ customers, N products.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,16 +35,18 @@ class Interactions:
         customers: the customers' ids, in the order of the file.
         products: the products' ids, in the order in which the file first names them.
         rows: each customer's products.
+        repeated: the share of all mentions whose product the same customer had to do with before.
     """
 
     kind: Kind
     customers: tuple[str, ...]
     products: tuple[str, ...]
     rows: Ragged
+    repeated: float = 0.0
 
     def with_rows(self, rows: Ragged) -> "Interactions":
         """Return the same customers and products, with other rows."""
-        return Interactions(self.kind, self.customers, self.products, rows)
+        return replace(self, rows=rows)
 
     def product_counts(self) -> NDArray[np.int64]:
         """Return how often each product occurs (N)."""
@@ -82,13 +84,15 @@ def read(path: Path, kind: Kind) -> Interactions:
     customers: dict[str, int] = {}
     products: dict[str, int] = {}
     rows: list[NDArray[np.int32]] = []
+    mentions = repeated = 0
     for number, customer, named in _lines(path):
+        mentions, repeated = mentions + len(named), repeated + len(named) - len(set(named))
         _refuse_twice(path, number, customer, customers)
         for new in {customer}.union(named) - products.keys():
             _check_id(path, number, new)
         row = np.array([products.setdefault(product, len(products)) for product in named], np.int32)
         rows.append(np.unique(row) if kind == "interactions" else row)
-    return Interactions(kind, tuple(customers), tuple(products), Ragged.of(rows))
+    return Interactions(kind, tuple(customers), tuple(products), Ragged.of(rows), repeated / max(mentions, 1))
 
 
 def read_part(path: Path, whole: Interactions) -> Interactions:

@@ -71,7 +71,7 @@ def window() -> Window:
     torch.manual_seed(1)
     towers = Towers(catalogue, histories, RECIPE).eval()
     fitted = Fitted(catalogue, statistics, towers, product_vectors(towers, catalogue.products, observed.trained_N, CPU))
-    return Window(fitted, histories, first_baskets(past, inside, catalogue))
+    return Window(fitted, histories, first_baskets(past, inside, catalogue, 10**6, np.random.default_rng(0)))
 
 
 def visits(window: Window, share: float = 1.0, seed: int = 0) -> list[Example]:

@@ -73,7 +73,14 @@ def window() -> Window:
     before, observed = observe(master, past.events, since, RECIPE.assortment)
     inside = Baskets.of(histories).between(since, int(UNTIL.timestamp()))
     events = frames["events"].filter(at < UNTIL)
-    return Window(events, frames["promotions"], histories, before, observed, first_baskets(past, inside, before))
+    return Window(
+        events,
+        frames["promotions"],
+        histories,
+        before,
+        observed,
+        first_baskets(past, inside, before, 10**6, np.random.default_rng(0)),
+    )
 
 
 def purchases(window: Window) -> pl.DataFrame:

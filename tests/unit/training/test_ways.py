@@ -52,7 +52,7 @@ def window_of(dataset: Dataset, recipe: Recipe = RECIPE) -> Window:
     past = histories.before(BEGIN)
     catalogue, _ = observe(master, past.events, BEGIN, recipe.assortment)
     baskets = Baskets.of(histories).between(BEGIN, int(UNTIL.timestamp()))
-    return Window(catalogue, histories, first_baskets(past, baskets, catalogue))
+    return Window(catalogue, histories, first_baskets(past, baskets, catalogue, 10**6, np.random.default_rng(0)))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_exposures_are_those_of_a_slow_reading(history: list[tuple[int, int, str
     some = events([(step * STEP, kind, offer) for _, step, kind, offer in history])
     owners = [owner for owner, *_ in history]
     found = find_exposures(some, np.array(owners, np.int64))
-    columns = (found.owners_X, found.offers_X, found.at_X, found.redeemed_X)
+    columns = (found.owners_X, found.rows_X, found.at_X, found.taken_X)
     assert set(zip(*(column.tolist() for column in columns), strict=True)) == slowly(some, owners)
     assert (some["at"][found.places_X] == found.at_X).all()
 
@@ -72,7 +72,7 @@ def test_what_comes_later_is_unknown_before(history: list[tuple[int, int, str, i
     owners, moment = np.array([owner for owner, *_ in history], np.int64), step * STEP
     earlier = some["at"] < moment
     whole, cut = find_exposures(some, owners).before(moment), find_exposures(some[earlier], owners[earlier])
-    for name in ("owners_X", "offers_X", "at_X", "redeemed_X"):
+    for name in ("owners_X", "rows_X", "at_X", "taken_X"):
         assert getattr(whole, name).tolist() == getattr(cut, name).tolist()
 
 

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embeddings.arrays import Table
+from embeddings.customer.history import EVENT_CODES
 from embeddings.ranking.features import COUNTED, RANKER_FEATURES, FeatureReader, is_regular
 from embeddings.ranking.profile import GROUP, OWN
 from embeddings.ranking.sources import RETRIEVED, RankingQuery
@@ -34,7 +35,12 @@ RETRIEVED_INNER = np.array([3.0, 1.5, -2.0, -np.inf], np.float32)
 
 PASTS = {
     "nothing": [],
-    "looks alone": [("view", 3, HOUR, 0), ("dismissal", 2, 4.0, 0)],
+    "looks alone": [
+        ("view", 3, HOUR, 0),
+        ("dismissal", 2, 4.0, 0),
+        *(("impression", 2, days, 0) for days in (HOUR / 4, 4.0, 5.0, 31.0)),
+        ("impression", 8, 6.0, 0),
+    ],
     "one purchase": [("purchase", 4, 2.5, 0)],
     "a rhythm": [("purchase", 4, 5.0 * week, week % 2) for week in range(6)] + [("purchase", 0, 30.0, -1)],
     "a visit": [
@@ -71,6 +77,15 @@ def hazards(row: int, features: dict[str, float]) -> dict[str, float]:
     code = int(figures.groups_NQ.base[row, 0])
     of_type = figures.hazards_GH[code if code < len(figures.hazards_GH) else 0, span]
     return {"own_hazard": float(figures.hazards_NH.base[row, span]), "type_hazard": float(of_type)}
+
+
+def shown_lately(query: RankingQuery, row: int) -> int:
+    """How often the product was shown in the last 30 days, but for the visit under way."""
+    moment = query.situation.moment
+    return sum(
+        kind == EVENT_CODES["impression"] and product == row and moment - 30 * DAY < at <= moment - 1_800
+        for kind, product, at in query.history.events_E[["type", "product", "at"]].tolist()
+    )
 
 
 def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
@@ -119,14 +134,14 @@ def slow_features(query: RankingQuery, row: int) -> dict[str, float]:
     features |= {f"weekday_{number}": float(when.weekday() == number) for number in range(7)}
     turn = (when.hour + when.minute / 60 + when.second / 3_600) / 24 * 2 * math.pi
     features |= {"hour_sine": math.sin(turn), "hour_cosine": math.cos(turn)}
+    features["shown"] = math.log1p(shown_lately(query, row))
     features["inner"] = sum(float(VECTORS[row, place]) * float(CUSTOMER[place]) for place in range(D))
     features["als"] = float(np.dot(figures.als.products_ND.base[row].astype(float), profile.als_D.astype(float)))
 
     cart = [] if session is None else session.cart.tolist()
     looked = [] if session is None else session.looked.tolist()
     meant, codes = [*cart, *looked], figures.groups_NQ.base
-    features["in_cart"] = float(len(cart))
-    features["looked"] = float(row in looked)
+    features |= {"in_cart": float(len(cart)), "looked": float(row in looked)}
     features["bought_together"] = sum(weight for one in meant for other, weight in TOGETHER[one] if other == row)
     lifts = [float(figures.lifts_GG[codes[one, WIDE], codes[row, WIDE]]) for one in meant]
     features["goes_with"] = sum(lifts) / len(lifts) if lifts else 0.0

@@ -116,12 +116,30 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
         lately = [event for event in priced if event.at > NOW - 28 * DAY] or priced
         for name, some in (("price", priced), ("price_lately", lately)):
             expected[name] = sum(one.value for one in some) / sum(one.quantity for one in some) if some else 0
+        expected["accepted"] = 0  # nothing is known to have been shown
         for name, codes in zip(GROUPINGS, groups, strict=True):
             alike = [popularity_N[other] / total for other in range(N) if codes[other] == codes[row]]
             expected[f"{name}_share"] = sum(alike) / len(alike) if codes[row] else 0
         figures = dict(zip(PRODUCT_STATISTICS, found.products_NP.base[row].tolist(), strict=True))
         assert figures == pytest.approx(expected, rel=1e-5), row
     assert found.products_NP.base.dtype == np.float32
+
+
+def test_products_are_bought_after_they_were_shown_as_often_as_counting_gives():
+    shown = [
+        Event(customer, NOW - day * DAY, "impression", day % 3, 0) for customer in range(10) for day in range(1, 25)
+    ]
+    taken = [event._replace(type="purchase", at=event.at + HOUR) for event in shown[::4]]
+    late = [event._replace(type="purchase", at=event.at + HOUR) for event in shown[1::50] if event.product == 1]
+    found = count_all([*shown, *taken, *late]).products_NP.base[:, PRODUCT_STATISTICS.index("accepted")]
+    bought = {(event.customer, event.at - HOUR, event.product) for event in (*taken, *late)}
+    accepted = [event for event in shown if (*event[:2], event.product) in bought]
+    overall = len(accepted) / len(shown)
+    for row in range(N):
+        mine = [event for event in shown if event.product == row]
+        yes = sum(event in accepted for event in mine)
+        chance = (yes + 20 * overall) / (len(mine) + 20)
+        assert found[row] == pytest.approx(100 * chance / (1 - chance), rel=1e-5), row
 
 
 def with_guests(events: list[Event], visit: list[int]) -> Histories:
