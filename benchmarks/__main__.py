@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "--task",
         help="of complete-journey some of next-basket, web, push, novel, completion, cold-start, new-products, "
-        "substitutes, complements, coupons, mixed, with commas; all by default",
+        "substitutes, substitutes-bare, complements, coupons, mixed, with commas; all by default",
     )
     quality.add_argument(
         "--test",

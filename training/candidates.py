@@ -6,7 +6,7 @@ Letters: Q examples, M candidates of all examples, F features.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ _FIRST_SECONDS = 60
 """How long before that moment."""
 
 _CART, _VIEW = EVENT_CODES["add_to_cart"], EVENT_CODES["view"]
+
+
+PopularRows: TypeAlias = dict[tuple[bytes, SoldLists], NDArray[np.int64]]
+"""The most popular rows by what a context allows and where it is."""
 
 
 class ExampleCandidates(NamedTuple):
@@ -77,17 +81,18 @@ class ExampleCandidates(NamedTuple):
         )
 
     @classmethod
-    def joined(cls, parts: Sequence["ExampleCandidates"]) -> "ExampleCandidates":
-        """Return the candidates of several windows as one."""
+    def joined(cls, parts: list["ExampleCandidates"]) -> "ExampleCandidates":
+        """Return the candidates of several windows as one; empty the list, as there is no room for them twice."""
         begins = np.cumsum([0, *(len(part.rows_M) for part in parts)])
         offsets = [part.offsets_Q[1:] + begin for part, begin in zip(parts, begins.tolist(), strict=False)]
-        return cls(
-            np.concatenate([part.features_MF for part in parts]),
-            np.concatenate([part.taken_M for part in parts]),
-            np.concatenate([part.rows_M for part in parts]),
-            np.concatenate([part.regular_M for part in parts]),
-            np.concatenate([np.zeros(1, np.int64), *offsets]),
+        taken, rows, regular = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("taken_M", "rows_M", "regular_M")
         )
+        features_MF = np.empty((len(rows), len(RANKER_FEATURES)), np.float32)
+        for begin in begins[:-1].tolist():
+            part_MF = parts.pop(0).features_MF
+            features_MF[begin : begin + len(part_MF)] = part_MF
+        return cls(features_MF, taken, rows, regular, np.concatenate([np.zeros(1, np.int64), *offsets]))
 
 
 def gather_candidates(
@@ -164,7 +169,7 @@ def query_examples(
 ) -> Iterator[QueriedExample]:
     """Yield the examples with their queries, as the service would make them; arguments as in ``gather_candidates``."""
     index = PlannedIndex(vectors_ND, "cpu", cache_bytes=_CACHE_BYTES)
-    rankings: dict[tuple[bytes, SoldLists], NDArray[np.int64]] = {}
+    rankings: PopularRows = {}
     profiled = cache(partial(profile_of, statistics=statistics))  # most customers have two examples
     for start in range(0, len(examples), _AT_ONCE):
         some = examples[start : start + _AT_ONCE]
@@ -180,7 +185,7 @@ def query_examples(
                 example.situation,
                 example.eligible,
                 rows_K if example.novel else rows_K[:RETRIEVED],
-                _popular(rankings, statistics.observed, example),
+                popular_rows(rankings, statistics.observed, example),
                 novel=example.novel,
                 rank_all=example.rank_all,
             )
@@ -302,12 +307,10 @@ def _events(
     return events
 
 
-def _popular(
-    rankings: dict[tuple[bytes, SoldLists], NDArray[np.int64]], observed: Observed, example: Example
-) -> NDArray[np.int64]:
+def popular_rows(rankings: PopularRows, observed: Observed, example: Example) -> NDArray[np.int64]:
     """Return the most popular products of those that the context allows and the example asks for.
 
-    The ranking of what a context allows is worked out once.
+    The ranking of what a context allows is worked out once, and kept in ``rankings``.
     """
     allowed = example.eligible if example.allowed is None else example.allowed
     key = allowed.fingerprint, observed.lists_of(example.place.rows)

@@ -18,11 +18,10 @@ from embeddings.customer.history import History
 from embeddings.index.planned import PlannedIndex
 from embeddings.metrics import ndcg_at, recall_at
 from embeddings.ranking.features import FeatureReader
-from embeddings.ranking.popularity import most_popular, popular
 from embeddings.ranking.sources import ALL
 from embeddings.ranking.statistics import Statistics
 from training.ablation import ablate
-from training.candidates import QueriedExample, gather, query_examples
+from training.candidates import PopularRows, QueriedExample, gather, popular_rows, query_examples
 from training.examples import Example, customer_vectors
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, rank
@@ -113,16 +112,14 @@ def _measure_all(
 ) -> Metrics:
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     observed = fitted.statistics.observed
+    remembered: PopularRows = {}
     als_index = PlannedIndex(als.products_ND, "cpu", cache_bytes=_CACHE_BYTES)
     for start in range(0, len(examples), _AT_ONCE):
         some = examples[start : start + _AT_ONCE]
         sets = [one.eligible for one in some]
         factors_BD = als.customers_CD[[one.customer for one in some]]
         factored = als_index.search(factors_BD, K, sets).rows_BK
-        common = [
-            most_popular(popular(observed, one.eligible.rows_N, observed.lists_of(one.place.rows)), K).rows_R
-            for one in some
-        ]
+        common = [popular_rows(remembered, observed, one)[:K] for one in some]
         rankings["popular"] += common
         # Of a customer who bought nothing before, the factors say nothing.
         rankings["als"] += [

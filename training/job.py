@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput
+from embeddings.ranking.acceptance import LATELY
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from training.batches import Baskets
@@ -122,7 +123,7 @@ def run(
             offers.redemption,
             catalogue,
             statistics,
-            histories,
+            histories.without_impressions(moment - LATELY),  # of a customer the newest events count, and no more
             metrics,
             curves,
         )

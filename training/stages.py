@@ -39,8 +39,8 @@ _VISITS = 2_000
 """So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
 in it; each stands for several."""
 
-_JUDGED = 10_000
-"""So many customers tell NDCG to about three thousandths; more take time and change nothing."""
+_JUDGED = 5_000
+"""So many customers tell NDCG to about four thousandths; more take time and change nothing."""
 
 _EXPOSED = 20_000
 """So many visits in which offers were shown teach how likely each is accepted."""
@@ -129,8 +129,7 @@ class Stages:
         config = self.recipe.ranker
         nearby = Nearby.of(fitted.statistics)
         baskets = Baskets.of(past)
-        parts = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
-        found = ExampleCandidates.joined(parts)
+        found = ExampleCandidates.joined([self._window(past, baskets, begin, fitted, nearby) for begin in begins])
         if not found.taken_M.any():
             begun = datetime.fromtimestamp(begins[-1], UTC).date()
             raise InvalidInput(

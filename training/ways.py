@@ -24,8 +24,8 @@ from embeddings.customer.tower_input import Situation
 from training.config import WaysConfig
 from training.examples import Example, allowed_in
 
-_FEWEST_WITHIN, _MOST_WITHIN = 2, 20
-"""How many locations the radius of an example reaches."""
+_WITHIN = (2, 5, 10, 20)
+"""How many locations the radius of an example reaches; few numbers, as for each what may be shown is kept in memory."""
 
 
 class Way(StrEnum):
@@ -56,7 +56,7 @@ class Ways:
         self._around: dict[int, NDArray[np.int64]] = {}
         self.shares = {
             Way.WITHOUT_PLACE: config.without_place if len(catalogue.locations.ids) else 0.0,
-            Way.WITHIN_RADIUS: config.within_radius if len(self._placed_M) >= _FEWEST_WITHIN else 0.0,
+            Way.WITHIN_RADIUS: config.within_radius if len(self._placed_M) >= _WITHIN[0] else 0.0,
             Way.AHEAD: config.ahead if self._ahead else 0.0,
         }
         self.shares = {Way.AT_PLACE: 1 - sum(self.shares.values()), **self.shares}
@@ -119,7 +119,7 @@ class Ways:
             case Way.NOVEL:
                 return None  # `for_novel` asks it, which knows all that was bought in the window
             case Way.WITHIN_RADIUS:
-                return self._within(example, int(random.integers(_FEWEST_WITHIN, _MOST_WITHIN + 1)))
+                return self._within(example, _one_of(_WITHIN, random))
 
     def _channel(self, situation: Situation, random: np.random.Generator) -> int:
         """Return the channel of a request without a place: one that shows everything, if there is any."""
@@ -141,7 +141,7 @@ class Ways:
             kilometres_M = haversine.haversine_vector(
                 coordinates_M2[[centre]], coordinates_M2[self._placed_M], comb=True
             )[:, 0]
-            self._around[centre] = self._placed_M[np.argsort(kilometres_M, kind="stable")[:_MOST_WITHIN]]
+            self._around[centre] = self._placed_M[np.argsort(kilometres_M, kind="stable")[: _WITHIN[-1]]]
         return self._around[centre]
 
     def _moved(self, example: Example, situation: Situation, place: Place) -> Example | None:

@@ -19,12 +19,22 @@ UNTIL = datetime(2017, 12, 4, 4, 1, 20, tzinfo=UTC)
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
 
-def release(store: Path, until: datetime = UNTIL) -> str:
-    """Return the version in a store of the suites' own; train one unless the current one has this cut-off."""
+def release(store: Path, until: datetime = UNTIL, write: Callable[[Path, datetime], None] | None = None) -> str:
+    """Return the version in a store of the suites' own; train one unless the current one has this cut-off.
+
+    Args:
+        store: the store.
+        until: the cut-off.
+        write: writes the tables to be trained on into a folder; None for Complete Journey as it is.
+    """
     version = current(store, lambda manifest: manifest.data_cut_off == until)
     if version is not None:
         return version
-    command = ["-m", "training", "--data", "complete-journey", "--store", str(store), "--until", until.isoformat()]
+    data = "complete-journey"
+    if write is not None:
+        data = str(store / "data")
+        write(store / "data", until)
+    command = ["-m", "training", "--data", data, "--store", str(store), "--until", until.isoformat()]
     subprocess.run([sys.executable, *command], check=True)  # noqa: S603 - our own command
     return BundleStore(store).current()
 

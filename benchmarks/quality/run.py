@@ -26,11 +26,13 @@ class Task(NamedTuple):
         folder: the release's store, within the suites' own.
         until: its cut-off.
         measure: asks a service that has heard of no events.
+        write: writes the tables that the release is trained on into a folder; None for all of Complete Journey.
     """
 
     folder: str
     until: datetime
     measure: Callable[[Service, datetime], Outcome]
+    write: Callable[[Path, datetime], None] | None = None
 
 
 TASKS: Mapping[str, Task] = {
@@ -42,6 +44,7 @@ TASKS: Mapping[str, Task] = {
     "cold-start": Task(".", UNTIL, cold_start.measure),
     "new-products": Task(".", UNTIL, new_products.measure),
     "substitutes": Task(".", UNTIL, similar.measure_substitutes),
+    "substitutes-bare": Task("bare", UNTIL, similar.measure_bare_substitutes, similar.write_bare),
     "complements": Task(".", UNTIL, similar.measure_complements),
     "coupons": Task("coupons", COUPONS_UNTIL, coupons.measure),
     "mixed": Task("coupons", COUPONS_UNTIL, mixed.measure),
@@ -90,7 +93,7 @@ def run(store: Path, json_file: Path, names: Sequence[str] = tuple(TASKS)) -> Re
     for name in names:
         task = TASKS[name]
         of_task = store / task.folder
-        version = release(of_task, task.until)
+        version = release(of_task, task.until, task.write)
         with fresh_service(of_task, version) as service:
             outcome = task.measure(service, task.until)
         found = section(outcome, version, task.until)

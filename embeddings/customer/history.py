@@ -315,13 +315,20 @@ class Histories:
     def before(self, moment: int) -> Self:
         """Return the same customers with only the events before a moment, in seconds since 1970 UTC."""
         kept = np.asarray(self.events["at"] < moment)
+        return replace(self._kept(kept), guests=self.guests[self.guests["at"] < moment])
+
+    def without_impressions(self, moment: int) -> Self:
+        """Return the same customers without what they were shown before a moment, in seconds since 1970 UTC."""
+        kept = (self.events["type"] != IMPRESSION) | (self.events["at"] >= moment)
+        return self if kept.all() else self._kept(kept)
+
+    def _kept(self, kept: NDArray[np.bool_]) -> Self:
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
         return replace(
             self,
             events=self.events[kept],
             context_EX=self.context_EX[kept] if len(self.context_EX) else self.context_EX,
             offsets=ends[self.offsets],
-            guests=self.guests[self.guests["at"] < moment],
         )
 
     def save(self, folder: Path) -> None:

@@ -15,8 +15,8 @@ ACCEPTED_WITHIN = 7 * 86_400
 """A redemption accepts the newest exposure of its offer to its customer that is at most so many seconds old; so does a
 purchase that of its product."""
 
-_LATELY = 30 * 86_400
-"""How long an impression of a product says something of the customer."""
+LATELY = 30 * 86_400
+"""For so many seconds what a customer was shown says something of the customer."""
 
 PARTS_OF_DAY = 6
 """Of four hours each."""
@@ -96,11 +96,11 @@ def shown_lately(history: History, moment: int) -> tuple[NDArray[np.int64], NDAr
 
     What was shown in the visit under way does not count: whoever asks what to show has not shown it yet.
     """
-    if history.shown < moment - _LATELY:
+    if history.shown < moment - LATELY:
         return _NONE, _NOTHING
     events_E = history.events_E
     shown_E = (events_E["type"] == IMPRESSION) & (events_E["product"] >= 0)
-    shown_E &= (events_E["at"] > moment - _LATELY) & (events_E["at"] <= moment - VISIT_SECONDS)
+    shown_E &= (events_E["at"] > moment - LATELY) & (events_E["at"] <= moment - VISIT_SECONDS)
     rows_K, times_K = np.unique(events_E["product"][shown_E].astype(np.int64), return_counts=True)
     return rows_K, np.log1p(times_K).astype(np.float32)
 

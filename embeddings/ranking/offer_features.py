@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged, Table
 from embeddings.catalogue.columns import Catalogue
-from embeddings.ranking.acceptance import find_exposures, odds, situation_codes
+from embeddings.ranking.acceptance import LATELY, find_exposures, odds, situation_codes
 from embeddings.ranking.features import RANKER_FEATURES, FeatureReader
 from embeddings.ranking.profile import DAY, DECAYS, GROUP, NEVER_DAYS, OWN, Group
 from embeddings.ranking.sources import RankingQuery
@@ -58,8 +58,8 @@ purchases of the types that it covers, summed, and their mean over its products;
 customers who buy the same buy its products, over the root; how many buyers its products have, summed.
 
 Where exposures have taught something, else 0: a hundred times the odds that the offer is accepted when it is shown, at
-all, by such customers, in such a situation, and by this customer; how often it was shown to the customer, and days
-since then.
+all, by such customers, in such a situation, and by this customer; how often it was shown to the customer in the last 30
+days, and days since then.
 """
 
 _SHARE_SCALE = 1e5
@@ -218,7 +218,8 @@ class OfferFeatureReader:
             return [np.zeros(len(offers_O))] * _OF_ACCEPTANCE
         codes_F = np.array([*history.attributes_A.tolist(), *situation_codes(query.situation)], np.int64)
         offer_O, customer_O, situation_O = acceptance.log_odds(offers_O, codes_F)
-        own = find_exposures(history.events_E, np.zeros(len(history.events_E), np.int64))
+        lately_E = history.events_E[int(history.events_E["at"].searchsorted(moment - LATELY, side="right")) :]
+        own = find_exposures(lately_E, np.zeros(len(lately_E), np.int64))
         count, since = len(self._sizes_O), np.full(len(self._sizes_O), NEVER_DAYS)
         known_X = own.rows_X < count
         shown_X = own.rows_X[known_X]

@@ -38,7 +38,7 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING event_id, seq
 """
 
-# Impressions change no history. A mark of 0 is before all transactions.
+# A mark of 0 is before all transactions.
 _PAGE = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark, max(transaction) AS newest,
        array_agg(seq) AS seq, array_agg(arrived) AS arrived, array_agg(at) AS at, array_agg(type) AS type,
@@ -50,7 +50,6 @@ FROM (
            xid::text::bigint AS transaction
     FROM events
     WHERE customer_id = $1 AND seq > $2 AND seq < $3 AND xid >= $4::text::xid8 AND (at >= $5 OR received_at > $6)
-      AND type <> 'impression'
     ORDER BY seq DESC
     LIMIT $7
 ) AS newest
@@ -234,7 +233,7 @@ class EventStore:
                 one.future.set_exception(EventStoreUnavailable(str(error)))
             return
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
-        for customer in {one.event.customer_id for one in once.values() if one.event.type != "impression"}:
+        for customer in {one.event.customer_id for one in once.values()}:
             self.invalidations.add(customer)
         if any(one.event.type == "redemption" for one in once.values()):
             self.invalidations.add_redemptions()

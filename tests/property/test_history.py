@@ -1,7 +1,6 @@
 """Histories against plain lists. An event here is (second, product): the product tells events apart."""
 
 import bisect
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.arrays import Ragged
-from embeddings.customer.history import EVENT, PURCHASE, Events, Histories, History
+from embeddings.customer.history import EVENT, IMPRESSION, PURCHASE, Events, Histories, History
 from embeddings.vocabulary import Vocabulary
 
 Pairs: TypeAlias = list[tuple[int, int]]
@@ -91,9 +90,11 @@ def test_before_keeps_what_happened_earlier_of_every_customer(moments: list[list
     for row, one in enumerate(pairs):
         assert pairs_of(histories[row].events_E) == one
         assert pairs_of(earlier[row].events_E) == one[: bisect.bisect_left([at for at, _ in one], moment)]
-    assert earlier == replace(
-        histories,
-        events=earlier.events,
-        offsets=earlier.offsets,
-        guests=earlier.guests,
-    )
+    shown = histories.events["product"] % 3 == 0
+    histories.events["type"][shown] = IMPRESSION
+    forgetful = histories.without_impressions(moment)
+    for row, one in enumerate(pairs):
+        left = [(at, product) for at, product in one if product % 3 or at >= moment]
+        assert pairs_of(forgetful[row].events_E) == left
+    for name in ("customers", "attributes_CA", "audiences", "attribute_names", "attribute_labels", "visit_pause"):
+        assert getattr(earlier, name) is getattr(histories, name)

@@ -227,7 +227,7 @@ def test_offsets_say_whose_candidates_are_whose(window: Window):
 
 def test_joined_windows_lie_one_after_the_other(window: Window):
     parts = [window.candidates(window.examples[:4]), window.candidates(window.examples[4:9])]
-    joined = ExampleCandidates.joined(parts)
+    joined = ExampleCandidates.joined(parts.copy())
     assert of_each(joined) == of_each(parts[0]) + of_each(parts[1])
     assert joined.features_MF.tobytes() == parts[0].features_MF.tobytes() + parts[1].features_MF.tobytes()
     assert len(joined.spans()) == 9

@@ -134,9 +134,13 @@ NOT_SHOWN = dict.fromkeys(
 
 def test_what_was_shown_counts_where_it_taught_something():
     events_E = events_of(
-        ("impression", -1, 9.0, 0), ("redemption", -1, 8.0, 0), ("impression", -1, 4.0, 0), ("dismissal", -1, 2.0, 0)
+        ("impression", -1, 31.0, 0),  # too long ago
+        ("impression", -1, 9.0, 0),
+        ("redemption", -1, 8.0, 0),
+        ("impression", -1, 4.0, 0),
+        ("dismissal", -1, 2.0, 0),
     )
-    events_E["offer"] = [1, 1, 1, 0]
+    events_E["offer"] = [1, 1, 1, 1, 0]
     query = ask(History(events_E, np.array([1], np.int32), ()), location=0)
     codes = situation_codes(query.situation)
     sizes = [2, *(code + 1 for code in codes)]
