@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
-from serving.state import schema
 from serving.state.event import Event, Row, Stored, seconds_of
 from serving.state.invalidations import Invalidations
+from serving.state.migrate import migrate, migrations
 
 _log = logging.getLogger("opportune.serve")
 
@@ -132,17 +132,20 @@ class EventStore:
         self.invalidations = invalidations
         self._answering = True
 
-    async def prepare(self) -> None:
-        """Create the tables if they are not there, and complete those of an earlier version.
+    async def prepare(self, *, dry_run: bool = False) -> list[str]:
+        """Bring the tables to the schema of this version, and return the names of the migrations that were applied.
+
+        Args:
+            dry_run: whether to undo them again.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer at this URL.
-            InvalidInput: it is no URL of a PostgreSQL.
+            InvalidInput: it is no URL of a PostgreSQL, or its schema is another one than any that this version knows.
         """
         try:
             connection = await asyncpg.connect(self._url, timeout=5, command_timeout=60)
             try:
-                await schema.create(connection)
+                return await migrate(connection, migrations(), dry_run=dry_run)
             finally:
                 connection.terminate()
         except (ValueError, OverflowError):  # whose text may hold a part of a password

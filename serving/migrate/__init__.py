@@ -1,0 +1,1 @@
+"""The command that migrates the database of a service."""

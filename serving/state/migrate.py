@@ -1,0 +1,128 @@
+"""Brings the schema of the event store up to date: numbered files of SQL, each applied once, in order."""
+
+import hashlib
+from importlib.resources import files
+from typing import NamedTuple
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from embeddings.errors import InvalidInput
+
+# Two servers that start at once must not both migrate: the lock's number is any constant of ours.
+_LOCK = 7_250_001
+
+_MOST_SECONDS = 3_600.0
+"""How long a migration may take: to write rows of an earlier version anew takes a minute for some ten million."""
+
+_APPLIED = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+_EARLIER = {1: "event_id", 2: "seq", 3: "context"}
+"""Migrations that versions applied which kept no account of them, and the column of ``events`` that shows it."""
+
+_HAS_TABLE = "SELECT to_regclass($1) IS NOT NULL"
+_COLUMNS = """
+SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('events') AND attnum > 0 AND NOT attisdropped
+"""
+
+
+class Migration(NamedTuple):
+    """One file of SQL.
+
+    Attributes:
+        number: from 1, without holes.
+        name: of the file, without its ending.
+    """
+
+    number: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Return the SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Return all migrations that this version knows, in order."""
+    found = [path for path in files("serving.state").joinpath("migrations").iterdir() if path.name.endswith(".sql")]
+    return [
+        Migration(int(path.name.partition("_")[0]), path.name.removesuffix(".sql"), path.read_text(encoding="utf-8"))
+        for path in sorted(found, key=lambda path: path.name)
+    ]
+
+
+async def migrate(
+    connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration], *, dry_run: bool = False
+) -> list[str]:
+    """Apply the migrations that a database lacks, all or none; return their names.
+
+    Nothing that the database holds is lost. Several servers may migrate at once: one does, and the others wait.
+
+    Args:
+        connection: to the database.
+        known: the migrations, in order.
+        dry_run: whether to undo everything in the end.
+
+    Raises:
+        InvalidInput: a newer version has migrated the database, or a migration is not the one that was applied.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_MOST_SECONDS)
+        lacking = _lacking(known, await _applied(connection, known))
+        for one in lacking:
+            await connection.execute(one.text, timeout=_MOST_SECONDS)
+            await _note(connection, one)
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await (transaction.rollback() if dry_run else transaction.commit())
+    return [one.name for one in lacking]
+
+
+async def _applied(
+    connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]
+) -> dict[int, tuple[str, str]]:
+    """Return name and checksum of the migrations that were applied, by number; begin the account if there is none."""
+    if not await connection.fetchval(_HAS_TABLE, "schema_migrations"):
+        await connection.execute(_APPLIED)
+        columns = {record["attname"] for record in await connection.fetch(_COLUMNS)}
+        for one in known:
+            if _EARLIER.get(one.number) in columns:
+                await _note(connection, one)
+    records = await connection.fetch("SELECT number, name, checksum FROM schema_migrations")
+    return {record["number"]: (record["name"], record["checksum"]) for record in records}
+
+
+def _lacking(known: list[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:
+    where = "--database or OPPORTUNE_DATABASE"
+    newer = sorted(applied.keys() - {one.number for one in known})
+    if newer:
+        names = ", ".join(applied[number][0] for number in newer)
+        raise InvalidInput(
+            where, f"expected a schema of this version or an earlier one; a newer Opportune has applied {names}: use it"
+        )
+    for one in known:
+        if one.number in applied and applied[one.number] != (one.name, one.checksum):
+            raise InvalidInput(
+                where,
+                f"expected {applied[one.number][0]} as it was applied; that of this installation is another one: "
+                "install the version that migrated the database, or a newer one",
+            )
+    return [one for one in known if one.number not in applied]
+
+
+async def _note(connection: asyncpg.Connection | PoolConnectionProxy, one: Migration) -> None:
+    await connection.execute(
+        "INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3)", one.number, one.name, one.checksum
+    )

@@ -1,0 +1,122 @@
+"""Migrations of the database: each once and in order, all or none, and of no other version's schema."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import pytest
+
+from embeddings.errors import InvalidInput
+from serving.migrate.__main__ import main
+from serving.state.migrate import Migration, migrate, migrations
+from tests.integration.conftest import Postgres
+
+Found = TypeVar("Found")
+ALL = ["0001_events", "0002_arrival", "0003_context"]
+
+
+def run(url: str, test: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
+    async def connected() -> Found:
+        connection = await asyncpg.connect(url)
+        try:
+            return await test(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(connected())
+
+
+async def up(connection: asyncpg.Connection) -> list[str]:
+    return await migrate(connection, migrations())
+
+
+async def tables(connection: asyncpg.Connection) -> int:
+    return int(str(await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")))
+
+
+def test_each_is_applied_once_and_in_order(postgres: Postgres) -> None:
+    url = postgres.database()
+    assert [one.name for one in migrations()] == ALL
+    assert [one.number for one in migrations()] == [1, 2, 3]
+    assert run(url, up) == ALL
+    assert run(url, up) == []
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_a_database_that_kept_no_account_is_taken_on_from_where_it_was(postgres: Postgres, kept: int) -> None:
+    url = postgres.database()
+
+    async def earlier(connection: asyncpg.Connection) -> None:
+        for one in migrations()[:kept]:
+            await connection.execute(one.text)
+        await connection.execute(
+            "INSERT INTO events (event_id, customer_id, type, at, quantity) VALUES ('e', 'c', 'view', now(), 1)"
+        )
+
+    async def events(connection: asyncpg.Connection) -> int:
+        return int(str(await connection.fetchval("SELECT count(*) FROM events WHERE context IS NULL AND seq > 0")))
+
+    run(url, earlier)
+    assert run(url, up) == ALL[kept:]
+    assert run(url, events) == 1
+
+
+def test_a_dry_run_says_what_it_would_apply_and_leaves_nothing(postgres: Postgres) -> None:
+    url = postgres.database()
+    assert run(url, lambda connection: migrate(connection, migrations(), dry_run=True)) == ALL
+    assert run(url, tables) == 0
+
+
+def test_a_newer_schema_is_refused(postgres: Postgres) -> None:
+    url = postgres.database()
+    newer = [*migrations(), Migration(4, "0004_newer", "CREATE TABLE newer (id bigint)")]
+    assert run(url, lambda connection: migrate(connection, newer)) == [*ALL, "0004_newer"]
+    with pytest.raises(InvalidInput, match="0004_newer"):
+        run(url, up)
+
+
+def test_a_changed_migration_is_refused(postgres: Postgres) -> None:
+    url = postgres.database()
+    run(url, up)
+    first, *others = migrations()
+    with pytest.raises(InvalidInput, match="0001_events"):
+        run(url, lambda connection: migrate(connection, [first._replace(text=first.text + "--"), *others]))
+
+
+def test_one_that_fails_leaves_nothing_of_those_before_it(postgres: Postgres) -> None:
+    url = postgres.database()
+    broken = [*migrations(), Migration(4, "0004_broken", "CREATE TABLE half (id bigint); SELECT 1 / 0")]
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        run(url, lambda connection: migrate(connection, broken))
+    assert run(url, tables) == 0
+
+
+def test_of_several_at_once_one_migrates_and_the_others_find_it_done(postgres: Postgres) -> None:
+    url = postgres.database()
+
+    async def all_at_once() -> list[list[str]]:
+        connections = [await asyncpg.connect(url) for _ in range(4)]
+        try:
+            return await asyncio.gather(*(up(one) for one in connections))
+        finally:
+            for one in connections:
+                await one.close()
+
+    assert sorted(asyncio.run(all_at_once())) == [[], [], [], ALL]
+
+
+def test_the_command_says_what_it_does(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPPORTUNE_DATABASE", postgres.database())
+    for options, said in (
+        (["--dry-run"], "would apply 0001_events\nwould apply 0002_arrival\nwould apply 0003_context\n"),
+        ([], "applied 0001_events\napplied 0002_arrival\napplied 0003_context\n"),
+        ([], "the schema is that of this version\n"),
+    ):
+        monkeypatch.setattr("sys.argv", ["opportune-migrate", "--store", str(tmp_path), *options])
+        main()
+        assert capsys.readouterr().out == said
+    assert not list(tmp_path.iterdir()), "an embedded one is not set up where another is named"
