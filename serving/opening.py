@@ -6,7 +6,7 @@ import numpy as np
 
 from embeddings.catalogue.context import Context
 from embeddings.catalogue.eligibility import Eligibility
-from embeddings.customer.history import Histories
+from embeddings.customer.history import Events, Histories
 from embeddings.customer.tower_input import Situation, encode
 from embeddings.errors import CorruptBundle
 from embeddings.ranking.sources import ALL, RETRIEVED
@@ -19,6 +19,9 @@ from serving.state.events import EventStore
 from serving.state.live import LiveHistories
 from serving.state.redemptions import LiveRedemptions
 from serving.view import Release, View
+
+_BLOCKS, _BLOCK = 32, 65_536
+"""What tells which contexts are seen most. Few and large, as the system maps more than it is asked for."""
 
 _WARMED = 0.5
 """How much of the cache is filled at start; the rest is for what requests bring."""
@@ -79,11 +82,20 @@ def _search_once(view: View) -> None:
     bundle.products.search(np.ascontiguousarray(customer_1D), RETRIEVED, [None])
 
 
+def _some(events: Events) -> Events:
+    """Return all events, or blocks of some in even distances if they are many: what is read stays in memory."""
+    if len(events) <= _BLOCKS * _BLOCK:
+        return events
+    begins = np.linspace(0, len(events) - _BLOCK, _BLOCKS).astype(np.int64)
+    return np.concatenate([events[begin : begin + _BLOCK] for begin in begins.tolist()])
+
+
 def _warm(view: View, histories: Histories) -> None:
     """Gather the sets of the contexts seen most, until they fill ``_WARMED`` of the index's cache."""
     bundle, eligibility = view.release.bundle, view.eligibility
     channels, locations = list(bundle.catalogue.channels), bundle.catalogue.locations.ids
-    channels_E, locations_E = (histories.events[name].astype(np.int64) for name in ("channel", "location"))
+    events = _some(histories.events)
+    channels_E, locations_E = (events[name].astype(np.int64) for name in ("channel", "location"))
     placed_E = (channels_E >= 0) & (locations_E >= 0)
     contexts_E = (channels_E * len(locations) + locations_E)[placed_E]
     counts = np.bincount(contexts_E, minlength=len(channels) * len(locations))

@@ -100,23 +100,30 @@ def fit_ranker(
 
 
 def fit_rankers(
-    examples: ExampleCandidates, config: RankerConfig, seed: int, device: torch.device
+    windows: list[ExampleCandidates], config: RankerConfig, seed: int, device: torch.device
 ) -> tuple[Rankers, Mapping[str, Curve]]:
     """Fit a ranker for regular customers and one for newcomers, each on its own lists; return them with their courses.
 
     Lists of regular customers are many and alike, and what they take is mostly what they took before: a ranker that has
     to learn all else from the same numbers ranks them worse. Where one of both has few lists, one ranker is fitted on
-    all of them and judges everything.
+    all of them and judges everything. The list of windows is emptied, as there is no room for them twice.
     """
-    begins_Q, sizes_Q = examples.offsets_Q[:-1], np.diff(examples.offsets_Q)
-    away_Q = examples.features_MF[begins_Q[sizes_Q > 0], RANKER_FEATURES.index("away")]
+    parts: dict[str, list[ExampleCandidates]] = {"ranker": [], "newcomers": []}
+    while windows:
+        window = windows.pop(0)
+        begins_Q, some_Q = window.offsets_Q[:-1], np.diff(window.offsets_Q) > 0
+        regular_Q = np.append(window.regular_M, False)[begins_Q]
+        parts["ranker"].append(window.some(np.flatnonzero(some_Q & regular_Q)))
+        parts["newcomers"].append(window.some(np.flatnonzero(some_Q & ~regular_Q)))
+    joined = {name: ExampleCandidates.joined(some) for name, some in parts.items()}
+    away_Q = np.concatenate(
+        [one.features_MF[one.offsets_Q[:-1], RANKER_FEATURES.index("away")] for one in joined.values()]
+    )
     longest = max(float(np.quantile(away_Q, _SEEN)), 1.0)
-    regular_Q = np.append(examples.regular_M, False)[begins_Q] & (sizes_Q > 0)
-    parts = {"ranker": np.flatnonzero(regular_Q), "newcomers": np.flatnonzero(~regular_Q & (sizes_Q > 0))}
-    if min(map(len, parts.values())) < _FEWEST_LISTS:
-        ranker, curve = fit_ranker(examples, config, seed, device)
+    if min(len(one.offsets_Q) - 1 for one in joined.values()) < _FEWEST_LISTS:
+        ranker, curve = fit_ranker(ExampleCandidates.joined(list(joined.values())), config, seed, device)
         return Rankers(ranker, ranker, longest), {"ranker": curve}
-    fitted = {name: fit_ranker(examples.some(part_Q), config, seed, device) for name, part_Q in parts.items()}
+    fitted = {name: fit_ranker(one, config, seed, device) for name, one in joined.items()}
     curves = {name: curve for name, (_, curve) in fitted.items()}
     return Rankers(fitted["ranker"][0], fitted["newcomers"][0], longest), curves
 

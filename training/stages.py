@@ -129,8 +129,8 @@ class Stages:
         config = self.recipe.ranker
         nearby = Nearby.of(fitted.statistics)
         baskets = Baskets.of(past)
-        found = ExampleCandidates.joined([self._window(past, baskets, begin, fitted, nearby) for begin in begins])
-        if not found.taken_M.any():
+        found = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
+        if not any(window.taken_M.any() for window in found):
             begun = datetime.fromtimestamp(begins[-1], UTC).date()
             raise InvalidInput(
                 "--data",

@@ -342,7 +342,7 @@ def mixed(regular: int, newcomers: int) -> ExampleCandidates:
 
 def test_regular_customers_and_newcomers_have_rankers_of_their_own() -> None:
     examples = mixed(900, 700)
-    rankers, curves = fit_rankers(examples, CONFIG, 1, CPU)
+    rankers, curves = fit_rankers([examples], CONFIG, 1, CPU)
     assert set(curves) == {"ranker", "newcomers"}
     assert all(len(curve.points) == CONFIG.epochs for curve in curves.values())
     regular_M = examples.regular_M
@@ -356,7 +356,7 @@ def test_regular_customers_and_newcomers_have_rankers_of_their_own() -> None:
 
 @pytest.mark.parametrize(("regular", "newcomers"), [(900, 400), (300, 900)])
 def test_of_few_lists_one_ranker_is_made_for_all(regular: int, newcomers: int) -> None:
-    rankers, curves = fit_rankers(mixed(regular, newcomers), CONFIG, 1, CPU)
+    rankers, curves = fit_rankers([mixed(regular, newcomers)], CONFIG, 1, CPU)
     assert rankers.regular is rankers.newcomers
     assert set(curves) == {"ranker"}
 
@@ -365,7 +365,7 @@ def test_the_longest_absence_is_that_of_nearly_all_examples() -> None:
     examples = pattern(1_000)
     features_MF = examples.features_MF.copy()
     features_MF[:, AT["away"]] = np.repeat(np.arange(1_000), 10) / 10
-    rankers, _ = fit_rankers(examples._replace(features_MF=features_MF), CONFIG, 1, CPU)
+    rankers, _ = fit_rankers([examples._replace(features_MF=features_MF)], CONFIG, 1, CPU)
     assert rankers.longest_absence == pytest.approx(99.8, abs=0.15)
 
 
