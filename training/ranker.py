@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,29 @@ class Rankers(NamedTuple):
     longest_absence: float
 
 
+class Dropout(nn.Module):
+    """Leaves out a random share of a layer in every step of a fit; does nothing afterwards.
+
+    It does what torch's does, whose random numbers take a third of the time of a fit on a CPU: here a byte decides.
+
+    Args:
+        share: of the layer, to the nearest 256th.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._left_out = round(share * 256)
+        self._random = np.random.default_rng(torch.initial_seed())
+
+    def forward(self, layer: Tensor) -> Tensor:
+        """Return a layer of any shape without what is left out, the rest enlarged so that its mean stays."""
+        if not self.training or not self._left_out:
+            return layer
+        drawn = np.frombuffer(bytearray(self._random.bytes(layer.numel())), np.uint8).reshape(layer.shape)
+        kept = torch.from_numpy(drawn).to(layer.device) >= self._left_out
+        return layer * (kept * (256 / (256 - self._left_out)))
+
+
 class Ranker(nn.Module):
     """A feature transform and a small network over it; its output is a probability.
 
@@ -49,7 +73,7 @@ class Ranker(nn.Module):
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
         layers: list[nn.Module] = []
         for inputs, width in pairwise([TRANSFORMED, *widths]):
-            layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(inputs, width), nn.ReLU(), Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def forward(self, features: Tensor) -> Tensor:

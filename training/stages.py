@@ -34,6 +34,8 @@ from training.ways import Ways
 
 _DAY = 86_400
 _WEEK = 7 * _DAY
+_SPAN = 2 * _WEEK
+"""How old the figures may be with which offers are learnt: a release is as old on average, and counting takes time."""
 
 _VISITS = 2_000
 """So many visits before the validation window in which nothing was redeemed teach how likely anything is, and as many
@@ -142,7 +144,7 @@ class Stages:
         return rankers
 
     def offers(self, past: Histories, window: int, moment: int, fitted: Fitted, rankers: Rankers) -> FittedOffers:
-        """Fit both levels of offers on visits before the moment, with figures a week old at most.
+        """Fit both levels of offers on visits before the moment, with figures two weeks old at most.
 
         The metrics are measured on the visits in the validation window, with both levels fitted before it.
 
@@ -190,10 +192,10 @@ class Stages:
         rankers: Rankers,
         exposures: Exposures | None,
     ) -> Iterator[VisitExample]:
-        """Yield the examples of some visits, with figures a week old at most; those of exposures too, if given."""
+        """Yield the examples of some visits, with figures two weeks old at most; those of exposures too, if given."""
         recipe = self.recipe
-        for week, some in groupby(visits, lambda visit: (moment - 1 - visit.at) // _WEEK):
-            begin = moment - (week + 1) * _WEEK
+        for span, some in groupby(visits, lambda visit: (moment - 1 - visit.at) // _SPAN):
+            begin = moment - (span + 1) * _SPAN
             before = past.before(begin)
             if not len(before.events):
                 continue

@@ -20,7 +20,7 @@ from training.config import RankerConfig
 from training.export import export_ranker
 from training.fit_ranker import calibration_error, fit_ranker, fit_rankers, probabilities, rank
 from training.losses import listwise_softmax
-from training.ranker import Ranker
+from training.ranker import Dropout, Ranker
 from training.transform import FeatureTransform
 
 AT = {name: place for place, name in enumerate(RANKER_FEATURES)}
@@ -379,3 +379,17 @@ def test_both_sessions_answer_each_for_its_candidates(tmp_path: Path, fitted: Ra
         expected_M = np.where(regular_M, probabilities(fitted, features_MF), probabilities(other, features_MF))
         np.testing.assert_allclose(sessions.rank(features_MF, regular_M), expected_M, atol=1e-5)
     assert len(sessions.rank(features_MF[:0], np.zeros(0, np.bool_))) == 0
+
+
+def test_dropout_leaves_out_a_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(3)
+    dropout, layer = Dropout(0.2), torch.ones(1_000, 96)
+    left = dropout(layer)
+    assert set(left.unique().tolist()) == {0.0, pytest.approx(256 / 205)}
+    assert float((left == 0).float().mean()) == pytest.approx(51 / 256, abs=0.005)
+    assert float(left.mean()) == pytest.approx(1, abs=0.01)
+    assert not torch.equal(dropout(layer), left), "another part in every step"
+    torch.manual_seed(3)
+    assert torch.equal(Dropout(0.2)(layer), left), "the same in every run"
+    assert torch.equal(dropout.eval()(layer), layer)
+    assert torch.equal(Dropout(0.0)(layer), layer)
