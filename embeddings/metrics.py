@@ -23,14 +23,18 @@ def ndcg_at(recommended: Sequence[object], relevant: Collection[object], k: int)
     return float(gained / discounts[: len(wanted)].sum())
 
 
-def area_under_curve(scores: NDArray[np.floating], relevant: NDArray[np.floating]) -> float:
+def area_under_curve(
+    scores: NDArray[np.floating], relevant: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+) -> float:
     """Return how often what is relevant has a larger score than what is not (Hanley and McNeil, 1982); a tie is a half.
 
     Args:
         scores: of all items.
         relevant: 1 for the relevant ones, else 0; there must be some of both.
+        weights: how many each item stands for; one if not given.
     """
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    taken = float(relevant.sum())
-    return float(((ranks * relevant).sum() - taken * (taken + 1) / 2) / (taken * (len(scores) - taken)))
+    weights = np.ones(len(scores)) if weights is None else weights.astype(np.float64)
+    values, places = np.unique(scores, return_inverse=True)
+    ours, others = (np.bincount(places, weights * part, len(values)) for part in (relevant, 1 - relevant))
+    below = np.cumsum(others) - others
+    return float((ours @ (below + others / 2)) / (ours.sum() * others.sum()))

@@ -92,8 +92,9 @@ class Engine:
         situation = Situation(channel, -1, moment, codes, ahead=ahead).at(place, history.purchases)
 
         # To somebody who has bought nothing everything is new: the question is the same without it.
-        filtered = request.filter_already_bought
-        novel = release.bundle.manifest.leaves_out_taken if filtered is None else filtered
+        novel = request.filter_already_bought
+        if novel is None:  # whoever names products wants all of them
+            novel = release.bundle.manifest.filter_already_bought and request.items is None
         novel = novel and len(history.purchases.rows_R) > 0
         products = offers = None
         degraded = known is not None and known.degraded

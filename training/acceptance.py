@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
-from embeddings.customer.tower_input import Situation
-from embeddings.ranking.acceptance import Acceptance, Exposures, find_exposures, situation_code_sizes, situation_codes
+from embeddings.ranking.acceptance import (
+    ACCEPTED_WITHIN,
+    Acceptance,
+    Exposures,
+    find_exposures,
+    situation_code_sizes,
+    situation_codes,
+)
 
 _PRIOR_SHOWN, _PRIOR_ACCEPTED = 20.0, 1.0
 """What all offers together are smoothed by; a value of a field and an offer by as many of the wider kind."""
 
-_MOST_VALUES = 10_000
+_MOST_VALUES = 1_000
 """A field with more values than this says nothing: it would rather name single customers."""
 
 
@@ -35,12 +41,20 @@ def exposures_of(past: Histories, of: Literal["offer", "product"]) -> Exposures:
     return find_exposures(past.events, np.repeat(np.arange(len(past.customers)), np.diff(past.offsets)), of)
 
 
-def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) -> Acceptance:
+def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue, until: int) -> Acceptance:
     """Return how likely each offer of a catalogue is accepted, by some exposures of a past.
 
     Shares are smoothed: those of offers towards all offers, those of a value towards all customers, those of an offer
     and a value towards what both say alone.
+
+    Args:
+        past: the histories that the exposures were found in, which may go on after them.
+        found: exposures.
+        catalogue: holds the offers.
+        until: the moment before which they were shown, in seconds since 1970 UTC.
     """
+    ripe_X = found.at_X < until - ACCEPTED_WITHIN  # what was shown since may be accepted still
+    found = type(found)(*(column[ripe_X] for column in found))
     offers = len(catalogue.offers.ids)
     sizes = [*past.attribute_sizes, *situation_code_sizes(len(catalogue.channels), catalogue.context.sizes)]
     sizes = [size if size <= _MOST_VALUES else 1 for size in sizes]
@@ -51,7 +65,7 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) ->
     accepted_O = np.bincount(found.rows_X, accepted_X, offers)
     log_odds_O = _logit((accepted_O + _PRIOR_SHOWN * overall) / (shown_O + _PRIOR_SHOWN))
     evidence_OV = np.zeros((offers, int(offsets_F[-1])), np.float32)
-    for codes_X, begin, size in zip(_codes(past, found, len(sizes)).T, offsets_F[:-1].tolist(), sizes, strict=True):
+    for codes_X, begin, size in zip(_codes(past, found).T, offsets_F[:-1].tolist(), sizes, strict=True):
         if size == 1:
             continue
         shown_V = np.bincount(codes_X, minlength=size)
@@ -69,20 +83,16 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue) ->
         evidence_OV,
         offsets_F,
         np.array([len(past.attribute_sizes)], np.int64),
+        np.array([until], np.int64),
     )
 
 
-def _codes(past: Histories, found: Exposures, fields: int) -> NDArray[np.int64]:
+def _codes(past: Histories, found: Exposures) -> NDArray[np.int64]:
     """Return the code of each field (X, F)."""
-    attributes_XA = past.attributes_CA[found.owners_X].astype(np.int64)
-    events = past.events[found.places_X]
-    context = past.context_of(found.places_X)
-    situations = [
-        situation_codes(Situation(channel, -1, at, attributes))
-        for channel, at, attributes in zip(events["channel"].tolist(), events["at"].tolist(), context, strict=True)
-    ]
-    situation_XF = np.array(situations, np.int64).reshape(len(events), fields - attributes_XA.shape[1])
-    return np.concatenate([attributes_XA, situation_XF], axis=1)
+    context_EX = past.context_EX if len(past.context_EX) else np.zeros((len(past.events), 0), np.int32)
+    channels_X = past.events["channel"][found.places_X].astype(np.int64)
+    situation_XF = situation_codes(channels_X, found.at_X, context_EX[found.places_X].astype(np.int64))
+    return np.concatenate([past.attributes_CA[found.owners_X].astype(np.int64), situation_XF], axis=1)
 
 
 def _logit(share: NDArray[np.float64] | float) -> NDArray[np.float64]:

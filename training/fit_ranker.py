@@ -115,6 +115,7 @@ def fit_rankers(
         regular_Q = np.append(window.regular_M, False)[begins_Q]
         parts["ranker"].append(window.some(np.flatnonzero(some_Q & regular_Q)))
         parts["newcomers"].append(window.some(np.flatnonzero(some_Q & ~regular_Q)))
+        del window
     joined = {name: ExampleCandidates.joined(some) for name, some in parts.items()}
     away_Q = np.concatenate(
         [one.features_MF[one.offsets_Q[:-1], RANKER_FEATURES.index("away")] for one in joined.values()]

@@ -7,6 +7,7 @@ regression.
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from embeddings.metrics import area_under_curve
 from embeddings.ranking.offer_features import OFFER_FEATURES
+from training.acceptance import FEWEST
 from training.fit_ranker import calibration_error
 from training.losses import listwise_softmax
 from training.piecewise import Piecewise, minimise
@@ -48,29 +50,48 @@ class OfferRanker(Piecewise):
         return super().forward(features) + self.intercept
 
 
+class _Shown(NamedTuple):
+    """Offers that were shown: their features (O, F), 1 for those that were accepted, and how many each stands for."""
+
+    features: NDArray[np.float32]
+    taken: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, visits: Sequence[VisitExample]) -> Self:
+        """Return all offers that were shown in some visits."""
+        sizes = [len(one.taken_O) for one in visits]
+        return cls(
+            np.concatenate([np.zeros((0, len(OFFER_FEATURES)), np.float32), *(one.features_OF for one in visits)]),
+            np.concatenate([np.zeros(0, np.float32), *(one.taken_O for one in visits)]),
+            np.repeat(np.array([one.visit.weight for one in visits], np.float32), sizes),
+        )
+
+
+def is_enough_to_fit(visits: Sequence[VisitExample]) -> bool:
+    """Return whether in some visits enough offers were shown, both accepted and refused, for `fit_accepted`."""
+    taken = _Shown.of(visits).taken
+    return min(taken.sum(), len(taken) - taken.sum()) >= FEWEST
+
+
 def fit_accepted(visits: Sequence[VisitExample]) -> OfferRanker:
-    """Fit a ranker on the offers that were shown, at least one of them accepted and one refused.
+    """Fit a ranker on the offers that were shown, some of them accepted and some refused.
 
     The result depends on the visits alone, as the loss is convex and the weights begin at zero.
     """
-    ranker = OfferRanker()
-    features, taken = shown_and_accepted(visits)
-    inputs = ranker.fit_scaling(features)
+    ranker, shown = OfferRanker(), _Shown.of(visits)
+    inputs = ranker.fit_scaling(shown.features)
     weights, intercept = torch.nn.init.zeros_(ranker.weights.weight), torch.zeros(1, requires_grad=True)
-    accepted = torch.from_numpy(taken)
+    accepted, weighed = torch.from_numpy(shown.taken), torch.from_numpy(shown.weights / shown.weights.sum())
 
     def loss() -> Tensor:
-        each = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights[0] + intercept, accepted)
+        logits = inputs @ weights[0] + intercept
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, accepted, weighed, reduction="sum")
         return each + _RIDGE_OF_SHOWN * weights.square().sum()
 
     minimise(loss, [weights, intercept])
     ranker.intercept.copy_(intercept.detach())
     return ranker.eval()
-
-
-def shown_and_accepted(visits: Sequence[VisitExample]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the features (O, F) of all offers shown in some visits, and 1 for those that were accepted (O)."""
-    return np.concatenate([one.features_OF for one in visits]), np.concatenate([one.taken_O for one in visits])
 
 
 def measure_accepted(visits: Sequence[VisitExample], ranker: OfferRanker) -> Mapping[str, float]:
@@ -79,20 +100,18 @@ def measure_accepted(visits: Sequence[VisitExample], ranker: OfferRanker) -> Map
     These are areas under the curve, over all offers shown; ``calibration_error`` is the expected one. The result is
     empty without both accepted and refused ones.
     """
-    if not visits:
-        return {}
-    features, taken = shown_and_accepted(visits)
-    if not 0 < taken.sum() < len(taken):
+    shown = _Shown.of(visits)
+    if not 0 < shown.taken.sum() < len(shown.taken):
         return {}
     with torch.inference_mode():
-        scores = torch.sigmoid(ranker(torch.from_numpy(features))).numpy()
-    rates = features[:, OFFER_FEATURES.index("accepted")]
+        scores = torch.sigmoid(ranker(torch.from_numpy(shown.features))).numpy()
+    rates = shown.features[:, OFFER_FEATURES.index("accepted")]
     return {
-        "calibration_error": round(calibration_error(scores, taken, np.ones_like(taken)), 5),
-        "auc": round(area_under_curve(scores, taken), 5),
-        "auc_of_rates": round(area_under_curve(rates, taken), 5),
-        "shown": float(len(taken)),
-        "accepted": round(float(taken.mean()), 5),
+        "calibration_error": round(calibration_error(scores, shown.taken, shown.weights), 5),
+        "auc": round(area_under_curve(scores, shown.taken, shown.weights), 5),
+        "auc_of_rates": round(area_under_curve(rates, shown.taken, shown.weights), 5),
+        "shown": round(float(shown.weights.sum()), 0),
+        "accepted": round(float(shown.taken @ shown.weights / shown.weights.sum()), 5),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
-from embeddings.ranking.acceptance import Acceptance, Exposures
+from embeddings.ranking.acceptance import ACCEPTED_WITHIN, Acceptance, Exposures
 from training.acceptance import count_acceptance, exposures_of, is_enough
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
@@ -25,11 +25,11 @@ from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_rankers
 from training.observed import observe
-from training.offer_ranker import OfferRanker, fit_accepted, fit_offers, measure_accepted, shown_and_accepted
+from training.offer_ranker import OfferRanker, fit_accepted, fit_offers, is_enough_to_fit, measure_accepted
 from training.ranker import Rankers
 from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
-from training.visits import Visit, VisitExample, find_exposed, find_visits, visit_examples
+from training.visits import Visit, VisitExample, find_visits, find_visits_with_exposures, visit_examples
 from training.ways import Ways
 
 _DAY = 86_400
@@ -157,13 +157,15 @@ class Stages:
         """
         exposures = exposures_of(past, "offer")
         if is_enough(exposures.before(window)):
-            return self._accepted(past, exposures, window, moment, fitted, rankers)
+            accepted = self._accepted(past, exposures, window, moment, fitted, rankers)
+            if accepted is not None:
+                return accepted
         visits = find_visits(past, self.master.offers, window, _VISITS, self.recipe.seed)
         found = list(self._visits(visits, past, moment, fitted, rankers, None))
         redeeming = sum(bool(one.taken_O.any()) for one in found)
         if len(self.master.offers.ids):
             _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
-        earlier, later = _parted(found, window)
+        earlier, later = ([one for one in found if (one.visit.at < window) == before] for before in (True, False))
         offers = fit_offers(earlier)
         metrics = measure_offers(later, offers, fit_redemption(earlier, offers))
         offers = fit_offers(found)
@@ -171,17 +173,25 @@ class Stages:
 
     def _accepted(
         self, past: Histories, exposures: Exposures, window: int, moment: int, fitted: Fitted, rankers: Rankers
-    ) -> FittedOffers:
-        """Fit the ranker of offers on what was shown, as `offers` does on what was redeemed."""
-        visits = find_exposed(past, exposures, _EXPOSED, self.recipe.seed)
+    ) -> FittedOffers | None:
+        """Fit the ranker of offers on what was shown, as `offers` does on what was redeemed; None if it is too little.
+
+        What was shown lately is left out, as it may be accepted still.
+        """
+        visits = find_visits_with_exposures(past, exposures, _EXPOSED, self.recipe.seed)
+        visits = [visit for visit in visits if visit.at < moment - ACCEPTED_WITHIN]
         found = list(self._visits(visits, past, moment, fitted, rankers, exposures))
-        earlier, later = _parted(found, window)
-        shown, taken = shown_and_accepted(found)
-        _log.info("offers are learnt from %d that were shown, %d of which were accepted", len(shown), int(taken.sum()))
-        metrics = measure_accepted(later, fit_accepted(earlier))
-        offers = fit_accepted(found)
+        earlier = [one for one in found if one.visit.at < window - ACCEPTED_WITHIN]
+        if not is_enough_to_fit(earlier):
+            _log.info(
+                "of what was shown too little lies between the first days and the validation window to learn from"
+            )
+            return None
+        _log.info("offers are learnt from %d visits in which some were shown", len(found))
+        metrics = measure_accepted([one for one in found if one.visit.at >= window], fit_accepted(earlier))
+        offers, acceptance = fit_accepted(found), count_acceptance(past, exposures, self.master, moment)
         # Nothing is left for the upper level: the lower one says how likely each offer is accepted.
-        return FittedOffers(offers, fit_redemption([], offers), count_acceptance(past, exposures, self.master), metrics)
+        return FittedOffers(offers, fit_redemption([], offers), acceptance, metrics)
 
     def _visits(
         self,
@@ -202,7 +212,7 @@ class Stages:
             catalogue, observed = observe(self.master, before.sold(), begin, recipe.assortment, before.sold_to_guests())
             statistics = count(before, catalogue, observed, begin, Nearby.of(fitted.statistics), recipe.ranker)
             if exposures is not None:
-                acceptance = count_acceptance(past, exposures.before(begin), catalogue)
+                acceptance = count_acceptance(past, exposures.before(begin), catalogue, begin)
                 statistics = statistics._replace(acceptance=acceptance)
             seen = fitted._replace(catalogue=catalogue, statistics=statistics)
             yield from visit_examples(list(some), past, seen, rankers, recipe.towers.history_length)
@@ -264,11 +274,6 @@ def windows(past: Histories, moment: int, most: int) -> list[int]:
         if begins:
             return begins
     raise InvalidInput("--data", "expected purchases on at least two days before the validation window")
-
-
-def _parted(found: Sequence[VisitExample], window: int) -> tuple[list[VisitExample], list[VisitExample]]:
-    """Return the examples before the validation window, and those in it."""
-    return [one for one in found if one.visit.at < window], [one for one in found if one.visit.at >= window]
 
 
 def _some(examples: Sequence[Example], share: float, random: np.random.Generator) -> list[Example]:

@@ -15,6 +15,7 @@ from embeddings import kernel
 from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
+from embeddings.ranking.acceptance import ACCEPTED_WITHIN
 from embeddings.ranking.observed import Observed
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, AlsFactors, Neighbours, Statistics, groups_of
 from training.acceptance import exposures_of, is_enough
@@ -163,7 +164,7 @@ def count(
             (gap_days_N + _PRIOR_GAPS * _PRIOR_GAP_DAYS) / (gaps_N + _PRIOR_GAPS),
             (lines_N + _PRIOR_PURCHASES * usual_lines) / (times_N + _PRIOR_PURCHASES),
             *_prices(past, moment, size),
-            _accepted(past, size),
+            _accepted(past, moment, size),
             *(_mean_share(share_N, codes_N) for codes_N in groups_NQ.T),
         ],
         axis=1,
@@ -215,9 +216,11 @@ def _prices(past: Histories, moment: int, size: int) -> tuple[NDArray[np.float64
     return usual_N, np.where(lately_N > 0, lately_N, usual_N)
 
 
-def _accepted(past: Histories, size: int) -> NDArray[np.float64]:
+def _accepted(past: Histories, moment: int, size: int) -> NDArray[np.float64]:
     """Return a hundred times the odds that each product is bought after it was shown; zeros where too few were."""
     found = exposures_of(past, "product")
+    ripe_X = found.at_X < moment - ACCEPTED_WITHIN  # what was shown since may be bought still
+    found = type(found)(*(column[ripe_X] for column in found))
     if not is_enough(found):
         return np.zeros(size)
     shown_N, accepted_N = np.bincount(found.rows_X, minlength=size), np.bincount(found.rows_X, found.accepted_X, size)

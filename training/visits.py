@@ -128,13 +128,16 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
     ]
 
 
-def find_exposed(past: Histories, found: Exposures, most: int, seed: int) -> list[Visit]:
-    """Return visits in which offers were shown, in the order of time: all, or so many drawn at random.
+def find_visits_with_exposures(past: Histories, found: Exposures, most: int, seed: int) -> list[Visit]:
+    """Return visits in which offers were shown, in the order of time.
+
+    Of those in which any was accepted, and of the others, at most so many each are drawn at random, and each stands for
+    several.
 
     Args:
         past: histories.
         found: their exposures.
-        most: how many visits.
+        most: how many visits of each kind.
         seed: of the draw.
     """
     order = np.lexsort((found.at_X, found.owners_X))
@@ -142,13 +145,19 @@ def find_exposed(past: Histories, found: Exposures, most: int, seed: int) -> lis
     first_X = np.ones(len(order), np.bool_)
     first_X[1:] = (np.diff(found.owners_X) != 0) | (np.diff(found.at_X) > VISIT_SECONDS)
     visits_X, starts_V = np.cumsum(first_X) - 1, np.flatnonzero(first_X)
-    chosen = np.random.default_rng(seed).permutation(len(starts_V))[:most]
-    chosen = chosen[np.lexsort((chosen, found.at_X[starts_V[chosen]]))]
+    accepting_V = np.bincount(visits_X, found.accepted_X, len(starts_V)) > 0
+    weights_V = np.zeros(len(starts_V))
+    random = np.random.default_rng(seed)
+    for kind_V in (np.flatnonzero(accepting_V), np.flatnonzero(~accepting_V)):
+        drawn = random.permutation(kind_V)[:most]
+        weights_V[drawn] = len(kind_V) / max(len(drawn), 1)
+    chosen = np.flatnonzero(weights_V)
+    chosen = chosen[np.argsort(found.at_X[starts_V[chosen]], kind="stable")]
     begins_V, ends_V = (visits_X.searchsorted(chosen, side=side).tolist() for side in ("left", "right"))
     firsts_E = found.places_X[starts_V[chosen]]
     visits: list[Visit] = []
-    for begin, end, first, context in zip(
-        begins_V, ends_V, past.events[firsts_E], past.context_of(firsts_E), strict=True
+    for visit, begin, end, first, context in zip(
+        chosen.tolist(), begins_V, ends_V, past.events[firsts_E], past.context_of(firsts_E), strict=True
     ):
         offers = found.rows_X[begin:end]
         visits.append(
@@ -159,7 +168,7 @@ def find_exposed(past: Histories, found: Exposures, most: int, seed: int) -> lis
                 channel=int(first["channel"]),
                 context=context,
                 redeemed=frozenset(offers[found.accepted_X[begin:end]].tolist()),
-                weight=1.0,
+                weight=float(weights_V[visit]),
                 shown=frozenset(offers.tolist()),
             )
         )

@@ -6,7 +6,7 @@ recipe declares besides), N products, D dimensions.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from embeddings.customer.history import INTERACTION_TYPES, History, Purchases
 WEEKDAYS, HOURS = 7, 24
 _DAY, _HOUR = 86_400, 3_600
 _THURSDAY = 3  # 1970-01-01
+
+
+Moments = TypeVar("Moments", int, NDArray[np.int64])
+"""Seconds since 1970 UTC, one or an array of them."""
 
 
 class Situation(NamedTuple):
@@ -118,8 +122,8 @@ def _codes(situation: Situation) -> tuple[int, ...]:
     )
 
 
-def weekday_of(moment: int) -> int:
-    """Return the day of the week in UTC, Monday 0."""
+def weekday_of(moment: Moments) -> Moments:
+    """Return the day of the week in UTC, Monday 0, of a moment or of some."""
     return (moment // _DAY + _THURSDAY) % WEEKDAYS
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.customer.history import DISMISSAL, IMPRESSION, PURCHASE, REDEMPTION, VISIT_SECONDS, Events, History
-from embeddings.customer.tower_input import WEEKDAYS, Situation, hour_of, weekday_of
+from embeddings.customer.tower_input import WEEKDAYS, weekday_of
 
 ACCEPTED_WITHIN = 7 * 86_400
 """A redemption accepts the newest exposure of its offer to its customer that is at most so many seconds old; so does a
@@ -21,6 +21,7 @@ LATELY = 30 * 86_400
 PARTS_OF_DAY = 6
 """Of four hours each."""
 
+_DAY = 86_400
 _NONE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.float32)
 _LARGEST_LOG = 12.0
 
@@ -33,26 +34,26 @@ class Exposures(NamedTuple):
         rows_X: int64, of the offers or the products.
         places_X: int64, place of the first event among all events given.
         at_X: int64, its moment.
-        taken_X: int64, when the customer redeemed the offer or bought the product, within `ACCEPTED_WITHIN` and before
-            it was shown again; 0 for what was refused.
+        accepted_at_X: int64, when the customer redeemed the offer or bought the product, within `ACCEPTED_WITHIN` and
+            before it was shown again; 0 for what was refused.
     """
 
     owners_X: NDArray[np.int64]
     rows_X: NDArray[np.int64]
     places_X: NDArray[np.int64]
     at_X: NDArray[np.int64]
-    taken_X: NDArray[np.int64]
+    accepted_at_X: NDArray[np.int64]
 
     @property
     def accepted_X(self) -> NDArray[np.bool_]:
         """Return which of them were accepted."""
-        return self.taken_X > 0
+        return self.accepted_at_X > 0
 
     def before(self, moment: int) -> Self:
         """Return what was shown before a moment; what was taken from then on was not yet."""
-        taken_X = np.where(self.taken_X < moment, self.taken_X, 0)
+        accepted_at_X = np.where(self.accepted_at_X < moment, self.accepted_at_X, 0)
         kept_X = self.at_X < moment
-        return type(self)(*(column[kept_X] for column in self._replace(taken_X=taken_X)))
+        return type(self)(*(column[kept_X] for column in self._replace(accepted_at_X=accepted_at_X)))
 
 
 def find_exposures(
@@ -82,25 +83,26 @@ def find_exposures(
     other_S[1:] |= np.diff(at[shown_S]) > VISIT_SECONDS
     begins[shown_S[other_S]] = True
     first_X = np.flatnonzero(begins)
-    taken_X = np.zeros(len(first_X), np.int64)
+    accepted_at_X = np.zeros(len(first_X), np.int64)
     of_X = np.cumsum(begins) - 1
     newest = first_X[np.maximum(of_X, 0)]
     follows = ~shown & (of_X >= 0) & (owners == owners[newest]) & (rows == rows[newest])
     follows &= at - at[newest] <= ACCEPTED_WITHIN
-    taken_X[of_X[follows][::-1]] = at[follows][::-1]  # of several the first
-    return Exposures(owners[first_X], rows[first_X], places_E[first_X], at[first_X], taken_X)
+    accepted_at_X[of_X[follows][::-1]] = at[follows][::-1]  # of several the first
+    return Exposures(owners[first_X], rows[first_X], places_E[first_X], at[first_X], accepted_at_X)
 
 
 def shown_lately(history: History, moment: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the products (K) shown to a customer lately, ascending, each with the log of one more than how often.
 
-    What was shown in the visit under way does not count: whoever asks what to show has not shown it yet.
+    A history holds what was shown before the data cut-off of its release: an example of training what was shown before
+    its window.
     """
     if history.shown < moment - LATELY:
         return _NONE, _NOTHING
     events_E = history.events_E
     shown_E = (events_E["type"] == IMPRESSION) & (events_E["product"] >= 0)
-    shown_E &= (events_E["at"] > moment - LATELY) & (events_E["at"] <= moment - VISIT_SECONDS)
+    shown_E &= events_E["at"] > moment - LATELY
     rows_K, times_K = np.unique(events_E["product"][shown_E].astype(np.int64), return_counts=True)
     return rows_K, np.log1p(times_K).astype(np.float32)
 
@@ -118,6 +120,7 @@ class Acceptance(NamedTuple):
         evidence_OV: float32, what each value adds.
         offsets_F: int64, where the values of each field begin; the last is where they end.
         of_customer: how many of the fields, the first ones, are the customer's, in an array of one.
+        until: the moment before which exposures were counted, in an array of one.
     """
 
     log_odds_O: NDArray[np.float32]
@@ -125,13 +128,14 @@ class Acceptance(NamedTuple):
     evidence_OV: NDArray[np.float32]
     offsets_F: NDArray[np.int64]
     of_customer: NDArray[np.int64]
+    until: NDArray[np.int64]
 
     @classmethod
     def none(cls) -> Self:
         """Return what is known where nothing is."""
         nothing = np.zeros(0, np.float32)
-        evidence = nothing.reshape(0, 0)
-        return cls(nothing, np.zeros(1, np.float32), evidence, np.zeros(1, np.int64), np.zeros(1, np.int64))
+        zero = np.zeros(1, np.int64)
+        return cls(nothing, np.zeros(1, np.float32), nothing.reshape(0, 0), zero, zero, zero)
 
     @property
     def known(self) -> bool:
@@ -161,11 +165,18 @@ class Acceptance(NamedTuple):
         return log_odds_O, customer_O, situation_O
 
 
-def situation_codes(situation: Situation) -> list[int]:
-    """Return the codes of a situation's fields: channel, weekday, part of the day, and its context attributes."""
-    moment = situation.moment
-    part = int(hour_of(moment)) * PARTS_OF_DAY // 24
-    return [situation.channel + 1, weekday_of(moment), part, *situation.attributes]
+def situation_codes(
+    channels_X: NDArray[np.int64], at_X: NDArray[np.int64], context_XC: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the codes (X, F) of some situations: of channel, weekday, part of the day, and context attributes.
+
+    Args:
+        channels_X: codes, -1 if unknown.
+        at_X: seconds since 1970 UTC.
+        context_XC: codes of the context attributes.
+    """
+    parts_X = at_X % _DAY * PARTS_OF_DAY // _DAY
+    return np.column_stack([channels_X + 1, weekday_of(at_X), parts_X, context_XC])
 
 
 def situation_code_sizes(channels: int, context_sizes: tuple[int, ...]) -> list[int]:

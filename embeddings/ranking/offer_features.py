@@ -216,9 +216,15 @@ class OfferFeatureReader:
         acceptance, history, moment = self._acceptance, query.history, query.situation.moment
         if not acceptance.known:
             return [np.zeros(len(offers_O))] * _OF_ACCEPTANCE
-        codes_F = np.array([*history.attributes_A.tolist(), *situation_codes(query.situation)], np.int64)
+        situation = query.situation
+        codes_1F = situation_codes(
+            np.array([situation.channel]), np.array([moment]), np.array([situation.attributes], np.int64)
+        )
+        codes_F = np.concatenate([history.attributes_A.astype(np.int64), codes_1F[0]])
         offer_O, customer_O, situation_O = acceptance.log_odds(offers_O, codes_F)
-        lately_E = history.events_E[int(history.events_E["at"].searchsorted(moment - LATELY, side="right")) :]
+        # What was shown since then was not counted for anybody: impressions count with the next release.
+        begin, end = history.events_E["at"].searchsorted([moment - LATELY + 1, acceptance.until[0]])
+        lately_E = history.events_E[begin:end]
         own = find_exposures(lately_E, np.zeros(len(lately_E), np.int64))
         count, since = len(self._sizes_O), np.full(len(self._sizes_O), NEVER_DAYS)
         known_X = own.rows_X < count

@@ -206,6 +206,7 @@ class Statistics(NamedTuple):
                 "acceptance-evidence": self.acceptance.evidence_OV,
                 "acceptance-fields": self.acceptance.offsets_F,
                 "acceptance-of-customer": self.acceptance.of_customer,
+                "acceptance-until": self.acceptance.until,
             },
         )
         (folder / "attributes.json").write_bytes(msgspec.json.encode(self.attributes))
@@ -259,6 +260,7 @@ class Statistics(NamedTuple):
                 arrays["acceptance-evidence"],
                 arrays["acceptance-fields"],
                 arrays["acceptance-of-customer"],
+                arrays["acceptance-until"],
             ),
         )
 

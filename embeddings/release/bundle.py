@@ -124,7 +124,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     Attributes:
         stale_after_days: how long after the cut-off its answers are good for; None for ever.
         longest_absence: as in ``Statistics``; None where nothing was learnt of it.
-        leaves_out_taken: whether requests that do not say so want nothing that the customer has bought already: no
+        filter_already_bought: whether requests that do not say so want nothing that the customer has bought already: no
             ranker knows better, and repeats are rare in the data.
         metrics: by method, then by metric, on the validation window before the cut-off.
         curves: the course of each fit, by what was fitted.
@@ -133,7 +133,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     data: str
     stale_after_days: float | None = None
     longest_absence: float | None = None
-    leaves_out_taken: bool = False
+    filter_already_bought: bool = False
     notes: tuple[str, ...]
     counts: dict[str, int]
     seed: int

@@ -18,6 +18,9 @@ from embeddings.ranking.acceptance import Acceptance
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, PRODUCT_STATISTICS, Statistics
 from embeddings.vocabulary import Vocabulary
 
+_LAST_MOMENT = 2**40
+"""Seconds since 1970 UTC, beyond the year 9999."""
+
 
 class _Folder(NamedTuple):
     """A folder of arrays, by which problems are named."""
@@ -155,4 +158,5 @@ def _check_acceptance(files: _Folder, acceptance: Acceptance, offers: int) -> No
     files.expect("acceptance-unseen", acceptance.unseen, (1,), np.float32, least=-np.inf)
     files.expect("acceptance-evidence", acceptance.evidence_OV, (count, values), np.float32, least=-np.inf)
     files.expect_offsets("acceptance-fields", acceptance.offsets_F, max(fields, 0), values)
+    files.expect("acceptance-until", acceptance.until, (1,), np.int64, least=0, below=_LAST_MOMENT)
     files.expect("acceptance-of-customer", acceptance.of_customer, (1,), np.int64, least=0, below=fields + 1)

@@ -149,7 +149,7 @@ def events(
         live.apply(new)
         # A duplicate may be the repetition of an event whose first answer was lost on the way, before it was applied.
         stored = {one.event.event_id for one in new}
-        live.reread({one.customer_id for one in valid if one.event_id not in stored})
+        live.reread({one.customer_id for one in valid if one.event_id not in stored and one.type != "impression"})
         for outcome, count in (
             ("accepted", len(new)),
             ("duplicate", len(valid) - len(new)),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from embeddings.errors import OpportuneError
+from embeddings.release.store import BundleStore
 from serving.settings import DATABASE_VARIABLE, database_url
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
@@ -20,6 +21,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         url = database_url(arguments.database, os.environ)
+        BundleStore(arguments.store).current()  # before a PostgreSQL is set up beside nothing
         with database(url, arguments.store) as found:
             store = EventStore(found.url, Invalidations(1))
             names = asyncio.run(store.prepare(dry_run=arguments.dry_run))
@@ -39,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--database",
         help=f"a PostgreSQL URL without a password; default: that in {DATABASE_VARIABLE}, else the embedded one",
     )
-    parser.add_argument("--dry-run", action="store_true", help="apply everything and undo it, and say what it was")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be applied, and change nothing")
     return parser
 
 

@@ -15,7 +15,7 @@ import asyncpg
 from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
 from serving.state.event import Event, Row, Stored, seconds_of
 from serving.state.invalidations import Invalidations
-from serving.state.migrate import migrate, migrations
+from serving.state.migrate import migrate, migrations, pending
 
 _log = logging.getLogger("opportune.serve")
 
@@ -38,7 +38,7 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING event_id, seq
 """
 
-# A mark of 0 is before all transactions.
+# Impressions would soon outnumber all else: they count with the next release. A mark of 0 is before all transactions.
 _PAGE = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark, max(transaction) AS newest,
        array_agg(seq) AS seq, array_agg(arrived) AS arrived, array_agg(at) AS at, array_agg(type) AS type,
@@ -50,6 +50,7 @@ FROM (
            xid::text::bigint AS transaction
     FROM events
     WHERE customer_id = $1 AND seq > $2 AND seq < $3 AND xid >= $4::text::xid8 AND (at >= $5 OR received_at > $6)
+      AND type <> 'impression'
     ORDER BY seq DESC
     LIMIT $7
 ) AS newest
@@ -136,16 +137,17 @@ class EventStore:
         """Bring the tables to the schema of this version, and return the names of the migrations that were applied.
 
         Args:
-            dry_run: whether to undo them again.
+            dry_run: whether to return the names alone, and change nothing.
 
         Raises:
-            EventStoreUnavailable: PostgreSQL does not answer at this URL.
+            EventStoreUnavailable: PostgreSQL does not answer at this URL, or refuses a migration.
             InvalidInput: it is no URL of a PostgreSQL, or its schema is another one than any that this version knows.
         """
         try:
             connection = await asyncpg.connect(self._url, timeout=5, command_timeout=60)
             try:
-                return await migrate(connection, migrations(), dry_run=dry_run)
+                does = pending if dry_run else migrate
+                return [one.name for one in await does(connection, migrations())]
             finally:
                 connection.terminate()
         except (ValueError, OverflowError):  # whose text may hold a part of a password
@@ -156,7 +158,9 @@ class EventStore:
         except (*_FAILURES, asyncpg.PostgresError) as error:
             host = urlsplit(self._url).hostname
             place = "" if host is None else f" (host {host})"
-            raise EventStoreUnavailable(f"PostgreSQL does not answer: {_said(error)}{place}") from error
+            silent = isinstance(error, (*_FAILURES, asyncpg.InvalidAuthorizationSpecificationError))
+            does = "does not answer" if silent else "does not let its tables be prepared"
+            raise EventStoreUnavailable(f"PostgreSQL {does}: {_said(error)}{place}") from error
         except (KeyError, RuntimeError) as error:  # asyncpg looks for the user's name, and for passwords in the home
             raise EventStoreUnavailable(
                 f"user id {os.geteuid()} has no name or no home; give the URL a user, and set HOME"
@@ -236,7 +240,7 @@ class EventStore:
                 one.future.set_exception(EventStoreUnavailable(str(error)))
             return
         # Of the stored ones and of duplicates: a worker that died between commit and count may have stored those.
-        for customer in {one.event.customer_id for one in once.values()}:
+        for customer in {one.event.customer_id for one in once.values() if one.event.type != "impression"}:
             self.invalidations.add(customer)
         if any(one.event.type == "redemption" for one in once.values()):
             self.invalidations.add_redemptions()

@@ -142,6 +142,8 @@ class LiveHistories:
     def apply(self, stored: Iterable[Stored]) -> None:
         """Add stored events to the histories in memory; others will be read from the store when asked for."""
         for one in stored:
+            if one.event.type == "impression":  # it counts with the next release, as in training
+                continue
             reading = self._reading.get(one.event.customer_id)
             if reading is not None:
                 reading.applied.append(one.row)

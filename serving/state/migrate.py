@@ -54,54 +54,54 @@ class Migration(NamedTuple):
 def migrations() -> list[Migration]:
     """Return all migrations that this version knows, in order."""
     found = [path for path in files("serving.state").joinpath("migrations").iterdir() if path.name.endswith(".sql")]
-    return [
+    known = [
         Migration(int(path.name.partition("_")[0]), path.name.removesuffix(".sql"), path.read_text(encoding="utf-8"))
         for path in sorted(found, key=lambda path: path.name)
     ]
+    assert [one.number for one in known] == list(range(1, len(known) + 1)), "numbers without holes"  # noqa: S101
+    return known
 
 
-async def migrate(
-    connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration], *, dry_run: bool = False
-) -> list[str]:
-    """Apply the migrations that a database lacks, all or none; return their names.
-
-    Nothing that the database holds is lost. Several servers may migrate at once: one does, and the others wait.
+async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
+    """Return the migrations that a database lacks, in order; change nothing.
 
     Args:
         connection: to the database.
-        known: the migrations, in order.
-        dry_run: whether to undo everything in the end.
+        known: all migrations, in order.
 
     Raises:
         InvalidInput: a newer version has migrated the database, or a migration is not the one that was applied.
     """
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
+    if not await connection.fetchval(_HAS_TABLE, "schema_migrations"):
+        earlier = await _earlier(connection, known)
+        return [one for one in known if one not in earlier]
+    records = await connection.fetch("SELECT number, name, checksum FROM schema_migrations")
+    return _lacking(known, {record["number"]: (record["name"], record["checksum"]) for record in records})
+
+
+async def migrate(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
+    """Apply the migrations that a database lacks, all or none; return them.
+
+    Nothing that the database holds is lost. Several servers may migrate at once: one does, and the others wait. The
+    arguments and errors are those of `pending`.
+    """
+    async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_MOST_SECONDS)
-        lacking = _lacking(known, await _applied(connection, known))
+        lacking = await pending(connection, known)
+        if not await connection.fetchval(_HAS_TABLE, "schema_migrations"):
+            await connection.execute(_APPLIED)
+            for one in await _earlier(connection, known):
+                await _note(connection, one)
         for one in lacking:
             await connection.execute(one.text, timeout=_MOST_SECONDS)
             await _note(connection, one)
-    except BaseException:
-        await transaction.rollback()
-        raise
-    await (transaction.rollback() if dry_run else transaction.commit())
-    return [one.name for one in lacking]
+    return lacking
 
 
-async def _applied(
-    connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]
-) -> dict[int, tuple[str, str]]:
-    """Return name and checksum of the migrations that were applied, by number; begin the account if there is none."""
-    if not await connection.fetchval(_HAS_TABLE, "schema_migrations"):
-        await connection.execute(_APPLIED)
-        columns = {record["attname"] for record in await connection.fetch(_COLUMNS)}
-        for one in known:
-            if _EARLIER.get(one.number) in columns:
-                await _note(connection, one)
-    records = await connection.fetch("SELECT number, name, checksum FROM schema_migrations")
-    return {record["number"]: (record["name"], record["checksum"]) for record in records}
+async def _earlier(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
+    """Return the migrations that a version applied which kept no account of them."""
+    columns = {record["attname"] for record in await connection.fetch(_COLUMNS)}
+    return [one for one in known if _EARLIER.get(one.number) in columns]
 
 
 def _lacking(known: list[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:

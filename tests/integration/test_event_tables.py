@@ -130,7 +130,7 @@ def test_a_page_holds_the_newest_between_two_places_that_the_snapshot_cannot_hol
         stored = await store.add([event(number) for number in range(6)], 2**40)
         assert [one.event.event_id for one in stored] == [f"e{number}" for number in range(6)]
         assert [one.seq for one in stored] == sorted(one.seq for one in stored)
-        await store.add([event(8, UNTIL - timedelta(days=1))], 2**40)
+        await store.add([event(8, UNTIL - timedelta(days=1)), event(9, kind="impression")], 2**40)
         rows = (await store.page("c", SPAN, (stored[0].seq, stored[5].seq), 0, 3)).rows
         assert [row.seq for row in rows] == [one.seq for one in stored[4:1:-1]]
         assert rows[0] == stored[4].row

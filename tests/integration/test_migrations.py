@@ -10,7 +10,7 @@ import pytest
 
 from embeddings.errors import InvalidInput
 from serving.migrate.__main__ import main
-from serving.state.migrate import Migration, migrate, migrations
+from serving.state.migrate import Migration, migrate, migrations, pending
 from tests.integration.conftest import Postgres
 
 Found = TypeVar("Found")
@@ -29,7 +29,7 @@ def run(url: str, test: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Fou
 
 
 async def up(connection: asyncpg.Connection) -> list[str]:
-    return await migrate(connection, migrations())
+    return [one.name for one in await migrate(connection, migrations())]
 
 
 async def tables(connection: asyncpg.Connection) -> int:
@@ -59,20 +59,23 @@ def test_a_database_that_kept_no_account_is_taken_on_from_where_it_was(postgres:
         return int(str(await connection.fetchval("SELECT count(*) FROM events WHERE context IS NULL AND seq > 0")))
 
     run(url, earlier)
+    lacking = run(url, lambda connection: pending(connection, migrations()))
+    assert [one.name for one in lacking] == ALL[kept:]
     assert run(url, up) == ALL[kept:]
     assert run(url, events) == 1
 
 
-def test_a_dry_run_says_what_it_would_apply_and_leaves_nothing(postgres: Postgres) -> None:
+def test_to_ask_what_is_pending_changes_nothing(postgres: Postgres) -> None:
     url = postgres.database()
-    assert run(url, lambda connection: migrate(connection, migrations(), dry_run=True)) == ALL
+    lacking = run(url, lambda connection: pending(connection, migrations()))
+    assert [one.name for one in lacking] == ALL
     assert run(url, tables) == 0
 
 
 def test_a_newer_schema_is_refused(postgres: Postgres) -> None:
     url = postgres.database()
     newer = [*migrations(), Migration(4, "0004_newer", "CREATE TABLE newer (id bigint)")]
-    assert run(url, lambda connection: migrate(connection, newer)) == [*ALL, "0004_newer"]
+    assert len(run(url, lambda connection: migrate(connection, newer))) == 4
     with pytest.raises(InvalidInput, match="0004_newer"):
         run(url, up)
 
@@ -108,7 +111,10 @@ def test_of_several_at_once_one_migrates_and_the_others_find_it_done(postgres: P
 
 
 def test_the_command_says_what_it_does(
-    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    postgres: Postgres,
+    own_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("OPPORTUNE_DATABASE", postgres.database())
     for options, said in (
@@ -116,7 +122,13 @@ def test_the_command_says_what_it_does(
         ([], "applied 0001_events\napplied 0002_arrival\napplied 0003_context\n"),
         ([], "the schema is that of this version\n"),
     ):
-        monkeypatch.setattr("sys.argv", ["opportune-migrate", "--store", str(tmp_path), *options])
+        monkeypatch.setattr("sys.argv", ["opportune-migrate", "--store", str(own_store), *options])
         main()
         assert capsys.readouterr().out == said
-    assert not list(tmp_path.iterdir()), "an embedded one is not set up where another is named"
+
+
+def test_the_command_sets_up_no_database_beside_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["opportune-migrate", "--store", str(tmp_path / "no"), "--dry-run"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert not (tmp_path / "no").exists()

@@ -132,7 +132,7 @@ def export(
         created_at=created_at,
         data_cut_off=until,
         data=data,
-        leaves_out_taken=interactions.repeated < COMMON,
+        filter_already_bought=interactions.repeated < COMMON,
         notes=("the moments of events are made up: the data has none",),
         counts={
             "products": len(interactions.products),

@@ -186,7 +186,7 @@ class Heard:
         rows = [
             Stored(one, seq, 0).row
             for seq, one in enumerate(self.events, start=1)
-            if one.customer_id == customer_id and between[0] < seq < between[1]
+            if one.customer_id == customer_id and one.type != "impression" and between[0] < seq < between[1]
         ]
         return Page(mark, rows[::-1][:most])
 

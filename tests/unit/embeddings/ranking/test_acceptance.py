@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.customer.history import EVENT, EVENT_CODES, VISIT_SECONDS, Events
-from embeddings.customer.tower_input import Situation
 from embeddings.ranking.acceptance import ACCEPTED_WITHIN, Acceptance, find_exposures, situation_codes
 
 TYPES = ("impression", "dismissal", "redemption", "purchase", "view")
@@ -61,7 +60,7 @@ def test_exposures_are_those_of_a_slow_reading(history: list[tuple[int, int, str
     some = events([(step * STEP, kind, offer) for _, step, kind, offer in history])
     owners = [owner for owner, *_ in history]
     found = find_exposures(some, np.array(owners, np.int64))
-    columns = (found.owners_X, found.rows_X, found.at_X, found.taken_X)
+    columns = (found.owners_X, found.rows_X, found.at_X, found.accepted_at_X)
     assert set(zip(*(column.tolist() for column in columns), strict=True)) == slowly(some, owners)
     assert (some["at"][found.places_X] == found.at_X).all()
 
@@ -72,7 +71,7 @@ def test_what_comes_later_is_unknown_before(history: list[tuple[int, int, str, i
     owners, moment = np.array([owner for owner, *_ in history], np.int64), step * STEP
     earlier = some["at"] < moment
     whole, cut = find_exposures(some, owners).before(moment), find_exposures(some[earlier], owners[earlier])
-    for name in ("owners_X", "rows_X", "at_X", "taken_X"):
+    for name in ("owners_X", "rows_X", "at_X", "accepted_at_X"):
         assert getattr(whole, name).tolist() == getattr(cut, name).tolist()
 
 
@@ -83,6 +82,7 @@ def test_an_offer_or_a_code_that_came_later_is_like_one_of_which_nothing_is_know
         np.array([[0, 0.1, 0, 0.3], [0, 0.2, 0, 0.4]], np.float32),
         np.array([0, 2, 4]),
         np.array([1]),
+        np.array([0]),
     )
     of_offer, of_customer, now = acceptance.log_odds(np.array([1, 0, 2]), np.array([1, 7]))
     assert of_offer == pytest.approx([2, 1, 0.5])
@@ -93,5 +93,6 @@ def test_an_offer_or_a_code_that_came_later_is_like_one_of_which_nothing_is_know
 
 def test_the_part_of_the_day_and_the_day_of_the_week_are_told() -> None:
     monday = 4 * 86_400
-    assert situation_codes(Situation(2, -1, monday + 3 * 3_600, (5,))) == [3, 0, 0, 5]
-    assert situation_codes(Situation(-1, -1, monday + 86_400 + 21 * 3_600)) == [0, 1, 5]
+    at = np.array([monday + 3 * 3_600, monday + 86_400 + 21 * 3_600])
+    codes = situation_codes(np.array([2, -1]), at, np.array([[5], [0]]))
+    assert codes.tolist() == [[3, 0, 0, 5], [0, 1, 5, 0]]

@@ -80,10 +80,10 @@ def hazards(row: int, features: dict[str, float]) -> dict[str, float]:
 
 
 def shown_lately(query: RankingQuery, row: int) -> int:
-    """How often the product was shown in the last 30 days, but for the visit under way."""
+    """How often the product was shown in the last 30 days."""
     moment = query.situation.moment
     return sum(
-        kind == EVENT_CODES["impression"] and product == row and moment - 30 * DAY < at <= moment - 1_800
+        kind == EVENT_CODES["impression"] and product == row and moment - 30 * DAY < at
         for kind, product, at in query.history.events_E[["type", "product", "at"]].tolist()
     )
 

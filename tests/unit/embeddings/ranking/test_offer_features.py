@@ -139,17 +139,25 @@ def test_what_was_shown_counts_where_it_taught_something():
         ("redemption", -1, 8.0, 0),
         ("impression", -1, 4.0, 0),
         ("dismissal", -1, 2.0, 0),
+        ("dismissal", -1, 0.5, 0),  # after all exposures were counted
     )
-    events_E["offer"] = [1, 1, 1, 1, 0]
+    events_E["offer"] = [1, 1, 1, 1, 0, 2]
     query = ask(History(events_E, np.array([1], np.int32), ()), location=0)
-    codes = situation_codes(query.situation)
+    situation = query.situation
+    at = np.array([situation.moment])
+    codes = situation_codes(np.array([situation.channel]), at, np.array([situation.attributes], np.int64))[0].tolist()
     sizes = [2, *(code + 1 for code in codes)]
     ends = np.cumsum([0, *sizes])
     evidence_OV = np.zeros((O, ends[-1]), np.float32)
     evidence_OV[1, 1] = 0.5  # such customers
     evidence_OV[1, ends[2] - 1], evidence_OV[1, ends[-1] - 1] = 0.3, -1.0  # on this channel, at this time of the day
     acceptance = Acceptance(
-        np.array([0, 1, 2, 3], np.float32), np.zeros(1, np.float32), evidence_OV, ends, np.array([1])
+        np.array([0, 1, 2, 3], np.float32),
+        np.zeros(1, np.float32),
+        evidence_OV,
+        ends,
+        np.array([1]),
+        np.array([NOW - DAY]),
     )
     first, second, third = read(query, [0, 1, 2], acceptance)
     chance = (1 + 2 / (1 + np.exp(-1.5))) / (2 + 2)  # one of two was accepted, beside twice what such customers do

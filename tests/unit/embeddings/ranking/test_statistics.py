@@ -127,7 +127,7 @@ def test_figures_of_each_product_are_what_counting_gives(seed: int):
 
 def test_products_are_bought_after_they_were_shown_as_often_as_counting_gives():
     shown = [
-        Event(customer, NOW - day * DAY, "impression", day % 3, 0) for customer in range(10) for day in range(1, 25)
+        Event(customer, NOW - day * DAY, "impression", day % 3, 0) for customer in range(10) for day in range(8, 50)
     ]
     taken = [event._replace(type="purchase", at=event.at + HOUR) for event in shown[::4]]
     late = [event._replace(type="purchase", at=event.at + HOUR) for event in shown[1::50] if event.product == 1]
