@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import kernel
+from embeddings.customer.history import DISMISSAL
+from embeddings.ranking.acceptance import Acceptance
 from embeddings.ranking.features import RANKER_FEATURES, is_regular
 from embeddings.ranking.redemption import sum_of_odds
+from embeddings.ranking.sources import RankingQuery
 from serving.rank_popular import popular_offers
 from serving.ranked import Ranked, Source, best
 from serving.retrieve import Offered, RankRequest, Retrieved
 
+_NONE = np.zeros(0, np.int64)
 _UNLIKELY = np.zeros(0, np.float32)
 
 
@@ -107,6 +111,14 @@ def _foremost(
     ]
 
 
+def _dismissed(query: RankingQuery, acceptance: Acceptance) -> NDArray[np.int64]:
+    """Return the offers that the customer dismissed lately, but for what the ranker of offers has learnt from."""
+    if query.session is None or not acceptance.known:
+        return _NONE if query.session is None else query.session.dismissed_offers
+    later_E = query.history.events_E[query.history.events_E["at"] >= acceptance.until[0]]
+    return np.intersect1d(later_E["offer"][later_E["type"] == DISMISSAL], query.session.dismissed_offers)
+
+
 def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) -> list[Ranked]:
     """Return the eligible offers likeliest to be redeemed in this visit, as many as the request can show."""
     view, query, rows_O = request.view, retrieved.query, offers.eligible.rows_N
@@ -123,7 +135,7 @@ def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) ->
         shares_O = np.exp(logits_O - logits_O.max())
         features_F = view.visits.read(query, features_OF, sum_of_odds(logits_O))
         scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(features_F[None])[0]
-    demoted_O = np.isin(rows_O, [] if query.session is None else query.session.dismissed_offers)
+    demoted_O = np.isin(rows_O, _dismissed(query, bundle.statistics.acceptance))
     foremost = np.lexsort((-scores_O, demoted_O))[: request.most]
     columns = (column[foremost].tolist() for column in (rows_O, scores_O, demoted_O))
     return [

@@ -117,7 +117,7 @@ def _check(arguments: argparse.Namespace) -> str:
     dataset, summary, _ = open_and_summarise(arguments.data, recipe, arguments.until)
     if arguments.html is not None:
         arguments.html.write_text(in_html(dataset.name, summary), encoding="utf-8")
-    return in_text(summary)
+    return "\n".join([*dataset.notes, in_text(summary)])
 
 
 def _run(arguments: argparse.Namespace) -> str:

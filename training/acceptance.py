@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.catalogue.columns import Catalogue
-from embeddings.customer.history import Histories
+from embeddings.customer.history import REDEMPTION, Histories
 from embeddings.ranking.acceptance import (
     ACCEPTED_WITHIN,
     Acceptance,
@@ -26,6 +26,9 @@ _MOST_VALUES = 1_000
 """A field with more values than this says nothing: it would rather name single customers."""
 
 
+_COVERED = 0.5
+"""The least share of redemptions that follow an exposure where exposures are learnt from."""
+
 FEWEST = 50
 """So many accepted and so many refused exposures are needed to learn from."""
 
@@ -34,6 +37,18 @@ def is_enough(found: Exposures) -> bool:
     """Return whether there are enough exposures to learn from."""
     accepted = int(found.accepted_X.sum())
     return min(accepted, len(found.accepted_X) - accepted) >= FEWEST
+
+
+def covers_redemptions(past: Histories, found: Exposures) -> bool:
+    """Return whether most redemptions, from the first exposure on, are of what was shown before.
+
+    Otherwise offers are redeemed where nobody logs what is shown, and what is logged says nothing of them.
+    """
+    events = past.events
+    redeemed_E = (
+        (events["type"] == REDEMPTION) & (events["offer"] >= 0) & (events["at"] >= found.at_X.min(initial=2**62))
+    )
+    return int(found.accepted_X.sum()) >= _COVERED * int(redeemed_E.sum())
 
 
 def exposures_of(past: Histories, of: Literal["offer", "product"]) -> Exposures:

@@ -34,6 +34,9 @@ _AT_ONCE = 256
 FEW = 100
 """Examples; of fewer the metrics are hardly more than chance."""
 
+_EASY = 0.9
+"""NDCG of popularity from which on there is nothing left for a model to know."""
+
 _NONE = np.zeros(0, np.int64)
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -77,11 +80,12 @@ def evaluate(
     }
 
 
-def cautions(asked: Mapping[Way, Sequence[Example]]) -> list[str]:
+def cautions(asked: Mapping[Way, Sequence[Example]], judged: Mapping[Way, Metrics]) -> list[str]:
     """Return a sentence for each reason not to trust the metrics.
 
     Args:
         asked: what is asked in each way.
+        judged: what was measured in each.
     """
     found: list[str] = []
     at_place = asked[Way.AT_PLACE]
@@ -90,6 +94,12 @@ def cautions(asked: Mapping[Way, Sequence[Example]]) -> list[str]:
             f"the metrics are means of {len(at_place):,} examples: of so few chance decides as much as the model does"
         )
     told = sum(one.place.rows is not None and one.eligible.size <= K for one in at_place)
+    easy = judged[Way.AT_PLACE]["popular"]["ndcg@10"]
+    if told <= len(at_place) / 2 and easy > _EASY:
+        found.append(
+            f"a list of what is popular reaches ndcg@10 {easy:.3f} at the place, which tells the product nearly by "
+            "itself: metrics at the place say little of the model, those of the other ways do"
+        )
     if told > len(at_place) / 2:
         found.append(
             f"in {told:,} of {len(at_place):,} examples the place shows at most {K} products, so that it tells the "

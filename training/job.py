@@ -99,7 +99,7 @@ def run(
                 "model by; found none",
             )
         judged = evaluate(asked, fitted, rankers, als, recipe.towers.history_length)
-        metrics, doubts = by_method(judged), cautions(asked)
+        metrics, doubts = by_method(judged), cautions(asked, judged)
         if offers.metrics:
             metrics = {**metrics, "offers": offers.metrics}
         for method, values in metrics.items():

@@ -25,6 +25,9 @@ _FOLDS = 5
 _PRIOR_VISITS, _PRIOR_REDEEMING = 100.0, 1.0
 """What was seen before anything was: a base rate is never 0 or 1."""
 
+_LEAST = 1e-6
+"""Nearer to 0 or 1 no probability is taken to be where it calibrates."""
+
 _KNOWN, _ODDS = VISIT_FEATURES.index("known"), VISIT_FEATURES.index("odds")
 
 _log = logging.getLogger("opportune.train")
@@ -77,7 +80,7 @@ def fit_redemption(visits: Sequence[VisitExample], offers: OfferRanker) -> Redem
         part = Redemption(0.5)
         _fit(part, features_VF[others_V], taken_V[others_V], weights_V[others_V])
         with torch.inference_mode():
-            apart_V[~others_V] = torch.logit(part(torch.from_numpy(features_VF[~others_V]))).numpy()
+            apart_V[~others_V] = torch.logit(part(torch.from_numpy(features_VF[~others_V])), _LEAST).numpy()
     _fit(model, features_VF, taken_V, weights_V)
     _calibrate(model, apart_V, taken_V, weights_V)
     return model.eval()
@@ -143,6 +146,10 @@ def _calibrate(
     model: Redemption, apart_V: NDArray[np.float32], taken_V: NDArray[np.float32], weights_V: NDArray[np.float32]
 ) -> None:
     """Fit Platt scaling (1999) to the log-odds that a model gave to visits which it had not learnt from."""
+    if apart_V[taken_V > 0].min() > apart_V[taken_V == 0].max(
+        initial=-np.inf
+    ):  # the steeper the better, without an end
+        return
     logits, taken, weighed = (torch.from_numpy(one) for one in (apart_V, taken_V, weights_V / weights_V.sum()))
     scale = torch.tensor([1.0, 0.0], requires_grad=True)
     minimise(

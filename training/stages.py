@@ -15,7 +15,7 @@ from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import Histories
 from embeddings.errors import InvalidInput
 from embeddings.ranking.acceptance import ACCEPTED_WITHIN, Acceptance, Exposures
-from training.acceptance import count_acceptance, exposures_of, is_enough
+from training.acceptance import count_acceptance, covers_redemptions, exposures_of, is_enough
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
 from training.config import Recipe
@@ -156,7 +156,7 @@ class Stages:
             rankers: of products.
         """
         exposures = exposures_of(past, "offer")
-        if is_enough(exposures.before(window)):
+        if is_enough(exposures.before(window)) and covers_redemptions(past, exposures):
             accepted = self._accepted(past, exposures, window, moment, fitted, rankers)
             if accepted is not None:
                 return accepted

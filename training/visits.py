@@ -129,7 +129,7 @@ def find_visits(past: Histories, offers: Offers, window: int, most: int, seed: i
 
 
 def find_visits_with_exposures(past: Histories, found: Exposures, most: int, seed: int) -> list[Visit]:
-    """Return visits in which offers were shown, in the order of time.
+    """Return visits in which offers were shown, in the order of time; one for each situation in which they were.
 
     Of those in which any was accepted, and of the others, at most so many each are drawn at random, and each stands for
     several.
@@ -144,6 +144,10 @@ def find_visits_with_exposures(past: Histories, found: Exposures, most: int, see
     found = type(found)(*(column[order] for column in found))
     first_X = np.ones(len(order), np.bool_)
     first_X[1:] = (np.diff(found.owners_X) != 0) | (np.diff(found.at_X) > VISIT_SECONDS)
+    # Every exposure keeps its own situation, such as the slot in which the offer was shown.
+    first_X[1:] |= np.diff(past.events["channel"][found.places_X]) != 0
+    if len(past.context_EX):
+        first_X[1:] |= (np.diff(past.context_EX[found.places_X], axis=0) != 0).any(axis=1)
     visits_X, starts_V = np.cumsum(first_X) - 1, np.flatnonzero(first_X)
     accepting_V = np.bincount(visits_X, found.accepted_X, len(starts_V)) > 0
     weights_V = np.zeros(len(starts_V))

@@ -27,7 +27,9 @@ _LARGEST_LOG = 12.0
 
 
 class Exposures(NamedTuple):
-    """What was shown: one exposure for all impressions and dismissals of an offer, or of a product, within a visit.
+    """What was shown: one exposure for all impressions of an offer, or of a product, within a visit, and its dismissal.
+
+    A dismissal without an impression shortly before it is an exposure, too.
 
     Attributes:
         owners_X: int64, to which customer.
@@ -80,7 +82,9 @@ def find_exposures(
     shown_S = np.flatnonzero(shown)
     other_S = np.ones(len(shown_S), np.bool_)
     other_S[1:] = (np.diff(owners[shown_S]) != 0) | (np.diff(rows[shown_S]) != 0)
-    other_S[1:] |= np.diff(at[shown_S]) > VISIT_SECONDS
+    # A refusal may be noted days later; it is of what was shown, and no second exposure.
+    refused_S = some["type"][shown_S] == DISMISSAL
+    other_S[1:] |= np.diff(at[shown_S]) > np.where(refused_S[1:], ACCEPTED_WITHIN, VISIT_SECONDS)
     begins[shown_S[other_S]] = True
     first_X = np.flatnonzero(begins)
     accepted_at_X = np.zeros(len(first_X), np.int64)

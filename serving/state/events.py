@@ -71,6 +71,9 @@ _FAILURES = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,  # files that it cannot read any more
+    asyncpg.UndefinedTableError,  # whose tables or rights were taken away
+    asyncpg.UndefinedColumnError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.InternalServerError,
     asyncpg.InternalClientError,  # the driver's, of an answer that broke off
 )
@@ -156,10 +159,11 @@ class EventStore:
                 "expected a URL such as postgresql://USER@HOST:5432/NAME; in a password / @ : are %2F %40 %3A",
             ) from None
         except (*_FAILURES, asyncpg.PostgresError) as error:
-            host = urlsplit(self._url).hostname
+            # A password that is not encoded may hold an @, and what follows would be taken for the host.
+            host = urlsplit(self._url).hostname if self._url.count("@") <= 1 else None
             place = "" if host is None else f" (host {host})"
-            silent = isinstance(error, (*_FAILURES, asyncpg.InvalidAuthorizationSpecificationError))
-            does = "does not answer" if silent else "does not let its tables be prepared"
+            refuses = isinstance(error, (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError))
+            does = "refuses the migration of its tables" if refuses else "does not answer"
             raise EventStoreUnavailable(f"PostgreSQL {does}: {_said(error)}{place}") from error
         except (KeyError, RuntimeError) as error:  # asyncpg looks for the user's name, and for passwords in the home
             raise EventStoreUnavailable(

@@ -12,11 +12,13 @@ from embeddings.errors import InvalidInput
 # Two servers that start at once must not both migrate: the lock's number is any constant of ours.
 _LOCK = 7_250_001
 
+_WHERE = "--database or OPPORTUNE_DATABASE"
+
 _MOST_SECONDS = 3_600.0
 """How long a migration may take: to write rows of an earlier version anew takes a minute for some ten million."""
 
 _APPLIED = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE IF NOT EXISTS opportune_migrations (
     number integer PRIMARY KEY,
     name text NOT NULL,
     checksum text NOT NULL,
@@ -26,6 +28,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 _EARLIER = {1: "event_id", 2: "seq", 3: "context"}
 """Migrations that versions applied which kept no account of them, and the column of ``events`` that shows it."""
+
+_OWN_COLUMNS = frozenset({"event_id", "received_at", "customer_id", "type", "at", "product_id", "offer_id", "quantity"})
+"""What every version's table ``events`` has; one without them is another application's."""
 
 _HAS_TABLE = "SELECT to_regclass($1) IS NOT NULL"
 _COLUMNS = """
@@ -72,10 +77,14 @@ async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: l
     Raises:
         InvalidInput: a newer version has migrated the database, or a migration is not the one that was applied.
     """
-    if not await connection.fetchval(_HAS_TABLE, "schema_migrations"):
+    if not await connection.fetchval(_HAS_TABLE, "opportune_migrations"):
         earlier = await _earlier(connection, known)
         return [one for one in known if one not in earlier]
-    records = await connection.fetch("SELECT number, name, checksum FROM schema_migrations")
+    records = await connection.fetch("SELECT number, name, checksum FROM opportune_migrations")
+    if records and not await connection.fetchval(_HAS_TABLE, "events"):
+        raise InvalidInput(
+            _WHERE, "expected the table events, which this database had; restore it, or drop opportune_migrations, too"
+        )
     return _lacking(known, {record["number"]: (record["name"], record["checksum"]) for record in records})
 
 
@@ -88,7 +97,7 @@ async def migrate(connection: asyncpg.Connection | PoolConnectionProxy, known: l
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_MOST_SECONDS)
         lacking = await pending(connection, known)
-        if not await connection.fetchval(_HAS_TABLE, "schema_migrations"):
+        if not await connection.fetchval(_HAS_TABLE, "opportune_migrations"):
             await connection.execute(_APPLIED)
             for one in await _earlier(connection, known):
                 await _note(connection, one)
@@ -99,23 +108,31 @@ async def migrate(connection: asyncpg.Connection | PoolConnectionProxy, known: l
 
 
 async def _earlier(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
-    """Return the migrations that a version applied which kept no account of them."""
+    """Return the migrations that a version applied which kept no account of them.
+
+    Raises:
+        InvalidInput: another application keeps its events in this database.
+    """
     columns = {record["attname"] for record in await connection.fetch(_COLUMNS)}
+    if columns and not columns >= _OWN_COLUMNS:
+        raise InvalidInput(
+            _WHERE, "expected a database of its own; this one holds a table events of another application"
+        )
     return [one for one in known if _EARLIER.get(one.number) in columns]
 
 
 def _lacking(known: list[Migration], applied: dict[int, tuple[str, str]]) -> list[Migration]:
-    where = "--database or OPPORTUNE_DATABASE"
     newer = sorted(applied.keys() - {one.number for one in known})
     if newer:
         names = ", ".join(applied[number][0] for number in newer)
         raise InvalidInput(
-            where, f"expected a schema of this version or an earlier one; a newer Opportune has applied {names}: use it"
+            _WHERE,
+            f"expected a schema of this version or an earlier one; a newer Opportune has applied {names}: use it",
         )
     for one in known:
         if one.number in applied and applied[one.number] != (one.name, one.checksum):
             raise InvalidInput(
-                where,
+                _WHERE,
                 f"expected {applied[one.number][0]} as it was applied; that of this installation is another one: "
                 "install the version that migrated the database, or a newer one",
             )
@@ -124,5 +141,8 @@ def _lacking(known: list[Migration], applied: dict[int, tuple[str, str]]) -> lis
 
 async def _note(connection: asyncpg.Connection | PoolConnectionProxy, one: Migration) -> None:
     await connection.execute(
-        "INSERT INTO schema_migrations (number, name, checksum) VALUES ($1, $2, $3)", one.number, one.name, one.checksum
+        "INSERT INTO opportune_migrations (number, name, checksum) VALUES ($1, $2, $3)",
+        one.number,
+        one.name,
+        one.checksum,
     )

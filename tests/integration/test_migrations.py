@@ -110,6 +110,28 @@ def test_of_several_at_once_one_migrates_and_the_others_find_it_done(postgres: P
     assert sorted(asyncio.run(all_at_once())) == [[], [], [], ALL]
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("CREATE TABLE events (event_id uuid, context jsonb, seq bigint)", "another application"),
+        ("DROP TABLE events", "expected the table events"),
+    ],
+)
+def test_a_database_that_is_not_its_own_any_more_is_refused(postgres: Postgres, statement: str, said: str) -> None:
+    url = postgres.database()
+    if statement.startswith("DROP"):
+        run(url, up)
+    run(url, lambda connection: connection.execute(statement))
+    with pytest.raises(InvalidInput, match=said):
+        run(url, up)
+
+
+def test_an_account_of_another_tool_is_left_alone(postgres: Postgres) -> None:
+    url = postgres.database()
+    run(url, lambda connection: connection.execute("CREATE TABLE schema_migrations (version text)"))
+    assert run(url, up) == ALL
+
+
 def test_the_command_says_what_it_does(
     postgres: Postgres,
     own_store: Path,

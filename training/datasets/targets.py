@@ -22,8 +22,8 @@ class Targeted(NamedTuple):
 def with_targets(dataset: Dataset, wanted: tuple[TargetType, ...] | Literal["auto"]) -> Targeted:
     """Return the data set with every event of a target type as a purchase.
 
-    By default purchases are predicted. Where there is none, it is what customers visited, played or rated; where there
-    is nothing of that either, the weightiest of the types in ``TARGET_TYPES`` that there is.
+    By default purchases are predicted. Where there is none, it is what customers visited or played, else what they
+    rated; where there is nothing of that either, the weightiest of the types in ``TARGET_TYPES`` that there is.
 
     Args:
         dataset: checked.
@@ -46,7 +46,10 @@ def _found(dataset: Dataset) -> tuple[TargetType, ...]:
     there: list[TargetType] = [one for one in TARGET_TYPES if one in held]
     if "purchase" in there or not there:
         return ("purchase",)
-    return tuple(one for one in there if one in _CHOSEN) or (there[0],)
+    chosen: list[TargetType] = [one for one in there if one in _CHOSEN]
+    if len(chosen) > 1 and "rating" in chosen:  # who rates what they visited or played did not do so twice
+        chosen.remove("rating")
+    return tuple(chosen) or (there[0],)
 
 
 def _held(dataset: Dataset) -> list[str]:

@@ -14,7 +14,7 @@ from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import EVENT, EVENT_CODES, Histories
 from embeddings.ranking.acceptance import ACCEPTED_WITHIN
 from embeddings.vocabulary import Vocabulary
-from training.acceptance import FEWEST, count_acceptance, exposures_of, is_enough
+from training.acceptance import FEWEST, count_acceptance, covers_redemptions, exposures_of, is_enough
 from training.visits import find_visits_with_exposures
 
 DAY, UNTIL = 86_400, 200 * 86_400
@@ -121,6 +121,17 @@ def test_too_few_accepted_or_refused_are_not_enough() -> None:
     few = type(found)(*(column[: FEWEST + 10] for column in found))
     assert not is_enough(few)
     assert not is_enough(few._replace(accepted_at_X=np.zeros_like(few.accepted_at_X)))
+
+
+def test_redemptions_of_what_was_never_shown_are_to_be_learnt_from_themselves() -> None:
+    past = histories()
+    found = exposures_of(past, "offer")
+    assert covers_redemptions(past, found)
+    some = np.flatnonzero(past.events["type"] == EVENT_CODES["impression"])[::4]
+    kept = past.events.copy()
+    kept["type"][np.setdiff1d(np.flatnonzero(past.events["type"] == EVENT_CODES["impression"]), some)] = 0
+    little = replace(past, events=kept)
+    assert not covers_redemptions(little, exposures_of(little, "offer"))
 
 
 def test_a_history_without_impressions_has_no_exposures() -> None:

@@ -287,19 +287,24 @@ def test_every_way_is_measured_on_what_can_be_asked_in_it(window: Window, models
     assert len(named) == sum(map(len, found.values()))
 
 
+HARD, EASY = ({Way.AT_PLACE: {"popular": {"ndcg@10": figure}}} for figure in (0.2, 0.95))
+
+
 def test_few_examples_and_places_that_tell_the_product_are_doubted(window: Window) -> None:
     many = window.examples * 10
-    assert cautions({Way.AT_PLACE: many}) == []
-    (few,) = cautions({Way.AT_PLACE: window.examples[:30]})
+    assert cautions({Way.AT_PLACE: many}, HARD) == []
+    (few,) = cautions({Way.AT_PLACE: window.examples[:30]}, HARD)
     assert "means of 30 examples" in few
     told = [
         one._replace(eligible=EligibleSet.of(np.array(sorted(one.bought), np.int32), FOREVER), place=Place((0,)))
         for one in many
     ]
-    (said,) = cautions({Way.AT_PLACE: told})
+    (said,) = cautions({Way.AT_PLACE: told}, EASY)
     assert said.startswith(f"in {len(many):,} of {len(many):,} examples the place shows at most 10 products")
     # Without a place a small set says nothing of places.
-    assert cautions({Way.AT_PLACE: [one._replace(place=Place(None)) for one in told]}) == []
+    assert cautions({Way.AT_PLACE: [one._replace(place=Place(None)) for one in told]}, HARD) == []
+    (said,) = cautions({Way.AT_PLACE: many}, EASY)
+    assert "ndcg@10 0.950 at the place" in said
 
 
 def test_als_is_filled_with_what_is_popular_for_whom_it_does_not_know(window: Window, models: Models) -> None:

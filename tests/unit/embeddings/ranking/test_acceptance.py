@@ -30,7 +30,8 @@ def slowly(some: Events, owners: list[int]) -> set[tuple[int, int, int, int]]:
         if offer < 0:
             continue
         if kind in (EVENT_CODES["impression"], EVENT_CODES["dismissal"]):
-            if key in last and at - last[key][1] <= VISIT_SECONDS:
+            most = ACCEPTED_WITHIN if kind == EVENT_CODES["dismissal"] else VISIT_SECONDS
+            if key in last and at - last[key][1] <= most:
                 last[key] = (last[key][0], at)
             else:
                 found.append([owners[place], offer, at, 0])

@@ -30,7 +30,9 @@ def purchases(dataset: Dataset) -> int:
     ("types", "targets"),
     [
         (("purchase", "view", "play"), ("purchase",)),
-        (("view", "rating", "play"), ("play", "rating")),
+        (("view", "rating", "play"), ("play",)),
+        (("view", "rating"), ("rating",)),
+        (("check_in", "rating", "play"), ("check_in", "play")),
         (("view", "check_in"), ("check_in",)),
         (("view", "click", "impression"), ("click",)),
         (("view", "impression"), ("view",)),
