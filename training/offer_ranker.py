@@ -5,7 +5,6 @@ It learns which of the eligible offers a customer redeems, given that they redee
 regression.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -31,8 +30,6 @@ _RIDGE = 1e-2
 
 _RIDGE_OF_SHOWN = 1e-3
 """The same beside the mean loss of an offer that was shown."""
-
-_log = logging.getLogger("opportune.train")
 
 
 class OfferRanker(Piecewise):
@@ -123,7 +120,6 @@ def fit_offers(visits: Sequence[VisitExample]) -> OfferRanker:
     ranker = OfferRanker()
     redeeming = [one for one in visits if one.taken_O.any()]
     if len(redeeming) < FEWEST_VISITS:
-        _log.info("%d visits with redemptions: too few to rank offers by, at least %d", len(redeeming), FEWEST_VISITS)
         return ranker.eval()
     taken = torch.from_numpy(np.concatenate([one.taken_O for one in redeeming]))
     owners = torch.from_numpy(np.repeat(np.arange(len(redeeming)), [len(one.taken_O) for one in redeeming]))

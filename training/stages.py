@@ -25,7 +25,14 @@ from training.examples import Example, first_baskets
 from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_rankers
 from training.observed import observe
-from training.offer_ranker import OfferRanker, fit_accepted, fit_offers, is_enough_to_fit, measure_accepted
+from training.offer_ranker import (
+    FEWEST_VISITS,
+    OfferRanker,
+    fit_accepted,
+    fit_offers,
+    is_enough_to_fit,
+    measure_accepted,
+)
 from training.ranker import Rankers
 from training.redemption import Redemption, fit_redemption, measure_offers
 from training.statistics import Nearby, count, find_nearby
@@ -165,6 +172,8 @@ class Stages:
         redeeming = sum(bool(one.taken_O.any()) for one in found)
         if len(self.master.offers.ids):
             _log.info("offers are learnt from %d visits, %d of them with redemptions", len(found), redeeming)
+        if len(self.master.offers.ids) and redeeming < FEWEST_VISITS:
+            _log.warning("at least %d visits with redemptions are needed to rank offers by", FEWEST_VISITS)
         earlier, later = ([one for one in found if (one.visit.at < window) == before] for before in (True, False))
         offers = fit_offers(earlier)
         metrics = measure_offers(later, offers, fit_redemption(earlier, offers))

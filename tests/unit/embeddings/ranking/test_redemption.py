@@ -131,6 +131,20 @@ def test_the_same_visits_give_the_same_model():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("far", [1.0, 1e3, 1e30])
+@pytest.mark.parametrize("mixed", [0, 3])
+def test_visits_that_a_feature_tells_apart_for_certain_are_learnt_from_too(far: float, mixed: int):
+    rate, some = VISIT_FEATURES.index("rate"), visits(400)
+    for number, one in enumerate(some):
+        redeemed = number % 3 == 0
+        one.features_F[rate] = far if redeemed else 0
+        one.taken_O[0] = redeemed if number >= mixed else not redeemed
+    model = fit_redemption(some, OfferRanker().eval())
+    found_V = probabilities(model, np.stack([one.features_F for one in some]))
+    assert np.isfinite(found_V).all()
+    assert found_V[::3].mean() > 0.8 > 0.2 > found_V[1::3].mean()
+
+
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_with_few_redemptions_everybody_has_a_base_rate_that_is_no_certainty(count: int):
     some = visits(count)
