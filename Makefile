@@ -96,6 +96,7 @@ bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/result
 	$(BIN)/opportune-bench latency --json benchmarks/results/latency.json
 	$(BIN)/opportune-bench search --json benchmarks/results/search.json
 	$(BIN)/opportune-bench fit --json benchmarks/results/fit.json
+	$(BIN)/opportune-bench fit --grow --json benchmarks/results/grow.json
 	$(BIN)/opportune-bench strain --json benchmarks/results/strain.json
 
 wheel: $(INSTALLED) ## Build the wheel of this platform into dist, so that its user needs no compiler
