@@ -43,7 +43,7 @@ def run(json_file: Path, *, quick: bool) -> Sequence[Growth]:
     """
     found: list[Growth] = []
     for size in SIZES[:1] if quick else SIZES:
-        with TemporaryDirectory(prefix="opportune-grow-", dir=json_file.parent) as folder:
+        with TemporaryDirectory(prefix="opportune-grow-") as folder:
             found.append(_measured(size, Path(folder)))
         _print(found)
         write_report(json_file, {"suite": "grow", "quick": quick, "machine": machine.describe(), "found": found})

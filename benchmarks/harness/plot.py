@@ -120,7 +120,7 @@ def grow(path: Path, found: Sequence[Growth]) -> None:
     for panel, (unit, curves) in zip(figure.subplots(1, len(panels_of)), panels_of.items(), strict=True):
         for name, values in curves.items():
             panel.plot(events, values, marker="o", label=name)
-        panel.set(xscale="log", yscale="log", xlabel="events", ylabel=unit)
+        panel.set(xscale="log", xlabel="purchases", ylabel=unit, ylim=(0, None))
         panel.grid(alpha=0.3)
         panel.legend()
     figure.savefig(path, dpi=120, metadata={"Software": None})
