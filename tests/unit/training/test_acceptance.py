@@ -15,6 +15,7 @@ from embeddings.customer.history import EVENT, EVENT_CODES, Histories
 from embeddings.ranking.acceptance import ACCEPTED_WITHIN
 from embeddings.vocabulary import Vocabulary
 from training.acceptance import FEWEST, count_acceptance, covers_redemptions, exposures_of, is_enough
+from training.offer_ranker import OfferRanker, is_enough_to_fit, measure_accepted
 from training.visits import find_visits_with_exposures
 
 DAY, UNTIL = 86_400, 200 * 86_400
@@ -113,6 +114,27 @@ def test_of_visits_drawn_each_stands_for_several_and_no_acceptance_is_rare() -> 
     assert sum(bool(visit.redeemed) for visit in some) == 50
     assert sum(visit.weight for visit in some) == pytest.approx(len(everything))
     assert sum(visit.weight for visit in some if visit.redeemed) == pytest.approx(accepting)
+
+
+def test_each_exposure_keeps_its_own_situation() -> None:
+    past = histories()
+    slots = np.arange(len(past.events), dtype=np.int32)[:, None] % 3
+    placed = replace(past, context_EX=slots)
+    found = exposures_of(placed, "offer")
+    visits = find_visits_with_exposures(placed, found, 10**6, 0)
+    told = {(visit.customer, visit.at, offer): visit.context for visit in visits for offer in visit.shown}
+    expected = {
+        (owner, at, row): tuple(slots[place].tolist())
+        for owner, at, row, place in zip(
+            *(one.tolist() for one in (found.owners_X, found.at_X, found.rows_X, found.places_X)), strict=True
+        )
+    }
+    assert told == expected
+
+
+def test_without_any_visit_there_is_not_enough_to_fit() -> None:
+    assert not is_enough_to_fit([])
+    assert measure_accepted([], OfferRanker().eval()) == {}
 
 
 def test_too_few_accepted_or_refused_are_not_enough() -> None:
