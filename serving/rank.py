@@ -113,8 +113,10 @@ def _foremost(
 
 def _dismissed(query: RankingQuery, acceptance: Acceptance) -> NDArray[np.int64]:
     """Return the offers that the customer dismissed lately, but for what the ranker of offers has learnt from."""
-    if query.session is None or not acceptance.known:
-        return _NONE if query.session is None else query.session.dismissed_offers
+    if query.session is None:
+        return _NONE
+    if not acceptance.known:
+        return query.session.dismissed_offers
     later_E = query.history.events_E[query.history.events_E["at"] >= acceptance.until[0]]
     return np.intersect1d(later_E["offer"][later_E["type"] == DISMISSAL], query.session.dismissed_offers)
 

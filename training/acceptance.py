@@ -3,7 +3,7 @@
 Letters: X exposures, O offers, V values of all fields, F fields.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, Histories
 from embeddings.ranking.acceptance import (
-    ACCEPTED_WITHIN,
     Acceptance,
     Exposures,
     find_exposures,
@@ -68,8 +67,7 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue, un
         catalogue: holds the offers.
         until: the moment before which they were shown, in seconds since 1970 UTC.
     """
-    ripe_X = found.at_X < until - ACCEPTED_WITHIN  # what was shown since may be accepted still
-    found = type(found)(*(column[ripe_X] for column in found))
+    found = found.ripe(until)
     offers = len(catalogue.offers.ids)
     sizes = [*past.attribute_sizes, *situation_code_sizes(len(catalogue.channels), catalogue.context.sizes)]
     sizes = [size if size <= _MOST_VALUES else 1 for size in sizes]
@@ -78,19 +76,19 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue, un
     overall = (accepted_X.sum() + _PRIOR_ACCEPTED) / (len(accepted_X) + _PRIOR_SHOWN)
     shown_O = np.bincount(found.rows_X, minlength=offers)
     accepted_O = np.bincount(found.rows_X, accepted_X, offers)
-    log_odds_O = _logit((accepted_O + _PRIOR_SHOWN * overall) / (shown_O + _PRIOR_SHOWN))
+    log_odds_O = _logit(smoothed(accepted_O, shown_O, overall))
     evidence_OV = np.zeros((offers, int(offsets_F[-1])), np.float32)
     for codes_X, begin, size in zip(_codes(past, found).T, offsets_F[:-1].tolist(), sizes, strict=True):
         if size == 1:
             continue
         shown_V = np.bincount(codes_X, minlength=size)
         accepted_V = np.bincount(codes_X, accepted_X, size)
-        main_V = _logit((accepted_V + _PRIOR_SHOWN * overall) / (shown_V + _PRIOR_SHOWN)) - _logit(overall)
+        main_V = _logit(smoothed(accepted_V, shown_V, overall)) - _logit(overall)
         pairs_X = found.rows_X * size + codes_X
         shown_OV = np.bincount(pairs_X, minlength=offers * size).reshape(offers, size)
         accepted_OV = np.bincount(pairs_X, accepted_X, offers * size).reshape(offers, size)
         expected_OV = 1 / (1 + np.exp(-(log_odds_O[:, None] + main_V)))
-        both_OV = (accepted_OV + _PRIOR_SHOWN * expected_OV) / (shown_OV + _PRIOR_SHOWN)
+        both_OV = smoothed(accepted_OV, shown_OV, expected_OV)
         evidence_OV[:, begin : begin + size] = _logit(both_OV) - log_odds_O[:, None]
     return Acceptance(
         log_odds_O.astype(np.float32),
@@ -100,6 +98,13 @@ def count_acceptance(past: Histories, found: Exposures, catalogue: Catalogue, un
         np.array([len(past.attribute_sizes)], np.int64),
         np.array([until], np.int64),
     )
+
+
+def smoothed(
+    accepted: NDArray[Any], shown: NDArray[np.integer], towards: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    """Return the shares of what was shown that were accepted, as if some more had been accepted as often as said."""
+    return (accepted + _PRIOR_SHOWN * towards) / (shown + _PRIOR_SHOWN)
 
 
 def _codes(past: Histories, found: Exposures) -> NDArray[np.int64]:

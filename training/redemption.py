@@ -146,9 +146,8 @@ def _calibrate(
     model: Redemption, apart_V: NDArray[np.float32], taken_V: NDArray[np.float32], weights_V: NDArray[np.float32]
 ) -> None:
     """Fit Platt scaling (1999) to the log-odds that a model gave to visits which it had not learnt from."""
-    if apart_V[taken_V > 0].min() > apart_V[taken_V == 0].max(
-        initial=-np.inf
-    ):  # the steeper the better, without an end
+    highest = apart_V[taken_V == 0].max(initial=-np.inf)
+    if apart_V[taken_V > 0].min() > highest:  # the steeper the better, without an end
         return
     logits, taken, weighed = (torch.from_numpy(one) for one in (apart_V, taken_V, weights_V / weights_V.sum()))
     scale = torch.tensor([1.0, 0.0], requires_grad=True)

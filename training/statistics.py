@@ -15,10 +15,9 @@ from embeddings import kernel
 from embeddings.arrays import Table
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import REDEMPTION, UNSAID, Events, Histories
-from embeddings.ranking.acceptance import ACCEPTED_WITHIN
 from embeddings.ranking.observed import Observed
 from embeddings.ranking.statistics import GROUPINGS, HAZARD_DAYS, AlsFactors, Neighbours, Statistics, groups_of
-from training.acceptance import exposures_of, is_enough
+from training.acceptance import exposures_of, is_enough, smoothed
 from training.config import RankerConfig
 
 _DAY = 86_400
@@ -32,7 +31,6 @@ _LEAST_TOGETHER, _LEAST_LIFT = 2, 1.2
 """In how many baskets at least, and how much oftener than by chance, what is a complement lay with a product."""
 
 _PRIOR_BUYERS, _PRIOR_REPEATED = 2.0, 0.2
-_PRIOR_SHOWN = 20.0
 _PRIOR_MET = 10.0
 _MOST_GROUPS = 4_000
 _PRIOR_GAPS, _PRIOR_GAP_DAYS = 3.0, 30.0
@@ -218,13 +216,11 @@ def _prices(past: Histories, moment: int, size: int) -> tuple[NDArray[np.float64
 
 def _accepted(past: Histories, moment: int, size: int) -> NDArray[np.float64]:
     """Return a hundred times the odds that each product is bought after it was shown; zeros where too few were."""
-    found = exposures_of(past, "product")
-    ripe_X = found.at_X < moment - ACCEPTED_WITHIN  # what was shown since may be bought still
-    found = type(found)(*(column[ripe_X] for column in found))
+    found = exposures_of(past, "product").ripe(moment)
     if not is_enough(found):
         return np.zeros(size)
     shown_N, accepted_N = np.bincount(found.rows_X, minlength=size), np.bincount(found.rows_X, found.accepted_X, size)
-    chance_N = (accepted_N + _PRIOR_SHOWN * found.accepted_X.mean()) / (shown_N + _PRIOR_SHOWN)
+    chance_N = smoothed(accepted_N, shown_N, float(found.accepted_X.mean()))
     return 100 * chance_N / (1 - chance_N)
 
 

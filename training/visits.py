@@ -140,9 +140,8 @@ def find_visits_with_exposures(past: Histories, found: Exposures, most: int, see
         most: how many visits of each kind.
         seed: of the draw.
     """
-    order = np.lexsort((found.at_X, found.owners_X))
-    found = type(found)(*(column[order] for column in found))
-    first_X = np.ones(len(order), np.bool_)
+    found = found.some(np.lexsort((found.at_X, found.owners_X)))
+    first_X = np.ones(len(found.at_X), np.bool_)
     first_X[1:] = (np.diff(found.owners_X) != 0) | (np.diff(found.at_X) > VISIT_SECONDS)
     # Every exposure keeps its own situation, such as the slot in which the offer was shown.
     first_X[1:] |= np.diff(past.events["channel"][found.places_X]) != 0

@@ -3,7 +3,8 @@
 Letters: X exposures, E events, O offers, F fields, V values of all fields, K products shown.
 """
 
-from typing import Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ PARTS_OF_DAY = 6
 
 _DAY = 86_400
 _NONE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.float32)
+_FILES = tuple(f"acceptance-{name}" for name in ("offers", "unseen", "evidence", "fields", "of-customer", "until"))
+"""Names of the arrays of `Acceptance`, in its order."""
+
 _LARGEST_LOG = 12.0
 
 
@@ -54,8 +58,15 @@ class Exposures(NamedTuple):
     def before(self, moment: int) -> Self:
         """Return what was shown before a moment; what was taken from then on was not yet."""
         accepted_at_X = np.where(self.accepted_at_X < moment, self.accepted_at_X, 0)
-        kept_X = self.at_X < moment
-        return type(self)(*(column[kept_X] for column in self._replace(accepted_at_X=accepted_at_X)))
+        return self._replace(accepted_at_X=accepted_at_X).some(self.at_X < moment)
+
+    def ripe(self, moment: int) -> Self:
+        """Return what was shown so long before a moment that it cannot be accepted any more."""
+        return self.some(self.at_X < moment - ACCEPTED_WITHIN)
+
+    def some(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Self:
+        """Return some of them, chosen by a mask or by their places."""
+        return type(self)(*(column[chosen] for column in self))
 
 
 def find_exposures(
@@ -140,6 +151,15 @@ class Acceptance(NamedTuple):
         nothing = np.zeros(0, np.float32)
         zero = np.zeros(1, np.int64)
         return cls(nothing, np.zeros(1, np.float32), nothing.reshape(0, 0), zero, zero, zero)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays, by name of the file that holds each."""
+        return dict(zip(_FILES, self, strict=True))
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return what ``arrays`` made arrays of, whatever else is among them."""
+        return cls(*(arrays[name] for name in _FILES))
 
     @property
     def known(self) -> bool:

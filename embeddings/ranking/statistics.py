@@ -201,12 +201,7 @@ class Statistics(NamedTuple):
                 "als-gram": self.als.gram_DD,
                 "lifts": self.lifts_GG,
                 "redeemed": self.redeemed_O,
-                "acceptance-offers": self.acceptance.log_odds_O,
-                "acceptance-unseen": self.acceptance.unseen,
-                "acceptance-evidence": self.acceptance.evidence_OV,
-                "acceptance-fields": self.acceptance.offsets_F,
-                "acceptance-of-customer": self.acceptance.of_customer,
-                "acceptance-until": self.acceptance.until,
+                **self.acceptance.arrays(),
             },
         )
         (folder / "attributes.json").write_bytes(msgspec.json.encode(self.attributes))
@@ -254,14 +249,7 @@ class Statistics(NamedTuple):
             AlsFactors(Table.of(arrays["als-products"]), arrays["als-gram"]),
             arrays["lifts"],
             arrays["redeemed"],
-            Acceptance(
-                arrays["acceptance-offers"],
-                arrays["acceptance-unseen"],
-                arrays["acceptance-evidence"],
-                arrays["acceptance-fields"],
-                arrays["acceptance-of-customer"],
-                arrays["acceptance-until"],
-            ),
+            Acceptance.of_arrays(arrays),
         )
 
 

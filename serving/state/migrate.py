@@ -99,8 +99,9 @@ async def migrate(connection: asyncpg.Connection | PoolConnectionProxy, known: l
         lacking = await pending(connection, known)
         if not await connection.fetchval(_HAS_TABLE, "opportune_migrations"):
             await connection.execute(_APPLIED)
-            for one in await _earlier(connection, known):
-                await _note(connection, one)
+            for one in known:
+                if one not in lacking:  # a version applied it that kept no account
+                    await _note(connection, one)
         for one in lacking:
             await connection.execute(one.text, timeout=_MOST_SECONDS)
             await _note(connection, one)
