@@ -74,7 +74,7 @@ check: $(INSTALLED) ## Lint, formatting, types, and the rules of who may import 
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/squawk serving/state/migrations/*.sql
+	$(BIN)/squawk embeddings/database/migrations/*.sql
 
 # Built in a folder of its own: the normal kernel stays as it is. The import mode keeps the tests from finding that first.
 sanitize: $(INSTALLED) ## Run the kernel's tests on a build that stops at bad memory accesses and undefined behaviour

@@ -24,6 +24,11 @@ import uvicorn
 import uvloop
 from msgspec.structs import fields, replace
 
+from embeddings.database.connection import DATABASE_VARIABLE, database_url
+from embeddings.database.embedded import Home
+from embeddings.database.keeper import kept
+from embeddings.database.migrate import prepare
+from embeddings.database.postgres import Database, database
 from embeddings.device import resolve_device
 from embeddings.errors import EmptyStore, InvalidInput, OpportuneError
 from embeddings.ranking.sources import SOURCES, SourceName
@@ -32,13 +37,10 @@ from serving.app import create_app
 from serving.connections import Connection, Connections
 from serving.metrics import Metrics, count_anew, watch_loop
 from serving.opening import open_view
-from serving.settings import DATABASE_VARIABLE, Limits, Settings, database_url, default_index_cache_bytes
+from serving.settings import Limits, Settings, default_index_cache_bytes
 from serving.slot import ViewSlot
-from serving.state.embedded import Home
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
-from serving.state.keeper import kept
-from serving.state.postgres import Database, database
 from serving.state.worker_metrics import WorkerMetrics
 from serving.watcher import ReleaseWatcher
 from serving.workers import WorkerPlace, bind, listen, room_for, supervise
@@ -153,7 +155,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
     store, invalidations = BundleStore(settings.store), Invalidations(settings.workers)
     events = EventStore(database.url, invalidations)
     # On asyncio's own loop: uvloop's keeps threads that look up names.
-    asyncio.run(events.prepare())
+    asyncio.run(prepare(database.url))
     open_version = partial(open_view, settings, events=events)
     slot = ViewSlot(open_version(store.current()))
     watcher = ReleaseWatcher(slot, store, open_version)

@@ -1,18 +1,12 @@
 """The settings of the service: built once from the command line, passed down, never read again."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct, field
 
 from embeddings.device import Device, free_memory
-from embeddings.errors import InvalidInput
 from embeddings.ranking.sources import SOURCES, SourceName
-
-DATABASE_VARIABLE = "OPPORTUNE_DATABASE"
-"""The environment's name of the PostgreSQL URL."""
 
 ClockKind = Literal["wall", "replay"]
 
@@ -44,27 +38,6 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     bodies_bytes: int = 2**26
     head_bytes: int = 2**15
     head_lines: int = 100
-
-
-def database_url(option: str | None, environment: Mapping[str, str]) -> str | None:
-    """Return the PostgreSQL URL that the command line gives, or else the one of the environment, if any.
-
-    Raises:
-        InvalidInput: the one on the command line, which other users can read, holds a password, or is no URL.
-    """
-    if option is None:
-        return environment.get(DATABASE_VARIABLE) or None
-    try:
-        parts = urlsplit(option)
-    except ValueError:
-        raise InvalidInput("--database", "expected a URL such as postgresql://USER@HOST:5432/NAME") from None
-    if parts.password or "password" in parse_qs(parts.query):
-        raise InvalidInput(
-            "--database",
-            "expected a URL without a password, which others can read in the list of processes; set "
-            f"{DATABASE_VARIABLE} to the whole URL instead",
-        )
-    return option
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

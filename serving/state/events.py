@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
 
 import asyncpg
 
-from embeddings.errors import EventStoreUnavailable, InvalidInput, Overloaded
+from embeddings.database.connection import DEAD, FAILURES, said
+from embeddings.errors import EventStoreUnavailable, Overloaded
 from serving.state.event import Event, Row, Stored, seconds_of
 from serving.state.invalidations import Invalidations
-from serving.state.migrate import migrate, migrations, pending
 
 _log = logging.getLogger("opportune.serve")
 
@@ -63,23 +61,6 @@ WHERE type = 'redemption' AND (at >= $1 OR received_at > $2)
 GROUP BY offer_id
 """
 
-_FAILURES = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,  # files that it cannot read any more
-    asyncpg.UndefinedTableError,  # whose tables or rights were taken away
-    asyncpg.UndefinedColumnError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.InternalServerError,
-    asyncpg.InternalClientError,  # the driver's, of an answer that broke off
-)
-
-_DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
-"""What a connection fails with whose PostgreSQL has ended since it was used last."""
 _SILENT = "the event store does not answer; no event is known to be stored, and sending them again is harmless"
 
 
@@ -135,40 +116,6 @@ class EventStore:
         self._writer: asyncio.Task[None] | None = None
         self.invalidations = invalidations
         self._answering = True
-
-    async def prepare(self, *, dry_run: bool = False) -> list[str]:
-        """Bring the tables to the schema of this version, and return the names of the migrations that were applied.
-
-        Args:
-            dry_run: whether to return the names alone, and change nothing.
-
-        Raises:
-            EventStoreUnavailable: PostgreSQL does not answer at this URL, or refuses a migration.
-            InvalidInput: it is no URL of a PostgreSQL, or its schema is another one than any that this version knows.
-        """
-        try:
-            connection = await asyncpg.connect(self._url, timeout=5, command_timeout=60)
-            try:
-                does = pending if dry_run else migrate
-                return [one.name for one in await does(connection, migrations())]
-            finally:
-                connection.terminate()
-        except (ValueError, OverflowError):  # whose text may hold a part of a password
-            raise InvalidInput(
-                "--database or OPPORTUNE_DATABASE",
-                "expected a URL such as postgresql://USER@HOST:5432/NAME; in a password / @ : are %2F %40 %3A",
-            ) from None
-        except (*_FAILURES, asyncpg.PostgresError) as error:
-            # A password that is not encoded may hold an @, and what follows would be taken for the host.
-            host = urlsplit(self._url).hostname if self._url.count("@") <= 1 else None
-            place = "" if host is None else f" (host {host})"
-            refuses = isinstance(error, (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError))
-            does = "refuses the migration of its tables" if refuses else "does not answer"
-            raise EventStoreUnavailable(f"PostgreSQL {does}: {_said(error)}{place}") from error
-        except (KeyError, RuntimeError) as error:  # asyncpg looks for the user's name, and for passwords in the home
-            raise EventStoreUnavailable(
-                f"user id {os.geteuid()} has no name or no home; give the URL a user, and set HOME"
-            ) from error
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[None]:
@@ -304,21 +251,17 @@ class EventStore:
         try:
             try:
                 records = await self._pool.fetch(query, *arguments)
-            except _DEAD:
+            except DEAD:
                 records = await self._pool.fetch(query, *arguments)
-        except _FAILURES as error:
+        except FAILURES as error:
             if self._answering:
-                _log.error("the event store is silent: %s; events are refused, answers degraded", _said(error))
+                _log.error("the event store is silent: %s; events are refused, answers degraded", said(error))
                 self._answering = False
             raise EventStoreUnavailable(_SILENT) from error
         if not self._answering:
             _log.info("the event store answers again")
             self._answering = True
         return records
-
-
-def _said(error: Exception) -> str:
-    return str(error) or f"{type(error).__name__} after 5 s"
 
 
 async def _keep(_connection: object) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from embeddings.database.postgres import database
 from embeddings.ranking.statistics import PRODUCT_STATISTICS
 from embeddings.release.bundle import (
     BUNDLE,
@@ -33,7 +34,6 @@ from embeddings.release.bundle import (
     write_manifest,
 )
 from embeddings.release.store import BundleStore
-from serving.state.postgres import database
 from tests.world import UNTIL, tables
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,8 @@ import psutil
 import pytest
 
 import serving.workers
+from embeddings.database.migrate import prepare
 from embeddings.errors import InvalidInput, OpportuneError
-from serving.state.events import EventStore
-from serving.state.invalidations import Invalidations
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, event, eventually, postgres_of, serve
 from tests.integration.test_embedded import BY_ROOT, by
@@ -133,7 +132,7 @@ def test_a_password_is_taken_from_the_environment_alone(own_store: Path, postgre
 def fault(url: str) -> str:
     """What is said of a database that cannot be used at start."""
     with pytest.raises(OpportuneError) as told:
-        asyncio.run(EventStore(url, Invalidations(1)).prepare())
+        asyncio.run(prepare(url))
     return str(told.value)
 
 

@@ -20,15 +20,15 @@ from typing import Any
 import psutil
 import pytest
 
-import serving.state.embedded
-import serving.state.keeper
-import serving.state.postgres
+import embeddings.database.embedded
+import embeddings.database.keeper
+import embeddings.database.postgres
+from embeddings.database.embedded import prepare, write_access
+from embeddings.database.keeper import Keeper, kept
+from embeddings.database.postgres import database
+from embeddings.database.programs import reachable
 from embeddings.errors import EventStoreUnavailable
 from embeddings.locks import locked, try_for
-from serving.state.embedded import prepare, write_access
-from serving.state.keeper import Keeper, kept
-from serving.state.postgres import database
-from serving.state.programs import reachable
 from tests.integration.server import eventually, execute, postgres_of
 
 NOBODY = 65534
@@ -138,7 +138,7 @@ def test_one_that_was_killed_is_started_anew_whoever_has_not_buried_it(filled: P
 def test_one_that_was_left_running_is_taken_over_and_stopped(filled: Path):
     program = (
         "import os, pathlib, sys\n"
-        "from serving.state.postgres import database\n"
+        "from embeddings.database.postgres import database\n"
         "with database(None, pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -423,14 +423,14 @@ def test_one_that_does_not_start_is_named_with_what_it_said_last(tmp_path: Path)
 
 
 def test_one_that_recovers_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.keeper, "_ABSENT_SECONDS", 0.1)
+    monkeypatch.setattr(embeddings.database.keeper, "_ABSENT_SECONDS", 0.1)
     with failing(tmp_path, 'sleep 1.5; exec POSTGRES "$@"') as keeper:
         keeper.wait()
         assert keeper.ready
 
 
 def test_pauses_between_starts_double_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.keeper, "_LONGEST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(embeddings.database.keeper, "_LONGEST_PAUSE_SECONDS", 0.2)
     with failing(tmp_path, "exit 1") as keeper, pytest.raises(EventStoreUnavailable):
         keeper.wait()
     assert keeper._pause == 0.2  # pyright: ignore[reportPrivateUsage]
@@ -455,7 +455,7 @@ def test_one_that_dies_is_started_again_by_one_keeper_of_several(filled: Path):
 
 
 def test_its_log_is_bounded(filled: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.keeper, "_LARGEST_LOG", 1_000)
+    monkeypatch.setattr(embeddings.database.keeper, "_LARGEST_LOG", 1_000)
     log = filled / "state" / "postgres.log"
     with database(None, filled) as found:
         assert found.home
@@ -470,7 +470,7 @@ def test_its_log_is_bounded(filled: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_kill_while_it_is_set_up_is_recovered_from(tmp_path: Path):
     program = (
         "import pathlib, sys\n"
-        "from serving.state.postgres import database\n"
+        "from embeddings.database.postgres import database\n"
         "database(None, pathlib.Path(sys.argv[1])).__enter__()\n"
     )
     setting_up = subprocess.Popen([sys.executable, "-c", program, tmp_path])
@@ -485,7 +485,7 @@ def test_a_kill_while_it_is_set_up_is_recovered_from(tmp_path: Path):
 
 
 def test_a_lock_that_is_held_ends_the_start_with_a_sentence(filled: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.postgres, "_LEAVING_SECONDS", 0.2)
+    monkeypatch.setattr(embeddings.database.postgres, "_LEAVING_SECONDS", 0.2)
     users = filled / "state" / "users.lock"
     with locked(users) as lock:
         assert try_for(lock, fcntl.LOCK_EX)
@@ -495,7 +495,7 @@ def test_a_lock_that_is_held_ends_the_start_with_a_sentence(filled: Path, monkey
 
 
 def test_a_keeper_that_starts_nothing_is_named(filled: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.keeper, "_ABSENT_SECONDS", 0.2)
+    monkeypatch.setattr(embeddings.database.keeper, "_ABSENT_SECONDS", 0.2)
     with locked(filled / "state" / "keeper.lock") as lock:
         assert try_for(lock, fcntl.LOCK_EX)
         assert "another process holds" in refused(filled)
@@ -518,7 +518,7 @@ def test_a_lock_that_is_held_does_not_keep_it_from_leaving(filled: Path):
 
 
 def test_it_leaves_within_seconds_though_it_does_not_heed(filled: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.keeper, "_STOPS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr(embeddings.database.keeper, "_STOPS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
     with database(None, filled):
         stopped = number(filled)
         os.kill(stopped, signal.SIGSTOP)
@@ -588,17 +588,17 @@ def test_one_that_is_not_root_owns_all_of_it(anybodys: Path):
 
 @BY_ROOT
 def test_a_user_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.embedded, "_OWNER", "no such:user")
+    monkeypatch.setattr(embeddings.database.embedded, "_OWNER", "no such:user")
     assert "no such:user" in refused(tmp_path)
 
 
 @BY_ROOT
 def test_a_machine_that_cannot_make_users_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(serving.state.embedded, "_OWNER", "nonesuch")
+    monkeypatch.setattr(embeddings.database.embedded, "_OWNER", "nonesuch")
 
     def none(_name: str, *, path: str) -> None:
         assert "/usr/sbin" in path
 
-    monkeypatch.setattr(serving.state.embedded.shutil, "which", none)
+    monkeypatch.setattr(embeddings.database.embedded.shutil, "which", none)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "useradd" in refused(tmp_path)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from embeddings.database.migrate import prepare
 from serving.state.event import Event
 from serving.state.events import EventStore, Span
 from serving.state.invalidations import Invalidations
@@ -42,7 +43,7 @@ def event(number: int, at: datetime = UNTIL, kind: str = "purchase") -> Event:
 def run(url: str, test: Callable[[EventStore, asyncpg.Connection], Awaitable[None]]) -> None:
     async def connected() -> None:
         store = EventStore(url, Invalidations(1))
-        await store.prepare()
+        await prepare(url)
         async with store.connected():
             connection = await asyncpg.connect(url)
             try:

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from embeddings.database.migrate import prepare
 from serving.clock import AHEAD_SECONDS
 from serving.state.event import Event
 from serving.state.events import EventStore
@@ -330,8 +331,9 @@ def test_the_same_events_in_any_order_at_the_same_time_are_stored_once(postgres:
             assert sum(map(len, stored)) == 1_000
 
     async def connect() -> None:
-        store = EventStore(await asyncio.to_thread(postgres.database), Invalidations(1))
-        await store.prepare()
+        url = await asyncio.to_thread(postgres.database)
+        await prepare(url)
+        store = EventStore(url, Invalidations(1))
         async with store.connected():
             await send(store)
 

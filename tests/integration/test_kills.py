@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.state.postgres import database
+from embeddings.database.postgres import database
 from tests.integration.server import PATIENCE_SECONDS, Server, event, execute, postgres_of
 from tests.world import UNTIL
 

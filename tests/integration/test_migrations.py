@@ -8,9 +8,9 @@ from typing import TypeVar
 import asyncpg
 import pytest
 
+from embeddings.database.__main__ import main
+from embeddings.database.migrate import Migration, migrate, migrations, pending
 from embeddings.errors import InvalidInput
-from serving.migrate.__main__ import main
-from serving.state.migrate import Migration, migrate, migrations, pending
 from tests.integration.conftest import Postgres
 
 Found = TypeVar("Found")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from embeddings.database.connection import DATABASE_VARIABLE, database_url
 from embeddings.errors import InvalidInput
-from serving.settings import DATABASE_VARIABLE, database_url
 
 SECRET = "postgresql://shop:secret@db.example:5432/shop"
 OPEN = "postgresql://shop@db.example:5432/shop"

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from embeddings.database.embedded import Home, prepare, write_access
+from embeddings.database.keeper import Keeper
+from embeddings.database.programs import WITHOUT
 from embeddings.errors import EventStoreUnavailable
 from embeddings.locks import locked, try_for, wait_for
-from serving.state.embedded import Home, prepare, write_access
-from serving.state.keeper import Keeper
-from serving.state.programs import WITHOUT
 
 _log = logging.getLogger("opportune.serve")
 

@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embeddings.database.programs import WITHOUT, programs_for, running_as
 from embeddings.errors import EventStoreUnavailable
 from embeddings.locks import locked, wait_for
-from serving.state.programs import WITHOUT, programs_for, running_as
 
 PORT = 5432
 """Part of the socket's name; PostgreSQL listens on no network."""

@@ -12,10 +12,10 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from embeddings.database.embedded import OWN_FOLDER, PORT, Home, as_owner
+from embeddings.database.postmaster import accepts, clear, ended, is_of_an_earlier_version, running
 from embeddings.errors import EventStoreUnavailable
 from embeddings.locks import open_lock, try_for
-from serving.state.embedded import OWN_FOLDER, PORT, Home, as_owner
-from serving.state.postmaster import accepts, clear, ended, is_of_an_earlier_version, running
 
 _log = logging.getLogger("opportune.serve")
 

@@ -7,12 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+from embeddings.database.connection import DATABASE_VARIABLE, database_url
+from embeddings.database.migrate import prepare
+from embeddings.database.postgres import database
 from embeddings.errors import OpportuneError
 from embeddings.release.store import BundleStore
-from serving.settings import DATABASE_VARIABLE, database_url
-from serving.state.events import EventStore
-from serving.state.invalidations import Invalidations
-from serving.state.postgres import database
 
 
 def main() -> None:
@@ -23,8 +22,7 @@ def main() -> None:
         url = database_url(arguments.database, os.environ)
         BundleStore(arguments.store).current()  # before a PostgreSQL is set up beside nothing
         with database(url, arguments.store) as found:
-            store = EventStore(found.url, Invalidations(1))
-            names = asyncio.run(store.prepare(dry_run=arguments.dry_run))
+            names = asyncio.run(prepare(found.url, dry_run=arguments.dry_run))
     except OpportuneError as error:
         print(f"opportune-migrate: {error}", file=sys.stderr)
         sys.exit(2)

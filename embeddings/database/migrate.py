@@ -1,4 +1,4 @@
-"""Brings the schema of the event store up to date: numbered files of SQL, each applied once, in order."""
+"""Brings the schema of the database up to date: numbered files of SQL, each applied once, in order."""
 
 import hashlib
 from importlib.resources import files
@@ -7,12 +7,11 @@ from typing import NamedTuple
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from embeddings.database.connection import WHERE, connected
 from embeddings.errors import InvalidInput
 
 # Two servers that start at once must not both migrate: the lock's number is any constant of ours.
 _LOCK = 7_250_001
-
-_WHERE = "--database or OPPORTUNE_DATABASE"
 
 _MOST_SECONDS = 3_600.0
 """How long a migration may take: to write rows of an earlier version anew takes a minute for some ten million."""
@@ -58,13 +57,31 @@ class Migration(NamedTuple):
 
 def migrations() -> list[Migration]:
     """Return all migrations that this version knows, in order."""
-    found = [path for path in files("serving.state").joinpath("migrations").iterdir() if path.name.endswith(".sql")]
+    found = [
+        path for path in files("embeddings.database").joinpath("migrations").iterdir() if path.name.endswith(".sql")
+    ]
     known = [
         Migration(int(path.name.partition("_")[0]), path.name.removesuffix(".sql"), path.read_text(encoding="utf-8"))
         for path in sorted(found, key=lambda path: path.name)
     ]
     assert [one.number for one in known] == list(range(1, len(known) + 1)), "numbers without holes"  # noqa: S101
     return known
+
+
+async def prepare(url: str, *, dry_run: bool = False) -> list[str]:
+    """Bring a database to the schema of this version, and return the names of the migrations that were applied.
+
+    Args:
+        url: of PostgreSQL.
+        dry_run: whether to return the names alone, and change nothing.
+
+    Raises:
+        EventStoreUnavailable: PostgreSQL does not answer at this URL, or refuses a migration.
+        InvalidInput: it is no URL of a PostgreSQL, or its schema is another one than any that this version knows.
+    """
+    async with connected(url, refuses="the migration of its tables") as connection:
+        does = pending if dry_run else migrate
+        return [one.name for one in await does(connection, migrations())]
 
 
 async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
@@ -83,7 +100,7 @@ async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: l
     records = await connection.fetch("SELECT number, name, checksum FROM opportune_migrations")
     if records and not await connection.fetchval(_HAS_TABLE, "events"):
         raise InvalidInput(
-            _WHERE, "expected the table events, which this database had; restore it, or drop opportune_migrations, too"
+            WHERE, "expected the table events, which this database had; restore it, or drop opportune_migrations, too"
         )
     return _lacking(known, {record["number"]: (record["name"], record["checksum"]) for record in records})
 
@@ -117,7 +134,7 @@ async def _earlier(connection: asyncpg.Connection | PoolConnectionProxy, known: 
     columns = {record["attname"] for record in await connection.fetch(_COLUMNS)}
     if columns and not columns >= _OWN_COLUMNS:
         raise InvalidInput(
-            _WHERE, "expected a database of its own; this one holds a table events of another application"
+            WHERE, "expected a database of its own; this one holds a table events of another application"
         )
     return [one for one in known if _EARLIER.get(one.number) in columns]
 
@@ -127,13 +144,13 @@ def _lacking(known: list[Migration], applied: dict[int, tuple[str, str]]) -> lis
     if newer:
         names = ", ".join(applied[number][0] for number in newer)
         raise InvalidInput(
-            _WHERE,
+            WHERE,
             f"expected a schema of this version or an earlier one; a newer Opportune has applied {names}: use it",
         )
     for one in known:
         if one.number in applied and applied[one.number] != (one.name, one.checksum):
             raise InvalidInput(
-                _WHERE,
+                WHERE,
                 f"expected {applied[one.number][0]} as it was applied; that of this installation is another one: "
                 "install the version that migrated the database, or a newer one",
             )

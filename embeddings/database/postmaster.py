@@ -11,8 +11,8 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from embeddings.database.embedded import OWN_FOLDER, PORT, SUPERUSER, Home
 from embeddings.errors import EventStoreUnavailable
-from serving.state.embedded import OWN_FOLDER, PORT, SUPERUSER, Home
 
 _SOCKET = f".s.PGSQL.{PORT}"
 _PID_FILE = "postmaster.pid"

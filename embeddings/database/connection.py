@@ -1,0 +1,96 @@
+"""Connections to PostgreSQL: the URL to connect to, and what it says when that fails."""
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from embeddings.errors import EventStoreUnavailable, InvalidInput
+
+DATABASE_VARIABLE = "OPPORTUNE_DATABASE"
+"""The environment's name of the PostgreSQL URL."""
+
+WHERE = f"--database or {DATABASE_VARIABLE}"
+"""How errors name the URL."""
+
+FAILURES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,  # files that it cannot read any more
+    asyncpg.UndefinedTableError,  # whose tables or rights were taken away
+    asyncpg.UndefinedColumnError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InternalServerError,
+    asyncpg.InternalClientError,  # the driver's, of an answer that broke off
+)
+"""What a statement fails with whose PostgreSQL does not answer, or not as it should."""
+
+DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+"""What a connection fails with whose PostgreSQL has ended since it was used last."""
+
+
+def database_url(option: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the PostgreSQL URL that the command line gives, or else the one of the environment, if any.
+
+    Raises:
+        InvalidInput: the one on the command line, which other users can read, holds a password, or is no URL.
+    """
+    if option is None:
+        return environment.get(DATABASE_VARIABLE) or None
+    try:
+        parts = urlsplit(option)
+    except ValueError:
+        raise InvalidInput("--database", "expected a URL such as postgresql://USER@HOST:5432/NAME") from None
+    if parts.password or "password" in parse_qs(parts.query):
+        raise InvalidInput(
+            "--database",
+            "expected a URL without a password, which others can read in the list of processes; set "
+            f"{DATABASE_VARIABLE} to the whole URL instead",
+        )
+    return option
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, or its name if it says nothing."""
+    return str(error) or f"{type(error).__name__} after 5 s"
+
+
+@asynccontextmanager
+async def connected(url: str, *, refuses: str) -> AsyncGenerator[asyncpg.Connection]:
+    """Yield a connection of its own to PostgreSQL, and close it.
+
+    Args:
+        url: of PostgreSQL.
+        refuses: what PostgreSQL is said to refuse if it understands and does not do it.
+
+    Raises:
+        EventStoreUnavailable: PostgreSQL does not answer at this URL, or refuses what it is told.
+        InvalidInput: it is no URL of a PostgreSQL.
+    """
+    try:
+        connection = await asyncpg.connect(url, timeout=5, command_timeout=60)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+    except (ValueError, OverflowError):  # whose text may hold a part of a password
+        raise InvalidInput(
+            WHERE, "expected a URL such as postgresql://USER@HOST:5432/NAME; in a password / @ : are %2F %40 %3A"
+        ) from None
+    except (*FAILURES, asyncpg.PostgresError) as error:
+        # A password that is not encoded may hold an @, and what follows would be taken for the host.
+        host = urlsplit(url).hostname if url.count("@") <= 1 else None
+        place = "" if host is None else f" (host {host})"
+        is_refused = isinstance(error, (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError))
+        does = f"refuses {refuses}" if is_refused else "does not answer"
+        raise EventStoreUnavailable(f"PostgreSQL {does}: {said(error)}{place}") from error
+    except (KeyError, RuntimeError) as error:  # asyncpg looks for the user's name, and for passwords in the home
+        raise EventStoreUnavailable(
+            f"user id {os.geteuid()} has no name or no home; give the URL a user, and set HOME"
+        ) from error

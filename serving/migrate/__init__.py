@@ -1,1 +1,0 @@
-"""The command that migrates the database of a service."""
