@@ -3,6 +3,9 @@
 OpportuneError
 ├── InvalidInput            the caller's value is wrong; names the field and what was expected
 │   └── UnknownReference    the value is well-formed but names nothing in the catalogue
+├── InvalidChanges          some of a batch of changes are wrong; carries every fault found
+├── StillReferred           what was to be withdrawn is what live offers refer to
+├── Stale                   a change was made of another state than the present one
 ├── InvalidTables           the input tables break the data contract; carries every problem found
 ├── CorruptBundle           a file of a published version is missing, truncated or altered
 ├── ReleaseClosed           a release was asked for something after it had been closed
@@ -40,6 +43,26 @@ class InvalidInput(OpportuneError):
 
 class UnknownReference(InvalidInput):
     """A well-formed id names nothing in the catalogue."""
+
+
+class InvalidChanges(OpportuneError):
+    """Some changes of the catalogue are wrong, and none was made.
+
+    Attributes:
+        faults: the place of each wrong change in its batch, and what is wrong with it.
+    """
+
+    def __init__(self, faults: Sequence[tuple[int, InvalidInput]]) -> None:
+        super().__init__("; ".join(f"[{place}].{error}" for place, error in faults))
+        self.faults = tuple(faults)
+
+
+class StillReferred(OpportuneError):
+    """Something that live offers refer to was to be withdrawn."""
+
+
+class Stale(OpportuneError):
+    """A change was made of another state than the present one."""
 
 
 class InvalidTables(OpportuneError):

@@ -129,6 +129,8 @@ def changed(tables: Tables, changes: Sequence[Change]) -> Tables:
             case OfferState():
                 after.offers[one.id] = one
                 after.withdrawn.discard(("offer", one.id))
+            case _:
+                pass
     return after
 
 

@@ -1,70 +1,142 @@
-"""Changes of a catalogue: the new state of one product, location or offer, or its withdrawal.
+"""Changes of a catalogue: the new state of one thing in it, or its withdrawal.
 
 A change holds the whole state, as a row of the input tables does. So changes of different things commute, of one thing
 the last one counts, and an id that the catalogue does not hold yet is added to it.
 """
 
 import math
+from collections.abc import Mapping
 from datetime import UTC
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import fields, force_setattr
 
-from embeddings.catalogue.context import Identifier, Moment
+from embeddings.catalogue.context import Id, Identifier, ListedId, Moment, ids_as_text, listed_ids
 from embeddings.catalogue.tables import LARGEST_USES
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 
-Kind = Literal["product", "location", "offer"]
+Kind = Literal["segment", "campaign", "location", "product", "customer", "offer", "promotion"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""In an order in which each refers to those before it alone."""
+
+OfferStatus = Literal["draft", "pending", "live", "paused"]
+Ids = tuple[ListedId, ...]
+Attributes = dict[Identifier, Annotated[str, Meta(min_length=1)]]
 
 
-class ProductState(Struct, frozen=True, kw_only=True, tag="product", forbid_unknown_fields=True):
+class State(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The state of one thing; integers among its ids stand for their decimal text.
+
+    Raises:
+        InvalidInput: an id of a list holds a control character.
+    """
+
+    id: Id
+
+    def __post_init__(self) -> None:
+        """Turn ids that came as JSON integers into text."""
+        single, listed = _ID_FIELDS[type(self)]
+        ids_as_text(self, *single)
+        for name in listed:
+            given: tuple[str, ...] | None = getattr(self, name)
+            if given:
+                force_setattr(self, name, listed_ids(name, given))
+
+
+class ProductState(State, frozen=True, kw_only=True):
     """A product as it is from now on; see ``tables.PRODUCTS``.
 
     Attributes:
         attributes: values by name; an attribute that is not named is unknown.
         price: None where unknown.
         locations: those for which it is declared; besides them it is carried where it was sold.
+        in_stock: whether there is any of it anywhere.
+        out_of_stock_at, withdrawn_at: locations that do not show it, though they carry it.
     """
 
-    id: Identifier
-    attributes: dict[Identifier, Annotated[str, Meta(min_length=1)]] = {}
+    attributes: Attributes = {}
     price: Annotated[float, Meta(ge=0)] | None = None
     recommendable: bool = True
-    locations: tuple[Identifier, ...] = ()
+    locations: Ids = ()
+    in_stock: bool = True
+    out_of_stock_at: Ids = ()
+    withdrawn_at: Ids = ()
 
 
-class LocationState(Struct, frozen=True, kw_only=True, tag="location", forbid_unknown_fields=True):
+class LocationState(State, frozen=True, kw_only=True):
     """A location as it is from now on; see ``tables.LOCATIONS``."""
 
-    id: Identifier
     latitude: Annotated[float, Meta(ge=-90, le=90)] | None = None
     longitude: Annotated[float, Meta(ge=-180, le=180)] | None = None
     region: Identifier | None = None
+    closed: bool = False
 
 
-class OfferState(Struct, frozen=True, kw_only=True, tag="offer", forbid_unknown_fields=True):
+class CustomerState(State, frozen=True, kw_only=True):
+    """A customer as known from now on; see ``tables.CUSTOMERS``."""
+
+    attributes: Attributes = {}
+    audiences: Ids = ()
+
+
+class OfferState(State, frozen=True, kw_only=True):
     """An offer as it is from now on; see ``tables.OFFERS``.
 
     Attributes:
         channels, locations: None for all of them.
         audience: None for everybody.
+        value: what a redemption is worth, in the currency of prices.
+        priority: how much its chance weighs beside that of others.
+        content: what a page shows of it; nothing here reads it.
+        status: only a live one is shown.
     """
 
-    id: Identifier
-    products: tuple[Identifier, ...]
+    products: Ids
     starts: Moment
     ends: Moment
+    name: str = ""
     kind: Literal["coupon", "promotion", "content"] = "coupon"
     channels: tuple[Identifier, ...] | None = None
-    locations: tuple[Identifier, ...] | None = None
-    audience: Identifier | None = None
+    locations: Ids | None = None
+    audience: Id | None = None
     uses: Annotated[int, Meta(ge=1, le=LARGEST_USES)] = 1
+    campaign: Id | None = None
+    partner: str = ""
+    value: Annotated[float, Meta(ge=0)] | None = None
+    priority: Annotated[float, Meta(gt=0)] = 1.0
+    content: dict[str, Any] = {}
+    status: OfferStatus = "live"
 
 
-class Withdrawal(Struct, frozen=True, kw_only=True, tag="withdrawal", forbid_unknown_fields=True):
-    """The end of a product, location or offer: it is not shown any more, and no request can name the location.
+class CampaignState(State, frozen=True, kw_only=True):
+    """A campaign as it is from now on: offers that were planned together."""
+
+    name: str = ""
+    starts: Moment | None = None
+    ends: Moment | None = None
+
+
+class SegmentState(State, frozen=True, kw_only=True):
+    """A segment as it is from now on: an audience that customers belong to and offers are meant for."""
+
+    name: str = ""
+
+
+class PromotionState(State, frozen=True, kw_only=True):
+    """What a channel promotes at a location in a span of time; see ``tables.PROMOTIONS``."""
+
+    channel: Identifier
+    location: Id
+    products: Ids
+    starts: Moment
+    ends: Moment
+
+
+class Withdrawal(Struct, frozen=True, kw_only=True):
+    """The end of a thing: it is not shown any more, and no request can name the location.
 
     A later state of the same id brings it back.
     """
@@ -73,7 +145,40 @@ class Withdrawal(Struct, frozen=True, kw_only=True, tag="withdrawal", forbid_unk
     id: Identifier
 
 
-Change: TypeAlias = ProductState | LocationState | OfferState | Withdrawal
+AnyState: TypeAlias = (
+    ProductState | LocationState | CustomerState | OfferState | CampaignState | SegmentState | PromotionState
+)
+Change: TypeAlias = AnyState | Withdrawal
+
+STATES: Mapping[Kind, type[AnyState]] = {
+    "segment": SegmentState,
+    "campaign": CampaignState,
+    "location": LocationState,
+    "product": ProductState,
+    "customer": CustomerState,
+    "offer": OfferState,
+    "promotion": PromotionState,
+}
+_KINDS: Mapping[type, Kind] = {state: kind for kind, state in STATES.items()}
+
+_SINGLE, _LISTED = (
+    {"id", "audience", "campaign", "location"},
+    {
+        *("products", "locations", "audiences", "out_of_stock_at", "withdrawn_at"),
+    },
+)
+_ID_FIELDS: Mapping[type, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    state: (
+        tuple(one.name for one in fields(state) if one.name in _SINGLE),
+        tuple(one.name for one in fields(state) if one.name in _LISTED),
+    )
+    for state in STATES.values()
+}
+
+
+def kind_of(change: Change) -> Kind:
+    """Return the kind of thing that a change is of."""
+    return change.kind if isinstance(change, Withdrawal) else _KINDS[type(change)]
 
 
 def checked(change: Change) -> Change:
@@ -82,12 +187,11 @@ def checked(change: Change) -> Change:
     Raises:
         InvalidInput: naming the field, and what was expected.
     """
-    kind = change.kind if isinstance(change, Withdrawal) else type(change).__name__.removesuffix("State").lower()
+    kind = kind_of(change)
     try:
         _check_numbers(change, kind)
         msgspec.json.decode(msgspec.json.encode(change), type=type(change))
-        if isinstance(change, OfferState) and change.starts.astimezone(UTC) > change.ends.astimezone(UTC):
-            raise InvalidInput("offer.ends", f"expected no moment before starts; got it of offer {change.id!r}")
+        check_span(change, kind)
     except msgspec.ValidationError as error:
         refused = explained(error, type(change))
         raise InvalidInput(f"{kind}.{refused.path}", f"{refused.expected}; got it of {kind} {change.id!r}") from None
@@ -98,9 +202,17 @@ def checked(change: Change) -> Change:
     return change
 
 
+def check_span(change: Change, field: str) -> None:
+    """Raise InvalidInput if something ends before it starts; name the field below another one."""
+    if not isinstance(change, (OfferState, PromotionState, CampaignState)):
+        return
+    if change.starts and change.ends and change.starts.astimezone(UTC) > change.ends.astimezone(UTC):
+        raise InvalidInput(f"{field}.ends", f"expected no moment before starts; got it of {change.id!r}")
+
+
 def _check_numbers(change: Change, kind: str) -> None:
     """Raise InvalidInput for a number that is none, which JSON would write as nothing."""
-    for name in ("price", "latitude", "longitude"):
+    for name in ("price", "latitude", "longitude", "value", "priority"):
         number: float | None = getattr(change, name, None)
         if number is not None and not math.isfinite(number):
             raise InvalidInput(f"{kind}.{name}", f"expected a finite number; got {number} of {kind} {change.id!r}")

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
@@ -27,7 +27,8 @@ EXPECTED_TEXT = "Expected `str` without control characters"
 _CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
 
 if TYPE_CHECKING:
-    Id = ListedId = str
+    Id: TypeAlias = str
+    ListedId: TypeAlias = str
 else:  # a struct that has one turns integers into text with `ids_as_text` after it is decoded
     _Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     Id = Identifier | _Integer

@@ -43,7 +43,9 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
                 offers[change.id] = change
                 gone["offer"].discard(change.id)
             case Withdrawal():
-                gone[change.kind].add(change.id)
+                gone.setdefault(change.kind, set()).add(change.id)
+            case _:
+                pass  # campaigns and segments have no part in what may be shown, and customers lie elsewhere
     held = len(catalogue.products.ids)
     catalogue = catalogue._replace(
         locations=_locations(catalogue.locations, [*locations.values()], [*gone["location"]]),
@@ -74,7 +76,9 @@ def _products(products: Products, states: Sequence[ProductState], withdrawn: Seq
         return products
     ids = products.ids.extended([one.id for one in states])
     size, rows, gone = len(ids), ids.rows([one.id for one in states]), _known(ids, withdrawn)
-    recommendable_N = _with(products.recommendable_N, size, rows, [one.recommendable for one in states])
+    recommendable_N = _with(
+        products.recommendable_N, size, rows, [one.recommendable and one.in_stock for one in states]
+    )
     recommendable_N[gone] = False
     prices = [np.nan if one.price is None else one.price for one in states]
     return Products(
@@ -118,7 +122,7 @@ def _locations(locations: Locations, states: Sequence[LocationState], withdrawn:
         (np.nan, np.nan) if one.latitude is None or one.longitude is None else (one.latitude, one.longitude)
         for one in states
     ]
-    withdrawn_M = _with(locations.withdrawn_M, size, rows, values=False)
+    withdrawn_M = _with(locations.withdrawn_M, size, rows, [one.closed for one in states])
     withdrawn_M[gone] = True
     nothing = dict.fromkeys(range(len(locations.ids), size), np.zeros(0, np.int32))
     return locations._replace(
@@ -229,7 +233,7 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
         start if one.channels == () or one.locations == () else int(one.ends.timestamp())
         for one, start in zip(states, starts, strict=True)
     ]
-    withdrawn_O = _with(offers.withdrawn_O, size, rows, values=False)
+    withdrawn_O = _with(offers.withdrawn_O, size, rows, [one.status != "live" for one in states])
     withdrawn_O[_known(ids, withdrawn)] = True
     fresh = Offers(
         ids=ids,

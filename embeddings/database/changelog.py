@@ -1,0 +1,280 @@
+"""The change log: writes changes of the catalogue with the state that they make, and reads them in their order.
+
+Both are written in one transaction under one lock, so the order of ``seq`` is that of the commits: who has read up to
+some number has missed none before it.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
+
+import asyncpg
+import msgspec
+from asyncpg.pool import PoolConnectionProxy
+
+from embeddings.catalogue.changes import (
+    STATES,
+    Change,
+    CustomerState,
+    Kind,
+    OfferState,
+    ProductState,
+    PromotionState,
+    Withdrawal,
+    kind_of,
+)
+from embeddings.errors import InvalidChanges, InvalidInput, Stale, StillReferred, UnknownReference
+
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+
+NOTIFICATION = "opportune_catalogue"
+"""The channel on which PostgreSQL tells the newest ``seq`` after each commit."""
+
+_LOCK = 7_250_002
+"""Held by who writes changes, to the end of the transaction; any constant of ours."""
+
+_LAST = "SELECT coalesce(max(seq), 0) FROM catalogue_changes"
+
+_WRITE = """
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[]::jsonb[]) WITH ORDINALITY AS given (kind, id, body, place)
+), fresh AS (
+    SELECT given.kind, given.id, given.body, $4::bigint + row_number() OVER (ORDER BY place) AS seq, catalogue.since,
+           given.body IS NULL AS withdrawn, catalogue.body AS earlier
+    FROM given LEFT JOIN catalogue ON catalogue.kind = given.kind AND catalogue.id = given.id
+    WHERE CASE WHEN given.body IS NULL THEN NOT catalogue.withdrawn
+               ELSE catalogue.id IS NULL OR catalogue.withdrawn OR catalogue.body <> given.body END
+), logged AS (
+    INSERT INTO catalogue_changes (seq, actor, kind, id, body) SELECT seq, $5, kind, id, body FROM fresh
+)
+INSERT INTO catalogue (kind, id, seq, since, withdrawn, body)
+SELECT kind, id, seq, coalesce(since, seq), withdrawn, coalesce(body, earlier) FROM fresh
+ON CONFLICT (kind, id) DO UPDATE SET seq = excluded.seq, withdrawn = excluded.withdrawn, body = excluded.body
+"""
+
+_UNKNOWN = """
+SELECT kind, id FROM unnest($1::text[], $2::text[]) AS named (kind, id)
+WHERE NOT EXISTS (
+    SELECT FROM catalogue WHERE catalogue.kind = named.kind AND catalogue.id = named.id AND NOT catalogue.withdrawn
+)
+"""
+
+_PRESENT = """
+SELECT catalogue.kind, catalogue.id, catalogue.seq
+FROM unnest($1::text[], $2::text[]) AS named (kind, id)
+JOIN catalogue ON catalogue.kind = named.kind AND catalogue.id = named.id
+WHERE NOT catalogue.withdrawn
+"""
+
+_REFERRING = """
+SELECT id, referred FROM catalogue, LATERAL (
+    SELECT 'product' AS kind, jsonb_array_elements_text(body -> 'products') AS referred
+    UNION ALL SELECT 'location', jsonb_array_elements_text(body -> 'locations')
+    UNION ALL SELECT 'segment', body ->> 'audience'
+    UNION ALL SELECT 'campaign', body ->> 'campaign'
+) AS names
+WHERE catalogue.kind = 'offer' AND NOT withdrawn AND (body ->> 'ends')::timestamptz > now()
+  AND (names.kind, referred) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+ORDER BY id LIMIT 20
+"""
+
+_READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
+
+_LATEST = """
+SELECT seq, kind, id, CASE WHEN NOT withdrawn THEN body::text END AS body
+FROM catalogue WHERE kind = ANY($1::text[]) AND seq > $2 AND seq <= $3 ORDER BY since
+"""
+
+_Key: TypeAlias = tuple[Kind, str]
+
+
+class Entry(NamedTuple):
+    """One change as it was written.
+
+    Attributes:
+        seq: its place in the order of all changes, from 1.
+        body: the new state as JSON; None for a withdrawal.
+    """
+
+    seq: int
+    at: datetime
+    actor: str
+    kind: Kind
+    id: str
+    body: str | None
+
+    @property
+    def change(self) -> Change:
+        """Return the change; raise msgspec.ValidationError if a later version wrote what this one does not know."""
+        return change_of(self.kind, self.id, self.body)
+
+
+def change_of(kind: Kind, one: str, body: str | None) -> Change:
+    """Return the change that brings a state in JSON, or a withdrawal.
+
+    Raises:
+        msgspec.ValidationError: a later version wrote what this one does not know.
+    """
+    return Withdrawal(kind=kind, id=one) if body is None else msgspec.json.decode(body, type=STATES[kind])
+
+
+async def last(connection: Connection) -> int:
+    """Return the ``seq`` of the newest change; 0 if there is none."""
+    return int(str(await connection.fetchval(_LAST)))
+
+
+async def write(
+    connection: Connection,
+    changes: Sequence[Change],
+    actor: str,
+    *,
+    channels: Collection[str] | None = None,
+    expected: Mapping[_Key, int | None] | None = None,
+) -> int:
+    """Write changes, all or none, and return the ``seq`` of the newest change of all.
+
+    A state that is the present one, and the withdrawal of what is not there, change nothing and are not logged.
+
+    Args:
+        connection: to the database; a transaction of its own.
+        changes: of different things, each checked by itself.
+        actor: who makes them.
+        channels: that offers and promotions may name; None for any.
+        expected: the ``seq`` that some things must have now; None where there must be none of that id.
+
+    Raises:
+        InvalidChanges: two of them are of one thing, or some name what the catalogue does not hold.
+        StillReferred: live offers refer to what they withdraw.
+        Stale: something has another ``seq``.
+    """
+    keys: list[_Key] = [(kind_of(one), one.id) for one in changes]
+    _check_different(keys)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        if expected:
+            await _check_present(connection, expected)
+        await _check_references(connection, changes, channels)
+        newest = await last(connection)
+        bodies = [None if isinstance(one, Withdrawal) else msgspec.json.encode(one).decode() for one in changes]
+        done = await connection.execute(
+            _WRITE, [kind for kind, _ in keys], [one for _, one in keys], bodies, newest, actor
+        )
+        newest += int(done.rpartition(" ")[2])
+        gone: list[_Key] = [key for key, body in zip(keys, bodies, strict=True) if body is None]
+        if gone:
+            await _check_unreferred(connection, gone)
+        await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(newest))
+    return newest
+
+
+async def read(connection: Connection, after: int, most: int) -> list[Entry]:
+    """Return the changes that follow one, oldest first, at most so many."""
+    return [Entry(*record) for record in await connection.fetch(_READ, after, most)]
+
+
+async def latest(connection: Connection, kinds: Collection[Kind], after: int, until: int) -> list[Change]:
+    """Return the present states, or withdrawals, of what changed last between two changes, in the order it came.
+
+    Args:
+        connection: to the database.
+        kinds: of which things.
+        after: the last change that does not count.
+        until: the last that does.
+    """
+    records = await connection.fetch(_LATEST, list(kinds), after, until)
+    return [change_of(kind, one, body) for _, kind, one, body in records]
+
+
+def _check_different(keys: Sequence[_Key]) -> None:
+    first: dict[_Key, int] = {}
+    for place, key in enumerate(keys):
+        first.setdefault(key, place)
+    faults = [
+        (place, InvalidInput("id", f"expected each id once; {key[1]!r} stands at [{first[key]}], too"))
+        for place, key in enumerate(keys)
+        if first[key] != place
+    ]
+    if faults:
+        raise InvalidChanges(faults)
+
+
+async def _check_present(connection: Connection, expected: Mapping[_Key, int | None]) -> None:
+    kinds, ids = [kind for kind, _ in expected], [one for _, one in expected]
+    found = {(kind, one): seq for kind, one, seq in await connection.fetch(_PRESENT, kinds, ids)}
+    for key, seq in expected.items():
+        if found.get(key) != seq:
+            kind, one = key
+            now = "there is none" if key not in found else f'it has changed since: its ETag is "{found[key]}" now'
+            raise Stale(f"{kind} {one!r} is another than the request expects: {now}")
+
+
+async def _check_references(
+    connection: Connection, changes: Sequence[Change], channels: Collection[str] | None
+) -> None:
+    """Raise InvalidChanges for names that neither the catalogue nor the changes themselves hold."""
+    named: dict[_Key, list[tuple[int, str]]] = {}
+    faults: list[tuple[int, InvalidInput]] = []
+    for place, change in enumerate(changes):
+        for field, kind, one in _references(change):
+            named.setdefault((kind, one), []).append((place, field))
+        if channels is not None:
+            faults += [(place, fault) for fault in _unknown_channels(change, channels)]
+    for change in changes:
+        if not isinstance(change, Withdrawal):
+            named.pop((kind_of(change), change.id), None)
+    found = await connection.fetch(_UNKNOWN, [kind for kind, _ in named], [one for _, one in named])
+    unknown: set[_Key] = {(kind, one) for kind, one in found}
+    gone: set[_Key] = {(change.kind, change.id) for change in changes if isinstance(change, Withdrawal)}
+    unknown |= gone & named.keys()
+    for kind, one in unknown:
+        expected = f"expected a {kind} that the catalogue holds; got {one!r}"
+        faults += [(place, UnknownReference(field, expected)) for place, field in named[kind, one]]
+    if faults:
+        raise InvalidChanges(sorted(faults, key=lambda fault: (fault[0], fault[1].field)))
+
+
+def _references(change: Change) -> Iterator[tuple[str, Kind, str]]:
+    """Yield the field, kind and id of everything that a state names."""
+    lists: list[tuple[str, Kind, Sequence[str]]] = []
+    match change:
+        case ProductState():
+            lists = [(name, "location", getattr(change, name)) for name in _PLACES]
+        case OfferState():
+            lists = [("products", "product", change.products), ("locations", "location", change.locations or ())]
+            if change.audience is not None:
+                yield "audience", "segment", change.audience
+            if change.campaign is not None:
+                yield "campaign", "campaign", change.campaign
+        case PromotionState():
+            lists = [("products", "product", change.products)]
+            yield "location", "location", change.location
+        case CustomerState():
+            lists = [("audiences", "segment", change.audiences)]
+        case _:
+            pass
+    for name, kind, ids in lists:
+        for place, one in enumerate(ids):
+            yield f"{name}[{place}]", kind, one
+
+
+_PLACES = ("locations", "out_of_stock_at", "withdrawn_at")
+
+
+def _unknown_channels(change: Change, channels: Collection[str]) -> Iterator[UnknownReference]:
+    match change:
+        case OfferState():
+            named = {f"channels[{place}]": one for place, one in enumerate(change.channels or ())}
+        case PromotionState():
+            named = {"channel": change.channel}
+        case _:
+            return
+    for field, one in named.items():
+        if one not in channels:
+            yield UnknownReference(field, f"expected one of {', '.join(channels)}; got {one!r}")
+
+
+async def _check_unreferred(connection: Connection, gone: Sequence[_Key]) -> None:
+    found = await connection.fetch(_REFERRING, [kind for kind, _ in gone], [one for _, one in gone])
+    if found:
+        who = ", ".join(f"offer {offer!r} refers to {referred!r}" for offer, referred in found)
+        raise StillReferred(f"{who}; change or withdraw these offers first, or wait until they have ended")
