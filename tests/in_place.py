@@ -13,8 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged, Table
-from embeddings.catalogue.changes import Change, LocationState, OfferState, ProductState, Withdrawal
-from embeddings.catalogue.columns import ASSUMED, DECLARED, SOLD, Attributes, Catalogue, Locations, Offers, Products
+from embeddings.catalogue.changes import (
+    Change,
+    LocationState,
+    OfferState,
+    ProductState,
+    PromotionState,
+    Withdrawal,
+)
+from embeddings.catalogue.columns import (
+    ASSUMED,
+    DECLARED,
+    SOLD,
+    Attributes,
+    Catalogue,
+    Locations,
+    Offers,
+    Products,
+    Promotions,
+)
 from embeddings.catalogue.eligibility import Eligibility
 from embeddings.catalogue.tables import OFFER_KINDS
 from embeddings.customer.history import Histories
@@ -48,6 +65,7 @@ class Tables(NamedTuple):
     products: dict[str, ProductState]
     locations: dict[str, LocationState]
     offers: dict[str, OfferState]
+    promotions: dict[tuple[str, str, datetime, datetime], tuple[str, ...]]
     withdrawn: set[tuple[str, str]]
 
 
@@ -98,10 +116,18 @@ def tables_of(catalogue: Catalogue) -> Tables:
             uses=int(offers.uses_O[row]),
         )
 
+    plan = catalogue.promotions
+    promoted: dict[tuple[str, str, datetime, datetime], tuple[str, ...]] = {}
+    for group in range(len(plan.products)):
+        channel = list(catalogue.channels)[plan.channels_G[group]]
+        begin, end = (datetime.fromtimestamp(int(one[group]), UTC) for one in (plan.starts_G, plan.ends_G))
+        key = channel, locations.ids.id(int(plan.locations_G[group])), begin, end
+        promoted[key] = tuple(products.ids.ids(plan.products[group].tolist()))
     return Tables(
         {one: product(row, one) for row, one in enumerate(products.ids.ids())},
         {one: location(row, one) for row, one in enumerate(locations.ids.ids())},
         {one: offer(row, one) for row, one in enumerate(offers.ids.ids())},
+        promoted,
         set(),
     )
 
@@ -114,9 +140,11 @@ def carried_by(locations: Locations, row: int) -> dict[int, int]:
 
 def changed(tables: Tables, changes: Sequence[Change]) -> Tables:
     """The tables after changes, one after the other."""
-    after = Tables(*(copy(part) for part in cast("tuple[Any, Any, Any, Any]", tables)))
+    after = Tables(*(copy(part) for part in cast("tuple[Any, ...]", tables)))
     for one in changes:
         match one:
+            case PromotionState():
+                after.promotions[one.channel, one.location, one.starts, one.ends] = one.products
             case Withdrawal():
                 if one.id in {"product": after.products, "location": after.locations, "offer": after.offers}[one.kind]:
                     after.withdrawn.add((one.kind, one.id))
@@ -173,7 +201,7 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             attributes=Attributes(names, tuple(map(tuple, words)), np.array(codes, np.int32)),
             price_N=np.array([np.nan if one.price is None else one.price for one in products]),
             recommendable_N=np.array(
-                [one.recommendable and ("product", one.id) not in tables.withdrawn for one in products]
+                [one.recommendable and one.in_stock and ("product", one.id) not in tables.withdrawn for one in products]
             ),
         ),
         locations=Locations(
@@ -189,7 +217,11 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             assortment=Ragged.of(lists),
             why_L=np.array([why for some in reasons for why in some], np.uint8),
             assumed=was.assumed,
-            withdrawn_M=np.array([("location", one) in tables.withdrawn for one in location_ids]),
+            withdrawn_M=np.array([one.closed or ("location", one.id) in tables.withdrawn for one in locations]),
+            unavailable=Ragged.of(
+                [place for place, one in enumerate(products) if at in (*one.out_of_stock_at, *one.withdrawn_at)]
+                for at in location_ids
+            ),
         ),
         offers=Offers(
             ids=Vocabulary.of(offer_ids),
@@ -198,10 +230,19 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             ends_O=np.array([int((one.ends if valid(one) else one.starts).timestamp()) for one in offers]),
             audiences_O=np.array([_code(audiences, one.audience) - 1 for one in offers], np.int32),
             uses_O=np.array([one.uses for one in offers], np.int32),
-            withdrawn_O=np.array([("offer", one) in tables.withdrawn for one in offer_ids], np.bool_),
+            withdrawn_O=np.array(
+                [one.status != "live" or ("offer", one.id) in tables.withdrawn for one in offers], np.bool_
+            ),
             products=Ragged.of(sorted(product_ids.index(product) for product in one.products) for one in offers),
             channels=Ragged.of(sorted(channels.index(channel) for channel in one.channels or ()) for one in offers),
             locations=Ragged.of(sorted(location_ids.index(at) for at in one.locations or ()) for one in offers),
+        ),
+        promotions=Promotions(
+            channels_G=np.array([channels.index(channel) for channel, *_ in tables.promotions], np.int32),
+            locations_G=np.array([location_ids.index(at) for _, at, *_ in tables.promotions], np.int32),
+            starts_G=np.array([int(begin.timestamp()) for *_, begin, _ in tables.promotions]),
+            ends_G=np.array([int(end.timestamp()) for *_, end in tables.promotions]),
+            products=Ragged.of(sorted(map(product_ids.index, some)) for some in tables.promotions.values()),
         ),
     )
 

@@ -34,11 +34,10 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
     product_ids = Vocabulary.of(products["product_id"].to_list())
     location_ids = Vocabulary.of(locations["location"].to_list())
     channels = pl.DataFrame({"name": list(recipe.channels)})["name"]
-    declared = products.select("product_id", "locations").explode("locations").drop_nulls()
-    carried = Ragged.grouped(
-        rows_of(declared["locations"], locations["location"]),
-        rows_of(declared["product_id"], products["product_id"]),
-        len(location_ids),
+    carried = _by_location(products, locations, "locations")
+    # A product may be out of stock where it is withdrawn, too.
+    absent = products.with_columns(
+        pl.concat_list(pl.col("out_of_stock_at", "withdrawn_at").fill_null([])).list.unique()
     )
     regions, regions_M = attributes_of_column(locations["region"])
     audiences = offers["audience"].drop_nulls().unique().sort()
@@ -55,7 +54,11 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
             ids=product_ids,
             attributes=attributes_of(products, PRODUCTS),
             price_N=products["price"].fill_null(float("nan")).to_numpy(),
-            recommendable_N=products["recommendable"].fill_null(value=True).to_numpy(),
+            recommendable_N=products.select(
+                pl.col("recommendable").fill_null(value=True) & pl.col("in_stock").fill_null(value=True)
+            )
+            .to_series()
+            .to_numpy(),
         ),
         locations=Locations(
             ids=location_ids,
@@ -65,7 +68,8 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
             assortment=carried,
             why_L=np.full(len(carried.values), DECLARED, np.uint8),
             assumed=Ragged.of([[]] * (len(regions) + 1)),
-            withdrawn_M=np.zeros(len(location_ids), np.bool_),
+            withdrawn_M=locations["closed"].fill_null(value=False).to_numpy(),
+            unavailable=_by_location(absent, locations, "out_of_stock_at"),
         ),
         offers=Offers(
             ids=Vocabulary.of(offers["offer_id"].to_list()),
@@ -74,7 +78,7 @@ def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catal
             ends_O=seconds_of(ends),
             audiences_O=rows_of(offers["audience"], audiences),
             uses_O=offers["uses"].fill_null(1).to_numpy().astype(np.int32),
-            withdrawn_O=np.zeros(offers.height, np.bool_),
+            withdrawn_O=(offers["status"].fill_null("live") != "live").to_numpy(),
             products=_lists(offers["products"], products["product_id"]),
             channels=_lists(offers["channels"], channels),
             locations=_lists(offers["locations"], locations["location"]),
@@ -129,6 +133,16 @@ def _context(dataset: Dataset) -> ContextAttributes:
     names = attribute_names(dataset.events, EVENTS)
     values = pl.collect_all([dataset.events.select(pl.col(name).drop_nulls().unique().sort()) for name in names])
     return ContextAttributes(tuple(names), tuple(tuple(one.to_series().to_list()) for one in values))
+
+
+def _by_location(products: pl.DataFrame, locations: pl.DataFrame, named: str) -> Ragged:
+    """Return for each location the rows of the products that name it in a column of lists."""
+    pairs = products.select("product_id", named).explode(named).drop_nulls()
+    return Ragged.grouped(
+        rows_of(pairs[named], locations["location"]),
+        rows_of(pairs["product_id"], products["product_id"]),
+        locations.height,
+    )
 
 
 def _lists(lists: pl.Series, ids: pl.Series) -> Ragged:

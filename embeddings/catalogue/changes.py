@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr
 
 from embeddings.catalogue.context import Id, Identifier, ListedId, Moment, ids_as_text, listed_ids
-from embeddings.catalogue.tables import LARGEST_USES
+from embeddings.catalogue.tables import LARGEST_USES, OfferStatus
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 
@@ -22,7 +22,6 @@ Kind = Literal["segment", "campaign", "location", "product", "customer", "offer"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """In an order in which each refers to those before it alone."""
 
-OfferStatus = Literal["draft", "pending", "live", "paused"]
 Ids = tuple[ListedId, ...]
 Attributes = dict[Identifier, Annotated[str, Meta(min_length=1)]]
 

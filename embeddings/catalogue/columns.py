@@ -71,6 +71,8 @@ class Locations(NamedTuple):
         why_L: uint8, aligned with ``assortment.values``: why it carries each.
         assumed: the product rows that a location carries of which nothing is known, by the code of its region.
         withdrawn_M: bool, whether it is closed for good.
+        unavailable: the product rows that each location does not show, though it may carry them: they are out of stock
+            or withdrawn there.
     """
 
     ids: Vocabulary
@@ -81,6 +83,7 @@ class Locations(NamedTuple):
     why_L: NDArray[np.uint8]
     assumed: Ragged
     withdrawn_M: NDArray[np.bool_]
+    unavailable: Ragged
 
     @property
     def why_M(self) -> NDArray[np.uint8]:
@@ -244,6 +247,7 @@ class Catalogue(NamedTuple):
             why=locations.why_L,
             assumed=locations.assumed,
             withdrawn=locations.withdrawn_M,
+            unavailable=locations.unavailable,
         )
         _save(
             folder / "offers",
@@ -303,6 +307,7 @@ class Catalogue(NamedTuple):
                 why_L=locations["why"],
                 assumed=_ragged(locations, "assumed"),
                 withdrawn_M=locations["withdrawn"],
+                unavailable=_ragged(locations, "unavailable"),
             ),
             offers=Offers(
                 ids=_ids(offers),

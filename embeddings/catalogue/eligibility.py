@@ -23,6 +23,8 @@ REMEMBERED_BYTES = 64 * 2**20
 """How much memory remembered sets and the keys to them may take."""
 
 _Key: TypeAlias = tuple[object, ...]
+_List: TypeAlias = tuple[int, NDArray[np.int32] | None]
+"""A location and the product rows, ascending, that it lists; None for all there are."""
 _NO_ROWS = np.zeros(0, np.int64)
 _MUCH = 0.1
 """Of the products; beyond that eligible sets are not derived from those of the release."""
@@ -111,15 +113,56 @@ class Eligibility:
 
     def products_of(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
         """Return the product rows that a rule allows on a channel, at a moment in seconds since 1970 UTC."""
-        match rule:
-            case ChannelRule.EVERYTHING:
-                key: _Key = (rule,)
-            case ChannelRule.ASSORTMENT:
-                key = (rule, place.rows)
-            case ChannelRule.PROMOTED:
-                key = (rule, place.rows, channel, _span(self._promotion_bounds, moment))
+        if not self._may_lack(rule, place):
+            return self.listed(rule, channel, place, moment)
+        key = ("available", place.rows, self._key(rule, channel, place, moment))
+        found = self._remembered.find(key)
+        if found is None:
+            lacking = self._lacking(self._lists(rule, channel, place, moment), place)
+            available = EligibleSet.derived(self.listed(rule, channel, place, moment), lacking, own=False)
+            found = self._remembered.keep(key, available)
+        return found
+
+    def listed(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
+        """Return the same with the products that the place lacks at present."""
+        key = self._key(rule, channel, place, moment)
         found = self._remembered.find(key)
         return found or self._remembered.keep(key, self._find_products(rule, channel, place, moment))
+
+    def _key(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> _Key:
+        match rule:
+            case ChannelRule.EVERYTHING:
+                return (rule,)
+            case ChannelRule.ASSORTMENT:
+                return rule, place.rows
+            case ChannelRule.PROMOTED:
+                return rule, place.rows, channel, _span(self._promotion_bounds, moment)
+
+    def _may_lack(self, rule: ChannelRule, place: Place) -> bool:
+        """Return whether products may be unavailable at a place.
+
+        Without a place, a channel that shows everything does not look at what single locations lack.
+        """
+        unavailable = self.catalogue.locations.unavailable
+        if place.rows is None:
+            return rule != ChannelRule.EVERYTHING and len(unavailable.values) > 0
+        return any(unavailable.offsets[row] < unavailable.offsets[row + 1] for row in place.rows)
+
+    def _lacking(self, lists: "list[_List]", place: Place) -> NDArray[np.int32]:
+        """Return the products that no location which lists them can give.
+
+        Args:
+            lists: of what the locations of the place list; see `_lists`.
+            place: where.
+        """
+        unavailable = self.catalogue.locations.unavailable
+        where = range(len(unavailable)) if place.rows is None else place.rows
+        wanted_C = np.unique(np.concatenate([unavailable[row] for row in where]))
+        available_C = np.zeros(len(wanted_C), np.bool_)
+        for location, listed in lists:
+            listed_C = among(listed, wanted_C) if listed is not None else np.ones(len(wanted_C), np.bool_)
+            available_C |= listed_C & ~among(unavailable[location], wanted_C)
+        return wanted_C[~available_C]
 
     def offers(
         self, context: Context, place: Place, moment: int, audiences: tuple[int, ...], redeemed_R: NDArray[np.int32]
@@ -147,13 +190,22 @@ class Eligibility:
         return EligibleSet.derived(allowed, rows[times >= self.catalogue.offers.uses_O[rows]])
 
     def _find_products(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> EligibleSet:
-        lists = self._lists(rule, channel, place, moment)
-        if self._published is None or not self._published.knows(place):
+        published = self._published
+        if published is not None and rule == ChannelRule.PROMOTED:
+            same = published.catalogue.promotions is self.catalogue.promotions
+            published = published if same else None
+        if rule == ChannelRule.EVERYTHING:
+            lists = None
+        elif rule == ChannelRule.ASSORTMENT and place.rows is None:
+            lists = [self.carried]  # all lists together, worked out once
+        else:
+            lists = [listed for _, listed in self._lists(rule, channel, place, moment) if listed is not None]
+        if published is None or not published.knows(place):
             if lists is None:
                 return self.recommendable
             until = _next(self._promotion_bounds, moment) if rule == ChannelRule.PROMOTED else FOREVER
             return EligibleSet.of(self._shown(lists), until)
-        whole = self._published.products_of(rule, channel, place, moment)
+        whole = published.listed(rule, channel, place, moment)
         allowed_C = self.catalogue.products.recommendable_N[self._changed_C]
         if lists is not None:
             allowed_C &= _in_any(lists, self._changed_C)
@@ -163,21 +215,24 @@ class Eligibility:
         """Return whether the catalogue holds all locations of a place, which may be of a later one."""
         return place.rows is None or max(place.rows, default=-1) < len(self.catalogue.locations.ids)
 
-    def _lists(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> list[NDArray[np.int32]] | None:
-        """Return the lists of products, each ascending, of which a context allows what may be shown; None for any."""
+    def _lists(self, rule: ChannelRule, channel: int, place: Place, moment: int) -> "list[_List]":
+        """Return what the locations of a place list: of these products a context allows what may be shown."""
+        withdrawn_M = self.catalogue.locations.withdrawn_M
         match rule:
             case ChannelRule.EVERYTHING:
-                return None
+                return [(row, None) for row in place.rows or ()]
             case ChannelRule.ASSORTMENT:
                 assortment = self.catalogue.locations.assortment
-                return [self.carried] if place.rows is None else [assortment[row] for row in place.rows]
+                where = np.flatnonzero(~withdrawn_M).tolist() if place.rows is None else place.rows
+                return [(row, assortment[row]) for row in where]
             case ChannelRule.PROMOTED:
                 promotions = self.catalogue.promotions
                 active_G = (promotions.channels_G == channel) & (promotions.starts_G <= moment)
-                active_G &= (moment < promotions.ends_G) & ~self.catalogue.locations.withdrawn_M[promotions.locations_G]
+                active_G &= (moment < promotions.ends_G) & ~withdrawn_M[promotions.locations_G]
                 if place.rows is not None:
                     active_G &= np.isin(promotions.locations_G, place.rows)
-                return [promotions.products[group] for group in np.flatnonzero(active_G).tolist()]
+                groups = np.flatnonzero(active_G).tolist()
+                return [(int(promotions.locations_G[group]), promotions.products[group]) for group in groups]
 
     @cached_property
     def recommendable(self) -> EligibleSet:

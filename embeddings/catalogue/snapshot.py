@@ -11,8 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged, among
-from embeddings.catalogue.changes import Change, Kind, LocationState, OfferState, ProductState, Withdrawal, checked
-from embeddings.catalogue.columns import ASSUMED, DECLARED, Attributes, Catalogue, Locations, Offers, Products
+from embeddings.catalogue.changes import (
+    Change,
+    Kind,
+    LocationState,
+    OfferState,
+    ProductState,
+    PromotionState,
+    Withdrawal,
+    checked,
+)
+from embeddings.catalogue.columns import (
+    ASSUMED,
+    DECLARED,
+    Attributes,
+    Catalogue,
+    Locations,
+    Offers,
+    Products,
+    Promotions,
+)
 from embeddings.catalogue.tables import OFFER_KINDS
 from embeddings.errors import InvalidInput
 from embeddings.vocabulary import Vocabulary
@@ -30,6 +48,7 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     products: dict[str, ProductState] = {}
     locations: dict[str, LocationState] = {}
     offers: dict[str, OfferState] = {}
+    promotions: dict[str, PromotionState] = {}
     gone: dict[Kind, set[str]] = {"product": set(), "location": set(), "offer": set()}
     for change in map(checked, changes):
         match change:
@@ -42,6 +61,8 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
             case OfferState():
                 offers[change.id] = change
                 gone["offer"].discard(change.id)
+            case PromotionState():
+                promotions[change.id] = change
             case Withdrawal():
                 gone.setdefault(change.kind, set()).add(change.id)
             case _:
@@ -52,7 +73,9 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
         products=_products(catalogue.products, [*products.values()], [*gone["product"]]),
     )
     catalogue = catalogue._replace(locations=_carrying(catalogue, [*products.values()], held, [*locations.values()]))
-    return _offers(catalogue, [*offers.values()], [*gone["offer"]])
+    catalogue = catalogue._replace(locations=_unavailable(catalogue, [*products.values()]))
+    catalogue = _offers(catalogue, [*offers.values()], [*gone["offer"]])
+    return catalogue._replace(promotions=_promotions(catalogue, [*promotions.values()]))
 
 
 def _known(ids: Vocabulary, named: Sequence[str]) -> NDArray[np.int64]:
@@ -132,6 +155,7 @@ def _locations(locations: Locations, states: Sequence[LocationState], withdrawn:
         regions_M=_with(locations.regions_M, size, rows, codes),
         assortment=locations.assortment.replaced(nothing),
         withdrawn_M=withdrawn_M,
+        unavailable=locations.unavailable.replaced(nothing),
     )
 
 
@@ -154,7 +178,7 @@ def _carrying(
         declared[row] = {known[name] for name in one.locations}
         if -1 in declared[row]:
             _rows(where.ids, one.locations, "product.locations", f"product {one.id!r}")
-    before = _declared(where, [row for row in declared if row < held])
+    before = _listed(where.assortment, [row for row in declared if row < held], where.why_L & DECLARED > 0)
     touched = {row: (set[int](), set[int]()) for row in where.ids.rows([one.id for one in locations]).tolist()}
     for product, rows in declared.items():
         was = before.get(product, set())
@@ -175,15 +199,42 @@ def _carrying(
     return where._replace(assortment=where.assortment.replaced(carried), why_L=reasons.values)
 
 
-def _declared(locations: Locations, products: Sequence[int]) -> dict[int, set[int]]:
-    """Return the locations for which each of some products is declared."""
+def _unavailable(catalogue: Catalogue, products: Sequence[ProductState]) -> Locations:
+    """Return the locations after some products have become available there, or are no more."""
+    where = catalogue.locations
+    rows = catalogue.products.ids.rows([one.id for one in products]).tolist()
+    wanted = {
+        row: set(
+            _rows(where.ids, (*one.out_of_stock_at, *one.withdrawn_at), "product.locations", f"product {one.id!r}")
+        )
+        for row, one in zip(rows, products, strict=True)
+    }
+    before = _listed(where.unavailable, list(wanted))
+    fresh: dict[int, set[int]] = {}
+    for row, now in wanted.items():
+        for location in now ^ before.get(row, set()):
+            listed = fresh.setdefault(location, set(where.unavailable[location].tolist()))
+            (listed.add if location in now else listed.discard)(row)
+    lists = {location: np.array(sorted(listed), np.int32) for location, listed in fresh.items()}
+    return where._replace(unavailable=where.unavailable.replaced(lists)) if lists else where
+
+
+def _listed(lists: Ragged, products: Sequence[int], counted_L: NDArray[np.bool_] | None = None) -> dict[int, set[int]]:
+    """Return the locations whose lists hold each of some products.
+
+    Args:
+        lists: product rows by location.
+        products: rows.
+        counted_L: which entries of the lists count; None for all of them.
+    """
     found: dict[int, set[int]] = {}
-    if not products:
+    values, offsets = lists.values, lists.offsets
+    if not products or not len(values):
         return found
-    values, offsets = locations.assortment.values, locations.assortment.offsets
     wanted_N = np.zeros(max(int(values.max(initial=0)), *products) + 1, np.bool_)
     wanted_N[list(products)] = True
-    places = np.flatnonzero(wanted_N[values] & (locations.why_L & DECLARED > 0))
+    listed_L = wanted_N[values] if counted_L is None else wanted_N[values] & counted_L
+    places = np.flatnonzero(listed_L)
     owners = offsets.searchsorted(places, side="right") - 1
     for product, location in zip(values[places].tolist(), owners.tolist(), strict=True):
         found.setdefault(product, set()).add(location)
@@ -248,6 +299,35 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
         locations=offers.locations.replaced(lists["locations"]),
     )
     return catalogue._replace(offers=fresh, audiences=audiences)
+
+
+def _promotions(catalogue: Catalogue, states: Sequence[PromotionState]) -> Promotions:
+    """Return the promotion plan with new states of groups, each told by its channel, location and span."""
+    plan = catalogue.promotions
+    if not states:
+        return plan
+    columns = plan.channels_G, plan.locations_G, plan.starts_G, plan.ends_G
+    keys = zip(*(column.tolist() for column in columns), strict=True)
+    groups: dict[tuple[int, ...], int] = {key: group for group, key in enumerate(keys)}
+    channels = Vocabulary.of(list(catalogue.channels))
+    lists: dict[int, NDArray[np.int32]] = {}
+    for one in states:
+        whose = f"promotion {one.id!r}"
+        key = (
+            *_rows(channels, [one.channel], "promotion.channel", whose),
+            *_rows(catalogue.locations.ids, [one.location], "promotion.location", whose),
+            *(int(moment.timestamp()) for moment in (one.starts, one.ends)),
+        )
+        promoted = _rows(catalogue.products.ids, one.products, "promotion.products", whose)
+        lists[groups.setdefault(key, len(groups))] = np.array(sorted(set(promoted)), np.int32)
+    placed_G4 = np.array([*groups], np.int64)
+    return Promotions(
+        channels_G=placed_G4[:, 0].astype(np.int32),
+        locations_G=placed_G4[:, 1].astype(np.int32),
+        starts_G=placed_G4[:, 2].copy(),
+        ends_G=placed_G4[:, 3].copy(),
+        products=plan.products.replaced(lists),
+    )
 
 
 def _rows(ids: Vocabulary, named: Sequence[str], field: str, whose: str) -> list[int]:

@@ -39,6 +39,9 @@ EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)
 
 OFFER_KINDS = ("coupon", "promotion", "content")
 
+OfferStatus = Literal["draft", "pending", "live", "paused"]
+OFFER_STATUSES: tuple[OfferStatus, ...] = get_args(OfferStatus)
+
 
 class Column(Struct, frozen=True, kw_only=True):
     """One column of an input table.
@@ -126,6 +129,19 @@ PRODUCTS = Table(
             refers_to=("locations", "location"),
             means="where the product is carried, besides the locations that sold it before the cut-off",
         ),
+        Column(name="in_stock", dtype="flag", means="false while there is none of it anywhere; true if absent"),
+        Column(
+            name="out_of_stock_at",
+            dtype="list",
+            refers_to=("locations", "location"),
+            means="where there is none of it at present: it is not shown there",
+        ),
+        Column(
+            name="withdrawn_at",
+            dtype="list",
+            refers_to=("locations", "location"),
+            means="where it is not shown any more, though it was sold there",
+        ),
     ),
 )
 
@@ -137,6 +153,7 @@ LOCATIONS = Table(
         Column(name="latitude", dtype="number", at_least=-90, at_most=90, means="degrees north"),
         Column(name="longitude", dtype="number", at_least=-180, at_most=180, means="degrees east"),
         Column(name="region", means="locations of one region are comparable with each other"),
+        Column(name="closed", dtype="flag", means="true where it is closed for good: no request can name it"),
     ),
 )
 
@@ -173,6 +190,9 @@ OFFERS = Table(
             means="how many times one customer may redeem it: redeemed as often, it is not shown to them any more; "
             "1 if absent",
         ),
+        Column(name="name", means="what people call it"),
+        Column(name="campaign", means="the campaign that it is a part of"),
+        Column(name="status", one_of=OFFER_STATUSES, means="only a live offer is shown; live if absent"),
     ),
 )
 

@@ -46,7 +46,7 @@ from embeddings.release.encoders import (
     RedemptionSession,
 )
 
-FORMAT_VERSION = 12
+FORMAT_VERSION = 13
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalogue"
 PRODUCT_VECTORS = "vectors/products.npy"

@@ -89,6 +89,7 @@ def check_catalogue(folder: Path, catalogue: Catalogue) -> None:
     locations.expect("why", places.why_L, (len(places.assortment.values),), np.uint8)
     locations.expect_lists("assumed", places.assumed, len(places.regions) + 1, size)
     locations.expect("withdrawn", places.withdrawn_M, (count,), np.bool_)
+    locations.expect_lists("unavailable", places.unavailable, count, size)
     some = catalogue.offers
     offers.expect("kinds", some.kinds_O, (offered,), np.uint8)
     offers.expect("starts", some.starts_O, (offered,), np.int64)

@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from embeddings.catalogue.changes import Change, LocationState, OfferState, ProductState, Withdrawal
+from embeddings.catalogue.changes import (
+    Change,
+    LocationState,
+    OfferState,
+    ProductState,
+    PromotionState,
+    Withdrawal,
+)
 from embeddings.catalogue.context import Context, GeoPoint
 from embeddings.catalogue.eligible import EligibleSet
 from embeddings.catalogue.snapshot import apply
@@ -73,6 +81,9 @@ PRODUCT = st.builds(
     price=st.sampled_from([None, 2.0, 99.0]),
     recommendable=st.booleans(),
     locations=some_of(["north", "south", "unopened", "nowhere", PLACED[0]]),
+    in_stock=st.sampled_from([True, True, False]),
+    out_of_stock_at=some_of(["north", "south", PLACED[0]]),
+    withdrawn_at=some_of(["north", "south", "unopened"]),
 )
 LOCATION = st.builds(
     LocationState,
@@ -80,6 +91,7 @@ LOCATION = st.builds(
     latitude=st.sampled_from([None, 52.0, 60.0]),
     longitude=st.sampled_from([None, 10.0, 13.0]),
     region=st.sampled_from([None, "cold", "warm", "tropical"]),
+    closed=st.sampled_from([False, False, True]),
 )
 OFFER = st.builds(
     OfferState,
@@ -92,7 +104,17 @@ OFFER = st.builds(
     locations=st.sampled_from([None, (), ("north",), ("south", PLACED[0])]),
     audience=st.sampled_from([None, "vip", "nobody"]),
     uses=st.sampled_from([1, 2]),
+    status=st.sampled_from(["live", "live", "draft", "paused"]),
 )
+PROMOTION = st.builds(
+    PromotionState,
+    id=st.just("unused"),
+    channel=st.just("mailer"),
+    location=st.sampled_from(["north", "south", PLACED[0]]),
+    products=some_of([NEW[0], *OLD]),
+    starts=st.sampled_from([UNTIL, UNTIL - timedelta(days=2)]),
+    ends=st.sampled_from([UNTIL + timedelta(weeks=1), UNTIL + timedelta(days=1)]),
+).map(lambda one: structs.replace(one, id=f"{one.location} {one.starts} {one.ends}"))
 WITHDRAWAL = st.one_of(
     st.builds(Withdrawal, kind=st.just("product"), id=st.sampled_from([*NEW, *OLD])),
     st.builds(Withdrawal, kind=st.just("location"), id=st.sampled_from([*PLACED, "south", "unopened"])),
@@ -105,7 +127,7 @@ FIRST: list[Change] = [
         id=OFFERED[0], products=(NEW[0], "p000"), starts=UNTIL - timedelta(days=3), ends=UNTIL + timedelta(days=9)
     ),
 ]
-CHANGES = st.lists(st.one_of(PRODUCT, PRODUCT, LOCATION, OFFER, WITHDRAWAL), min_size=1, max_size=12)
+CHANGES = st.lists(st.one_of(PRODUCT, PRODUCT, LOCATION, OFFER, PROMOTION, WITHDRAWAL), min_size=1, max_size=12)
 
 
 # Requests

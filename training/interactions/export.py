@@ -197,6 +197,7 @@ def _catalogue(interactions: Interactions) -> Catalogue:
             why_L=np.zeros(0, np.uint8),
             assumed=Ragged.of([[]]),
             withdrawn_M=np.zeros(0, np.bool_),
+            unavailable=none,
         ),
         offers=Offers(
             ids=nobody,

@@ -137,6 +137,7 @@ def catalogue() -> Catalogue:
             assortment=assortment,
             why_L=np.full(len(assortment.values), SOLD, np.uint8),
             assumed=Ragged.of([[]]),
+            unavailable=Ragged.of([[]] * 3),
             withdrawn_M=np.zeros(LOCATIONS, np.bool_),
         ),
         offers=no_offers(),

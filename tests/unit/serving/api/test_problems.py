@@ -11,6 +11,7 @@ from litestar.exceptions import InternalServerException, MethodNotAllowedExcepti
 from embeddings.errors import (
     CorruptBundle,
     EventStoreUnavailable,
+    InvalidChanges,
     InvalidInput,
     InvalidTables,
     OpportuneError,
@@ -23,6 +24,7 @@ REQUEST = cast("Request[Any, Any, Any]", SimpleNamespace(method="GET", url=Simpl
 ARGUMENTS: dict[type[OpportuneError], tuple[Any, ...]] = {
     InvalidInput: ("limit", "expected less"),
     UnknownReference: ("limit", "expected less"),
+    InvalidChanges: ([(3, InvalidInput("price", "expected less"))],),
     InvalidTables: (["events.csv: secret"],),
     CorruptBundle: (Path("/secret/place"), "secret"),
 }

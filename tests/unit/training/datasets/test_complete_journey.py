@@ -142,7 +142,7 @@ def test_audiences_and_demographics_are_the_households(dataset: Dataset) -> None
 def test_products_have_attributes_but_no_price(dataset: Dataset) -> None:
     products = dataset.products.collect()
     assert products.columns == [
-        *("product_id", "price", "recommendable", "locations"),
+        *("product_id", "price", "recommendable", "locations", "in_stock", "out_of_stock_at", "withdrawn_at"),
         *("department", "category", "type", "brand", "manufacturer", "size"),
     ]
     assert products["price"].null_count() == products.height

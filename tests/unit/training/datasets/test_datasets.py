@@ -23,12 +23,16 @@ TABLE_NAMES = ("customers", "products", "locations", "offers", "promotions", "ev
 
 VALID = {
     "customers": "customer_id,audiences,age\nc1,gold|new,30-39\nc2,,\n",
-    "products": "product_id,price,recommendable,locations,brand\np1,1.5,True,l1|l2,Acme\np2,,false,,\n",
-    "locations": "location,latitude,longitude,region\nl1,52.5,13.4,north\nl2,,,\n",
+    "products": (
+        "product_id,price,recommendable,locations,in_stock,out_of_stock_at,withdrawn_at,brand\n"
+        "p1,1.5,True,l1|l2,true,l2,,Acme\n"
+        "p2,,false,,,,l1|l2,\n"
+    ),
+    "locations": "location,latitude,longitude,region,closed\nl1,52.5,13.4,north,\nl2,,,,true\n",
     "offers": (
-        "offer_id,kind,products,starts,ends,channels,locations,audience,uses\n"
-        "o1,coupon,p1|p2,2025-01-01T00:00:00Z,2025-02-01T00:00:00+01:00,web,l1,gold,3\n"
-        "o2,,p1,2025-01-01T00:00:00Z,2025-01-01T00:00:00Z,,,,\n"
+        "offer_id,kind,products,starts,ends,channels,locations,audience,uses,name,campaign,status\n"
+        "o1,coupon,p1|p2,2025-01-01T00:00:00Z,2025-02-01T00:00:00+01:00,web,l1,gold,3,Two for one,spring,paused\n"
+        "o2,,p1,2025-01-01T00:00:00Z,2025-01-01T00:00:00Z,,,,,,,\n"
     ),
     "promotions": ("channel,location,product_id,starts,ends\nstore,l1,p1,2025-01-01T00:00:00Z,2025-01-08T00:00:00Z\n"),
     "events": (
@@ -63,8 +67,8 @@ def test_every_table_is_read_in_its_declared_types(tmp_path: Path) -> None:
         assert {column.name: DTYPES[column.dtype] for column in table.columns}.items() <= schema.items()
     assert dataset.customers.collect().rows() == [("c1", ["gold", "new"], "30-39"), ("c2", None, None)]
     assert dataset.products.collect().rows() == [
-        ("p1", 1.5, True, ["l1", "l2"], "Acme"),
-        ("p2", None, False, None, None),
+        ("p1", 1.5, True, ["l1", "l2"], True, ["l2"], None, "Acme"),
+        ("p2", None, False, None, None, None, ["l1", "l2"], None),
     ]
     assert dataset.offers.collect()["ends"][0] == datetime(2025, 1, 31, 23, tzinfo=UTC)
     assert dataset.events.collect()["at"][1] == datetime(2025, 1, 2, 10, 0, 0, 500_000, tzinfo=UTC)
@@ -111,7 +115,7 @@ def test_absent_tables_are_derived_from_the_ids_that_others_mention(tmp_path: Pa
     assert dataset.customers.collect()["customer_id"].to_list() == ["c1", "c3"]
     assert dataset.products.collect()["product_id"].to_list() == ["p1", "p2"]
     assert dataset.locations.collect()["location"].to_list() == ["l1"]
-    assert dataset.locations.collect_schema().names() == ["location", "latitude", "longitude", "region"]
+    assert dataset.locations.collect_schema().names() == ["location", "latitude", "longitude", "region", "closed"]
 
 
 def test_events_are_enough_and_references_to_absent_tables_do_not_apply(tmp_path: Path) -> None:
@@ -316,7 +320,7 @@ def test_columns_that_are_missing_unknown_or_mistyped(tmp_path: Path) -> None:
     assert problems(tmp_path) == (
         "customers.parquet, column age: the type is Float64, expected text, as in every attribute; " + FLOAT,
         "products.csv: column product_id is missing, expected text; is it what the file calls id?",
-        "locations.csv: column brand is unknown, expected only location, latitude, longitude, region",
+        "locations.csv: column brand is unknown, expected only location, latitude, longitude, region, closed",
         "events.parquet, column customer_id: the type is Float64, expected text; " + FLOAT.partition(",")[0],
         f"events.parquet, column at: the type is Datetime(time_unit='us', time_zone=None), expected {TIME}; {NAIVE}",
         "events.parquet, column quantity: the type is Boolean, expected a finite number",
