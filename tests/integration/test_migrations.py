@@ -14,7 +14,7 @@ from embeddings.errors import InvalidInput
 from tests.integration.conftest import Postgres
 
 Found = TypeVar("Found")
-ALL = ["0001_events", "0002_arrival", "0003_context"]
+ALL = ["0001_events", "0002_arrival", "0003_context", "0004_catalogue", "0005_event_days"]
 
 
 def run(url: str, test: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
@@ -39,7 +39,7 @@ async def tables(connection: asyncpg.Connection) -> int:
 def test_each_is_applied_once_and_in_order(postgres: Postgres) -> None:
     url = postgres.database()
     assert [one.name for one in migrations()] == ALL
-    assert [one.number for one in migrations()] == [1, 2, 3]
+    assert [one.number for one in migrations()] == [1, 2, 3, 4, 5]
     assert run(url, up) == ALL
     assert run(url, up) == []
 
@@ -74,9 +74,9 @@ def test_to_ask_what_is_pending_changes_nothing(postgres: Postgres) -> None:
 
 def test_a_newer_schema_is_refused(postgres: Postgres) -> None:
     url = postgres.database()
-    newer = [*migrations(), Migration(4, "0004_newer", "CREATE TABLE newer (id bigint)")]
-    assert len(run(url, lambda connection: migrate(connection, newer))) == 4
-    with pytest.raises(InvalidInput, match="0004_newer"):
+    newer = [*migrations(), Migration(6, "0006_newer", "CREATE TABLE newer (id bigint)")]
+    assert len(run(url, lambda connection: migrate(connection, newer))) == 6
+    with pytest.raises(InvalidInput, match="0006_newer"):
         run(url, up)
 
 
@@ -90,7 +90,7 @@ def test_a_changed_migration_is_refused(postgres: Postgres) -> None:
 
 def test_one_that_fails_leaves_nothing_of_those_before_it(postgres: Postgres) -> None:
     url = postgres.database()
-    broken = [*migrations(), Migration(4, "0004_broken", "CREATE TABLE half (id bigint); SELECT 1 / 0")]
+    broken = [*migrations(), Migration(6, "0006_broken", "CREATE TABLE half (id bigint); SELECT 1 / 0")]
     with pytest.raises(asyncpg.DivisionByZeroError):
         run(url, lambda connection: migrate(connection, broken))
     assert run(url, tables) == 0
@@ -140,8 +140,8 @@ def test_the_command_says_what_it_does(
 ) -> None:
     monkeypatch.setenv("OPPORTUNE_DATABASE", postgres.database())
     for options, said in (
-        (["--dry-run"], "would apply 0001_events\nwould apply 0002_arrival\nwould apply 0003_context\n"),
-        ([], "applied 0001_events\napplied 0002_arrival\napplied 0003_context\n"),
+        (["--dry-run"], "".join(f"would apply {name}\n" for name in ALL)),
+        ([], "".join(f"applied {name}\n" for name in ALL)),
         ([], "the schema is that of this version\n"),
     ):
         monkeypatch.setattr("sys.argv", ["opportune-migrate", "--store", str(own_store), *options])

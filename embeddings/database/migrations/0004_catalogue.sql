@@ -1,0 +1,2 @@
+-- Holds the place of the catalogue's tables.
+SELECT 1;
