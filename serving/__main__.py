@@ -25,7 +25,7 @@ import uvloop
 from msgspec.structs import fields, replace
 
 from embeddings.database.connection import DATABASE_VARIABLE, database_url
-from embeddings.database.embedded import Home
+from embeddings.database.event_days import look_after_days
 from embeddings.database.keeper import kept
 from embeddings.database.migrate import prepare
 from embeddings.database.postgres import Database, database
@@ -40,6 +40,7 @@ from serving.opening import open_view
 from serving.settings import Limits, Settings, default_index_cache_bytes
 from serving.slot import ViewSlot
 from serving.state.events import EventStore
+from serving.state.feed import Feed
 from serving.state.invalidations import Invalidations
 from serving.state.worker_metrics import WorkerMetrics
 from serving.watcher import ReleaseWatcher
@@ -106,6 +107,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         host=arguments.host,
         port=arguments.port,
         database=database_url(arguments.database, os.environ),
+        keep_events=arguments.keep_events,
         device=device,
         clock=arguments.clock,
         workers=workers,
@@ -141,8 +143,9 @@ class _Service(NamedTuple):
 
     settings: Settings
     sockets: Sequence[socket.socket]
-    home: Home | None
+    database: Database
     events: EventStore
+    feed: Feed
     slot: ViewSlot
     watcher: ReleaseWatcher
     metrics: Metrics
@@ -180,7 +183,8 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     config.load()
-    service = _Service(settings, sockets, database.home, events, slot, watcher, metrics, connections, config)
+    feed = Feed(database.url, events)
+    service = _Service(settings, sockets, database, events, feed, slot, watcher, metrics, connections, config)
 
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
@@ -206,8 +210,8 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
     """
     slot, metrics = service.slot, service.metrics
     async with AsyncExitStack() as stack:
-        if service.home is not None:
-            stack.enter_context(kept(service.home))
+        if service.database.home is not None:
+            stack.enter_context(kept(service.database.home))
         await stack.enter_async_context(service.events.connected())
         if place is not None:
             place.leave_with_parent()
@@ -218,6 +222,8 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         watching = [
             asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
+            asyncio.create_task(service.feed.follow()),
+            asyncio.create_task(look_after_days(service.database.url, service.settings.keep_events)),
             asyncio.create_task(service.connections.watch(server.server_state.connections)),
         ]
         try:
@@ -256,6 +262,12 @@ def _parser() -> argparse.ArgumentParser:
         "--database",
         help="a PostgreSQL URL for events, without a password, which everybody could read in the list of processes; "
         f"default: what {DATABASE_VARIABLE} says, with or without one, or an embedded PostgreSQL under the store",
+    )
+    parser.add_argument(
+        "--keep-events",
+        type=_positive(int),
+        metavar="DAYS",
+        help="forget events after so many days; default: keep them for ever",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(

@@ -46,6 +46,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Attributes:
         store: the bundle store to serve from.
         database: a PostgreSQL URL; None for an embedded PostgreSQL under ``store/state``.
+        keep_events: how many days events are kept in the database; for ever if None.
         device: where vectors are searched and customers encoded.
         clock: whether "now" is the machine's time or the newest moment seen in a request or event.
         workers: how many processes answer.
@@ -62,6 +63,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     database: str | None = None
+    keep_events: int | None = None
     device: Device = "cpu"
     clock: ClockKind = "wall"
     workers: int = 1

@@ -30,7 +30,7 @@ Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 NOTIFICATION = "opportune_catalogue"
 """The channel on which PostgreSQL tells the newest ``seq`` after each commit."""
 
-_LOCK = 7_250_002
+_LOCK = 7_250_003
 """Held by who writes changes, to the end of the transaction; any constant of ours."""
 
 _LAST = "SELECT coalesce(max(seq), 0) FROM catalogue_changes"

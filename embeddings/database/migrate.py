@@ -8,6 +8,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from embeddings.database.connection import WHERE, connected
+from embeddings.database.event_days import keep_days
+from embeddings.database.numbering import number
 from embeddings.errors import InvalidInput
 
 # Two servers that start at once must not both migrate: the lock's number is any constant of ours.
@@ -71,6 +73,8 @@ def migrations() -> list[Migration]:
 async def prepare(url: str, *, dry_run: bool = False) -> list[str]:
     """Bring a database to the schema of this version, and return the names of the migrations that were applied.
 
+    It is ready to take events then: transactions are numbered for its cluster, and the coming days have partitions.
+
     Args:
         url: of PostgreSQL.
         dry_run: whether to return the names alone, and change nothing.
@@ -80,8 +84,12 @@ async def prepare(url: str, *, dry_run: bool = False) -> list[str]:
         InvalidInput: it is no URL of a PostgreSQL, or its schema is another one than any that this version knows.
     """
     async with connected(url, refuses="the migration of its tables") as connection:
-        does = pending if dry_run else migrate
-        return [one.name for one in await does(connection, migrations())]
+        if dry_run:
+            return [one.name for one in await pending(connection, migrations())]
+        applied = await migrate(connection, migrations())
+        await number(connection)
+        await keep_days(connection)
+        return [one.name for one in applied]
 
 
 async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:

@@ -153,8 +153,27 @@ class Manifest(Sealed, frozen=True, kw_only=True):
         return self.stale_after_days is not None and self.days_old(moment) > self.stale_after_days
 
 
+class DatabaseMark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mark of which of a database's events were read.
+
+    Attributes:
+        snapshot: a ``pg_snapshot`` of the numbers that the database gives to transactions (``events.xid``).
+        at: the moment of reading.
+    """
+
+    snapshot: str
+    at: datetime
+
+
 class HistoriesManifest(Sealed, frozen=True, kw_only=True):
-    """The manifest of a snapshot of histories; its rows are those of the bundle of the same version."""
+    """The manifest of a snapshot of histories; its rows are those of the bundle of the same version.
+
+    Attributes:
+        mark: of what was read, if that was a database. It is left out where it was a folder, as in every manifest that
+            was sealed before there was such a mark.
+    """
+
+    mark: DatabaseMark | msgspec.UnsetType = msgspec.UNSET
 
 
 AnySealed = TypeVar("AnySealed", bound=Sealed)

@@ -2,92 +2,31 @@
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import NamedTuple, cast
 
 import asyncpg
 
 from embeddings.database.connection import DEAD, FAILURES, said
+from embeddings.database.numbering import number
 from embeddings.errors import EventStoreUnavailable, Overloaded
 from serving.state.event import Event, Row, Stored, seconds_of
 from serving.state.invalidations import Invalidations
+from serving.state.statements import INSERT, PAGE, REDEEMED, Page, Span
 
 _log = logging.getLogger("opportune.serve")
 
+_SOURCE = "http"
+"""Within which event ids are unique. Senders have no keys yet by which they could be told apart."""
 _LARGEST_GROUP = 5_000
 """Events in one statement, unless a single request holds more."""
 _MOST_WAITING = 2 * _LARGEST_GROUP
 """Events that may wait for those before them to be stored: so many that more would wait for several commits."""
 
-_INSERT = """
-INSERT INTO events (event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
-                    recommendation_id, arrived_at, context, seq)
-SELECT event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value, recommendation_id,
-       arrived_at, context, (SELECT nextval('event_groups') << 20) + place
-FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
-            $8::text[], $9::float8[], $10::float8[], $11::text[], $12::timestamptz[], $13::bigint[],
-            $14::jsonb[])
-    AS event (event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
-              recommendation_id, arrived_at, place, context)
-ON CONFLICT (event_id) DO NOTHING
-RETURNING event_id, seq
-"""
-
-# Impressions would soon outnumber all else: they count with the next release. A mark of 0 is before all transactions.
-_PAGE = """
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark, max(transaction) AS newest,
-       array_agg(seq) AS seq, array_agg(arrived) AS arrived, array_agg(at) AS at, array_agg(type) AS type,
-       array_agg(product_id) AS product_id, array_agg(offer_id) AS offer_id, array_agg(location) AS location,
-       array_agg(channel) AS channel, array_agg(quantity) AS quantity, array_agg(value) AS value
-FROM (
-    SELECT seq, coalesce(floor(extract(epoch FROM arrived_at)), 0)::bigint AS arrived,
-           floor(extract(epoch FROM at))::bigint AS at, type, product_id, offer_id, location, channel, quantity, value,
-           xid::text::bigint AS transaction
-    FROM events
-    WHERE customer_id = $1 AND seq > $2 AND seq < $3 AND xid >= $4::text::xid8 AND (at >= $5 OR received_at > $6)
-      AND type <> 'impression'
-    ORDER BY seq DESC
-    LIMIT $7
-) AS newest
-"""
-
-_REDEEMED = """
-SELECT offer_id, count(*) AS times
-FROM events
-WHERE type = 'redemption' AND (at >= $1 OR received_at > $2)
-GROUP BY offer_id
-"""
-
 _SILENT = "the event store does not answer; no event is known to be stored, and sending them again is harmless"
-
-
-class Span(NamedTuple):
-    """The events that a snapshot of histories cannot hold.
-
-    Attributes:
-        cut_off: it holds no event of this moment or a later one.
-        snapshot: the moment at which it was made; it holds no event that arrived later, whenever that happened.
-    """
-
-    cut_off: datetime
-    snapshot: datetime
-
-
-class Page(NamedTuple):
-    """Some of a customer's events.
-
-    Attributes:
-        mark: every transaction before this one had ended, so what it brought has been read or lies elsewhere. No later
-            than the one after the newest that brought a row: a transaction that brought none may be forgotten when
-            PostgreSQL is killed, and its number given to another.
-        rows: the newest first.
-    """
-
-    mark: int
-    rows: list[Row]
 
 
 class _Waiting(NamedTuple):
@@ -103,6 +42,7 @@ class EventStore:
 
     Attributes:
         invalidations: where other workers see what was stored here, and this one theirs.
+        server: a number that tells what this server and its workers have stored from what others have.
 
     Args:
         url: of PostgreSQL.
@@ -115,13 +55,14 @@ class EventStore:
         self._events_waiting = 0
         self._writer: asyncio.Task[None] | None = None
         self.invalidations = invalidations
+        self.server = secrets.randbits(62)
         self._answering = True
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[None]:
         """Answer within the block; connections are made when they are needed, so PostgreSQL may be away meanwhile."""
         self._pool = await asyncpg.create_pool(
-            self._url, min_size=0, max_size=4, command_timeout=5, timeout=5, reset=_keep
+            self._url, min_size=0, max_size=4, command_timeout=5, timeout=5, init=number, reset=_keep
         )
         try:
             yield
@@ -185,7 +126,7 @@ class EventStore:
         # In one order always: two servers with the same events in different orders would wait for each other.
         columns = zip(*(once[event_id].values for event_id in sorted(once)), strict=True)
         try:
-            records = await self._fetch(_INSERT, *(list(column) for column in columns))
+            records = await self._fetch(INSERT, _SOURCE, self.server, *(list(column) for column in columns))
         except EventStoreUnavailable as error:
             for one in group:
                 one.future.set_exception(EventStoreUnavailable(str(error)))
@@ -217,23 +158,19 @@ class EventStore:
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        (found,) = await self._fetch(_PAGE, customer_id, *between, str(mark), *span, most)
+        (found,) = await self._fetch(PAGE, *span.values, customer_id, *between, str(mark), most)
         ended, newest, *columns = found
         if newest is None:
             return Page(mark, [])
         return Page(min(int(ended), newest + 1), list(map(Row, *columns)))
 
-    async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
+    async def redeemed(self, span: Span) -> dict[str, int]:
         """Return how often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.
-
-        Args:
-            cut_off: the snapshot holds no event of this moment or a later one.
-            snapshot: the moment at which it was made; it holds no event that arrived later, whenever that happened.
 
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        records = await self._fetch(_REDEEMED, cut_off, snapshot)
+        records = await self._fetch(REDEEMED, *span.values)
         return {record["offer_id"]: record["times"] for record in records}
 
     async def ping(self) -> None:

@@ -12,8 +12,9 @@ from embeddings.customer.history import LONGEST_HISTORY, Histories, History
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import HistoriesManifest
 from serving.state.event import Row, Stored
-from serving.state.events import EventStore, Span
+from serving.state.events import EventStore
 from serving.state.recent import Recent
+from serving.state.statements import Span
 
 _PAGE = 500
 """So many events are read and worked into records at once: a ms or two, in which nobody else is answered."""
@@ -40,8 +41,9 @@ class _Kept:
     Attributes:
         recent: the events since the snapshot, and the history that they make.
         mark: the store has been read up to this transaction.
-        others: how often other workers had stored events of the customer before it was read; ``_OUTDATED`` where the
-            store holds more for another reason.
+        others: how often other workers and servers had stored events of the customer before it was read; ``_OUTDATED``
+            where the store holds more for another reason.
+        losses: how often the database had been lost before it was read.
         applied: further events that this worker has stored, to be worked in when the history is asked for.
         unread: how many of them there have been since the store was read.
         whole: whether all of the events are to be read again, as the catalogue knows more of them by now.
@@ -51,6 +53,7 @@ class _Kept:
     history: History
     mark: int
     others: int
+    losses: int
     applied: list[Row] = field(default_factory=list[Row])
     unread: int = 0
     whole: bool = False
@@ -72,8 +75,9 @@ class LiveHistories:
     worker stored are applied as they come, also while the store is being read.
 
     Events that another worker accepted are never applied here. They are counted in ``store.invalidations`` before they
-    are acknowledged. A history that was read at another count is brought up to date: only the events that later
-    transactions have brought are read from the store, the newest first, in pages.
+    are acknowledged, and those of other servers soon after. A history that was read at another count is brought up to
+    date: only the events that later transactions have brought are read from the store, the newest first, in pages. One
+    that was read before the database was lost is read anew: it may hold what the database does not any more.
 
     The newest ``LONGEST_HISTORY`` of the events since the snapshot count, and as many of both together.
 
@@ -91,7 +95,7 @@ class LiveHistories:
     ) -> None:
         self.anonymous = snapshot.of(None)
         self._snapshot = snapshot
-        self._span = Span(manifest.data_cut_off, manifest.created_at)
+        self._span = Span.of(manifest)
         self._catalogue = catalogue
         self._store = store
         self._limit = limit
@@ -196,7 +200,8 @@ class LiveHistories:
     async def _read(self, customer_id: str) -> _Kept:
         """Bring a customer's state up to date from the store; at most one read at a time for each customer."""
         kept = self._kept.get(customer_id)
-        grown = None if kept is None or kept.whole else kept
+        losses = self._store.invalidations.losses
+        grown = None if kept is None or kept.whole or kept.losses != losses else kept
         held = self._nothing if grown is None else grown.recent
         since = 0 if grown is None else grown.mark
         others = self._store.invalidations.by_others(customer_id)
@@ -218,7 +223,7 @@ class LiveHistories:
             del self._reading[customer_id]
         recent = held.merged([*pages, Recent.of(reading.applied, catalogue)])
         history = self._history(customer_id, recent, grown)
-        fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others)
+        fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others, losses)
         if not recent.unknown.isdisjoint(_new_ids(catalogue, self._catalogue)):  # which came meanwhile
             fresh.others, fresh.whole = _OUTDATED, True
         if recent.unknown:

@@ -13,6 +13,7 @@ from embeddings.catalogue.columns import Catalogue
 from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import HistoriesManifest
 from serving.state.events import EventStore
+from serving.state.statements import Span
 
 
 class Redeemed(NamedTuple):
@@ -45,7 +46,7 @@ class LiveRedemptions:
         self, snapshot_O: NDArray[np.float32], manifest: HistoriesManifest, catalogue: Catalogue, store: EventStore
     ) -> None:
         self._snapshot_O = snapshot_O
-        self._manifest = manifest
+        self._span = Span.of(manifest)
         self._catalogue = catalogue
         self._store = store
         self._counting = asyncio.Lock()
@@ -67,7 +68,7 @@ class LiveRedemptions:
             stored = self._store.invalidations.redemptions
             if self._stored != stored:  # while this call waited, another one may have counted all of it
                 try:
-                    since = await self._store.redeemed(self._manifest.data_cut_off, self._manifest.created_at)
+                    since = await self._store.redeemed(self._span)
                 except EventStoreUnavailable:
                     return Redeemed(self._times_O, degraded=True)
                 self._since = since

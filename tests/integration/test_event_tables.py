@@ -8,8 +8,9 @@ import asyncpg
 
 from embeddings.database.migrate import prepare
 from serving.state.event import Event
-from serving.state.events import EventStore, Span
+from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
+from serving.state.statements import Span
 from tests.integration.server import Postgres
 from tests.world import UNTIL
 
@@ -96,8 +97,8 @@ def test_what_commits_late_is_not_missed_by_reading_on(postgres: Postgres):
         slow = connection.transaction()
         await slow.start()
         await connection.execute(
-            "INSERT INTO events (event_id, customer_id, type, at, product_id, quantity)"
-            " VALUES ('slow', 'c', 'purchase', $1, 'late', 1)",
+            "INSERT INTO events (source, event_id, customer_id, type, at, product_id, quantity)"
+            " VALUES ('http', 'slow', 'c', 'purchase', $1, 'late', 1)",
             UNTIL,
         )
         (quick,) = await store.add([event(1)], 2**40)

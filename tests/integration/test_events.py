@@ -117,16 +117,20 @@ def test_an_event_of_the_past_that_comes_late_counts_too(recorder: Server):
 
 
 def test_an_event_whose_first_answer_was_lost_shows_after_its_repetition(own: Server):
-    lost = event("c001", "p111", SOON)
+    first, lost = event("c000", "p111", SOON), event("c001", "p111", SOON)
+    own.report(first)
     assert times_bought(own, "c001", "p111") == ""  # and from now on in memory
 
     async def store_unnoticed() -> None:
         connection = await asyncpg.connect(own.options[1])
         await connection.execute(
-            "INSERT INTO events (event_id, customer_id, type, at, product_id, quantity) VALUES ($1, $2, $3, $4, $5, 1)",
+            "WITH key AS (INSERT INTO event_keys VALUES ('http', $1, current_date))"
+            " INSERT INTO events (source, event_id, customer_id, type, at, product_id, quantity, server)"
+            " SELECT 'http', $1, $2, $3, $4, $5, 1, server FROM events WHERE event_id = $6",
             *(lost[name] for name in ("event_id", "customer_id", "type")),
             SOON,
             lost["product_id"],
+            first["event_id"],
         )
         await connection.close()
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from weakref import ref
@@ -33,8 +33,9 @@ from serving.pipeline import answer_batch
 from serving.retrieve import Offered, RankRequest
 from serving.settings import Settings
 from serving.slot import ViewSlot
-from serving.state.events import EventStore, Page, Span
+from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
+from serving.state.statements import Page, Span
 from serving.view import View
 from serving.watcher import ReleaseWatcher
 from tests.integration.server import copy_store, eventually, lay_beside, point_at
@@ -53,8 +54,8 @@ class NoEvents(EventStore):
         del customer_id, span, between, most
         return Page(mark, [])
 
-    async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
-        del cut_off, snapshot
+    async def redeemed(self, span: Span) -> dict[str, int]:
+        del span
         return {}
 
     async def ping(self) -> None:

@@ -17,9 +17,10 @@ from embeddings.release.store import BundleStore
 from serving.state import invalidations as invalidations_module
 from serving.state import live as live_module
 from serving.state.event import Event, Stored
-from serving.state.events import EventStore, Page, Span
+from serving.state.events import EventStore
 from serving.state.invalidations import SLOTS, Invalidations
 from serving.state.live import LiveHistories
+from serving.state.statements import Page, Span
 from tests.world import UNTIL
 
 Result = TypeVar("Result")

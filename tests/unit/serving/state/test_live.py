@@ -17,10 +17,11 @@ from embeddings.errors import EventStoreUnavailable
 from embeddings.release.bundle import Manifest, open_histories
 from embeddings.release.store import BundleStore
 from serving.state.event import Event, Stored
-from serving.state.events import EventStore, Page, Span
+from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from serving.state.live import Known, LiveHistories
 from serving.state.recent import Recent
+from serving.state.statements import Page, Span
 from tests.world import UNTIL, favourite
 
 HOUR = timedelta(hours=1)

@@ -16,6 +16,7 @@ from embeddings.vocabulary import Vocabulary
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from serving.state.redemptions import LiveRedemptions
+from serving.state.statements import Span
 
 CUT_OFF, MADE = datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 6, 2, tzinfo=UTC)
 MANIFEST = HistoriesManifest(version="first", created_at=MADE, data_cut_off=CUT_OFF, files={})
@@ -42,8 +43,8 @@ class FakeStore:
         self.stored[offer] += 1
         self.invalidations.add_redemptions()
 
-    async def redeemed(self, cut_off: datetime, snapshot: datetime) -> dict[str, int]:
-        assert (cut_off, snapshot) == (CUT_OFF, MADE)
+    async def redeemed(self, span: Span) -> dict[str, int]:
+        assert span == Span(CUT_OFF, MADE)
         self.counts += 1
         found = dict(self.stored)
         self.counting.set()

@@ -1,0 +1,108 @@
+"""The daily partitions of events: made ahead, and dropped when their time is over.
+
+What takes a lock that requests would wait behind waits for it a moment itself, and gives up: there is a next time.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from embeddings.database.connection import connected
+from embeddings.errors import OpportuneError
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+
+_log = logging.getLogger("opportune.serve")
+
+# One server at a time: the lock's number is any constant of ours.
+_LOCK = 7_250_002
+_DAYS_AHEAD = 3
+"""An event may lie a day ahead; the others are for a service that is kept from making partitions for a while."""
+_EVERY_SECONDS = 3_600.0
+_WAIT_MS = 100
+_AT_ONCE = 10_000
+"""Rows deleted in one transaction: who sends an id again that is being deleted waits for its end."""
+
+_DAYS = f"""
+SELECT timezone('UTC', now())::date + ahead AS day FROM generate_series(0, {_DAYS_AHEAD}) AS ahead
+"""  # noqa: S608 - a number of ours
+
+_TODAY = "timezone('UTC', now())::date - $1::integer"
+
+_OVER = f"""
+SELECT format('DROP TABLE %I', relname)
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = 'events'::regclass AND relname ~ '^events_[0-9]+$'
+  AND to_date(substr(relname, 8), 'YYYYMMDD') < {_TODAY}
+ORDER BY relname
+"""  # noqa: S608
+
+_DELETE_OTHER = f"""
+DELETE FROM events_other WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM events_other WHERE greatest(at, received_at) < ({_TODAY})::timestamp AT TIME ZONE 'UTC' LIMIT $2
+))
+"""  # noqa: S608
+
+_DELETE_KEYS = f"""
+DELETE FROM event_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_keys WHERE day < {_TODAY} LIMIT $2))
+"""  # noqa: S608
+
+
+async def look_after_days(url: str, keep: int | None) -> None:
+    """Make and forget days at once and now and then, until cancelled; `keep_days` says how."""
+    while True:
+        try:
+            async with connected(url, refuses="to change the partitions of events") as connection:
+                await keep_days(connection, keep)
+        except OpportuneError as error:
+            _log.warning("partitions of events are looked after again in an hour: %s", error)
+        await asyncio.sleep(_EVERY_SECONDS)
+
+
+async def keep_days(connection: Connection, keep: int | None = None) -> None:
+    """Make the partitions of the coming days, and forget events of days that are over.
+
+    Where another server is at it, nothing is done.
+
+    Args:
+        connection: of its own, outside of a transaction.
+        keep: how many days before today are kept; all if None.
+    """
+    async with _alone(connection) as alone:
+        if not alone:
+            return
+        for record in await connection.fetch(_DAYS):
+            await _quickly(connection, "SELECT make_event_day($1)", record["day"])
+        if keep is None:
+            return
+        for record in await connection.fetch(_OVER, keep):
+            await _quickly(connection, record[0])
+        # Keys last: an id counts once as long as its event is kept.
+        for statement in (_DELETE_OTHER, _DELETE_KEYS):
+            while await connection.execute(statement, keep, _AT_ONCE) == f"DELETE {_AT_ONCE}":
+                pass
+
+
+@asynccontextmanager
+async def _alone(connection: Connection) -> AsyncGenerator[bool]:
+    """Keep others from doing the same within the block; yield False if another is at it."""
+    alone = bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
+    try:
+        yield alone
+    finally:
+        if alone:
+            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+
+
+async def _quickly(connection: Connection, statement: str, *arguments: object) -> None:
+    """Change partitions in a transaction, unless a lock or the partition of another server is in the way."""
+    try:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = {_WAIT_MS}")
+            await connection.execute(statement, *arguments)
+    except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
+        _log.info("partitions of events are left as they are for now: %s", error)

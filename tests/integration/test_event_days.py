@@ -1,0 +1,215 @@
+"""Events in daily partitions: each counts once, lies in its day, and is forgotten when its time is over."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from embeddings.database.event_days import keep_days
+from embeddings.database.migrate import migrate, migrations, prepare
+from serving.state.event import Event
+from serving.state.events import EventStore
+from serving.state.invalidations import Invalidations
+from serving.state.statements import PAGE, Span
+from tests.integration.server import Postgres
+
+ALL = (0, 2**63 - 1)
+NOW = datetime.now(UTC)
+EVER = Span(NOW - timedelta(days=3_000), NOW - timedelta(days=3_000))
+DAYS = """
+SELECT event_id, tableoid::regclass::text AS part, timezone('UTC', greatest(at, received_at))::date AS day
+FROM events ORDER BY event_id
+"""
+INSERT = """
+INSERT INTO events (source, event_id, customer_id, type, at, received_at, quantity)
+VALUES ($1, $2, 'c', 'view', $3, $3, 1)
+"""
+
+
+def event(name: str, at: datetime = NOW, kind: str = "view") -> Event:
+    return Event(event_id=name, type=kind, customer_id="c", at=at, product_id="p")  # pyright: ignore[reportArgumentType]
+
+
+def run(url: str, test: Callable[[EventStore, asyncpg.Connection], Awaitable[None]]) -> None:
+    async def connected() -> None:
+        await prepare(url)
+        store, connection = EventStore(url, Invalidations(1)), await asyncpg.connect(url)
+        async with store.connected():
+            try:
+                await test(store, connection)
+            finally:
+                await connection.close()
+
+    asyncio.run(connected())
+
+
+async def names(store: EventStore, *events: Event) -> list[str]:
+    return [one.event.event_id for one in await store.add(events, 2**40)]
+
+
+async def old(connection: asyncpg.Connection, name: str, days: int, source: str = "http") -> date:
+    """Have an event stored as it was so many days ago; returns its day."""
+    at = NOW - timedelta(days=days)
+    await connection.execute(INSERT, source, name, at)
+    await connection.execute("INSERT INTO event_keys VALUES ($1, $2, $3)", source, name, at.date())
+    return at.date()
+
+
+async def kept(connection: asyncpg.Connection) -> list[str]:
+    """The events that are kept, which are those whose keys are."""
+    found = [row[0] for row in await connection.fetch("SELECT event_id FROM events ORDER BY event_id")]
+    assert [row[0] for row in await connection.fetch("SELECT event_id FROM event_keys ORDER BY event_id")] == found
+    return found
+
+
+def test_an_id_counts_once_whatever_moment_and_day_it_comes_with(postgres: Postgres):
+    midnight = NOW.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        before, after = event("e", midnight - timedelta(microseconds=1)), event("e", midnight)
+        assert await names(store, before, after) == ["e"]
+        for moment in (midnight, midnight - timedelta(seconds=1), NOW - timedelta(days=400), NOW):
+            assert await names(store, event("e", moment)) == []
+        assert await kept(connection) == ["e"]
+        assert await names(store, event("f", midnight)) == ["f"]
+        days = [(row["part"], row["day"]) for row in await connection.fetch(DAYS)]
+        assert days == [(f"events_{day:%Y%m%d}", day) for day in (midnight.date() - timedelta(days=1), midnight.date())]
+
+    run(postgres.database(), test)
+
+
+def test_ids_are_unique_within_their_source(postgres: Postgres):
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        await old(connection, "e", 0, "load")
+        assert await names(store, event("e")) == ["e"]
+        assert await names(store, event("e")) == []
+        assert await connection.fetchval("SELECT count(*) FROM events WHERE event_id = 'e'") == 2
+
+    run(postgres.database(), test)
+
+
+def test_two_servers_at_once_store_an_id_once(postgres: Postgres):
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        other = EventStore(store._url, Invalidations(1))  # pyright: ignore[reportPrivateUsage]
+        async with other.connected():
+            for number in range(20):
+                same = [event(f"{number}-{one}") for one in range(50)]
+                answers = await asyncio.gather(names(store, *same), names(other, *same[::-1]))
+                assert len(answers[0]) + len(answers[1]) == 50
+        assert await connection.fetchval("SELECT count(*) FROM events") == 1_000
+
+    run(postgres.database(), test)
+
+
+def test_what_lies_in_no_days_partition_is_stored_all_the_same_and_stays_where_it_is(postgres: Postgres):
+    far = NOW + timedelta(days=2_000)
+
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        assert await names(store, event("far", far)) == ["far"]
+        await connection.execute("SELECT make_event_day($1)", far.date())
+        assert await names(store, event("further", far)) == ["further"]
+        assert {row["part"] for row in await connection.fetch(DAYS)} == {"events_other"}
+        assert len((await store.page("c", EVER, ALL, 0, 9)).rows) == 2
+
+    run(postgres.database(), test)
+
+
+def test_the_coming_days_have_partitions_however_many_servers_make_them(postgres: Postgres):
+    async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        url = str(await connection.fetchval("SELECT current_database()"))
+        connections = [await asyncpg.connect(postgres.url(url)) for _ in range(4)]
+        await asyncio.gather(*(keep_days(one) for one in connections))
+        for one in connections:
+            await one.close()
+        made = await connection.fetch(
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'events'::regclass "
+            "ORDER BY name"
+        )
+        days = [f"events_{NOW + timedelta(days=ahead):%Y%m%d}" for ahead in range(4)]
+        assert [row["name"] for row in made] == [*days, "events_other"]
+
+    run(postgres.database(), test)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(postgres: Postgres, made: bool):
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        if made:
+            await connection.execute(
+                "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 12) AS ago"
+            )
+        for days in (12, 11, 10, 9):
+            await old(connection, f"{days:02}", days)
+        await names(store, event("new"), event("late", NOW - timedelta(days=100)))
+        await keep_days(connection)
+        assert await kept(connection) == ["09", "10", "11", "12", "late", "new"]
+        await keep_days(connection, 10)
+        assert await kept(connection) == ["09", "10", "late", "new"], "what arrived today is of today"
+        assert await connection.fetchval("SELECT to_regclass($1)", f"events_{NOW - timedelta(days=11):%Y%m%d}") is None
+        assert await names(store, event("11"), event("10")) == ["11"], "an id counts once as long as its event is kept"
+
+    run(postgres.database(), test)
+
+
+def test_to_forget_is_not_in_the_way_of_readers_and_is_done_the_next_time(postgres: Postgres):
+    async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        await connection.execute("SELECT make_event_day(timezone('UTC', now())::date - 20)")
+        await old(connection, "old", 20)
+        reader = await asyncpg.connect(postgres.url(str(await connection.fetchval("SELECT current_database()"))))
+        reading = reader.transaction()
+        await reading.start()
+        await reader.fetch("SELECT count(*) FROM events")
+        await keep_days(connection, 10)
+        assert await connection.fetchval("SELECT count(*) FROM events") == 1, "the reader keeps it, and nobody waits"
+        await reading.rollback()
+        await reader.close()
+        await keep_days(connection, 10)
+        assert await kept(connection) == []
+
+    run(postgres.database(), test)
+
+
+def test_a_history_is_read_from_the_days_since_its_snapshot_alone(postgres: Postgres):
+    async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        await connection.execute(
+            "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 60) AS ago"
+        )
+        since = Span(NOW - timedelta(days=2), NOW - timedelta(days=1))
+        plan = await connection.fetch(f"EXPLAIN {PAGE}", *since.values, "c", *ALL, "0", 500)
+        days = {line for (line,) in plan if " on events_2" in line}
+        assert len(days) == 2 + 1 + 3, "two days, today and the coming ones"
+
+    run(postgres.database(), test)
+
+
+def test_events_of_the_format_before_go_to_their_days_in_the_order_of_arrival(postgres: Postgres):
+    url = postgres.database()
+
+    async def before() -> None:
+        connection = await asyncpg.connect(url)
+        await migrate(connection, migrations()[:3])
+        for number, (at, received) in enumerate([(9, 5), (3, 4), (40, 4), (-1, 0), (0, 0)]):
+            await connection.execute(
+                "INSERT INTO events (event_id, customer_id, type, at, received_at, product_id, quantity, context)"
+                " VALUES ($1, 'c', 'view', $2, $3, $1, 1, '{\"weather\": \"rain\"}')",
+                f"e{number}",
+                NOW - timedelta(days=at),
+                NOW - timedelta(days=received),
+            )
+        await connection.close()
+
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        found = await connection.fetch(DAYS)
+        days = [(NOW - timedelta(days=ago)).date() for ago in (5, 3, 4, -1, 0)]
+        assert [(row["part"], row["day"]) for row in found] == [(f"events_{day:%Y%m%d}", day) for day in days]
+        assert await kept(connection) == [f"e{number}" for number in range(5)]
+        assert await names(store, *(event(f"e{number}") for number in range(6))) == ["e5"]
+        rows = (await store.page("c", EVER, ALL, 0, 9)).rows
+        assert [row.product_id for row in rows] == ["p", "e4", "e3", "e2", "e1", "e0"]
+        contexts = await connection.fetchval("SELECT count(*) FROM events WHERE context ->> 'weather' = 'rain'")
+        assert contexts == 5
+
+    asyncio.run(before())
+    run(url, test)
