@@ -53,10 +53,8 @@ ON CONFLICT (kind, id) DO UPDATE SET seq = excluded.seq, withdrawn = excluded.wi
 """
 
 _UNKNOWN = """
-SELECT kind, id FROM unnest($1::text[], $2::text[]) AS named (kind, id)
-WHERE NOT EXISTS (
-    SELECT FROM catalogue WHERE catalogue.kind = named.kind AND catalogue.id = named.id AND NOT catalogue.withdrawn
-)
+SELECT id FROM unnest($2::text[]) AS named (id)
+WHERE NOT EXISTS (SELECT FROM catalogue WHERE kind = $1 AND catalogue.id = named.id AND NOT withdrawn)
 """
 
 _PRESENT = """
@@ -222,48 +220,62 @@ async def unknown_references(
     connection: Connection, changes: Sequence[Change], channels: Collection[str] | None
 ) -> list[Fault]:
     """Return the names that neither the catalogue nor the changes themselves hold, each with its change's place."""
-    named: dict[_Key, list[tuple[int, str]]] = {}
+    unknown = await _unknown(connection, changes)
     faults: list[Fault] = []
     for place, change in enumerate(changes):
-        for field, kind, one in _references(change):
-            named.setdefault((kind, one), []).append((place, field))
+        if unknown:
+            faults += [(place, fault) for fault in _unknown_names(change, unknown)]
         if channels is not None:
             faults += [(place, fault) for fault in _unknown_channels(change, channels)]
+    return faults
+
+
+async def _unknown(connection: Connection, changes: Sequence[Change]) -> set[_Key]:
+    """Return what changes name and will not be there after them."""
+    named: dict[Kind, set[str]] = {}
     for change in changes:
+        for _, kind, ids in _references(change):
+            if ids:
+                named.setdefault(kind, set()).update(ids)
+    unknown: set[_Key] = set()
+    for kind, ids in named.items():
+        unknown.update((kind, one) for (one,) in await connection.fetch(_UNKNOWN, kind, list(ids)))
+    for change in changes:
+        key = kind_of(change), change.id
         if not isinstance(change, Withdrawal):
-            named.pop((kind_of(change), change.id), None)
-    found = await connection.fetch(_UNKNOWN, [kind for kind, _ in named], [one for _, one in named])
-    unknown: set[_Key] = {(kind, one) for kind, one in found}
-    gone: set[_Key] = {(change.kind, change.id) for change in changes if isinstance(change, Withdrawal)}
-    unknown |= gone & named.keys()
-    for kind, one in unknown:
-        expected = f"expected a {kind} that the catalogue holds; got {one!r}"
-        faults += [(place, UnknownReference(field, expected)) for place, field in named[kind, one]]
-    return sorted(faults, key=lambda fault: (fault[0], fault[1].field))
+            unknown.discard(key)
+        elif change.id in named.get(change.kind, ()):
+            unknown.add(key)
+    return unknown
 
 
-def _references(change: Change) -> Iterator[tuple[str, Kind, str]]:
-    """Yield the field, kind and id of everything that a state names."""
-    lists: list[tuple[str, Kind, Sequence[str]]] = []
+def _unknown_names(change: Change, unknown: Collection[_Key]) -> Iterator[UnknownReference]:
+    for field, kind, ids in _references(change):
+        for place, one in enumerate(ids):
+            if (kind, one) in unknown:
+                yield UnknownReference(field.format(place), f"expected a {kind} that the catalogue holds; got {one!r}")
+
+
+def _references(change: Change) -> Iterator[tuple[str, Kind, Sequence[str]]]:
+    """Yield the field, kind and ids of everything that a state names; the place in a list stands for ``{}``."""
     match change:
         case ProductState():
-            lists = [(name, "location", getattr(change, name)) for name in _PLACES]
+            for name in _PLACES:
+                yield f"{name}[{{}}]", "location", getattr(change, name)
         case OfferState():
-            lists = [("products", "product", change.products), ("locations", "location", change.locations or ())]
             if change.audience is not None:
-                yield "audience", "segment", change.audience
+                yield "audience", "segment", (change.audience,)
             if change.campaign is not None:
-                yield "campaign", "campaign", change.campaign
+                yield "campaign", "campaign", (change.campaign,)
+            yield "locations[{}]", "location", change.locations or ()
+            yield "products[{}]", "product", change.products
         case PromotionState():
-            lists = [("products", "product", change.products)]
-            yield "location", "location", change.location
+            yield "location", "location", (change.location,)
+            yield "products[{}]", "product", change.products
         case CustomerState():
-            lists = [("audiences", "segment", change.audiences)]
+            yield "audiences[{}]", "segment", change.audiences
         case _:
             pass
-    for name, kind, ids in lists:
-        for place, one in enumerate(ids):
-            yield f"{name}[{place}]", kind, one
 
 
 _PLACES = ("locations", "out_of_stock_at", "withdrawn_at")
