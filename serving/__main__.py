@@ -35,7 +35,7 @@ from embeddings.ranking.sources import SOURCES, SourceName
 from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
 from serving.connections import Connection, Connections
-from serving.management.keep import management
+from serving.management.keep import Management
 from serving.metrics import Metrics, count_anew, watch_loop
 from serving.opening import open_view
 from serving.settings import Limits, Settings, default_index_cache_bytes
@@ -227,12 +227,11 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
             metrics.of_workers = WorkerMetrics(place.folder, place.worker, place.workers, metrics.registry)
             await stack.enter_async_context(metrics.of_workers.listening())
             await _join(slot, place, service)
-        if place is None or place.worker == 0:
-            settings = service.settings
-            await stack.enter_async_context(
-                management(settings.store, service.database, settings.admin_host, settings.admin_port, service.admin)
-            )
-        server = uvicorn.Server(service.config)
+        # Worker 0 looks after the management API for all; one that replaces it has its number.
+        admin = service.admin if place is None or place.worker == 0 else ()
+        settings = service.settings
+        beside = Management(settings.store, service.database, settings.admin_host, settings.admin_port, admin)
+        server = _Server(service.config, beside)
         watching = [
             asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
@@ -240,11 +239,27 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
             asyncio.create_task(look_after_days(service.database.url, service.settings.keep_events)),
             asyncio.create_task(service.connections.watch(server.server_state.connections)),
         ]
+        beside.start()
         try:
             await server.serve(sockets=list(service.sockets))
         finally:
             for task in watching:
                 task.cancel()
+
+
+class _Server(uvicorn.Server):
+    """A server that has the management API leave while requests under way are answered.
+
+    Afterwards would be too late: uvicorn raises the signal again, and a worker is gone at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, beside: Management) -> None:
+        super().__init__(config)
+        self._beside = beside
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way, and wait until all have left."""
+        await asyncio.gather(super().shutdown(sockets), self._beside.leave())
 
 
 async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:

@@ -27,6 +27,9 @@ Ids = tuple[ListedId, ...]
 Attributes = dict[Identifier, Annotated[str, Meta(min_length=1)]]
 
 
+_USUAL_PRIORITY = 1.0
+
+
 class State(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The state of one thing; integers among its ids stand for their decimal text.
 
@@ -106,9 +109,15 @@ class OfferState(State, frozen=True, kw_only=True):
     campaign: Id | None = None
     partner: str = ""
     value: Annotated[float, Meta(ge=0)] | None = None
-    priority: Annotated[float, Meta(gt=0)] = 1.0
+    priority: Annotated[float, Meta(gt=0)] = _USUAL_PRIORITY
     content: dict[str, Any] = {}
     status: OfferStatus = "live"
+
+    def __post_init__(self) -> None:
+        """Leave out a priority that was said to be the usual one, as one that was not said: one state, one text."""
+        State.__post_init__(self)
+        if self.priority == _USUAL_PRIORITY:
+            force_setattr(self, "priority", _USUAL_PRIORITY)
 
 
 class CampaignState(State, frozen=True, kw_only=True):

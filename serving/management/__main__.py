@@ -17,7 +17,7 @@ from serving.management.releases import Releases
 
 _log = logging.getLogger("opportune.serve")
 
-_DRAIN_SECONDS = 2
+_DRAIN_SECONDS = 4
 _CONNECTIONS = 256
 
 

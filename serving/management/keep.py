@@ -5,8 +5,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,8 +17,8 @@ _log = logging.getLogger("opportune.serve")
 
 # One that dies within so many seconds of its start is replaced after a pause, twice as long each time in a row.
 _STEADY_SECONDS, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 0.1, 30.0
-_LEAVING_SECONDS = 2.5
-"""How long it may take to leave, once the requests for recommendations have been answered."""
+_LEAVING_SECONDS = 5.0
+"""How long it may take to leave, as long as requests for recommendations may."""
 
 
 class Given(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,11 +38,8 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     sockets: tuple[int, ...]
 
 
-@asynccontextmanager
-async def management(
-    store: Path, database: Database, host: str, port: int, sockets: Sequence[socket.socket]
-) -> AsyncGenerator[None]:
-    """Keep the management API running within the block; one that dies is replaced.
+class Management:
+    """The process of the management API, as the one that keeps it sees it; one that dies is replaced.
 
     Its standard input is a pipe that ends with this process, however it ends, and then it leaves.
 
@@ -54,18 +50,25 @@ async def management(
         port: of them.
         sockets: listening ones; without any nothing is started.
     """
-    if not sockets:
-        yield
-        return
-    descriptors = tuple(one.fileno() for one in sockets)
-    given = Given(store=str(store), database=database.url, host=host, port=port, sockets=descriptors)
-    inherited = descriptors if database.home is None else (*descriptors, database.home.descriptor)
-    keeping = asyncio.create_task(_keep(msgspec.json.encode(given) + b"\n", inherited))
-    try:
-        yield
-    finally:
-        keeping.cancel()
-        await asyncio.wait([keeping])
+
+    def __init__(self, store: Path, database: Database, host: str, port: int, sockets: Sequence[socket.socket]) -> None:
+        descriptors = tuple(one.fileno() for one in sockets)
+        given = Given(store=str(store), database=database.url, host=host, port=port, sockets=descriptors)
+        self._told = msgspec.json.encode(given) + b"\n"
+        self._inherited = descriptors if database.home is None else (*descriptors, database.home.descriptor)
+        self._listens = bool(sockets)
+        self._keeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start it, and again whenever it dies."""
+        if self._listens:
+            self._keeping = asyncio.create_task(_keep(self._told, self._inherited))
+
+    async def leave(self) -> None:
+        """Have it answer what is under way and end, and wait for that."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
 
 
 async def _keep(told: bytes, inherited: Sequence[int]) -> None:

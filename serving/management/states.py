@@ -1,6 +1,6 @@
 """States of things as the management API takes and shows them: every fault named, and an offer's state in time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -40,12 +40,10 @@ def read_object(body: bytes) -> dict[str, Any]:
         MalformedBody: it is not JSON.
         InvalidInput: it is another kind of JSON.
     """
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.ValidationError as error:
-        raise InvalidInput(_WHOLE, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(error) from None
+    found = _json(body)
+    if not isinstance(found, dict):
+        raise InvalidInput(_WHOLE, "expected a JSON object")
+    return found
 
 
 def state_of(kind: Kind, one: str, given: dict[str, Any]) -> AnyState:
@@ -148,33 +146,29 @@ def _said(error: msgspec.ValidationError | InvalidInput, kind: Kind) -> InvalidI
 
 def _each(kind: Kind, body: bytes, media_type: bytes) -> Many:
     """Read states one by one, to name every fault; slow, so only for what the decoder has refused."""
-    try:
-        body.decode()  # what is taken apart is not looked into
-        parts = list[Raw](_parts(body, media_type))
-        _check_count(len(parts))
-        states: list[tuple[int, AnyState]] = []
-        faults: list[Fault] = []
-        for place, part in enumerate(parts):
-            given = msgspec.json.decode(part)
-            if not isinstance(given, dict):
-                faults.append((place, InvalidInput(_WHOLE, "expected a JSON object")))
-                continue
-            state, found = _converted(kind, given)
-            if state is not None:
-                states.append((place, state))
-            faults += [(place, fault) for fault in found]
-    except msgspec.ValidationError as error:
-        raise InvalidInput(_WHOLE, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(error) from None
+    parts = _json(body, lines=media_type == NDJSON)
+    if not isinstance(parts, list):
+        raise InvalidInput(_WHOLE, "expected a JSON list")
+    _check_count(len(parts))
+    states: list[tuple[int, AnyState]] = []
+    faults: list[Fault] = []
+    for place, given in enumerate(parts):
+        if not isinstance(given, dict):
+            faults.append((place, InvalidInput(_WHOLE, "expected a JSON object")))
+            continue
+        state, found = _converted(kind, given)
+        if state is not None:
+            states.append((place, state))
+        faults += [(place, fault) for fault in found]
     return Many(states, faults)
 
 
-def _parts(body: bytes, media_type: bytes) -> Iterator[Raw]:
-    if media_type == NDJSON:
-        yield from msgspec.json.Decoder(Raw).decode_lines(body)
-    else:
-        yield from msgspec.json.decode(body, type=list[Raw])
+def _json(body: bytes, *, lines: bool = False) -> Any:
+    """Return what a body, or each of its lines, says in JSON; raise MalformedBody if it is none."""
+    try:
+        return msgspec.json.Decoder().decode_lines(body) if lines else msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(error) from None
 
 
 def _check_count(count: int) -> None:

@@ -53,11 +53,15 @@ def eventually(look: Callable[[], Found | None], what: str) -> Found:
     raise AssertionError(f"waited {PATIENCE_SECONDS} s in vain for {what}")
 
 
-def serve(store: Path, log: Path, *options: str) -> tuple["subprocess.Popen[bytes]", int]:
-    """Start a server without waiting for it; returns its process and its port."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+        return int(probe.getsockname()[1])
+
+
+def serve(store: Path, log: Path, *options: str) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start a server without waiting for it; returns its process and its port."""
+    port = free_port()
     command = [sys.executable, "-m", "serving", "--store", str(store), "--port", str(port)]
     # A server on the default port would be in the way of every other.
     command += ["--admin-port", "0", *options]
