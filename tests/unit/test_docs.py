@@ -13,10 +13,17 @@ import serving.__main__
 import training.__main__
 from embeddings.catalogue.columns import ChannelRule
 from serving.api.problems import STATUSES
+from serving.management import catalogue, offers, releases
+from serving.management.database import CatalogueDatabase
+from serving.management.editor import Editor
+from serving.management.releases import Releases
 from training.config import RECIPES, Recipe, read_recipe
 
 ROOT = Path(__file__).parents[2]
-DOCS = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("operations", "http-api", "architecture")}
+DOCS = {
+    name: (ROOT / "docs" / f"{name}.md").read_text()
+    for name in ("operations", "http-api", "management-api", "architecture")
+}
 README = (ROOT / "README.md").read_text()
 
 PARSERS = {
@@ -93,8 +100,19 @@ def test_every_link_between_documents_leads_somewhere():
 
 
 def test_every_status_of_an_error_is_documented():
-    documented = {int(status) for status in re.findall(r"\b([45]\d\d)\b", DOCS["http-api"].split("## Errors")[1])}
+    listed = "".join(DOCS[name].split("## Errors")[1] for name in ("http-api", "management-api"))
+    documented = {int(status) for status in re.findall(r"\b([45]\d\d)\b", listed)}
     assert {int(status) for status in STATUSES.values()} <= documented
+
+
+def test_every_call_of_the_management_api_is_documented():
+    editor = Editor(CatalogueDatabase(""), Releases(Path()))
+    found = [*offers.calls(editor), *catalogue.calls(editor), *releases.calls(Releases(Path()))]
+    documented = set(re.findall(r"`(?:[A-Z]+ )?(/v1/[^`?]*|:[a-z]+)[`?]", DOCS["management-api"]))
+    for call in found:
+        path = re.sub(r"^/v1/(?:[a-z]+)(?=$|/\{id\}|:batch)", "/v1/{kind}", call.path)
+        action = f":{path.rpartition(':')[2]}"
+        assert {path, call.path, call.path.replace("{id}", "{version}"), action} & documented, call.path
 
 
 def test_every_reason_code_is_documented():

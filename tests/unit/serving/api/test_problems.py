@@ -16,15 +16,17 @@ from embeddings.errors import (
     InvalidTables,
     OpportuneError,
     Overloaded,
+    RepeatedChanges,
     UnknownReference,
 )
-from serving.api.problems import STATUSES, Problem, answer_error, problem_of
+from serving.api.problems import STATUSES, Fault, Problem, answer_error, problem_of
 
 REQUEST = cast("Request[Any, Any, Any]", SimpleNamespace(method="GET", url=SimpleNamespace(path="/v1/model")))
 ARGUMENTS: dict[type[OpportuneError], tuple[Any, ...]] = {
     InvalidInput: ("limit", "expected less"),
     UnknownReference: ("limit", "expected less"),
     InvalidChanges: ([(3, InvalidInput("price", "expected less"))],),
+    RepeatedChanges: ([(3, InvalidInput("id", "expected each once"))],),
     InvalidTables: (["events.csv: secret"],),
     CorruptBundle: (Path("/secret/place"), "secret"),
 }
@@ -63,6 +65,14 @@ def test_types_are_distinct_so_that_programs_can_tell_problems_apart():
     assert len(set(found)) == len(found)
 
 
+def test_every_fault_of_a_batch_is_named_with_its_place():
+    faults = [(3, InvalidInput("price", "expected less")), (4, UnknownReference("audience", "expected a segment"))]
+    problem = problem_of(InvalidChanges(faults))
+    assert problem.field == "[3].price"
+    assert problem.errors == [Fault(3, "price", "expected less"), Fault(4, "audience", "expected a segment")]
+    assert "2 faults" in problem.detail
+
+
 def test_a_wrong_value_is_named_with_what_was_expected():
     assert problem_of(UnknownReference("context.channel", "expected web")) == Problem(
         "urn:opportune:problem:unknown-reference", "Unknown reference", 422, "context.channel: expected web",
@@ -94,9 +104,9 @@ def test_no_answer_tells_of_the_machine_or_of_the_database(error: Exception):
         assert problem.detail
 
 
-def test_the_event_store_being_away_is_told_to_the_caller():
+def test_the_database_being_away_is_told_to_the_caller():
     _, problem = answer(EventStoreUnavailable("connection to 10.0.0.7 refused"))
-    assert "event store" in problem.detail
+    assert "database does not answer" in problem.detail
     assert "10.0.0.7" not in problem.detail
 
 
