@@ -295,7 +295,14 @@ def test_it_describes_answers_and_problems(described: dict[str, Any]):
     for operations in promised:
         for operation in operations.values():
             problem = operation["responses"]["4XX"]["content"]["application/problem+json"]["schema"]["$ref"]
-            assert set(resolve(described, problem)["properties"]) == {"type", "title", "status", "detail", "field"}
+            assert set(resolve(described, problem)["properties"]) == {
+                "type",
+                "title",
+                "status",
+                "detail",
+                "field",
+                "errors",
+            }
     answers = described["paths"]["/v1/recommend"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert "recommendation_id" in resolve(described, answers["$ref"])["properties"]
 
