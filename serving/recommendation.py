@@ -32,6 +32,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         novel, among: the earlier names of these two.
         explain: whether each item shows what lies behind its score.
         include: what each item shows of what the catalogue holds; nothing but its id unless asked for.
+        at_least: the ``seq`` of a change of the catalogue that the answer must have seen.
     """
 
     context: Context
@@ -45,6 +46,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     items: Wanted | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
+    at_least: Annotated[int, Meta(ge=0)] = 0
     novel: Annotated[bool, _EARLIER] = False
     among: Annotated[Wanted | None, _EARLIER] = None
 
@@ -97,6 +99,7 @@ class Recommendation(Struct, frozen=True):
     """The answer to a recommend call.
 
     Attributes:
+        catalogue_seq: the newest change of the catalogue that it has seen; 0 where there was none.
         personalised: whether the customer's own history shaped it.
         fallback: whether a fallback offer is shown because nothing else was possible.
         degraded: whether something was unavailable, or the data are older than the recipe allows, and the answer may be
@@ -105,6 +108,7 @@ class Recommendation(Struct, frozen=True):
 
     recommendation_id: str
     model_version: str
+    catalogue_seq: int
     items: list[Item]
     personalised: bool
     fallback: bool
