@@ -124,7 +124,8 @@ def test_the_coming_days_have_partitions_however_many_servers_make_them(postgres
         for one in connections:
             await one.close()
         made = await connection.fetch(
-            "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'events'::regclass ORDER BY name"
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
+            " WHERE inhparent = 'events'::regclass ORDER BY name"
         )
         days = [f"events_{NOW + timedelta(days=ahead):%Y%m%d}" for ahead in range(4)]
         assert [row["name"] for row in made] == [*days, "events_other"]
