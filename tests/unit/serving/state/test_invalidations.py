@@ -75,7 +75,7 @@ def test_every_worker_sees_all_redemptions_its_own_too_and_no_customer_changes_b
 
 def test_what_other_servers_stored_counts_for_the_worker_that_was_told_alone():
     first, second = views(2)
-    second._elsewhere = copy(second._elsewhere)  # as in a process of its own
+    second._elsewhere = copy(second._elsewhere)  # pyright: ignore[reportPrivateUsage] - as in another process
     first.add_elsewhere({"c001"}, redeemed=True)
     assert [view.by_others("c001") for view in (first, second)] == [1, 0]
     assert [view.redemptions for view in (first, second)] == [1, 0]
