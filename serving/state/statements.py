@@ -29,7 +29,8 @@ INSERT INTO events (source, server, event_id, customer_id, type, at, product_id,
 SELECT $1, $2, event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
        recommendation_id, arrived_at, context, (SELECT nextval('event_groups') << 20) + place,
        (SELECT event_transaction())
-FROM given JOIN fresh USING (event_id)
+FROM given
+WHERE event_id IN (SELECT event_id FROM fresh)
 RETURNING event_id, seq
 """
 

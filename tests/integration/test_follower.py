@@ -341,9 +341,9 @@ def test_without_postgresql_the_last_view_serves_and_says_so(
             own.stop()
 
             def behind() -> bool:
+                ready = live.server.client.get("/readyz").json()
                 answer = live.server.recommend(items=["before"])
                 assert ids(answer) == ["before"]
-                ready = live.server.client.get("/readyz").json()
                 assert answer["degraded"] or ready["catalogue"] == "follows"
                 return ready["catalogue"] == "behind" and ready["catalogue_lag_seconds"] > 0
 
