@@ -121,6 +121,8 @@ class Engine:
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
             products = eligibility.products(context, place, moment)
+            if request.filters:
+                products = eligibility.filtered(products, request.filters)
             named = None if request.items is None else await _rows(request.items, view)
             products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:

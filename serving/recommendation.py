@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from embeddings.catalogue.context import Context, Id, Identifier, ListedId, Said, ids_as_text, listed_ids
+from embeddings.catalogue.filters import Filters
 from embeddings.errors import InvalidInput
 from embeddings.index.base import Plan
 from serving.details import Include
@@ -28,6 +29,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         exclude: ids of products or offers not to show; unknown ones are of no effect.
         filter_already_bought: whether only products are wanted that this customer has never bought; None for what the
             release does by itself.
+        filters: which products are wanted, by their attributes and their price.
         items: ids of the products that are wanted, and no others; unknown ones are of no effect.
         novel, among: the earlier names of these two.
         explain: whether each item shows what lies behind its score.
@@ -43,6 +45,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
     filter_already_bought: bool | None = None
+    filters: Filters = {}
     items: Wanted | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
@@ -63,6 +66,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             force_setattr(self, "items", listed_ids("among", self.among))
         if self.novel:
             force_setattr(self, "filter_already_bought", self.novel)
+        if self.filters and "product" not in self.kinds:
+            raise InvalidInput("filters", "expected only with product among kinds: offers are not filtered")
 
 
 class Explanation(Struct, frozen=True):

@@ -357,3 +357,22 @@ def test_without_postgresql_the_last_view_serves_and_says_so(
             live.server.stop()
     finally:
         own.close()
+
+
+def test_filters_follow_the_catalogue_as_it_is_now(live: Live):
+    cheap: dict[str, Any] = {"filters": {"department": ["d1"], "price": {"max": 2.0}}}
+    products = [one for one in world()["products"] if one["department"] == "d1"]
+    before = {one["product_id"] for one in products if (one["price"] or 9) <= 2}
+    shown = ids(live.server.recommend("c000", limit=100, **cheap))
+    assert set(shown) <= before
+    assert len(shown) == len(before)
+    dear = sorted(before)[0]
+    live.change(replace(product(dear), price=50.0))
+    assert set(ids(live.server.recommend("c000", limit=100, **cheap))) == before - {dear}
+    live.change(product(dear))
+    answer = live.server.client.post(
+        "/v1/recommend", json={"context": {"channel": "web"}, "filters": {"colour": ["red"]}}
+    )
+    assert (answer.status_code, answer.json()["field"]) == (422, "filters.colour")
+    only_offers = {"context": {"channel": "web"}, "kinds": ["offer"], "filters": {"department": ["d1"]}}
+    assert live.server.client.post("/v1/recommend", json=only_offers).json()["field"] == "filters"
