@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -14,10 +14,12 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.harness import machine
+from benchmarks.harness.connection import KeptConnection, connected
 from benchmarks.harness.release import current, own_state, release
 from benchmarks.harness.report import Table, write_report
 from benchmarks.harness.server import serve
 
+_EVENTS = "/v1/events"
 _AT_ONCE, _SENDERS = 1_000, 8
 _CUSTOMERS, _PRODUCTS = 10_000, 5_000
 _SERVERS, _A_SECOND, _CONNECTIONS = 4, 200.0, 4
@@ -91,9 +93,9 @@ async def _large(port: int, url: str, count: int) -> dict[str, float]:
     waiting = iter(bodies)
 
     async def send() -> None:
-        async with _connected(port) as connection:
+        async with connected(port) as connection:
             for body in waiting:
-                answer = await connection.report(body)
+                answer = await connection.send(_EVENTS, body)
                 assert answer.startswith(b'{"accepted":%d,' % _AT_ONCE), answer  # noqa: S101 - else nothing is measured
 
     begun = time.perf_counter()
@@ -115,12 +117,12 @@ async def _large(port: int, url: str, count: int) -> dict[str, float]:
 
 async def _single(ports: Sequence[int], seconds: float) -> dict[str, float]:
     """Measure the time to the acknowledgement of single events, from the moment each is due."""
-    free: dict[int, asyncio.Queue[_Connection]] = {port: asyncio.Queue() for port in ports}
+    free: dict[int, asyncio.Queue[KeptConnection]] = {port: asyncio.Queue() for port in ports}
     latencies: list[float] = []
 
     async def send(port: int, one: Sent, due: float) -> None:
         connection = await free[port].get()
-        answer = await connection.report(msgspec.json.encode({"events": [one]}))
+        answer = await connection.send(_EVENTS, msgspec.json.encode({"events": [one]}))
         assert answer.startswith(b'{"accepted":1,'), answer  # noqa: S101
         free[port].put_nowait(connection)
         latencies.append(time.perf_counter() - due)
@@ -128,7 +130,7 @@ async def _single(ports: Sequence[int], seconds: float) -> dict[str, float]:
     async with asyncio.TaskGroup() as sending:
         for port in ports:
             for _ in range(_CONNECTIONS):
-                free[port].put_nowait(await _Connection.open(port))
+                free[port].put_nowait(await KeptConnection.open(port))
         begun = time.perf_counter()
         for number, one in enumerate(_events(int(seconds * _A_SECOND))):
             due = begun + number / _A_SECOND
@@ -142,35 +144,3 @@ async def _single(ports: Sequence[int], seconds: float) -> dict[str, float]:
         f"p50 ms, {len(ports)} servers at {_A_SECOND:.0f}/s": float(p50),
         f"p99 ms, {len(ports)} servers at {_A_SECOND:.0f}/s": float(p99),
     }
-
-
-class _Connection:
-    """A connection to a server, kept alive."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, port: int) -> "_Connection":
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def report(self, body: bytes) -> bytes:
-        """Return the body of the answer to a report of events."""
-        head = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        self._writer.write(head % len(body) + body)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
-        (length,) = [line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-        return await self._reader.readexactly(int(length.partition(b":")[2]))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-@asynccontextmanager
-async def _connected(port: int) -> AsyncGenerator[_Connection]:
-    connection = await _Connection.open(port)
-    try:
-        yield connection
-    finally:
-        connection.close()
