@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+ADMIN_PORT ?= 8001
 TEST_PROCESSES ?= 2
 DEMO_KEEP ?= 1
 
@@ -27,6 +28,7 @@ help: ## Show this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PORT=8000       where the demo serves on 127.0.0.1"
+	@echo "ADMIN_PORT=8001 where the demo's management API answers on 127.0.0.1; 0 for none"
 	@echo "DEMO_KEEP=1     0 stops the demo's server after the three answers"
 	@echo "TEST_PROCESSES=2  how many tests run at a time"
 	@echo "PYTHON=python3  the Python (3.11 or newer) that makes the virtual environment"
@@ -35,12 +37,12 @@ install: $(INSTALLED) ## Make the virtual environment and install the pinned pac
 
 demo: $(DEMO_INSTALLED) ## Train on Complete Journey if not done yet, serve, show three answers, serve until Ctrl-C
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || { \
-		echo "Port $(PORT) of 127.0.0.1 is taken or not allowed; choose another: make demo PORT=8001" >&2; \
+		echo "Port $(PORT) of 127.0.0.1 is taken or not allowed; choose another: make demo PORT=8010" >&2; \
 		exit 1; \
 	}
 	@test -e $(STORE)/CURRENT || $(BIN)/opportune-train --data complete-journey-today --store $(STORE)
 # The samples run beside the server, so that a server that stops ends the wait for it at once.
-	@$(BIN)/opportune-serve --store $(STORE) --port $(PORT) >$(LOG) 2>&1 & server=$$!; \
+	@$(BIN)/opportune-serve --store $(STORE) --port $(PORT) --admin-port $(ADMIN_PORT) >$(LOG) 2>&1 & server=$$!; \
 	$(BIN)/opportune-bench demo --url $(URL) & samples=$$!; \
 	trap 'kill $$samples $$server 2>/dev/null; wait' EXIT; \
 	trap 'exit 130' INT TERM HUP; \

@@ -4,6 +4,7 @@ OpportuneError
 ├── InvalidInput            the caller's value is wrong; names the field and what was expected
 │   └── UnknownReference    the value is well-formed but names nothing in the catalogue
 ├── InvalidChanges          some of a batch of changes are wrong; carries every fault found
+│   └── RepeatedChanges     two of a batch are of one thing
 ├── StillReferred           what was to be withdrawn is what live offers refer to
 ├── Stale                   a change was made of another state than the present one
 ├── InvalidTables           the input tables break the data contract; carries every problem found
@@ -56,6 +57,10 @@ class InvalidChanges(OpportuneError):
     def __init__(self, faults: Sequence[tuple[int, InvalidInput]]) -> None:
         super().__init__("; ".join(f"[{place}].{error}" for place, error in faults))
         self.faults = tuple(faults)
+
+
+class RepeatedChanges(InvalidChanges):
+    """Two changes of a batch are of one thing, so that neither is known to be the later one."""
 
 
 class StillReferred(OpportuneError):

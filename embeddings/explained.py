@@ -38,8 +38,13 @@ def explained(error: msgspec.ValidationError, kind: Any) -> Refused:
         choices = ", ".join(_choices(_types(kind, path)) or _tags(kind, path))
         return Refused(path, f"expected one of {choices}; got {said.removeprefix(_NO_CHOICE).removeprefix(_NO_TAG)}")
     if said.startswith(_UNKNOWN):
-        return Refused(path, said + _meant(said.removeprefix(_UNKNOWN).rstrip("`"), kind, path))
+        return Refused(path, unknown_field(said.removeprefix(_UNKNOWN).rstrip("`"), kind, path))
     return Refused(path, said)
+
+
+def unknown_field(name: str, kind: Any, path: str = "") -> str:
+    """Return what is wrong with a field that the object at a path does not have, and which field may be meant."""
+    return f"{_UNKNOWN}{name}`{_meant(name, kind, path)}"
 
 
 def _meant(name: str, kind: Any, path: str) -> str:

@@ -36,6 +36,7 @@ from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
 from serving.catalogue.follower import CatalogueFollower
 from serving.connections import Connection, Connections
+from serving.management.keep import management
 from serving.metrics import Metrics, count_anew, watch_loop
 from serving.opening import open_view
 from serving.settings import Limits, Settings, default_index_cache_bytes
@@ -51,6 +52,7 @@ _DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings
 _RENAMED: Mapping[str, str] = {"together": "bought_together", "alike": "also_bought"}
 """Sources by their earlier names."""
 _BACKLOG = 2_048
+_ADMIN = "--admin-host, --admin-port (0 for no management API)"
 _DRAIN_SECONDS = 5
 # Requests make no cycles to speak of, and what a model holds is frozen: a collection every 700 objects only delays.
 _GC_THRESHOLDS = (100_000, 20, 100)
@@ -72,8 +74,9 @@ def main() -> None:
         BundleStore(settings.store).current()  # before a PostgreSQL is set up beside nothing
         _close_histories(settings.store / "histories")
         sockets = bind(settings.host, settings.port)
+        admin = bind(settings.admin_host, settings.admin_port, _ADMIN) if settings.admin_port else []
         with database(settings.database, settings.store) as found:
-            _run(settings, sockets, found)
+            _run(settings, sockets, admin, found)
     except OpportuneError as error:
         print(f"opportune-serve: {error}", file=sys.stderr)
         sys.exit(2)
@@ -107,6 +110,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         store=arguments.store,
         host=arguments.host,
         port=arguments.port,
+        admin_host=arguments.admin_host,
+        admin_port=arguments.admin_port,
         database=database_url(arguments.database, os.environ),
         keep_events=arguments.keep_events,
         device=device,
@@ -144,6 +149,7 @@ class _Service(NamedTuple):
 
     settings: Settings
     sockets: Sequence[socket.socket]
+    admin: Sequence[socket.socket]
     database: Database
     events: EventStore
     feed: Feed
@@ -155,7 +161,9 @@ class _Service(NamedTuple):
     config: uvicorn.Config
 
 
-def _run(settings: Settings, sockets: Sequence[socket.socket], database: Database) -> None:
+def _run(
+    settings: Settings, sockets: Sequence[socket.socket], admin: Sequence[socket.socket], database: Database
+) -> None:
     """Open the model and answer with it, in this process or in as many forks of it as there are to be workers."""
     store, invalidations = BundleStore(settings.store), Invalidations(settings.workers)
     events = EventStore(database.url, invalidations)
@@ -167,6 +175,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
     asyncio.run(follower.catch_up())
     watcher = ReleaseWatcher(slot, store, open_version, follower.publish)
     listen(sockets, settings.host, settings.port, _BACKLOG)
+    listen(admin, settings.admin_host, settings.admin_port, _BACKLOG, _ADMIN)
     logging.getLogger("opportune.serve").info(
         "serving %s on %s port %d", slot.current.version, settings.host, settings.port
     )
@@ -188,7 +197,9 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
     )
     config.load()
     feed = Feed(database.url, events)
-    service = _Service(settings, sockets, database, events, feed, slot, watcher, follower, metrics, connections, config)
+    service = _Service(
+        settings, sockets, admin, database, events, feed, slot, watcher, follower, metrics, connections, config
+    )
 
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
@@ -202,7 +213,7 @@ def _run(settings: Settings, sockets: Sequence[socket.socket], database: Databas
     if settings.workers == 1:
         uvloop.run(_serve(service, None))
     else:
-        supervise(settings.workers, sockets, _DRAIN_SECONDS, work)
+        supervise(settings.workers, [*sockets, *admin], _DRAIN_SECONDS, work)
 
 
 async def _serve(service: _Service, place: WorkerPlace | None) -> None:
@@ -223,6 +234,11 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
             await stack.enter_async_context(metrics.of_workers.listening())
             await _join(slot, place, service)
         await service.follower.catch_up()
+        if place is None or place.worker == 0:
+            settings = service.settings
+            await stack.enter_async_context(
+                management(settings.store, service.database, settings.admin_host, settings.admin_port, service.admin)
+            )
         server = uvicorn.Server(service.config)
         watching = [
             asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
@@ -264,6 +280,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", required=True, type=Path, help="the store that opportune-train publishes into")
     parser.add_argument("--host", default=_DEFAULTS["host"])
     parser.add_argument("--port", type=int, default=_DEFAULTS["port"])
+    parser.add_argument("--admin-host", default=_DEFAULTS["admin_host"], help="where the management API listens")
+    parser.add_argument(
+        "--admin-port",
+        type=int,
+        default=_DEFAULTS["admin_port"],
+        help=f"the management API's port, 0 for none; default {_DEFAULTS['admin_port']}",
+    )
     parser.add_argument(
         "--database",
         help="a PostgreSQL URL for events, without a password, which everybody could read in the list of processes; "

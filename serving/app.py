@@ -1,20 +1,19 @@
 """The application: routes, error answers and the OpenAPI description around one engine."""
 
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from operator import attrgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from litestar import Litestar
 from litestar.datastructures import State
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from serving.admission import Admission
 from serving.api import openapi
+from serving.api.description import openapi_config
 from serving.api.events import events
-from serving.api.model import SharedPing, healthz, model, readyz
+from serving.api.health import headed, healthz
+from serving.api.model import SharedPing, model, readyz
 from serving.api.post import LARGEST_BODY
 from serving.api.problems import answer_error
 from serving.api.products import similar
@@ -95,27 +94,7 @@ def create_app(
         exception_handlers={Exception: answer_error},
         request_max_body_size=LARGEST_BODY,
         logging_config=None,
-        openapi_config=OpenAPIConfig(
-            title="Opportune",
-            version=version("opportune"),
-            description="The right offer, for this customer, here, now, on this channel.",
-            # Below this path Litestar answers what it does not know with a page of its own: nothing may lie there.
-            path="/openapi.json",
-            use_handler_docstrings=True,
-            # The JSON document alone: pages around it would load their scripts from somebody else's server.
-            render_plugins=[JsonRenderPlugin(path="/")],
-        ),
+        openapi_config=openapi_config("Opportune", "The right offer, for this customer, here, now, on this channel."),
     )
     openapi.complete(app, posts)
     return Application(headed(metered(app, metrics)), Admission(settings.deadline_seconds, batcher.waiting))
-
-
-def headed(app: ASGIApp) -> ASGIApp:
-    """Return the same application with HEAD answered as GET is; the server leaves out the body."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = cast("Scope", {**scope, "method": "GET"})
-        await app(scope, receive, send)
-
-    return answer

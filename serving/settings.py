@@ -45,6 +45,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         store: the bundle store to serve from.
+        admin_host, admin_port: where the management API listens; on no port if that is 0.
         database: a PostgreSQL URL; None for an embedded PostgreSQL under ``store/state``.
         keep_events: how many days events are kept in the database; for ever if None.
         device: where vectors are searched and customers encoded.
@@ -62,6 +63,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     store: Path
     host: str = "127.0.0.1"
     port: int = 8000
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8001
     database: str | None = None
     keep_events: int | None = None
     device: Device = "cpu"

@@ -97,8 +97,8 @@ class _Due(NamedTuple):
     pause: float
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Return sockets bound to every address of a host, not listening yet.
+def bind(host: str, port: int, options: str = "--host, --port") -> list[socket.socket]:
+    """Return sockets bound to every address of a host, not listening yet; errors name the options.
 
     Raises:
         InvalidInput: the port is taken, or the host is none of this machine's.
@@ -114,23 +114,25 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.bind(address)
     except (OSError, OverflowError) as error:
-        raise _not_free(host, port, bound, error) from error
+        raise _not_free(host, port, bound, error, options) from error
     return bound
 
 
-def listen(sockets: Sequence[socket.socket], host: str, port: int, backlog: int) -> None:
+def listen(
+    sockets: Sequence[socket.socket], host: str, port: int, backlog: int, options: str = "--host, --port"
+) -> None:
     """Listen on bound sockets; raise InvalidInput if somebody else has begun to since."""
     try:
         for one in sockets:
             one.listen(backlog)
     except OSError as error:
-        raise _not_free(host, port, sockets, error) from error
+        raise _not_free(host, port, sockets, error, options) from error
 
 
-def _not_free(host: str, port: int, sockets: Sequence[socket.socket], error: Exception) -> InvalidInput:
+def _not_free(host: str, port: int, sockets: Sequence[socket.socket], error: Exception, options: str) -> InvalidInput:
     for one in sockets:
         one.close()
-    return InvalidInput("--host, --port", f"expected an address that is free, but {host}:{port} is not: {error}")
+    return InvalidInput(options, f"expected an address that is free, but {host}:{port} is not: {error}")
 
 
 def room_for(connections: int) -> int:

@@ -66,7 +66,9 @@ class Served(msgspec.Struct, frozen=True):
 @contextmanager
 def serve(store: Path, *options: str, core: int | None = None) -> Generator[Served]:
     """Run ``opportune-serve`` on a free port until the block is left; see `launch`."""
-    with launch(["serving", "--store", str(store), *options], store / "server.log", core) as served:
+    with launch(
+        ["serving", "--store", str(store), "--admin-port", "0", *options], store / "server.log", core
+    ) as served:
         yield served
 
 

@@ -5,8 +5,9 @@ the last one counts, and an id that the catalogue does not hold yet is added to 
 """
 
 import math
-from collections.abc import Mapping
-from datetime import UTC
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -160,6 +161,10 @@ STATES: Mapping[Kind, type[AnyState]] = {
 }
 _KINDS: Mapping[type, Kind] = {state: kind for kind, state in STATES.items()}
 
+_LARGEST_OFFSET = timedelta(hours=15)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL in JSON, and no backslash that was escaped before it."""
+
 _SINGLE, _LISTED = (
     {"id", "audience", "campaign", "location"},
     {
@@ -205,7 +210,8 @@ def checked(change: Change) -> Change:
     try:
         _check_numbers(change, kind)
         msgspec.json.decode(msgspec.json.encode(change), type=type(change))
-        check_span(change, kind)
+        for fault in faults_of(change):
+            raise InvalidInput(f"{kind}.{fault.field}", fault.expected)
     except msgspec.ValidationError as error:
         refused = explained(error, type(change))
         raise InvalidInput(f"{kind}.{refused.path}", f"{refused.expected}; got it of {kind} {change.id!r}") from None
@@ -216,12 +222,38 @@ def checked(change: Change) -> Change:
     return change
 
 
-def check_span(change: Change, field: str) -> None:
-    """Raise InvalidInput if something ends before it starts; name the field below another one."""
+def faults_of(change: Change) -> list[InvalidInput]:
+    """Return what is wrong with the values of a change that are of the right types; fields as in the change.
+
+    Nothing may end before it starts. PostgreSQL keeps no NUL and takes no zone further than 15 hours from UTC; the
+    service takes no moment before year 1 or after 9999 in UTC.
+    """
+    faults = [*_faulty_moments(change)]
+    if _NUL.search(msgspec.json.encode(change)):
+        faults += [
+            InvalidInput(one.name, f"expected text without NUL; got it of {change.id!r}")
+            for one in fields(change)
+            if _NUL.search(msgspec.json.encode(getattr(change, one.name)))
+        ]
+    return faults
+
+
+def _faulty_moments(change: Change) -> Iterator[InvalidInput]:
     if not isinstance(change, (OfferState, PromotionState, CampaignState)):
         return
-    if change.starts and change.ends and change.starts.astimezone(UTC) > change.ends.astimezone(UTC):
-        raise InvalidInput(f"{field}.ends", f"expected no moment before starts; got it of {change.id!r}")
+    in_utc: dict[str, datetime] = {}
+    for name, moment in (("starts", change.starts), ("ends", change.ends)):
+        if moment is None:
+            continue
+        offset = moment.utcoffset() or timedelta()
+        if abs(offset) > _LARGEST_OFFSET:
+            yield InvalidInput(name, f"expected a zone within 15 hours of UTC; got it of {change.id!r}")
+        try:
+            in_utc[name] = moment.astimezone(UTC)
+        except OverflowError:
+            yield InvalidInput(name, f"expected a moment from year 1 to 9999 in UTC; got it of {change.id!r}")
+    if len(in_utc) == 2 and in_utc["starts"] > in_utc["ends"]:
+        yield InvalidInput("ends", f"expected no moment before starts; got it of {change.id!r}")
 
 
 def _check_numbers(change: Change, kind: str) -> None:

@@ -25,7 +25,7 @@ from embeddings.catalogue.changes import (
     kind_of,
     withdrawn,
 )
-from embeddings.errors import InvalidChanges, InvalidInput, Stale, StillReferred, UnknownReference
+from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale, StillReferred, UnknownReference
 
 Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 
@@ -99,6 +99,8 @@ FROM (
 """
 
 _Key: TypeAlias = tuple[Kind, str]
+Fault: TypeAlias = tuple[int, InvalidInput]
+"""The place of a change among others, and what is wrong with it."""
 
 
 class Entry(NamedTuple):
@@ -158,7 +160,6 @@ async def write(
     actor: str,
     *,
     channels: Collection[str] | None = None,
-    expected: Mapping[_Key, int | None] | None = None,
 ) -> int:
     """Write changes, all or none, and return the ``seq`` of the newest change of all.
 
@@ -169,20 +170,21 @@ async def write(
         changes: of different things, each checked by itself.
         actor: who makes them.
         channels: that offers and promotions may name; None for any.
-        expected: the ``seq`` that some things must have now; None where there must be none of that id.
 
     Raises:
-        InvalidChanges: two of them are of one thing, or some name what the catalogue does not hold.
+        RepeatedChanges: two of them are of one thing.
+        InvalidChanges: some name what the catalogue does not hold.
         StillReferred: live offers refer to what they withdraw.
-        Stale: something has another ``seq``.
     """
     keys: list[_Key] = [(kind_of(one), one.id) for one in changes]
-    _check_different(keys)
+    repeats = repeated(list(enumerate(keys)))
+    if repeats:
+        raise RepeatedChanges(repeats)
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        if expected:
-            await _check_present(connection, expected)
-        await _check_references(connection, changes, channels)
+        await lock(connection)
+        faults = await unknown_references(connection, changes, channels)
+        if faults:
+            raise InvalidChanges(faults)
         newest = await last(connection)
         bodies = [None if isinstance(one, Withdrawal) else msgspec.json.encode(one).decode() for one in changes]
         done = await connection.execute(
@@ -194,6 +196,11 @@ async def write(
             await _check_unreferred(connection, gone)
         await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(newest))
     return newest
+
+
+async def lock(connection: Connection) -> None:
+    """Wait until nobody else writes changes, and let nobody until the end of the transaction."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
 
 
 async def read(connection: Connection, after: int, most: int) -> list[Entry]:
@@ -224,20 +231,23 @@ async def changed(connection: Connection, after: int, most: int, since: datetime
     return Changed(record["seq"] or after, states, frozenset(record["customers"]), unreadable)
 
 
-def _check_different(keys: Sequence[_Key]) -> None:
+def repeated(keys: Sequence[tuple[int, _Key]]) -> list[Fault]:
+    """Return the things that stand at a place and at an earlier one, too."""
     first: dict[_Key, int] = {}
-    for place, key in enumerate(keys):
+    for place, key in keys:
         first.setdefault(key, place)
-    faults = [
+    return [
         (place, InvalidInput("id", f"expected each id once; {key[1]!r} stands at [{first[key]}], too"))
-        for place, key in enumerate(keys)
+        for place, key in keys
         if first[key] != place
     ]
-    if faults:
-        raise InvalidChanges(faults)
 
 
-async def _check_present(connection: Connection, expected: Mapping[_Key, int | None]) -> None:
+async def check_expected(connection: Connection, expected: Mapping[_Key, int | None]) -> None:
+    """Raise Stale unless things have the ``seq`` that is expected of them; None where there must be none of that id.
+
+    It holds until the end of the transaction if that has taken the `lock`.
+    """
     kinds, ids = [kind for kind, _ in expected], [one for _, one in expected]
     found = {(kind, one): seq for kind, one, seq in await connection.fetch(_PRESENT, kinds, ids)}
     for key, seq in expected.items():
@@ -247,12 +257,12 @@ async def _check_present(connection: Connection, expected: Mapping[_Key, int | N
             raise Stale(f"{kind} {one!r} is another than the request expects: {now}")
 
 
-async def _check_references(
+async def unknown_references(
     connection: Connection, changes: Sequence[Change], channels: Collection[str] | None
-) -> None:
-    """Raise InvalidChanges for names that neither the catalogue nor the changes themselves hold."""
+) -> list[Fault]:
+    """Return the names that neither the catalogue nor the changes themselves hold, each with its change's place."""
     named: dict[_Key, list[tuple[int, str]]] = {}
-    faults: list[tuple[int, InvalidInput]] = []
+    faults: list[Fault] = []
     for place, change in enumerate(changes):
         for field, kind, one in _references(change):
             named.setdefault((kind, one), []).append((place, field))
@@ -268,8 +278,7 @@ async def _check_references(
     for kind, one in unknown:
         expected = f"expected a {kind} that the catalogue holds; got {one!r}"
         faults += [(place, UnknownReference(field, expected)) for place, field in named[kind, one]]
-    if faults:
-        raise InvalidChanges(sorted(faults, key=lambda fault: (fault[0], fault[1].field)))
+    return sorted(faults, key=lambda fault: (fault[0], fault[1].field))
 
 
 def _references(change: Change) -> Iterator[tuple[str, Kind, str]]:

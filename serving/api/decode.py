@@ -1,7 +1,7 @@
 """Requests as typed values: strict, unknown fields refused, every error naming its field."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 
@@ -13,7 +13,7 @@ from msgspec.structs import fields
 
 from embeddings.catalogue.context import EXPECTED_TEXT
 from embeddings.errors import InvalidInput
-from embeddings.explained import explained
+from embeddings.explained import explained, unknown_field
 from serving.api.problems import MalformedBody, UnsupportedMediaType
 
 Decoded = TypeVar("Decoded")
@@ -25,16 +25,23 @@ _NAMED_UNKNOWN, _LETTERS = 10, 80
 _NAMED = re.compile(r"(?:unknown|missing required) field `(?P<name>[^`]*)`")
 
 
-def check_type(scope: Scope) -> None:
-    """Raise UnsupportedMediaType if a request's body is not declared as JSON, or is declared as compressed."""
+def check_type(scope: Scope, accepted: Collection[bytes] = (JSON,)) -> bytes:
+    """Return the media type that a request's body is declared as.
+
+    Raises:
+        UnsupportedMediaType: it is none of those accepted, or the body is declared as compressed.
+    """
     declared = b""
     for name, value in scope["headers"]:
         if name == b"content-type":
             declared = value
         elif name == b"content-encoding" and value.lower() != b"identity":
             raise UnsupportedMediaType(f"expected no Content-Encoding, got {value.decode('latin-1')}")
-    if declared != JSON and declared.partition(b";")[0].strip().lower() != JSON:
-        raise UnsupportedMediaType(f"expected Content-Type {JSON.decode()}, got {declared.decode('latin-1') or 'none'}")
+    found = declared if declared in accepted else declared.partition(b";")[0].strip().lower()
+    if found not in accepted:
+        choices = " or ".join(one.decode() for one in accepted)
+        raise UnsupportedMediaType(f"expected Content-Type {choices}, got {declared.decode('latin-1') or 'none'}")
+    return found
 
 
 class BodyDecoder(Generic[Decoded]):
@@ -92,7 +99,7 @@ def read_fields(kind: type[Struct], given: Raw, path: str) -> Fields:
     values: dict[str, Any] = {}
     unknown = [name for name in raw if name not in declared]
     problems = [
-        InvalidInput(f"{path}.{name[:_LETTERS]}", f"Object contains unknown field `{name[:_LETTERS]}`")
+        InvalidInput(f"{path}.{name[:_LETTERS]}", unknown_field(name[:_LETTERS], kind))
         for name in unknown[:_NAMED_UNKNOWN]
     ]
     if len(unknown) > _NAMED_UNKNOWN:

@@ -1,4 +1,4 @@
-"""``GET /v1/model``, ``/healthz`` and ``/readyz``: the model in service, and whether the service can answer."""
+"""``GET /v1/model`` and ``/readyz``: the model in service, and whether the service can answer."""
 
 import asyncio
 import time
@@ -132,12 +132,6 @@ async def model(state: State) -> ModelResponse:
         counts=manifest.counts,
         metrics=manifest.metrics,
     )
-
-
-@get("/healthz", summary="Whether the process lives")
-async def healthz() -> dict[str, str]:
-    """200 as long as the event loop turns."""
-    return {"status": "alive"}
 
 
 @get("/readyz", summary="Whether requests can be answered")

@@ -6,20 +6,13 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar
-from litestar.openapi.spec import (
-    OpenAPIMediaType,
-    OpenAPIResponse,
-    Operation,
-    Parameter,
-    PathItem,
-    Reference,
-    RequestBody,
-)
+from litestar.openapi.spec import OpenAPIResponse, Operation, Parameter, PathItem, RequestBody
 
 from embeddings.catalogue.context import Identifier
+from serving.api.description import describe_errors, json_content, parameters
 from serving.api.model import ReadyQuery
 from serving.api.post import Post
-from serving.api.problems import PROBLEM_JSON, Problem
+from serving.api.problems import Problem
 from serving.api.products import SIMILAR, SimilarQuery
 
 
@@ -38,9 +31,9 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
         similar.get.operation_id = "similar"
         schema: Any = msgspec.json.schema(Identifier)
         product = Parameter(name="product_id", param_in="path", schema=schema, required=True)
-        similar.get.parameters = [product, *_parameters(SimilarQuery)]
+        similar.get.parameters = [product, *parameters(SimilarQuery)]
     if (ready := paths["/readyz"].get) is not None:
-        ready.parameters = [*_parameters(ReadyQuery)]
+        ready.parameters = [*parameters(ReadyQuery)]
         if ready.responses is not None:  # the same body, whether it is ready or not
             ready.responses["503"] = ready.responses["200"]
     for path, name in (("/v1/model", "model"), ("/healthz", "healthy"), ("/readyz", "ready"), ("/metrics", "metrics")):
@@ -49,7 +42,7 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
     for path, item in paths.items():
         for operation in (item.get, item.post):
             if operation is not None and path.startswith("/v1/"):
-                _describe_errors(operation)
+                describe_errors(operation)
 
 
 def _operation(post: Post[Any, Any]) -> Operation:
@@ -57,38 +50,6 @@ def _operation(post: Post[Any, Any]) -> Operation:
         operation_id=post.path.removeprefix("/v1/"),
         summary=post.summary,
         description=getdoc(post.answer),
-        request_body=RequestBody(content=_json(post.asked), required=True),
-        responses={str(post.status): OpenAPIResponse(description="The answer", content=_json(post.answered))},
+        request_body=RequestBody(content=json_content(post.asked), required=True),
+        responses={str(post.status): OpenAPIResponse(description="The answer", content=json_content(post.answered))},
     )
-
-
-def _json(kind: type[msgspec.Struct]) -> dict[str, OpenAPIMediaType]:
-    return {"application/json": OpenAPIMediaType(schema=_reference(kind))}
-
-
-def _parameters(query: type[msgspec.Struct]) -> list[Parameter | Reference]:
-    schema: dict[str, Any] = msgspec.json.schema_components([query])[1][query.__name__]
-    return [
-        # A list is one parameter with commas, not one parameter a value.
-        Parameter(
-            name=name,
-            param_in="query",
-            schema=one,
-            required=name in schema.get("required", ()),
-            explode=False if one.get("type") == "array" else None,
-        )
-        for name, one in schema["properties"].items()
-    ]
-
-
-def _describe_errors(operation: Operation) -> None:
-    responses = operation.responses if operation.responses is not None else {}
-    responses.pop("400", None)
-    responses["4XX"] = responses["5XX"] = OpenAPIResponse(
-        description="Problem details (RFC 9457)",
-        content={PROBLEM_JSON: OpenAPIMediaType(schema=_reference(Problem))},
-    )
-
-
-def _reference(kind: type) -> Reference:
-    return Reference(ref=f"#/components/schemas/{kind.__name__}")

@@ -54,7 +54,7 @@ class Post(Generic[Asked, Answered]):
             if scope["type"] != "http" or scope["method"] != "POST":
                 raise MethodNotAllowedException(headers={"allow": "POST"})
             check_type(scope)
-            given = await _body(scope, receive)
+            given = await read_body(scope, receive)
             if given is None:
                 return
             answer = await self.answer(self.decode(given))
@@ -66,14 +66,14 @@ class Post(Generic[Asked, Answered]):
         return asgi(self.path, copy_scope=False)(handle)
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
+async def read_body(scope: Scope, receive: Receive, largest: int = LARGEST_BODY) -> bytes | None:
     """Return a request's body, or None if its client went away before all of it had arrived.
 
     Raises:
-        RequestEntityTooLarge: it is, or says it is, longer than ``LARGEST_BODY``.
+        RequestEntityTooLarge: it is, or says it is, of more bytes than the largest may have.
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > LARGEST_BODY:
+        if name == b"content-length" and value.isdigit() and int(value) > largest:
             raise RequestEntityTooLarge
     parts: list[bytes] = []
     length = 0
@@ -84,7 +84,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
             return None
         part: bytes = message.get("body", b"")
         length += len(part)
-        if length > LARGEST_BODY:
+        if length > largest:
             raise RequestEntityTooLarge
         parts.append(part)
         more = message.get("more_body", False)

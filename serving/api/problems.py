@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: the one place that knows both the error tree and HTTP."""
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -29,6 +30,28 @@ class UnknownResource(errors.OpportuneError):
     """The path names something that the catalogue does not hold."""
 
 
+class Conflict(errors.OpportuneError):
+    """Something is in a state in which this cannot be done to it."""
+
+
+class ForeignHost(errors.OpportuneError):
+    """The request was meant for another host, or comes from a page of another one."""
+
+
+class Fault(Struct, frozen=True):
+    """One of the faults of a batch.
+
+    Attributes:
+        index: the place of the faulty thing, from 0.
+        field: of that thing.
+        detail: what was expected there.
+    """
+
+    index: int
+    field: str
+    detail: str
+
+
 class Problem(Struct, frozen=True):
     """RFC 9457 problem details.
 
@@ -38,6 +61,7 @@ class Problem(Struct, frozen=True):
         status: the HTTP status.
         detail: what is wrong with this very request, and what was expected.
         field: path of the offending value, where there is one.
+        errors: every fault, where what was sent may have several.
     """
 
     type: str
@@ -45,6 +69,7 @@ class Problem(Struct, frozen=True):
     status: int
     detail: str
     field: str | UnsetType = UNSET
+    errors: list[Fault] | UnsetType = UNSET
 
 
 STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
@@ -52,6 +77,7 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownReference: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidChanges: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.RepeatedChanges: HTTPStatus.CONFLICT,
     errors.StillReferred: HTTPStatus.CONFLICT,
     errors.Stale: HTTPStatus.PRECONDITION_FAILED,
     errors.InvalidTables: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -68,6 +94,8 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnknownResource: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+    ForeignHost: HTTPStatus.FORBIDDEN,
 }
 """Every error of the tree, and HTTP's word for it; a test proves that none is missing."""
 
@@ -81,13 +109,23 @@ def problem_of(error: errors.OpportuneError) -> Problem:
     name = type(error).__name__
     if isinstance(error, errors.InvalidInput):
         return Problem(_urn(name), _title(name), status, f"{error.field}: {error.expected}", error.field)
+    if isinstance(error, errors.InvalidChanges):
+        return _several(_urn(name), _title(name), status, error.faults)
     return Problem(_urn(name), _title(name), status, _detail(error, status))
+
+
+def _several(urn: str, title: str, status: HTTPStatus, faults: Sequence[tuple[int, errors.InvalidInput]]) -> Problem:
+    place, first = faults[0]
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults, the first"
+    listed = [Fault(index, fault.field, fault.expected) for index, fault in faults]
+    detail = f"nothing was changed: {count} at [{place}].{first.field}: {first.expected}"
+    return Problem(urn, title, status, detail, f"[{place}].{first.field}", listed)
 
 
 def _detail(error: errors.OpportuneError, status: HTTPStatus) -> str:
     """Return the detail for a caller; of an error inside, it tells neither paths nor the database's words."""
     if isinstance(error, errors.EventStoreUnavailable):
-        return "The event store does not answer; send it again later."
+        return "The database does not answer; send it again later."
     if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.Overloaded | errors.CatalogueBehind):
         return str(error)
     return _FAILED

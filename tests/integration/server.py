@@ -58,7 +58,9 @@ def serve(store: Path, log: Path, *options: str) -> tuple["subprocess.Popen[byte
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "serving", "--store", str(store), "--port", str(port), *options]
+    command = [sys.executable, "-m", "serving", "--store", str(store), "--port", str(port)]
+    # A server on the default port would be in the way of every other.
+    command += ["--admin-port", "0", *options]
     with log.open("ab") as out:
         return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT), port
 

@@ -21,7 +21,7 @@ from embeddings.catalogue.changes import (
     SegmentState,
     Withdrawal,
 )
-from embeddings.database.changelog import Connection, changed, last, read, write
+from embeddings.database.changelog import Connection, changed, check_expected, last, read, write
 from embeddings.database.migrate import prepare
 from embeddings.errors import InvalidChanges, InvalidInput, Stale, StillReferred
 from tests.integration.server import Postgres
@@ -162,18 +162,20 @@ def test_an_offer_that_has_ended_holds_nothing_back(postgres: Postgres):
 
 def test_a_change_of_another_state_than_expected_is_refused(postgres: Postgres):
     async def test(connection: asyncpg.Connection) -> None:
-        milk = ("product", "milk")
-        await write(connection, [MILK], "me", expected={milk: None})
-        with pytest.raises(Stale):
-            await write(connection, [MILK], "me", expected={milk: None})
-        dearer = ProductState(id="milk", price=2)
+        async def expecting(seq: int | None) -> None:
+            await check_expected(connection, {("product", "milk"): seq})
+
+        await expecting(None)
+        await write(connection, [MILK], "me")
+        await expecting(1)
         with pytest.raises(Stale, match='"1"'):
-            await write(connection, [dearer], "me", expected={milk: 7})
-        assert await write(connection, [dearer], "me", expected={milk: 1}) == 2
-        await write(connection, [Withdrawal(kind="product", id="milk")], "me", expected={milk: 2})
-        with pytest.raises(Stale):
-            await write(connection, [MILK], "me", expected={milk: 3})
-        assert await write(connection, [MILK], "me", expected={milk: None}) == 4
+            await expecting(None)
+        with pytest.raises(Stale, match='"1"'):
+            await expecting(7)
+        await write(connection, [Withdrawal(kind="product", id="milk")], "me")
+        await expecting(None)
+        with pytest.raises(Stale, match="none"):
+            await expecting(2)
 
     run(postgres, test)
 
