@@ -100,6 +100,8 @@ bench: $(INSTALLED) ## Run every benchmark suite, results into benchmarks/result
 	$(BIN)/opportune-bench fit --json benchmarks/results/fit.json
 	$(BIN)/opportune-bench fit --grow --json benchmarks/results/grow.json
 	$(BIN)/opportune-bench strain --json benchmarks/results/strain.json
+	$(BIN)/opportune-bench events --json benchmarks/results/events.json
+	$(BIN)/opportune-bench live --json benchmarks/results/live.json
 
 wheel: $(INSTALLED) ## Build the wheel of this platform into dist, so that its user needs no compiler
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -80,6 +80,20 @@ def _strain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _events(arguments: argparse.Namespace) -> int:
+    from benchmarks.latency import events  # noqa: PLC0415 - each suite's libraries are its own
+
+    events.run(arguments.store, arguments.json, quick=arguments.quick)
+    return 0
+
+
+def _live(arguments: argparse.Namespace) -> int:
+    from benchmarks.latency import live  # noqa: PLC0415 - each suite's libraries are its own
+
+    live.run(arguments.store, arguments.json, quick=arguments.quick)
+    return 0
+
+
 def _fit(arguments: argparse.Namespace) -> int:
     from benchmarks.fit import grow  # noqa: PLC0415 - each suite's libraries are its own
     from benchmarks.fit import run as fit  # noqa: PLC0415
@@ -143,6 +157,16 @@ def _parser() -> argparse.ArgumentParser:
     strain.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
     strain.add_argument("--quick", action="store_true", help="within two minutes; the same figures, less settled")
     strain.set_defaults(run=_strain)
+    events = suites.add_parser("events", help="events in large requests beside COPY, and one by one on four servers")
+    events.add_argument("--json", type=Path, default=RESULTS / "events.json", help="where to write the result")
+    events.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+    events.add_argument("--quick", action="store_true", help="within a minute; the same figures, less settled")
+    events.set_defaults(run=_events)
+    live = suites.add_parser("live", help="a catalogue that changes under load: when changes count, what they cost")
+    live.add_argument("--json", type=Path, default=RESULTS / "live.json", help="where to write the result")
+    live.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+    live.add_argument("--quick", action="store_true", help="within two minutes; the same figures, less settled")
+    live.set_defaults(run=_live)
     fit = suites.add_parser("fit", help="how fast models are fitted and how soon they are good, beside implicit's ALS")
     fit.add_argument("--json", type=Path, help="where to write the result")
     fit.add_argument(

@@ -16,6 +16,7 @@ OpportuneError
 ├── DeviceUnavailable       a device was asked for by name and is not there
 ├── UnsupportedSearch       an index was asked for what it cannot answer exactly
 ├── EventStoreUnavailable   the event store cannot be reached, so nothing can be acknowledged
+├── CatalogueBehind         a request wants a change of the catalogue to be seen that is not here yet
 └── Overloaded              more is asked than can be answered in time; refused at once
 """
 
@@ -122,6 +123,10 @@ class UnsupportedSearch(OpportuneError):
 
 class EventStoreUnavailable(OpportuneError):
     """The event store cannot be reached."""
+
+
+class CatalogueBehind(OpportuneError):
+    """A request wants a change of the catalogue to be seen that is not here yet: it may be sent again."""
 
 
 class Overloaded(OpportuneError):

@@ -34,6 +34,7 @@ from embeddings.errors import EmptyStore, InvalidInput, OpportuneError
 from embeddings.ranking.sources import SOURCES, SourceName
 from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
+from serving.catalogue.follower import CatalogueFollower
 from serving.connections import Connection, Connections
 from serving.management.keep import Management
 from serving.metrics import Metrics, count_anew, watch_loop
@@ -154,6 +155,7 @@ class _Service(NamedTuple):
     feed: Feed
     slot: ViewSlot
     watcher: ReleaseWatcher
+    follower: CatalogueFollower
     metrics: Metrics
     connections: Connections
     config: uvicorn.Config
@@ -169,14 +171,16 @@ def _run(
     asyncio.run(prepare(database.url))
     open_version = partial(open_view, settings, events=events)
     slot = ViewSlot(open_version(store.current()))
-    watcher = ReleaseWatcher(slot, store, open_version)
+    follower = CatalogueFollower(slot, database.url)
+    asyncio.run(follower.catch_up())
+    watcher = ReleaseWatcher(slot, store, open_version, follower.publish)
     listen(sockets, settings.host, settings.port, _BACKLOG)
     listen(admin, settings.admin_host, settings.admin_port, _BACKLOG, _ADMIN)
     logging.getLogger("opportune.serve").info(
         "serving %s on %s port %d", slot.current.version, settings.host, settings.port
     )
     metrics = Metrics()
-    app = create_app(settings, slot, watcher, events, metrics)
+    app = create_app(settings, slot, watcher, follower, events, metrics)
     limits = replace(settings.limits, connections=room_for(settings.limits.connections))
     connections = Connections(limits, app.admission, metrics.refused)
     config = uvicorn.Config(
@@ -193,7 +197,9 @@ def _run(
     )
     config.load()
     feed = Feed(database.url, events)
-    service = _Service(settings, sockets, admin, database, events, feed, slot, watcher, metrics, connections, config)
+    service = _Service(
+        settings, sockets, admin, database, events, feed, slot, watcher, follower, metrics, connections, config
+    )
 
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
@@ -227,6 +233,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
             metrics.of_workers = WorkerMetrics(place.folder, place.worker, place.workers, metrics.registry)
             await stack.enter_async_context(metrics.of_workers.listening())
             await _join(slot, place, service)
+        await service.follower.catch_up()
         # Worker 0 looks after the management API for all; one that replaces it has its number.
         admin = service.admin if place is None or place.worker == 0 else ()
         settings = service.settings
@@ -236,6 +243,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
             asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
             asyncio.create_task(service.feed.follow()),
+            asyncio.create_task(service.follower.follow()),
             asyncio.create_task(look_after_days(service.database.url, service.settings.keep_events)),
             asyncio.create_task(service.connections.watch(server.server_state.connections)),
         ]

@@ -19,6 +19,7 @@ from serving.api.problems import answer_error
 from serving.api.products import similar
 from serving.api.recommend import recommend
 from serving.batcher import Batcher, Pieces
+from serving.catalogue.follower import CatalogueFollower
 from serving.clock import Clock
 from serving.engine import Engine
 from serving.metrics import Metrics, ModelCollector, metered, metrics_page
@@ -49,7 +50,12 @@ class Application(NamedTuple):
 
 
 def create_app(
-    settings: Settings, slot: ViewSlot, watcher: ReleaseWatcher, events_store: EventStore, metrics: Metrics
+    settings: Settings,
+    slot: ViewSlot,
+    watcher: ReleaseWatcher,
+    follower: CatalogueFollower,
+    events_store: EventStore,
+    metrics: Metrics,
 ) -> Application:
     """Put the service together.
 
@@ -57,6 +63,7 @@ def create_app(
         settings: what the server was started with.
         slot: holds the view that answers.
         watcher: looks for releases that may come to answer.
+        follower: brings changes of the catalogue into the view.
         events_store: connected before the application answers.
         metrics: where everything is counted.
     """
@@ -67,12 +74,22 @@ def create_app(
     batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, LARGEST_BATCH, executor, patience, pieces)
     cut_off = slot.current.release.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
-    metrics.registry.register(ModelCollector(slot, watcher, batcher, clock))
-    posts = [recommend(Engine(slot, batcher, clock)), events(slot, events_store, clock, metrics)]
+    metrics.registry.register(ModelCollector(slot, watcher, follower, batcher, clock))
+    posts = [
+        recommend(Engine(slot, batcher, clock, lambda: follower.is_late)),
+        events(slot, events_store, clock, metrics),
+    ]
     app = Litestar(
         [*(post.route() for post in posts), similar, model, healthz, readyz, metrics_page],
         state=State(
-            {"slot": slot, "watcher": watcher, "ping": SharedPing(events_store), "clock": clock, "metrics": metrics}
+            {
+                "slot": slot,
+                "watcher": watcher,
+                "follower": follower,
+                "ping": SharedPing(events_store),
+                "clock": clock,
+                "metrics": metrics,
+            }
         ),
         exception_handlers={Exception: answer_error},
         request_max_body_size=LARGEST_BODY,

@@ -1,7 +1,7 @@
 """The use case: one recommendation, from a decoded request to its answer."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from embeddings.catalogue.eligible import EligibleSet
 from embeddings.customer.history import History
 from embeddings.customer.session import session_of
 from embeddings.customer.tower_input import Situation
-from embeddings.errors import Overloaded
+from embeddings.errors import CatalogueBehind, Overloaded
 from embeddings.ranking.features import RANKER_FEATURES
 from embeddings.ranking.offer_features import OFFER_FEATURES
 from embeddings.ranking.sources import MORE, RETRIEVED
@@ -51,10 +51,25 @@ class _Shown(NamedTuple):
 class Engine:
     """Answers recommend calls with the view that is in the slot when they arrive."""
 
-    def __init__(self, slot: ViewSlot, batcher: Batcher[RankRequest, list[Ranked]], clock: Clock) -> None:
+    def __init__(
+        self,
+        slot: ViewSlot,
+        batcher: Batcher[RankRequest, list[Ranked]],
+        clock: Clock,
+        changes_are_late: Callable[[], bool],
+    ) -> None:
+        """Take what answers are made with.
+
+        Args:
+            slot: holds the view that answers.
+            batcher: ranks.
+            clock: tells the moment of requests that name none.
+            changes_are_late: whether the view may lack changes of the catalogue that it should have.
+        """
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
+        self._changes_are_late = changes_are_late
         self._anonymous = AnonymousCache[_Shown]()
         self._large = 0
         self._ids = _ids()
@@ -65,6 +80,7 @@ class Engine:
         Raises:
             InvalidInput: the context names a channel or location that the catalogue does not know, or an attribute is
                 given that no customer has.
+            CatalogueBehind: the view lacks the change that the request wants to be seen.
             Overloaded: as many requests that name a lot of products are under way as may be.
         """
         large = request.items is not None and self._batcher.too_much(len(request.items))
@@ -75,6 +91,11 @@ class Engine:
         self._large += large
         try:
             with self._slot.pinned() as view:
+                if request.at_least > view.seq:
+                    raise CatalogueBehind(
+                        f"at_least: change {request.at_least} of the catalogue is not here yet, the newest is "
+                        f"{view.seq}; send it again later"
+                    )
                 return await self._recommend(request, view)
         finally:
             self._large -= large
@@ -100,6 +121,8 @@ class Engine:
         degraded = known is not None and known.degraded
         if "product" in request.kinds:
             products = eligibility.products(context, place, moment)
+            if request.filters:
+                products = eligibility.filtered(products, request.filters)
             named = None if request.items is None else await _rows(request.items, view)
             products = _wanted(products, named, history if novel else None)
         if "offer" in request.kinds:
@@ -140,10 +163,14 @@ class Engine:
         return Recommendation(
             recommendation_id=next(self._ids),
             model_version=release.version,
+            catalogue_seq=view.seq,
             items=_items(*shown, view, request),
             personalised=acted and any(one.source != "popular" for one in shown.ranked),
             fallback=False,
-            degraded=degraded or release.bundle.degraded is not None or release.bundle.manifest.is_stale(moment),
+            degraded=degraded
+            or self._changes_are_late()
+            or release.bundle.degraded is not None
+            or release.bundle.manifest.is_stale(moment),
         )
 
     async def _shown(self, request: RankRequest) -> _Shown:

@@ -1,6 +1,7 @@
 """The metrics that ``/metrics`` shows: requests, events, the model, its batches and its indexes."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 from embeddings.index.planned import PlannedIndex
 from embeddings.release.bundle import ModelBundle
 from serving.batcher import Batcher
+from serving.catalogue.follower import CatalogueFollower
 from serving.clock import Clock
 from serving.ranked import Ranked
 from serving.retrieve import RankRequest
@@ -83,11 +85,17 @@ class ModelCollector(Collector):
     """Figures read off the model and the batcher at the moment of asking."""
 
     def __init__(
-        self, slot: ViewSlot, watcher: ReleaseWatcher, batcher: Batcher[RankRequest, list[Ranked]], clock: Clock
+        self,
+        slot: ViewSlot,
+        watcher: ReleaseWatcher,
+        follower: CatalogueFollower,
+        batcher: Batcher[RankRequest, list[Ranked]],
+        clock: Clock,
     ) -> None:
         self._slot = slot
         self._clock = clock
         self._watcher = watcher
+        self._follower = follower
         self._batcher = batcher
 
     def collect(self) -> Iterator[Metric]:
@@ -111,11 +119,30 @@ class ModelCollector(Collector):
             "Whether the store cannot be read, so that no new version is found",
             value=self._watcher.unreadable is not None,
         )
+        yield from self._catalogue()
         yield CounterMetricFamily("opportune_batches", "Batches computed", value=self._batcher.batches)
         yield CounterMetricFamily(
             "opportune_batched_requests", "Requests computed in batches", value=self._batcher.computed
         )
         yield from index_figures(_indexes(self._slot.current.release.bundle))
+
+    def _catalogue(self) -> Iterator[Metric]:
+        """Yield how far the catalogue of this worker is; by worker, as sums over workers would say nothing."""
+        worker = str(os.getpid())
+        seq = GaugeMetricFamily(
+            "opportune_catalogue_seq", "The newest change that answers have seen", labels=["worker"]
+        )
+        seq.add_metric([worker], self._slot.current.seq)
+        lag = GaugeMetricFamily(
+            "opportune_catalogue_lag_seconds",
+            "Since when answers may lack changes of the catalogue",
+            labels=["worker"],
+        )
+        lag.add_metric([worker], self._follower.lag_seconds)
+        refused = CounterMetricFamily(
+            "opportune_catalogue_refused", "Changes that the release cannot show", value=self._follower.refused
+        )
+        yield from (seq, lag, refused)
 
 
 def index_figures(indexes: Mapping[str, PlannedIndex]) -> Iterator[Metric]:

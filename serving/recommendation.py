@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
 
 from embeddings.catalogue.context import Context, Id, Identifier, ListedId, Said, ids_as_text, listed_ids
+from embeddings.catalogue.filters import Filters
 from embeddings.errors import InvalidInput
 from embeddings.index.base import Plan
 from serving.details import Include
@@ -28,10 +29,12 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         exclude: ids of products or offers not to show; unknown ones are of no effect.
         filter_already_bought: whether only products are wanted that this customer has never bought; None for what the
             release does by itself.
+        filters: which products are wanted, by their attributes and their price.
         items: ids of the products that are wanted, and no others; unknown ones are of no effect.
         novel, among: the earlier names of these two.
         explain: whether each item shows what lies behind its score.
         include: what each item shows of what the catalogue holds; nothing but its id unless asked for.
+        at_least: the ``seq`` of a change of the catalogue that the answer must have seen.
     """
 
     context: Context
@@ -42,9 +45,11 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
     filter_already_bought: bool | None = None
+    filters: Filters = {}
     items: Wanted | None = None
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
+    at_least: Annotated[int, Meta(ge=0)] = 0
     novel: Annotated[bool, _EARLIER] = False
     among: Annotated[Wanted | None, _EARLIER] = None
 
@@ -61,6 +66,8 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             force_setattr(self, "items", listed_ids("among", self.among))
         if self.novel:
             force_setattr(self, "filter_already_bought", self.novel)
+        if self.filters and "product" not in self.kinds:
+            raise InvalidInput("filters", "expected only with product among kinds: offers are not filtered")
 
 
 class Explanation(Struct, frozen=True):
@@ -97,6 +104,7 @@ class Recommendation(Struct, frozen=True):
     """The answer to a recommend call.
 
     Attributes:
+        catalogue_seq: the newest change of the catalogue that it has seen; 0 where there was none.
         personalised: whether the customer's own history shaped it.
         fallback: whether a fallback offer is shown because nothing else was possible.
         degraded: whether something was unavailable, or the data are older than the recipe allows, and the answer may be
@@ -105,6 +113,7 @@ class Recommendation(Struct, frozen=True):
 
     recommendation_id: str
     model_version: str
+    catalogue_seq: int
     items: list[Item]
     personalised: bool
     fallback: bool

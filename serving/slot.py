@@ -57,6 +57,7 @@ class ViewSlot:
             return
         if view.release in self._replaced:
             raise OutdatedView(f"release {view.version} has been replaced by {replaced.version}")
+        view.release.adopt(view.catalogue, view.rows)  # its catalogue may have changed before it came to answer
         self._replaced.add(replaced.release)
         self.current = view
         self.swaps += 1

@@ -5,7 +5,7 @@ immutable snapshot after the other. Rows are handles of one release: its snapsho
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -84,6 +84,7 @@ class View(Closing):
 
     Attributes:
         number: how many catalogues of the release came before this one.
+        seq: the newest change of the catalogue that it has.
         rows: of this catalogue. Requests read the newest of the release, which are never older.
     """
 
@@ -91,6 +92,7 @@ class View(Closing):
 
     release: Release
     number: int
+    seq: int
     catalogue: Catalogue
     eligibility: Eligibility
     offers: OfferFeatureReader
@@ -104,6 +106,7 @@ class View(Closing):
         return cls(
             release,
             0,
+            release.bundle.manifest.catalogue_seq,
             catalogue,
             release.published,
             OfferFeatureReader(catalogue, statistics),
@@ -116,12 +119,18 @@ class View(Closing):
         """Return the version of the release."""
         return self.release.version
 
-    def following(self, catalogue: Catalogue) -> "View":
+    def following(self, catalogue: Catalogue, seq: int) -> "View":
         """Return the view of the same release with a later catalogue; slow, so not on the event loop.
+
+        Args:
+            catalogue: the same, or one that came of it by changes.
+            seq: the newest change that it has.
 
         Raises:
             ValueError: the catalogue did not come of this view's by changes: its rows are others.
         """
+        if catalogue is self.catalogue:
+            return replace(self, number=self.number + 1, seq=seq)
         release = self.release
         for name in ("products", "locations", "offers"):
             if not getattr(catalogue, name).ids.extends(getattr(self.catalogue, name).ids):
@@ -134,7 +143,7 @@ class View(Closing):
         if catalogue.offers is not self.catalogue.offers:
             visits = VisitFeatureReader(catalogue.offers)
         number = self.number + 1
-        return View(release, number, catalogue, Eligibility(catalogue, release.published), offers, visits, rows)
+        return View(release, number, seq, catalogue, Eligibility(catalogue, release.published), offers, visits, rows)
 
     def close(self) -> None:
         """Close the release, and let go of all else."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -37,12 +37,27 @@ class ReleaseWatcher:
         unreadable: why the store cannot be read, in words for the log; None while it can.
     """
 
-    def __init__(self, slot: ViewSlot, store: BundleStore, open_version: Callable[[str], View]) -> None:
+    def __init__(
+        self,
+        slot: ViewSlot,
+        store: BundleStore,
+        open_version: Callable[[str], View],
+        publish: Callable[[View], Awaitable[None]],
+    ) -> None:
+        """Take what is watched and what is done with what is found.
+
+        Args:
+            slot: holds the view that answers.
+            store: where releases are published.
+            open_version: opens one; slow.
+            publish: has the view of another release answer.
+        """
         self.refused: Refused | None = None
         self.unreadable: str | None = None
         self._slot = slot
         self._store = store
         self._open = open_version
+        self._publish = publish
         # One thread for every version: with each further one the allocator sets aside an address space of its own.
         self._thread = ThreadPoolExecutor(1, "releases")
         self._seen: Stamp | None = None
@@ -90,7 +105,7 @@ class ReleaseWatcher:
             _log.error("refused version %s, still serving %s: %s", version, self._slot.current.version, error)
             return
         self.refused = None
-        self._slot.publish(view)
+        await self._publish(view)
         _log.info("now serving %s", version)
 
     def _aside(self, work: Callable[..., Done], *arguments: str) -> "asyncio.Future[Done]":

@@ -110,14 +110,23 @@ def _outcome(arguments: argparse.Namespace) -> tuple[int, str]:
 def _check(arguments: argparse.Namespace) -> str:
     """Return a summary of the tables that ``--data`` names; also write it as a page if one was asked for."""
     from training.config import RECIPES, read_recipe  # noqa: PLC0415
+    from training.datasets.database import tables_of  # noqa: PLC0415
     from training.datasets.report import in_html, in_text  # noqa: PLC0415
     from training.datasets.summary import open_and_summarise  # noqa: PLC0415
 
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-    dataset, summary, _ = open_and_summarise(arguments.data, recipe, arguments.until)
+    with tables_of(arguments.data, recipe, _database(arguments)) as source:
+        dataset, summary, _ = open_and_summarise(source.data, recipe, arguments.until)
     if arguments.html is not None:
-        arguments.html.write_text(in_html(dataset.name, summary), encoding="utf-8")
+        arguments.html.write_text(in_html(source.name, summary), encoding="utf-8")
     return "\n".join([*dataset.notes, in_text(summary)])
+
+
+def _database(arguments: argparse.Namespace) -> str | None:
+    """Return the URL of the database that ``--data postgres`` means, if one was given."""
+    from embeddings.database.connection import database_url  # noqa: PLC0415
+
+    return database_url(arguments.database, os.environ)
 
 
 def _run(arguments: argparse.Namespace) -> str:
@@ -131,13 +140,14 @@ def _run(arguments: argparse.Namespace) -> str:
     # The exporter narrates every node. After torch, which sets the levels of its own loggers when it is imported.
     for chatty in ("onnx_ir", "onnxscript", "torch.onnx"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    database = _database(arguments)
     common: dict[str, Any] = {"until": arguments.until, "device": arguments.device, "gated": not arguments.no_gate}
     kind = interactions.kind_of(arguments.data)
     if kind is None:
         if arguments.validation:
             raise InvalidInput("--validation", "expected only with --data interactions:FILE")
         recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-        return run(arguments.data, arguments.store, recipe, **common).version
+        return run(arguments.data, arguments.store, recipe, database=database, **common).version
     recipe = config.read_recipe(arguments.recipe or RECIPES / interactions.DEFAULT_RECIPES[kind])
     manifest = interactions.run(arguments.data, arguments.store, recipe, validation=arguments.validation, **common)
     return manifest.version
@@ -162,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         required=True,
-        help="complete-journey, complete-journey-today, a directory of tables, interactions:FILE or sequences:FILE, "
+        help="complete-journey, complete-journey-today, a directory of tables, postgres for those of a database, "
+        "interactions:FILE or sequences:FILE, "
         "with lines: customer product product ...",
     )
     parser.add_argument(
@@ -170,6 +181,10 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="for interactions:FILE: the pairs of FILE that are held out to find the number of epochs, in lines as "
         "there; default: a random share of each customer's",
+    )
+    parser.add_argument(
+        "--database",
+        help="for postgres: its URL without a password; default: what OPPORTUNE_DATABASE says, with one or without",
     )
     parser.add_argument("--store", type=Path, help="the store to publish into; created if absent")
     parser.add_argument("--check", action="store_true", help="say what the tables hold, train nothing")

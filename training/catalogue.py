@@ -114,9 +114,12 @@ def seconds_of(times: pl.Series) -> NDArray[np.int64]:
 
 
 def attributes_of(frame: pl.DataFrame, table: Table) -> Attributes:
-    """Return every column that the table does not declare, as a categorical attribute."""
+    """Return every column that the table does not declare and that says anything, as a categorical attribute.
+
+    They come in the order of their names: that of the columns means nothing.
+    """
     declared = {column.name for column in table.columns}
-    names = tuple(name for name in frame.columns if name not in declared)
+    names = tuple(sorted(one for one in set(frame.columns) - declared if frame[one].null_count() < frame.height))
     coded = [attributes_of_column(frame[name]) for name in names]
     codes_NA = np.stack([codes for _, codes in coded], axis=1) if coded else np.zeros((frame.height, 0), np.int32)
     return Attributes(names, tuple(labels for labels, _ in coded), codes_NA)

@@ -61,6 +61,7 @@ from embeddings.release.encoders import (
     RedemptionSession,
 )
 from training.config import Recipe
+from training.datasets.database import Marks
 from training.evaluate import Metrics
 from training.fit import ProductInput, Towers, customer_tensors
 from training.offer_ranker import OfferRanker
@@ -108,8 +109,18 @@ def export(
     until: datetime,
     data: str,
     notes: tuple[str, ...],
+    marks: Marks | None = None,
 ) -> Manifest:
     """Write bundle and histories into a staged folder, with their manifests.
+
+    Args:
+        staged: an empty folder.
+        release: what was learnt.
+        recipe: the settings.
+        until: the data cut-off.
+        data: the name of the data set.
+        notes: what its owner should know of it.
+        marks: how far a database was read; None where the tables lay in a folder.
 
     Raises:
         ParityError: ONNX Runtime and torch disagree by more than ``PARITY``.
@@ -157,6 +168,7 @@ def export(
         seed=recipe.seed,
         stale_after_days=recipe.stale_after_days,
         longest_absence=release.rankers.longest_absence,
+        catalogue_seq=0 if marks is None else marks.catalogue_seq,
         dimensions=vectors_ND.shape[1],
         history_length=recipe.towers.history_length,
         recipe=msgspec.json.decode(msgspec.json.encode(recipe)),  # as it will be read: no tuples
@@ -168,7 +180,13 @@ def export(
     write_manifest(bundle, manifest)
     write_manifest(
         staged / HISTORIES,
-        HistoriesManifest(version=version, created_at=created_at, data_cut_off=until, files=past),
+        HistoriesManifest(
+            version=version,
+            created_at=created_at,
+            data_cut_off=until,
+            files=past,
+            mark=msgspec.UNSET if marks is None else marks.events,
+        ),
     )
     return manifest
 

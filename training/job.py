@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from msgspec.structs import replace
 
 from embeddings.device import DeviceChoice
@@ -18,6 +19,7 @@ from training.candidates import for_novel
 from training.catalogue import master_catalogue, still_promoted
 from training.config import Recipe, fit_to_span
 from training.datasets import Dataset, as_of
+from training.datasets.database import Marks, Source, tables_of
 from training.datasets.files import reading
 from training.datasets.lacking import LEAST_BUYERS, cut_off, too_few
 from training.datasets.report import in_lines
@@ -38,17 +40,25 @@ _log = logging.getLogger("opportune.train")
 
 
 def run(
-    data: str, store: Path, recipe: Recipe, *, until: datetime | None, device: DeviceChoice, gated: bool
+    data: str,
+    store: Path,
+    recipe: Recipe,
+    *,
+    until: datetime | None,
+    device: DeviceChoice,
+    gated: bool,
+    database: str | None = None,
 ) -> Manifest:
     """Train on the events before a moment and publish the release.
 
     Args:
-        data: a known data set's name or a directory of tables.
+        data: a known data set's name, a directory of tables, or ``postgres`` for those of a database.
         store: where to publish; created if absent.
         recipe: the settings.
         until: the data cut-off; None for just after the newest event, but never later than now.
         device: where to fit.
         gated: whether a model worse than popularity is refused.
+        database: the URL of the PostgreSQL, where the data are its.
 
     Raises:
         InvalidInput, InvalidTables: the data cannot be used; nothing was written.
@@ -56,7 +66,12 @@ def run(
         RefusedByGate: the model is worse than popularity; nothing was published.
     """
     chosen = torch_device(device)
-    given = _read(data, recipe, until)
+    with tables_of(data, recipe, database) as source:
+        return _train(_read(source, recipe, until), store, chosen, gated=gated)
+
+
+def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -> Manifest:
+    """Train on data that were read, and publish the release."""
     dataset, recipe, until = given.dataset, given.recipe, given.until
     since = until - timedelta(days=recipe.validation_days)
     learnt_from = since - timedelta(weeks=recipe.ranker.windows)
@@ -128,8 +143,10 @@ def run(
             curves,
         )
 
+        notes = (*given.notes, *doubts)
+
         def write(staged: Path) -> Manifest:
-            return export(staged, release, recipe, until=until, data=dataset.name, notes=(*given.notes, *doubts))
+            return export(staged, release, recipe, until=until, data=dataset.name, notes=notes, marks=given.marks)
 
         return publish(bundles, write, keep=recipe.keep_versions)
 
@@ -143,6 +160,7 @@ class _Given(NamedTuple):
         until: the data cut-off, in whole seconds, as every moment in a bundle.
         visit_pause: a purchase at most so many seconds after the customer's one before is of its visit.
         notes: a sentence for each thing about the data that their owner should know.
+        marks: how far a database was read, if the data are its.
     """
 
     dataset: Dataset
@@ -150,15 +168,16 @@ class _Given(NamedTuple):
     until: datetime
     visit_pause: int
     notes: tuple[str, ...]
+    marks: Marks | None
 
 
-def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
+def _read(source: Source, recipe: Recipe, until: datetime | None) -> _Given:
     """Open and check the data, log notes about them, and return them with the settings fitted to them.
 
     Raises:
         InvalidInput, InvalidTables: they cannot be used.
     """
-    dataset, summary, recipe = open_and_summarise(data, recipe, until)
+    dataset, summary, recipe = open_and_summarise(source.data, recipe, until)
     if summary.lacking or summary.first is None or summary.last is None:
         raise InvalidInput("--data", summary.lacking)
     until = cut_off(until, summary.last)
@@ -167,7 +186,8 @@ def _read(data: str, recipe: Recipe, until: datetime | None) -> _Given:
     notes = (*dataset.notes, *in_lines(summary))
     for note in notes:
         _log.info("%s", note)
-    return _Given(as_of(dataset, until), recipe, until, summary.visit_pause, notes)
+    dataset = as_of(dataset, until)._replace(name=source.name)
+    return _Given(dataset, recipe, until, summary.visit_pause, notes, source.marks)
 
 
 def _check_kept(baskets: Baskets, window: int, days: int, until: datetime) -> None:

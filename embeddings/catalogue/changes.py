@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import fields, force_setattr
+from msgspec.structs import fields, force_setattr, replace
 
 from embeddings.catalogue.context import Id, Identifier, ListedId, Moment, ids_as_text, listed_ids
 from embeddings.catalogue.tables import LARGEST_USES, OfferStatus
@@ -187,6 +187,21 @@ _ID_FIELDS: Mapping[type, tuple[tuple[str, ...], tuple[str, ...]]] = {
     )
     for state in STATES.values()
 }
+
+
+def withdrawn(state: AnyState) -> AnyState:
+    """Return what a state becomes once the thing is withdrawn: known still, as its past is, and not shown any more."""
+    match state:
+        case ProductState():
+            return replace(state, recommendable=False)
+        case LocationState():
+            return replace(state, closed=True)
+        case OfferState():
+            return replace(state, status="paused")
+        case PromotionState():
+            return replace(state, products=())
+        case _:
+            return state
 
 
 def kind_of(change: Change) -> Kind:

@@ -4,6 +4,7 @@ A context without a location means any location. On a channel that shows what a 
 location carries.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -16,6 +17,7 @@ from embeddings.arrays import among
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.context import Context, GeoPoint
 from embeddings.catalogue.eligible import FOREVER, EligibleSet
+from embeddings.catalogue.filters import PriceRange, key_of, matching
 from embeddings.errors import InvalidInput, UnknownReference
 from embeddings.remembered import Remembered
 
@@ -163,6 +165,14 @@ class Eligibility:
             listed_C = among(listed, wanted_C) if listed is not None else np.ones(len(wanted_C), np.bool_)
             available_C |= listed_C & ~among(unavailable[location], wanted_C)
         return wanted_C[~available_C]
+
+    def filtered(self, eligible: EligibleSet, filters: Mapping[str, tuple[str, ...] | PriceRange]) -> EligibleSet:
+        """Return the part of an eligible set that filters want; see `filters.matching` for errors."""
+        key = ("filters", key_of(filters))
+        wanted = self._remembered.find(key)
+        if wanted is None:
+            wanted = self._remembered.keep(key, EligibleSet.of(matching(self.catalogue.products, filters), FOREVER))
+        return eligible.among(wanted.rows_N)
 
     def offers(
         self, context: Context, place: Place, moment: int, audiences: tuple[int, ...], redeemed_R: NDArray[np.int32]

@@ -312,6 +312,18 @@ class Histories:
             codes_A[place] = labels.index(value) + 1 if value in labels else 0
         return history.described(codes_A)
 
+    def told(self, history: History, attributes: Mapping[str, str], audiences: tuple[int, ...]) -> History:
+        """Return a history of whose customer these attributes and audiences are known, and no others.
+
+        What no listed customer has, attributes as well as values, counts as unknown.
+        """
+        known = {name: value for name, value in attributes.items() if name in self.attribute_names}
+        nothing = history.described(np.zeros(len(self.attribute_names), np.int32))
+        told = self.described(nothing, known)
+        fresh = replace(told, audiences=audiences)
+        vars(fresh)["purchases"] = history.purchases
+        return fresh
+
     def before(self, moment: int) -> Self:
         """Return the same customers with only the events before a moment, in seconds since 1970 UTC."""
         kept = np.asarray(self.events["at"] < moment)

@@ -14,6 +14,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from embeddings.catalogue.changes import (
     STATES,
+    AnyState,
     Change,
     CustomerState,
     Kind,
@@ -22,6 +23,7 @@ from embeddings.catalogue.changes import (
     PromotionState,
     Withdrawal,
     kind_of,
+    withdrawn,
 )
 from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale, StillReferred, UnknownReference
 
@@ -78,9 +80,20 @@ ORDER BY id LIMIT 20
 
 _READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
 
-_LATEST = """
-SELECT seq, kind, id, CASE WHEN NOT withdrawn THEN body::text END AS body
-FROM catalogue WHERE kind = ANY($1::text[]) AND seq > $2 AND seq <= $3 ORDER BY since
+# In the order of the log, in which whatever a state names lies before it. What was withdrawn keeps its last state.
+_CHANGED = """
+SELECT max(seq) AS seq,
+       coalesce(array_agg(id) FILTER (WHERE kind = 'customer'), '{}') AS customers,
+       coalesce(array_agg(kind ORDER BY seq) FILTER (WHERE shown), '{}') AS kinds,
+       coalesce(array_agg(gone ORDER BY seq) FILTER (WHERE shown), '{}') AS gone,
+       coalesce(array_agg(body ORDER BY seq) FILTER (WHERE shown), '{}') AS bodies
+FROM (
+    SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone, coalesce(log.body, catalogue.body)::text AS body,
+           log.kind IN ('product', 'location', 'offer')
+           OR (log.kind = 'promotion' AND (catalogue.body ->> 'ends')::timestamptz > $3) AS shown
+    FROM catalogue_changes AS log JOIN catalogue ON catalogue.kind = log.kind AND catalogue.id = log.id
+    WHERE log.seq > $1 AND log.seq <= $1 + $2
+) AS changes
 """
 
 _Key: TypeAlias = tuple[Kind, str]
@@ -107,6 +120,22 @@ class Entry(NamedTuple):
     def change(self) -> Change:
         """Return the change; raise msgspec.ValidationError if a later version wrote what this one does not know."""
         return change_of(self.kind, self.id, self.body)
+
+
+class Changed(NamedTuple):
+    """What some changes have made of the catalogue.
+
+    Attributes:
+        seq: of the newest of them.
+        states: of products, locations, offers and promotions; what was withdrawn is there as not shown.
+        customers: the ids of customers of whom something else is known now.
+        unreadable: how many states a later version wrote, which this one cannot read.
+    """
+
+    seq: int
+    states: list[AnyState]
+    customers: frozenset[str]
+    unreadable: int
 
 
 def change_of(kind: Kind, one: str, body: str | None) -> Change:
@@ -177,17 +206,27 @@ async def read(connection: Connection, after: int, most: int) -> list[Entry]:
     return [Entry(*record) for record in await connection.fetch(_READ, after, most)]
 
 
-async def latest(connection: Connection, kinds: Collection[Kind], after: int, until: int) -> list[Change]:
-    """Return the present states, or withdrawals, of what changed last between two changes, in the order it came.
+async def changed(connection: Connection, after: int, most: int, since: datetime) -> Changed:
+    """Return what some changes have made, oldest first; there must be changes after the one that is named.
 
     Args:
         connection: to the database.
-        kinds: of which things.
-        after: the last change that does not count.
-        until: the last that does.
+        after: the ``seq`` of the last change that does not count.
+        most: how many changes do, at most.
+        since: promotions that ended before this moment are left out.
     """
-    records = await connection.fetch(_LATEST, list(kinds), after, until)
-    return [change_of(kind, one, body) for _, kind, one, body in records]
+    record = await connection.fetchrow(_CHANGED, after, most, since)
+    assert record is not None  # noqa: S101 - sums of no rows are a row
+    states: list[AnyState] = []
+    unreadable = 0
+    for kind, gone, body in zip(record["kinds"], record["gone"], record["bodies"], strict=True):
+        try:
+            state = msgspec.json.decode(body, type=STATES[kind])
+        except (msgspec.ValidationError, InvalidInput):  # a later version wrote what this one does not know
+            unreadable += 1
+        else:
+            states.append(withdrawn(state) if gone else state)
+    return Changed(record["seq"] or after, states, frozenset(record["customers"]), unreadable)
 
 
 def repeated(keys: Sequence[tuple[int, _Key]]) -> list[Fault]:

@@ -126,6 +126,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
         longest_absence: as in ``Statistics``; None where nothing was learnt of it.
         filter_already_bought: whether requests that do not say so want nothing that the customer has bought already: no
             ranker knows better, and repeats are rare in the data.
+        catalogue_seq: the newest change of the catalogue that was read; 0 where the tables lay in a folder.
         metrics: by method, then by metric, on the validation window before the cut-off.
         curves: the course of each fit, by what was fitted.
     """
@@ -134,6 +135,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     stale_after_days: float | None = None
     longest_absence: float | None = None
     filter_already_bought: bool = False
+    catalogue_seq: int = 0
     notes: tuple[str, ...]
     counts: dict[str, int]
     seed: int

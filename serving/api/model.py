@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from embeddings.errors import EventStoreUnavailable
 from serving.api.decode import read_query
+from serving.catalogue.follower import CatalogueFollower
 from serving.clock import Clock
 from serving.metrics import Metrics
 from serving.slot import ViewSlot
@@ -51,12 +52,14 @@ class ModelResponse(Struct, frozen=True):
     """The model in service.
 
     Attributes:
+        catalogue_seq: the newest change of the catalogue that answers have seen.
         metrics: by method, then by metric, on the validation window before the cut-off.
         days_old: how long ago the data end, by the clock of the service.
         stale_after_days: how many days the recipe allows; null for ever.
     """
 
     version: str
+    catalogue_seq: int
     data_cut_off: datetime
     days_old: float
     stale_after_days: float | None
@@ -89,6 +92,9 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
     Attributes:
         ready: whether recommendations can be given; with ``strict``, whether nothing is amiss besides.
+        catalogue_seq: the newest change of the catalogue that answers have seen.
+        catalogue_lag_seconds: since when they may lack changes.
+        catalogue: whether they lack none that they should have.
         refused_version: a published version that could not be opened, and why; the old one is still in service.
         unreadable_store: why no new version can be found; the old one is still in service.
         degraded: why the CPU searches in place of the device that was asked for, or null.
@@ -97,6 +103,9 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
     ready: bool
     model_version: str
+    catalogue_seq: int
+    catalogue_lag_seconds: float
+    catalogue: Literal["follows", "behind"] = "follows"
     event_store: Literal["answers", "does not answer"] = "answers"
     refused_events: RefusedEvents | None = None
     refused_version: str | None = None
@@ -113,6 +122,7 @@ async def model(state: State) -> ModelResponse:
     manifest = slot.current.release.bundle.manifest
     return ModelResponse(
         version=manifest.version,
+        catalogue_seq=slot.current.seq,
         data_cut_off=manifest.data_cut_off,
         days_old=round(manifest.days_old(clock.now()), 2),
         stale_after_days=manifest.stale_after_days,
@@ -135,6 +145,9 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
     ping: SharedPing = state.ping
     if not await ping.answers():
         faults["event_store"] = "does not answer"
+    follower: CatalogueFollower = state.follower
+    if follower.is_late:
+        faults["catalogue"] = "behind"
     if metrics.refusing is not None:
         faults["refused_events"] = RefusedEvents(*metrics.refusing)
     if watcher.refused is not None:
@@ -151,7 +164,13 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
             f"{manifest.stale_after_days:g} (stale_after_days): train again with newer data"
         )
     ready = not (strict and faults)
-    readiness = Readiness(ready=ready, model_version=slot.current.version, **faults)
+    readiness = Readiness(
+        ready=ready,
+        model_version=slot.current.version,
+        catalogue_seq=slot.current.seq,
+        catalogue_lag_seconds=round(follower.lag_seconds, 2),
+        **faults,
+    )
     return Response(readiness, status_code=200 if ready else 503)
 
 

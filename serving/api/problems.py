@@ -89,6 +89,7 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     errors.UnsupportedSearch: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.EventStoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.OutdatedView: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.CatalogueBehind: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     MalformedBody: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -125,7 +126,7 @@ def _detail(error: errors.OpportuneError, status: HTTPStatus) -> str:
     """Return the detail for a caller; of an error inside, it tells neither paths nor the database's words."""
     if isinstance(error, errors.EventStoreUnavailable):
         return "The database does not answer; send it again later."
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.Overloaded):
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.Overloaded | errors.CatalogueBehind):
         return str(error)
     return _FAILED
 
@@ -152,7 +153,7 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
             _FAILED,
         )
     # A line for every refusal would be one more load: metrics count them, and the event store tells its own state.
-    refused = isinstance(error, errors.Overloaded | errors.EventStoreUnavailable)
+    refused = isinstance(error, errors.Overloaded | errors.CatalogueBehind | errors.EventStoreUnavailable)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not refused:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, cast
 
 import asyncpg
+import msgspec
 
+from embeddings.catalogue.changes import CustomerState
 from embeddings.database.connection import DEAD, FAILURES, said
 from embeddings.database.numbering import number
 from embeddings.errors import EventStoreUnavailable, Overloaded
@@ -159,10 +161,11 @@ class EventStore:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
         (found,) = await self._fetch(PAGE, *span.values, customer_id, *between, str(mark), most)
-        ended, newest, *columns = found
+        ended, newest, *columns, body = found
+        told = None if body is None else msgspec.json.decode(body, type=CustomerState)
         if newest is None:
-            return Page(mark, [])
-        return Page(min(int(ended), newest + 1), list(map(Row, *columns)))
+            return Page(mark, [], told)
+        return Page(min(int(ended), newest + 1), list(map(Row, *columns)), told)
 
     async def redeemed(self, span: Span) -> dict[str, int]:
         """Return how often each offer was redeemed in events that a snapshot of histories cannot hold, by its id.

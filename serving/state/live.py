@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from embeddings.catalogue.changes import CustomerState
 from embeddings.catalogue.columns import Catalogue
 from embeddings.customer.history import LONGEST_HISTORY, Histories, History
 from embeddings.errors import EventStoreUnavailable
@@ -44,6 +45,7 @@ class _Kept:
         others: how often other workers and servers had stored events of the customer before it was read; ``_OUTDATED``
             where the store holds more for another reason.
         losses: how often the database had been lost before it was read.
+        told: what the database said of the customer then.
         applied: further events that this worker has stored, to be worked in when the history is asked for.
         unread: how many of them there have been since the store was read.
         whole: whether all of the events are to be read again, as the catalogue knows more of them by now.
@@ -54,6 +56,7 @@ class _Kept:
     mark: int
     others: int
     losses: int
+    told: CustomerState | None
     applied: list[Row] = field(default_factory=list[Row])
     unread: int = 0
     whole: bool = False
@@ -97,6 +100,7 @@ class LiveHistories:
         self._snapshot = snapshot
         self._span = Span.of(manifest)
         self._catalogue = catalogue
+        self._audiences = {name: code for code, name in enumerate(catalogue.audiences)}
         self._store = store
         self._limit = limit
         self._nothing = Recent.of([], catalogue)
@@ -129,7 +133,13 @@ class LiveHistories:
         Until they have been read, the history in memory is what there is without the store.
         """
         new = _new_ids(self._catalogue, catalogue)
+        audiences = set(catalogue.audiences).difference(self._catalogue.audiences)
         self._catalogue = catalogue
+        self._audiences = {name: code for code, name in enumerate(catalogue.audiences)}
+        if audiences:  # of offers that came later: who belongs to them is known by now
+            for kept in self._kept.values():
+                if kept.told is not None and not audiences.isdisjoint(kept.told.audiences):
+                    kept.history = self._told(kept.history, kept.told)
         if not new:
             return
         for customer_id in list(self._waiting):
@@ -159,7 +169,10 @@ class LiveHistories:
                     self._work_in(one.event.customer_id, kept)
 
     def reread(self, customer_ids: Iterable[str]) -> None:
-        """Mark histories to be read again when next asked for: the store holds events that were not applied here."""
+        """Mark histories to be read again when next asked for: the store holds what was not applied here.
+
+        That may be events, or something else that is known of the customer now.
+        """
         for customer_id in customer_ids:
             reading = self._reading.get(customer_id)
             if reading is not None:
@@ -183,19 +196,26 @@ class LiveHistories:
     def _past(self, customer_id: str) -> History:
         return self._snapshot.of(customer_id).newest(LONGEST_HISTORY)
 
+    def _told(self, history: History, told: CustomerState) -> History:
+        """Return a history with what the database says of its customer, which is more than the snapshot knows."""
+        audiences = tuple(sorted(self._audiences[name] for name in told.audiences if name in self._audiences))
+        return self._snapshot.told(history, told.attributes, audiences)
+
     def _work_in(self, customer_id: str, kept: _Kept) -> None:
         """Make the events that were applied part of the history."""
         recent = kept.recent.merged([Recent.of(kept.applied, self._catalogue)])
         kept.applied = []
-        kept.history = self._history(customer_id, recent, kept)
+        kept.history = self._history(customer_id, recent, kept, kept.told)
         kept.recent = recent
 
-    def _history(self, customer_id: str, recent: Recent, kept: _Kept | None) -> History:
+    def _history(self, customer_id: str, recent: Recent, kept: _Kept | None, told: CustomerState | None) -> History:
         """Return the snapshot with the events since; extend the history in memory where that gives the same."""
         more = None if kept is None else recent.beyond(kept.recent)
         if kept is not None and more is not None and len(kept.history.events_E) + len(more) <= LONGEST_HISTORY:
-            return kept.history.append(more.in_time())
-        return self._past(customer_id).append(recent.in_time()).newest(LONGEST_HISTORY)
+            history = kept.history.append(more.in_time())
+        else:
+            history = self._past(customer_id).append(recent.in_time()).newest(LONGEST_HISTORY)
+        return history if told is None else self._told(history, told)
 
     async def _read(self, customer_id: str) -> _Kept:
         """Bring a customer's state up to date from the store; at most one read at a time for each customer."""
@@ -208,13 +228,13 @@ class LiveHistories:
         catalogue = self._catalogue
         reading = self._reading[customer_id] = _Reading()
         pages: list[Recent] = []
-        mark, before = 0, _LAST_SEQ
+        mark, before, told = 0, _LAST_SEQ, None
         try:
             while sum(map(len, pages)) < LONGEST_HISTORY:
                 between = held.floor, before
                 page = await self._store.page(customer_id, self._span, between, since, _PAGE)
                 if not pages:  # what commits while further pages are read is read next time
-                    mark = page.mark
+                    mark, told = page.mark, page.told
                 pages.append(Recent.of(page.rows, catalogue))
                 if len(page.rows) < _PAGE:
                     break
@@ -222,8 +242,8 @@ class LiveHistories:
         finally:
             del self._reading[customer_id]
         recent = held.merged([*pages, Recent.of(reading.applied, catalogue)])
-        history = self._history(customer_id, recent, grown)
-        fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others, losses)
+        history = self._history(customer_id, recent, grown, told)
+        fresh = _Kept(recent, history, mark, _OUTDATED if reading.outdated else others, losses, told)
         if not recent.unknown.isdisjoint(_new_ids(catalogue, self._catalogue)):  # which came meanwhile
             fresh.others, fresh.whole = _OUTDATED, True
         if recent.unknown:

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
+from embeddings.catalogue.changes import CustomerState
 from embeddings.release.bundle import DatabaseMark, HistoriesManifest
 from serving.state.event import Row
 
@@ -28,7 +29,8 @@ INSERT INTO events (source, server, event_id, customer_id, type, at, product_id,
 SELECT $1, $2, event_id, customer_id, type, at, product_id, offer_id, location, channel, quantity, value,
        recommendation_id, arrived_at, context, (SELECT nextval('event_groups') << 20) + place,
        (SELECT event_transaction())
-FROM given JOIN fresh USING (event_id)
+FROM given
+WHERE event_id IN (SELECT event_id FROM fresh)
 RETURNING event_id, seq
 """
 
@@ -43,7 +45,9 @@ PAGE = f"""
 SELECT pg_snapshot_xmin(event_snapshot())::text AS mark, max(transaction) AS newest,
        array_agg(seq) AS seq, array_agg(arrived) AS arrived, array_agg(at) AS at, array_agg(type) AS type,
        array_agg(product_id) AS product_id, array_agg(offer_id) AS offer_id, array_agg(location) AS location,
-       array_agg(channel) AS channel, array_agg(quantity) AS quantity, array_agg(value) AS value
+       array_agg(channel) AS channel, array_agg(quantity) AS quantity, array_agg(value) AS value,
+       (SELECT CASE WHEN withdrawn THEN json_build_object('id', id)::text ELSE body::text END
+        FROM catalogue WHERE kind = 'customer' AND id = $5) AS told
 FROM (
     SELECT seq, coalesce(floor(extract(epoch FROM arrived_at)), 0)::bigint AS arrived,
            floor(extract(epoch FROM at))::bigint AS at, type, product_id, offer_id, location, channel, quantity, value,
@@ -112,7 +116,9 @@ class Page(NamedTuple):
             than the one after the newest that brought a row: a transaction that brought none may be forgotten when
             PostgreSQL is killed, and its number given to another.
         rows: the newest first.
+        told: what the database says of the customer; None where it knows nothing.
     """
 
     mark: int
     rows: list[Row]
+    told: CustomerState | None = None

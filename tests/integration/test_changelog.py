@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from embeddings.catalogue.changes import (
-    KINDS,
+    AnyState,
     CampaignState,
     Change,
     CustomerState,
@@ -21,7 +21,7 @@ from embeddings.catalogue.changes import (
     SegmentState,
     Withdrawal,
 )
-from embeddings.database.changelog import Connection, check_expected, last, latest, read, write
+from embeddings.database.changelog import Connection, changed, check_expected, last, read, write
 from embeddings.database.migrate import prepare
 from embeddings.errors import InvalidChanges, InvalidInput, Stale, StillReferred
 from tests.integration.server import Postgres
@@ -51,8 +51,10 @@ def run(postgres: Postgres, test: Callable[[asyncpg.Connection], Awaitable[Found
     return asyncio.run(connected())
 
 
-async def present(connection: Connection) -> list[Change]:
-    return await latest(connection, KINDS, 0, await last(connection))
+async def present(connection: Connection) -> list[AnyState]:
+    """What a follower has of products and offers once it has read everything."""
+    found = await changed(connection, 0, 1_000, TODAY)
+    return [*{(type(one), one.id): one for one in found.states}.values()]
 
 
 def test_a_batch_is_written_in_its_order_and_what_is_the_same_changes_nothing(postgres: Postgres):
@@ -80,7 +82,7 @@ def test_what_is_withdrawn_can_be_brought_back_and_keeps_its_place(postgres: Pos
         gone = Withdrawal(kind="product", id="milk")
         assert await write(connection, [gone], "me") == 3
         assert await write(connection, [gone, Withdrawal(kind="product", id="nothing")], "me") == 3
-        assert await present(connection) == [gone, BREAD]
+        assert await present(connection) == [replace(MILK, recommendable=False), BREAD]
         assert await write(connection, [MILK], "me") == 4
         assert await present(connection) == [MILK, BREAD]
 

@@ -124,11 +124,14 @@ def test_the_coming_days_have_partitions_however_many_servers_make_them(postgres
         for one in connections:
             await one.close()
         made = await connection.fetch(
-            "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'events'::regclass "
-            "ORDER BY name"
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
+            " WHERE inhparent = 'events'::regclass ORDER BY name"
         )
-        days = [f"events_{NOW + timedelta(days=ahead):%Y%m%d}" for ahead in range(4)]
-        assert [row["name"] for row in made] == [*days, "events_other"]
+        now = await connection.fetchval("SELECT now()")
+        assert isinstance(now, datetime)
+        days = {f"events_{now + timedelta(days=ahead):%Y%m%d}" for ahead in range(4)}
+        assert days <= {row["name"] for row in made}
+        assert len(made) in (5, 6), "those and the one for all else; around midnight one more"
 
     run(postgres.database(), test)
 
@@ -140,15 +143,15 @@ def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(post
             await connection.execute(
                 "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 12) AS ago"
             )
-        for days in (12, 11, 10, 9):
+        for days in (12, 11, 9, 8):
             await old(connection, f"{days:02}", days)
         await names(store, event("new"), event("late", NOW - timedelta(days=100)))
         await keep_days(connection)
-        assert await kept(connection) == ["09", "10", "11", "12", "late", "new"]
+        assert await kept(connection) == ["08", "09", "11", "12", "late", "new"]
         await keep_days(connection, 10)
-        assert await kept(connection) == ["09", "10", "late", "new"], "what arrived today is of today"
+        assert await kept(connection) == ["08", "09", "late", "new"], "what arrived today is of today"
         assert await connection.fetchval("SELECT to_regclass($1)", f"events_{NOW - timedelta(days=11):%Y%m%d}") is None
-        assert await names(store, event("11"), event("10")) == ["11"], "an id counts once as long as its event is kept"
+        assert await names(store, event("11"), event("09")) == ["11"], "an id counts once as long as its event is kept"
 
     run(postgres.database(), test)
 
@@ -179,7 +182,7 @@ def test_a_history_is_read_from_the_days_since_its_snapshot_alone(postgres: Post
         since = Span(NOW - timedelta(days=2), NOW - timedelta(days=1))
         plan = await connection.fetch(f"EXPLAIN {PAGE}", *since.values, "c", *ALL, "0", 500)
         days = {line for (line,) in plan if " on events_2" in line}
-        assert len(days) == 2 + 1 + 3, "two days, today and the coming ones"
+        assert len(days) <= 3 + 1 + 3, "the days since, today and the coming ones, of more than 60"
 
     run(postgres.database(), test)
 

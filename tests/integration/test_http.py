@@ -32,7 +32,8 @@ def customer(number: int) -> str:
 @pytest.mark.parametrize("kinds", [["product"], ["offer"], ["product", "offer"]])
 def test_an_answer_holds_what_the_contract_says(reader: Server, who: str | None, kinds: list[str]):
     answer = reader.recommend(who, "store", "north", kinds=kinds, limit=7)
-    assert set(answer) == {"recommendation_id", "model_version", "items", "personalised", "fallback", "degraded"}
+    fields = {"recommendation_id", "model_version", "catalogue_seq", "items", "personalised", "fallback", "degraded"}
+    assert set(answer) == fields
     assert answer["model_version"] == reader.client.get("/v1/model").json()["version"]
     assert (answer["fallback"], answer["degraded"]) == (False, False)
     items = answer["items"]

@@ -16,6 +16,7 @@ from embeddings.release.store import BundleStore
 from serving.slot import ViewSlot
 from serving.view import View
 from serving.watcher import ReleaseWatcher
+from tests.followed import publishing
 from tests.integration.server import (
     Postgres,
     Server,
@@ -222,6 +223,10 @@ class Named:
     def __init__(self, version: str) -> None:
         self.version = version
         self.release = self
+        self.catalogue = self.rows = None
+
+    def adopt(self, _catalogue: None, _rows: None) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -249,7 +254,7 @@ def test_whatever_opening_a_release_raises_the_next_one_is_taken():
     async def watch() -> None:
         slot = ViewSlot(cast("View", Named("first")))
         store = cast("BundleStore", SimpleNamespace(current=current, stamp=str))
-        watcher = ReleaseWatcher(slot, store, open_version)
+        watcher = ReleaseWatcher(slot, store, open_version, publishing(slot))
         watching = asyncio.create_task(watcher.watch(0))
         async with asyncio.timeout(30):
             while slot.current.version != "good":

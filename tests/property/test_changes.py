@@ -240,7 +240,7 @@ def test_a_changed_release_answers_like_one_published_with_everything_in_place(
     slot = ViewSlot(replace(before, release=replace(before.release, **own)))
     pasts: list[History] = []
     for some in [FIRST, *(changes[begin : begin + at_a_time] for begin in range(0, len(changes), at_a_time))]:
-        slot.publish(slot.current.following(apply(slot.current.catalogue, some)))
+        slot.publish(slot.current.following(apply(slot.current.catalogue, some), 1))
         pasts = pasts or [history_of(slot.current, one) for one in ALWAYS]
         for one, past in zip(ALWAYS, pasts, strict=True):  # what is kept of one catalogue must not spoil the next
             answer_batch([made for made in [request(slot.current, one, past)] if made is not None])

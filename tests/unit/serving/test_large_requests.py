@@ -55,7 +55,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 def engine_of(model: View) -> Engine:
     pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), MOST, answer_in_pieces)
     batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, 16, pieces=pieces)
-    return Engine(ViewSlot(model), batcher, Clock("replay", int(UNTIL.timestamp())))
+    return Engine(ViewSlot(model), batcher, Clock("replay", int(UNTIL.timestamp())), lambda: False)
 
 
 def request(items: tuple[str, ...], channel: str = "web") -> RecommendRequest:

@@ -264,7 +264,9 @@ def ask(model: View, heard: Heard, count: int) -> list[Asked]:
         done.setdefault(event.customer_id, []).append(Did(event.type, event.at, event.product_id))
 
     async def all_answers() -> list[Asked]:
-        engine = Engine(ViewSlot(model), Batcher(answer_batch, 64), Clock("replay", int(UNTIL.timestamp())))
+        engine = Engine(
+            ViewSlot(model), Batcher(answer_batch, 64), Clock("replay", int(UNTIL.timestamp())), lambda: False
+        )
         some = requests(np.random.default_rng(3), count)
         answers = [await engine.recommend(one) for one in some]
         return [

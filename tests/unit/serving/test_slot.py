@@ -38,6 +38,7 @@ from serving.state.invalidations import Invalidations
 from serving.state.statements import Page, Span
 from serving.view import View
 from serving.watcher import ReleaseWatcher
+from tests.followed import followed, publishing
 from tests.integration.server import copy_store, eventually, lay_beside, point_at
 from tests.world import UNTIL
 
@@ -181,8 +182,8 @@ def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Se
         store, events = BundleStore(root), NoEvents()
         first = store.current()
         slot = ViewSlot(open_view(settings, first, events))
-        watcher = ReleaseWatcher(slot, store, opened)
-        app = create_app(settings, slot, watcher, events, Metrics()).answer
+        watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
+        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
         gone = watched(slot.current)
         for request in REQUESTS * 2:
             assert (await call(app, "/v1/recommend", request))["model_version"] == first
@@ -203,12 +204,12 @@ def test_a_catalogue_that_changes_keeps_the_release_and_a_swap_frees_all_of_its_
         store, events = BundleStore(root), NoEvents()
         first = store.current()
         slot = ViewSlot(open_view(settings, first, events))
-        watcher = ReleaseWatcher(slot, store, opened)
-        app = create_app(settings, slot, watcher, events, Metrics()).answer
+        watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
+        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
         gone = watched(slot.current)
         for state in (NEW, msgspec.structs.replace(NEW, id="newer")):
             with slot.pinned() as before:
-                slot.publish(before.following(apply(before.catalogue, [state])))
+                slot.publish(before.following(apply(before.catalogue, [state]), 1))
                 assert slot.current is not before
                 assert slot.current.release is before.release
             del before
@@ -226,9 +227,9 @@ def test_a_catalogue_worked_out_for_a_release_that_was_replaced_meanwhile_is_not
 ):
     async def scenario() -> None:
         slot = ViewSlot(opened(BundleStore(root).current()))
-        watcher = ReleaseWatcher(slot, BundleStore(root), opened)
+        watcher = ReleaseWatcher(slot, BundleStore(root), opened, publishing(slot))
         with slot.pinned() if pinned else nullcontext():
-            late = slot.current.following(apply(slot.current.catalogue, [NEW]))
+            late = slot.current.following(apply(slot.current.catalogue, [NEW]), 1)
             point_at(root, "second")
             await watcher.look()
             with pytest.raises(OutdatedView, match="replaced by second"):
@@ -242,14 +243,14 @@ def test_a_catalogue_worked_out_for_a_release_that_was_replaced_meanwhile_is_not
 def test_of_two_catalogues_worked_out_from_the_same_one_only_the_first_is_published(root: Path, opened: Opened):
     slot = ViewSlot(opened(BundleStore(root).current()))
     first, second = (
-        slot.current.following(apply(slot.current.catalogue, [msgspec.structs.replace(NEW, id=one)])) for one in "ab"
+        slot.current.following(apply(slot.current.catalogue, [msgspec.structs.replace(NEW, id=one)]), 1) for one in "ab"
     )
     slot.publish(first)
     for late in (second, first):
         with pytest.raises(OutdatedView, match="catalogue 1 does not follow 1"):
             slot.publish(late)
     assert slot.current is first
-    slot.publish(first.following(apply(first.catalogue, [msgspec.structs.replace(NEW, id="b")])))
+    slot.publish(first.following(apply(first.catalogue, [msgspec.structs.replace(NEW, id="b")]), 1))
     assert slot.current.catalogue.products.ids.ids()[-2:] == ["a", "b"]
 
 
@@ -259,16 +260,23 @@ def test_what_comes_later_is_found_named_similar_and_gone_once_it_is_withdrawn(
     async def scenario() -> None:
         events = NoEvents()
         slot = ViewSlot(open_view(settings, BundleStore(root).current(), events))
-        app = create_app(settings, slot, ReleaseWatcher(slot, BundleStore(root), opened), events, Metrics()).answer
+        app = create_app(
+            settings,
+            slot,
+            ReleaseWatcher(slot, BundleStore(root), opened, publishing(slot)),
+            followed(slot),
+            events,
+            Metrics(),
+        ).answer
         named = {"context": {"channel": "store", "location": "north"}, "items": ["new", "p000"]}
 
         async def ids() -> set[str]:
             return {one["id"] for one in (await call(app, "/v1/recommend", named))["items"]}
 
         assert await ids() == {"p000"}
-        slot.publish(slot.current.following(apply(slot.current.catalogue, [NEW])))
+        slot.publish(slot.current.following(apply(slot.current.catalogue, [NEW]), 1))
         assert await ids() == {"new", "p000"}
-        slot.publish(slot.current.following(apply(slot.current.catalogue, [Withdrawal(kind="product", id="new")])))
+        slot.publish(slot.current.following(apply(slot.current.catalogue, [Withdrawal(kind="product", id="new")]), 1))
         assert await ids() == {"p000"}
 
     asyncio.run(scenario())
@@ -278,7 +286,7 @@ def test_a_request_that_pinned_an_earlier_catalogue_ranks_a_history_that_knows_a
     view = opened(BundleStore(root).current())
     slot = ViewSlot(view)
     with slot.pinned() as pinned:
-        slot.publish(pinned.following(apply(pinned.catalogue, [NEW, LATE_OFFER])))
+        slot.publish(pinned.following(apply(pinned.catalogue, [NEW, LATE_OFFER]), 1))
         later = np.zeros(2, EVENT)
         later["at"], later["location"] = int(UNTIL.timestamp()), -1
         later["product"], later["offer"], later["type"] = (122, -1), (-1, 6), (PURCHASE, REDEMPTION)
@@ -307,7 +315,7 @@ def test_what_a_request_has_pinned_is_closed_with_the_last_of_them(root: Path, o
         store = BundleStore(root)
         first = store.current()
         slot = ViewSlot(opened(first))
-        watcher = ReleaseWatcher(slot, store, opened)
+        watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
         with slot.pinned() as model:
             with slot.pinned() as again:
                 assert again is model
@@ -332,8 +340,8 @@ def test_a_version_that_is_deleted_serves_on_until_it_is_replaced(root: Path, se
         store, events = BundleStore(root), NoEvents()
         first = store.current()
         slot = ViewSlot(open_view(settings, "second", events))
-        watcher = ReleaseWatcher(slot, store, opened)
-        app = create_app(settings, slot, watcher, events, Metrics()).answer
+        watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
+        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
         assert store.prune(keep=1) == [], "of the two the newest is kept, and the current one"
         for folder in (store.bundle("second"), store.histories("second")):
             shutil.rmtree(folder)
@@ -355,8 +363,8 @@ def test_a_model_that_fails_in_a_request_is_not_kept_by_its_error(
         store, events = BundleStore(root), NoEvents()
         first = store.current()
         slot = ViewSlot(open_view(settings, first, events))
-        watcher = ReleaseWatcher(slot, store, opened)
-        app = create_app(settings, slot, watcher, events, Metrics()).answer
+        watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
+        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
         with monkeypatch.context() as patched:
             patched.setattr(PlannedIndex, "search", fail)
             patched.setattr(logging.getLogger("opportune.serve"), "disabled", True)  # pytest keeps what is logged
@@ -405,7 +413,7 @@ def test_a_version_that_fails_half_way_leaves_nothing_open(
     async def scenario() -> None:
         store = BundleStore(root)
         slot = ViewSlot(opened(store.current()))
-        watcher = ReleaseWatcher(slot, store, opened)
+        watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
         if what == "histories":
             fail_late(root)
         else:
@@ -433,6 +441,10 @@ class Named:
         self.version = version
         self.closed = False
         self.release = self
+        self.catalogue = self.rows = None
+
+    def adopt(self, _catalogue: None, _rows: None) -> None:
+        pass
 
     def close(self) -> None:
         assert not self.closed
@@ -469,7 +481,7 @@ def versions(tmp_path: Path) -> Path:
 
 def watched_slot(root: Path, opening: Callable[[str], View], version: str = "v1") -> tuple[ViewSlot, ReleaseWatcher]:
     slot = ViewSlot(cast("View", Named(version)))
-    return slot, ReleaseWatcher(slot, BundleStore(root), opening)
+    return slot, ReleaseWatcher(slot, BundleStore(root), opening, publishing(slot))
 
 
 def looks(watcher: ReleaseWatcher, opening: Opening, times: int = 1) -> list[str]:

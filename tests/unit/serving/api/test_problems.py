@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import InternalServerException, MethodNotAllowedException, NotFoundException
 
 from embeddings.errors import (
+    CatalogueBehind,
     CorruptBundle,
     EventStoreUnavailable,
     InvalidChanges,
@@ -91,7 +92,7 @@ def test_what_went_wrong_inside_is_for_the_log_alone(error: Exception, caplog: p
 @pytest.mark.parametrize(
     "error",
     [
-        *(kind(*ARGUMENTS.get(kind, ("secret",))) for kind in STATUSES if kind is not Overloaded),
+        *(kind(*ARGUMENTS.get(kind, ("secret",))) for kind in STATUSES if kind not in (Overloaded, CatalogueBehind)),
         InternalServerException("secret"),
         OSError(24, "secret", "/secret"),
     ],

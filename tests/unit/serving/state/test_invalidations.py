@@ -73,6 +73,31 @@ def test_every_worker_sees_all_redemptions_its_own_too_and_no_customer_changes_b
     assert [view.by_others("c001") for view in (first, second, third)] == [1, 1, 0]
 
 
+def test_what_other_servers_stored_counts_for_the_worker_that_was_told_alone():
+    first, second = views(2)
+    second._elsewhere = copy(second._elsewhere)  # pyright: ignore[reportPrivateUsage] - as in another process
+    first.add_elsewhere({"c001"}, redeemed=True)
+    assert [view.by_others("c001") for view in (first, second)] == [1, 0]
+    assert [view.redemptions for view in (first, second)] == [1, 0]
+    first.add_elsewhere({"c001"}, redeemed=False)
+    assert (first.by_others("c001"), first.redemptions) == (2, 1)
+
+
+def test_the_only_worker_hears_of_other_servers():
+    (only,) = views(1)
+    only.add("c001")
+    only.add_elsewhere({"c001"}, redeemed=False)
+    assert only.by_others("c001") == 1
+
+
+def test_after_a_loss_everything_is_read_again():
+    first, second = views(2)
+    first.lose()
+    assert [first.by_others(customer) for customer in CUSTOMERS] == [1, 1]
+    assert (first.redemptions, first.losses) == (1, 1)
+    assert (second.redemptions, second.losses) == (0, 0)
+
+
 class Turns:
     """Everybody who is under way to the store or back; a script says who arrives next."""
 

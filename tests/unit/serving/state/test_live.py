@@ -489,3 +489,19 @@ def test_an_event_ahead_of_the_clock_that_comes_first_lies_before_what_says_it_i
         assert types == [PURCHASE, EVENT_CODES["add_to_cart"]]
 
     run(test)
+
+
+def test_after_a_loss_a_history_is_read_anew_and_holds_what_the_store_holds(live: Live):
+    async def test(store: FakeStore) -> None:
+        histories = live(store)
+        store.store(bought("c001"), bought("c001"))
+        assert recent(await histories.of("c001")) == 2
+        del store.stored[1:]  # as after a return to an earlier backup
+        store.store(bought("c001", "p001"))
+        store.invalidations.lose()
+        known = await histories.of("c001")
+        assert recent(known) == 2
+        fresh = await live(store).of("c001")
+        assert known.history.events_E.tobytes() == fresh.history.events_E.tobytes()
+
+    run(test)

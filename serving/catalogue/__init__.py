@@ -1,0 +1,1 @@
+"""The live catalogue: changes that the database tells, brought into the view that answers."""

@@ -1,0 +1,1 @@
+"""Brings input tables into the database."""

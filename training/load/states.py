@@ -1,0 +1,157 @@
+"""Master data of tables as states of the catalogue, in the order of their rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from embeddings.catalogue.changes import (
+    AnyState,
+    CampaignState,
+    CustomerState,
+    Kind,
+    LocationState,
+    OfferState,
+    ProductState,
+    PromotionState,
+    SegmentState,
+)
+from embeddings.catalogue.tables import CUSTOMERS, PRODUCTS, Table
+from training.datasets import Dataset
+from training.datasets.frames import attribute_names
+
+_SLICE = 10_000
+"""Rows that are made into states at a time."""
+
+
+class Source(NamedTuple):
+    """Where the states of one kind come from.
+
+    Attributes:
+        rows: how many states there are.
+        states: makes them, a slice after the other.
+        given: whether there is a table of them, which lists all there are.
+    """
+
+    kind: Kind
+    rows: int
+    states: Callable[[], Iterator[Sequence[AnyState]]]
+    given: bool
+
+
+def sources(dataset: Dataset) -> list[Source]:
+    """Return where all master data of a checked data set come from, in an order in which names lie before their use.
+
+    Products that only events name are left out, as training finds them in the events. Tables that were not given are
+    those that training derives.
+    """
+    given = {one.table.name for one in dataset.given}
+    offers = dataset.offers.collect()
+    customers = dataset.customers.collect()
+    products = dataset.products.collect()
+    listed = next((one for one in dataset.given if one.table is PRODUCTS), None)
+    if listed is not None:
+        products = products.head(listed.frame.select(pl.len()).collect().item())
+    audiences = pl.concat([customers["audiences"].explode(), offers["audience"]]).drop_nulls().unique().sort()
+    campaigns = offers["campaign"].drop_nulls().unique().sort()
+    plan = dataset.promotions.select("channel", "location", "starts", "ends").unique()
+    plan = plan.sort("starts", "ends", "channel", "location").collect(engine="streaming")
+
+    def of_frame(frame: pl.DataFrame, make: Callable[[dict[str, Any]], AnyState]) -> Callable[[], Iterator[Any]]:
+        return lambda: ([make(row) for row in some.iter_rows(named=True)] for some in frame.iter_slices(_SLICE))
+
+    locations = dataset.locations.collect()
+    return [
+        Source("segment", len(audiences), lambda: iter([[SegmentState(id=one) for one in audiences]]), given=False),
+        Source("campaign", len(campaigns), lambda: iter([[CampaignState(id=one) for one in campaigns]]), given=False),
+        Source("location", locations.height, of_frame(locations, _location), "locations" in given),
+        Source("product", products.height, of_frame(products, _product(products)), "products" in given),
+        Source("customer", customers.height, of_frame(customers, _customer(customers)), "customers" in given),
+        Source("offer", offers.height, of_frame(offers, _offer), "offers" in given),
+        Source("promotion", plan.height, lambda: _promotions(dataset, plan), "promotions" in given),
+    ]
+
+
+def _location(row: dict[str, Any]) -> LocationState:
+    return LocationState(
+        id=row["location"],
+        latitude=row["latitude"],
+        longitude=row["longitude"],
+        region=row["region"],
+        closed=bool(row["closed"]),
+    )
+
+
+def _product(frame: pl.DataFrame) -> Callable[[dict[str, Any]], ProductState]:
+    names = _attributes(frame, PRODUCTS)
+
+    def make(row: dict[str, Any]) -> ProductState:
+        return ProductState(
+            id=row["product_id"],
+            attributes={name: row[name] for name in names if row[name] is not None},
+            price=row["price"],
+            recommendable=row["recommendable"] is not False,
+            locations=_unique(row["locations"]),
+            in_stock=row["in_stock"] is not False,
+            out_of_stock_at=_unique(row["out_of_stock_at"]),
+            withdrawn_at=_unique(row["withdrawn_at"]),
+        )
+
+    return make
+
+
+def _customer(frame: pl.DataFrame) -> Callable[[dict[str, Any]], CustomerState]:
+    names = _attributes(frame, CUSTOMERS)
+
+    def make(row: dict[str, Any]) -> CustomerState:
+        attributes = {name: row[name] for name in names if row[name] is not None}
+        return CustomerState(id=row["customer_id"], attributes=attributes, audiences=_unique(row["audiences"]))
+
+    return make
+
+
+def _offer(row: dict[str, Any]) -> OfferState:
+    channels, locations = row["channels"], row["locations"]
+    return OfferState(
+        id=row["offer_id"],
+        products=_unique(row["products"]),
+        starts=row["starts"],
+        ends=row["ends"],
+        name=row["name"] or "",
+        kind=row["kind"] or "coupon",
+        channels=None if channels is None else _unique(channels),
+        locations=None if locations is None else _unique(locations),
+        audience=row["audience"],
+        uses=int(row["uses"] or 1),
+        campaign=row["campaign"],
+        status=row["status"] or "live",
+    )
+
+
+def _promotions(dataset: Dataset, plan: pl.DataFrame) -> Iterator[Sequence[PromotionState]]:
+    """Yield the promotions of each span of time: all rows of text at once could be more than memory holds."""
+    for starts, ends in plan.select("starts", "ends").unique(maintain_order=True).iter_rows():
+        of_span = (pl.col("starts") == starts) & (pl.col("ends") == ends)
+        rows = dataset.promotions.filter(of_span).select("channel", "location", "product_id")
+        groups = rows.group_by("channel", "location").agg(pl.col("product_id").unique().sort())
+        yield [
+            PromotionState(
+                id=f"{channel}|{location}|{starts:%Y%m%dT%H%M%S}|{ends:%Y%m%dT%H%M%S}",
+                channel=channel,
+                location=location,
+                products=tuple(products),
+                starts=starts,
+                ends=ends,
+            )
+            for channel, location, products in groups.sort("channel", "location")
+            .collect(engine="streaming")
+            .iter_rows()
+        ]
+
+
+def _attributes(frame: pl.DataFrame, table: Table) -> list[str]:
+    return sorted(attribute_names(frame.lazy(), table))
+
+
+def _unique(values: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values or ()))
