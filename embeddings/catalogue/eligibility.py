@@ -146,8 +146,10 @@ class Eligibility:
         Without a place, a channel that shows everything does not look at what single locations lack.
         """
         unavailable = self.catalogue.locations.unavailable
+        if not len(unavailable.values):
+            return False
         if place.rows is None:
-            return rule != ChannelRule.EVERYTHING and len(unavailable.values) > 0
+            return rule != ChannelRule.EVERYTHING
         return any(unavailable.offsets[row] < unavailable.offsets[row + 1] for row in place.rows)
 
     def _lacking(self, lists: "list[_List]", place: Place) -> NDArray[np.int32]:
