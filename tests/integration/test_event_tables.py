@@ -10,7 +10,7 @@ from embeddings.database.migrate import prepare
 from serving.state.event import Event
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
-from serving.state.statements import Span
+from serving.state.statements import Page, Span
 from tests.integration.server import Postgres
 from tests.world import UNTIL
 
@@ -122,7 +122,7 @@ def test_a_mark_passes_no_transaction_that_brought_nothing_and_may_be_forgotten(
         brought = await connection.fetchval("SELECT xid::text::bigint FROM events")
         page = await store.page("c", SPAN, ALL, 0, 10)
         assert page.mark - 1 == brought
-        assert await store.page("c", SPAN, ALL, page.mark, 10) == (page.mark, [])
+        assert await store.page("c", SPAN, ALL, page.mark, 10) == Page(page.mark, [])
 
     run(postgres.database(), test)
 
