@@ -84,9 +84,7 @@ def launch(module: Sequence[str], log: Path, core: int | None = None) -> Generat
     Raises:
         RuntimeError: the server ended, or was not ready in time; its log is part of the message.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     started = time.perf_counter()
     with log.open("wb") as sink, pinned(core):
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -101,6 +99,18 @@ def launch(module: Sequence[str], log: Path, core: int | None = None) -> Generat
     finally:
         process.terminate()
         process.wait(_PATIENCE_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def embedded_url(store: Path) -> str:
+    """Return the URL of the PostgreSQL that a server embeds beside its store."""
+    return f"postgresql://postgres@/postgres?host={(store / 'state' / 'postgres').absolute()}"
 
 
 def _ready(port: int) -> bool:

@@ -17,7 +17,7 @@ from benchmarks.harness import machine
 from benchmarks.harness.connection import KeptConnection, connected
 from benchmarks.harness.release import current, own_state, release
 from benchmarks.harness.report import Table, write_report
-from benchmarks.harness.server import serve
+from benchmarks.harness.server import embedded_url, serve
 
 _EVENTS = "/v1/events"
 _AT_ONCE, _SENDERS = 1_000, 8
@@ -60,7 +60,7 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float]:
     effort = QUICK if quick else FULL
     version = current(store, lambda _: True) or release(store)
     with own_state(store, version) as own, ExitStack() as servers:
-        url = f"postgresql://postgres@/postgres?host={(own / 'state' / 'postgres').absolute()}"
+        url = embedded_url(own)
         first = servers.enter_context(serve(own))
         found = asyncio.run(_large(first.port, url, effort.events))
         ports = [first.port]

@@ -1,7 +1,6 @@
 """Measures a catalogue that changes while it is asked: when a change counts everywhere, and what it costs requests."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from benchmarks.harness import machine
 from benchmarks.harness.connection import KeptConnection, connected
 from benchmarks.harness.release import current, own_state, release
 from benchmarks.harness.report import Table, write_report
-from benchmarks.harness.server import serve
+from benchmarks.harness.server import embedded_url, free_port, serve
 from benchmarks.latency.traffic import RECOMMEND, traffic
 from embeddings.catalogue.columns import Catalogue
 from embeddings.release.store import BundleStore
@@ -81,10 +80,10 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float]:
     effort = QUICK if quick else FULL
     version = current(store, lambda _: True) or release(store)
     catalogue = Catalogue.load(BundleStore(store).bundle(version) / "catalogue")
-    admin = _free_port()
+    admin = free_port()
     with own_state(store, version) as own, own_state(store, version) as other, ExitStack() as servers:
         options = "--workers", str(_WORKERS)
-        url = f"postgresql://postgres@/postgres?host={(own / 'state' / 'postgres').absolute()}"
+        url = embedded_url(own)
         first = servers.enter_context(serve(own, *options, "--admin-port", str(admin)))
         second = servers.enter_context(serve(other, *options, "--database", url))
         found = asyncio.run(_measure([first.port, second.port], admin, catalogue, effort))
@@ -266,9 +265,3 @@ def _seen_after(committed: Sequence[Committed], answers: Sequence[Answered]) -> 
         )
         for change in committed
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,8 +20,6 @@ from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 
 Kind = Literal["segment", "campaign", "location", "product", "customer", "offer", "promotion"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""In an order in which each refers to those before it alone."""
 
 Ids = tuple[ListedId, ...]
 Attributes = dict[Identifier, Annotated[str, Meta(min_length=1)]]
@@ -174,12 +172,8 @@ _LARGEST_OFFSET = timedelta(hours=15)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL in JSON, and no backslash that was escaped before it."""
 
-_SINGLE, _LISTED = (
-    {"id", "audience", "campaign", "location"},
-    {
-        *("products", "locations", "audiences", "out_of_stock_at", "withdrawn_at"),
-    },
-)
+_SINGLE = {"id", "audience", "campaign", "location"}
+_LISTED = {"products", "locations", "audiences", "out_of_stock_at", "withdrawn_at"}
 _ID_FIELDS: Mapping[type, tuple[tuple[str, ...], tuple[str, ...]]] = {
     state: (
         tuple(one.name for one in fields(state) if one.name in _SINGLE),

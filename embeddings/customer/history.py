@@ -140,9 +140,9 @@ class History:
             vars(grown)["purchases"] = self.purchases  # where the cached property looks for it
         return grown
 
-    def described(self, attributes_A: NDArray[np.int32]) -> "History":
-        """Return the same history of a customer with these attributes."""
-        described = replace(self, attributes_A=attributes_A)
+    def described(self, attributes_A: NDArray[np.int32], audiences: tuple[int, ...]) -> "History":
+        """Return the same history of a customer with these attributes and audiences."""
+        described = replace(self, attributes_A=attributes_A, audiences=audiences)
         vars(described)["purchases"] = self.purchases
         return described
 
@@ -310,7 +310,7 @@ class Histories:
             place = self.attribute_names.index(name)
             labels = self.attribute_labels[place]
             codes_A[place] = labels.index(value) + 1 if value in labels else 0
-        return history.described(codes_A)
+        return history.described(codes_A, history.audiences)
 
     def told(self, history: History, attributes: Mapping[str, str], audiences: tuple[int, ...]) -> History:
         """Return a history of whose customer these attributes and audiences are known, and no others.
@@ -318,11 +318,8 @@ class Histories:
         What no listed customer has, attributes as well as values, counts as unknown.
         """
         known = {name: value for name, value in attributes.items() if name in self.attribute_names}
-        nothing = history.described(np.zeros(len(self.attribute_names), np.int32))
-        told = self.described(nothing, known)
-        fresh = replace(told, audiences=audiences)
-        vars(fresh)["purchases"] = history.purchases
-        return fresh
+        nothing = history.described(np.zeros(len(self.attribute_names), np.int32), audiences)
+        return self.described(nothing, known)
 
     def before(self, moment: int) -> Self:
         """Return the same customers with only the events before a moment, in seconds since 1970 UTC."""

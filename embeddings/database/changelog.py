@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
-import asyncpg
 import msgspec
-from asyncpg.pool import PoolConnectionProxy
 
 from embeddings.catalogue.changes import (
     STATES,
@@ -25,9 +23,8 @@ from embeddings.catalogue.changes import (
     kind_of,
     withdrawn,
 )
+from embeddings.database.connection import Connection
 from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale, StillReferred, UnknownReference
-
-Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 
 NOTIFICATION = "opportune_catalogue"
 """The channel on which PostgreSQL tells the newest ``seq`` after each commit."""
@@ -115,11 +112,6 @@ class Entry(NamedTuple):
     kind: Kind
     id: str
     body: str | None
-
-    @property
-    def change(self) -> Change:
-        """Return the change; raise msgspec.ValidationError if a later version wrote what this one does not know."""
-        return change_of(self.kind, self.id, self.body)
 
 
 class Changed(NamedTuple):

@@ -1,13 +1,18 @@
 """Connections to PostgreSQL: the URL to connect to, and what it says when that fails."""
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from embeddings.errors import EventStoreUnavailable, InvalidInput
+
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+"""A connection of its own, or one that a pool has lent."""
 
 DATABASE_VARIABLE = "OPPORTUNE_DATABASE"
 """The environment's name of the PostgreSQL URL."""
@@ -94,3 +99,27 @@ async def connected(url: str, *, refuses: str) -> AsyncGenerator[asyncpg.Connect
         raise EventStoreUnavailable(
             f"user id {os.geteuid()} has no name or no home; give the URL a user, and set HOME"
         ) from error
+
+
+@asynccontextmanager
+async def pooled(
+    url: str, *, statement_seconds: float, init: Callable[[Connection], Awaitable[None]] | None = None
+) -> AsyncGenerator[asyncpg.Pool]:
+    """Yield a few connections, made when they are needed, so PostgreSQL may be away meanwhile; close them afterwards.
+
+    Args:
+        url: of PostgreSQL.
+        statement_seconds: how long a statement may take.
+        init: is done on each new connection.
+    """
+    pool = await asyncpg.create_pool(
+        url, min_size=0, max_size=4, command_timeout=statement_seconds, timeout=5, init=init, reset=_keep
+    )
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+
+
+async def _keep(_connection: object) -> None:
+    """Do nothing with a connection that comes back to the pool: no statement here leaves a trace on it."""

@@ -9,12 +9,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
-from embeddings.database.connection import connected
+from embeddings.database.connection import Connection, connected
 from embeddings.errors import OpportuneError
-
-Connection = asyncpg.Connection | PoolConnectionProxy
 
 _log = logging.getLogger("opportune.serve")
 

@@ -4,10 +4,7 @@ import hashlib
 from importlib.resources import files
 from typing import NamedTuple
 
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
-
-from embeddings.database.connection import WHERE, connected
+from embeddings.database.connection import WHERE, Connection, connected
 from embeddings.database.event_days import keep_days
 from embeddings.database.numbering import number
 from embeddings.errors import InvalidInput
@@ -92,7 +89,7 @@ async def prepare(url: str, *, dry_run: bool = False) -> list[str]:
         return [one.name for one in applied]
 
 
-async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
+async def pending(connection: Connection, known: list[Migration]) -> list[Migration]:
     """Return the migrations that a database lacks, in order; change nothing.
 
     Args:
@@ -113,7 +110,7 @@ async def pending(connection: asyncpg.Connection | PoolConnectionProxy, known: l
     return _lacking(known, {record["number"]: (record["name"], record["checksum"]) for record in records})
 
 
-async def migrate(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
+async def migrate(connection: Connection, known: list[Migration]) -> list[Migration]:
     """Apply the migrations that a database lacks, all or none; return them.
 
     Nothing that the database holds is lost. Several servers may migrate at once: one does, and the others wait. The
@@ -133,7 +130,7 @@ async def migrate(connection: asyncpg.Connection | PoolConnectionProxy, known: l
     return lacking
 
 
-async def _earlier(connection: asyncpg.Connection | PoolConnectionProxy, known: list[Migration]) -> list[Migration]:
+async def _earlier(connection: Connection, known: list[Migration]) -> list[Migration]:
     """Return the migrations that a version applied which kept no account of them.
 
     Raises:
@@ -165,7 +162,7 @@ def _lacking(known: list[Migration], applied: dict[int, tuple[str, str]]) -> lis
     return [one for one in known if one.number not in applied]
 
 
-async def _note(connection: asyncpg.Connection | PoolConnectionProxy, one: Migration) -> None:
+async def _note(connection: Connection, one: Migration) -> None:
     await connection.execute(
         "INSERT INTO opportune_migrations (number, name, checksum) VALUES ($1, $2, $3)",
         one.number,

@@ -5,9 +5,7 @@ back to an earlier moment, or to a standby that lacked the last commits, gives t
 are shifted (``event_numbering``), anew whenever the database finds itself in another cluster or on another timeline.
 """
 
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
-
+from embeddings.database.connection import Connection
 from embeddings.release.bundle import DatabaseMark
 
 # Numbers begin at the microseconds since 1970. No cluster ends a million transactions a second, so that is above every
@@ -30,7 +28,7 @@ SELECT event_snapshot()::text AS snapshot, now() AS at,
 """
 
 
-async def number(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
+async def number(connection: Connection) -> None:
     """Have transactions numbered for the cluster that the database is in; to be done on every new connection.
 
     Nearly always it finds that they are, and changes nothing.
@@ -38,7 +36,7 @@ async def number(connection: asyncpg.Connection | PoolConnectionProxy) -> None:
     await connection.execute(_NUMBER)
 
 
-async def seen(connection: asyncpg.Connection | PoolConnectionProxy) -> DatabaseMark:
+async def seen(connection: Connection) -> DatabaseMark:
     """Return a mark of the events that a transaction sees; it must be one of REPEATABLE READ, and read them, too."""
     record = await connection.fetchrow(_SEEN)
     assert record is not None  # noqa: S101 - a SELECT without FROM finds one row

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from embeddings.catalogue.changes import Kind
-from embeddings.database.changelog import Connection, Entry
+from embeddings.database.changelog import Entry
+from embeddings.database.connection import Connection
 
 _ONE = """
 SELECT id, seq, body::text FROM catalogue WHERE kind = $1 AND id = $2 AND NOT withdrawn

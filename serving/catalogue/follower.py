@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from embeddings.catalogue.changes import AnyState, OfferState, PromotionState
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.snapshot import apply
-from embeddings.database.changelog import NOTIFICATION, Changed, Connection, changed, last
-from embeddings.database.connection import connected
+from embeddings.database.changelog import NOTIFICATION, Changed, changed, last
+from embeddings.database.connection import Connection, connected
 from embeddings.errors import EventStoreUnavailable, InvalidInput, OpportuneError
 from serving.slot import ViewSlot
 from serving.view import View
@@ -109,7 +109,7 @@ class CatalogueFollower:
             while True:
                 view = self._slot.current
                 asked = time.monotonic()
-                page = await self._page(connection, view)
+                page = await self._page(connection, view, view.seq)
                 if page is None:
                     self._current_at = asked
                     return
@@ -125,15 +125,14 @@ class CatalogueFollower:
             seq = page.seq
         return await asyncio.to_thread(self._following, view, pages) if pages else view
 
-    async def _page(self, connection: Connection, view: View, after: int | None = None) -> Changed | None:
-        """Return the next changes for a view; None if it has them all."""
-        seq = view.seq if after is None else after
+    async def _page(self, connection: Connection, view: View, after: int) -> Changed | None:
+        """Return the changes for a view that follow one; None if that is the last."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                if await last(connection) <= seq:
+                if await last(connection) <= after:
                     return None
             async with asyncio.timeout(10 * _PATIENCE_SECONDS):
-                return await changed(connection, seq, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
+                return await changed(connection, after, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
         except TimeoutError as error:
             raise EventStoreUnavailable("PostgreSQL does not answer") from error
 
@@ -142,7 +141,7 @@ class CatalogueFollower:
         states = {(type(one), one.id): one for page in pages for one in page.states}
         channels = view.catalogue.channels
         fitting = [one for state in states.values() for one in _fitting(state, channels)]
-        self._note_refused(sum(page.unreadable for page in pages))
+        self.refused += sum(page.unreadable for page in pages)
         return view.following(self._applied(view.catalogue, fitting), pages[-1].seq)
 
     def _applied(self, catalogue: Catalogue, states: Sequence[AnyState]) -> Catalogue:
@@ -155,16 +154,13 @@ class CatalogueFollower:
             # What is written was checked against the tables; a release that knows less refuses some of it.
             if len(states) == 1:
                 _log.error("a change cannot be shown by release: %s", error)
-                self._note_refused(1)
+                self.refused += 1
                 return catalogue
             half = len(states) // 2
             return self._applied(self._applied(catalogue, states[:half]), states[half:])
 
     def _tell(self, *_: object) -> None:
         self._told.set()
-
-    def _note_refused(self, count: int) -> None:
-        self.refused += count
 
     def _note_silent(self, error: Exception | None) -> None:
         """Log once that changes cannot be read, or can be again."""

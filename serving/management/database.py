@@ -7,14 +7,12 @@ from typing import cast
 
 import asyncpg
 
-from embeddings.database.changelog import Connection
-from embeddings.database.connection import FAILURES, said
+from embeddings.database.connection import FAILURES, Connection, pooled, said
 from embeddings.errors import EventStoreUnavailable
 
 _log = logging.getLogger("opportune.serve")
 
-_CONNECTIONS = 4
-_CONNECT_SECONDS, _STATEMENT_SECONDS = 5.0, 60.0
+_STATEMENT_SECONDS = 60.0
 
 
 class CatalogueDatabase:
@@ -34,18 +32,8 @@ class CatalogueDatabase:
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[None]:
         """Answer within the block."""
-        self._pool = await asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=_CONNECTIONS,
-            timeout=_CONNECT_SECONDS,
-            command_timeout=_STATEMENT_SECONDS,
-            reset=_keep,
-        )
-        try:
+        async with pooled(self._url, statement_seconds=_STATEMENT_SECONDS) as self._pool:
             yield
-        finally:
-            self._pool.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
@@ -65,7 +53,3 @@ class CatalogueDatabase:
         if not self._answering:
             _log.info("PostgreSQL answers the management API again")
             self._answering = True
-
-
-async def _keep(_connection: object) -> None:
-    """Do nothing with a connection that comes back to the pool: no transaction here leaves a trace on it."""

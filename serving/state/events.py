@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from embeddings.catalogue.changes import CustomerState
-from embeddings.database.connection import DEAD, FAILURES, said
+from embeddings.database.connection import DEAD, FAILURES, pooled, said
 from embeddings.database.numbering import number
 from embeddings.errors import EventStoreUnavailable, Overloaded
 from serving.state.event import Event, Row, Stored, seconds_of
@@ -63,13 +63,8 @@ class EventStore:
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[None]:
         """Answer within the block; connections are made when they are needed, so PostgreSQL may be away meanwhile."""
-        self._pool = await asyncpg.create_pool(
-            self._url, min_size=0, max_size=4, command_timeout=5, timeout=5, init=number, reset=_keep
-        )
-        try:
+        async with pooled(self._url, statement_seconds=5, init=number) as self._pool:
             yield
-        finally:
-            self._pool.terminate()
 
     async def add(self, events: Sequence[Event], now: int) -> list[Stored]:
         """Store events durably; return those that were new, each id once, in the order of their arrival.
@@ -202,7 +197,3 @@ class EventStore:
             _log.info("the event store answers again")
             self._answering = True
         return records
-
-
-async def _keep(_connection: object) -> None:
-    """Do nothing with a connection that comes back to the pool: no statement here leaves a trace on it."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
@@ -281,18 +281,27 @@ class Postgres:
         self.stop()
 
 
+def on_connection(url: str, work: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
+    """Do some work on a connection of its own."""
+
+    async def connected() -> Found:
+        connection = await asyncpg.connect(url)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(connected())
+
+
 def execute(url: str, *statements: str) -> list[Any]:
     """Run statements on a connection of their own; returns the first column of what the last one finds."""
 
-    async def run() -> list[Any]:
-        connection = await asyncpg.connect(url)
-        try:
-            found = [await connection.fetch(statement) for statement in statements]
-        finally:
-            await connection.close()
+    async def run(connection: asyncpg.Connection) -> list[Any]:
+        found = [await connection.fetch(statement) for statement in statements]
         return [row[0] for row in found[-1]]
 
-    return asyncio.run(run())
+    return on_connection(url, run)
 
 
 def postgres_of(store: Path) -> int | None:

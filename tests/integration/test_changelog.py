@@ -21,10 +21,10 @@ from embeddings.catalogue.changes import (
     SegmentState,
     Withdrawal,
 )
-from embeddings.database.changelog import Connection, changed, check_expected, last, read, write
+from embeddings.database.changelog import Connection, change_of, changed, check_expected, last, read, write
 from embeddings.database.migrate import prepare
 from embeddings.errors import InvalidChanges, InvalidInput, Stale, StillReferred
-from tests.integration.server import Postgres
+from tests.integration.server import Postgres, on_connection
 
 Found = TypeVar("Found")
 TODAY = datetime.now(UTC)
@@ -39,16 +39,9 @@ def offer(
 
 
 def run(postgres: Postgres, test: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
-    async def connected() -> Found:
-        url = await asyncio.to_thread(postgres.database)
-        await prepare(url)
-        connection = await asyncpg.connect(url)
-        try:
-            return await test(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())
+    url = postgres.database()
+    asyncio.run(prepare(url))
+    return on_connection(url, test)
 
 
 async def present(connection: Connection) -> list[AnyState]:
@@ -69,7 +62,11 @@ def test_a_batch_is_written_in_its_order_and_what_is_the_same_changes_nothing(po
             (2, "me", "bread"),
             (3, "you", "milk"),
         ]
-        assert [one.change for one in entries] == [MILK, BREAD, ProductState(id="milk", price=1.6)]
+        assert [change_of(one.kind, one.id, one.body) for one in entries] == [
+            MILK,
+            BREAD,
+            ProductState(id="milk", price=1.6),
+        ]
         assert await present(connection) == [ProductState(id="milk", price=1.6), BREAD]
         assert await read(connection, 2, 10) == entries[2:]
 

@@ -21,7 +21,7 @@ from embeddings.catalogue.changes import (
 from embeddings.database.changelog import Connection, changed, last, write
 from embeddings.database.migrate import prepare
 from embeddings.errors import InvalidChanges, StillReferred
-from tests.integration.server import Postgres
+from tests.integration.server import Postgres, on_connection
 from tests.world import UNTIL
 
 IDS = st.sampled_from(["a", "b", "c"])
@@ -63,23 +63,19 @@ def test_a_log_read_in_pages_of_any_size_gives_what_the_tables_hold(postgres: Po
     url = postgres.database()
     asyncio.run(prepare(url))
 
-    async def check(batches: Sequence[Sequence[Change]], most: int) -> None:
-        connection = await asyncpg.connect(url)
-        try:
-            await connection.execute("TRUNCATE catalogue, catalogue_changes")
-            for batch in batches:
-                before = await held(connection), await last(connection)
-                try:
-                    await write(connection, batch, "test")
-                except (InvalidChanges, StillReferred):
-                    assert (await held(connection), await last(connection)) == before
-            assert await followed(connection, most) == await held(connection)
-        finally:
-            await connection.close()
+    async def check(connection: asyncpg.Connection, batches: Sequence[Sequence[Change]], most: int) -> None:
+        await connection.execute("TRUNCATE catalogue, catalogue_changes")
+        for batch in batches:
+            before = await held(connection), await last(connection)
+            try:
+                await write(connection, batch, "test")
+            except (InvalidChanges, StillReferred):
+                assert (await held(connection), await last(connection)) == before
+        assert await followed(connection, most) == await held(connection)
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(BATCHES, st.integers(1, 9))
     def run(batches: Sequence[Sequence[Change]], most: int) -> None:
-        asyncio.run(check(batches, most))
+        on_connection(url, lambda connection: check(connection, batches, most))
 
     run()

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from msgspec.structs import replace
 
@@ -26,7 +25,7 @@ from embeddings.database.changelog import write
 from embeddings.database.migrate import prepare
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
-from tests.integration.server import Postgres, Server, copy_store, event, eventually, ids, release, world
+from tests.integration.server import Postgres, Server, copy_store, event, eventually, ids, on_connection, release, world
 from tests.world import UNTIL
 
 ALWAYS: dict[str, Any] = {"starts": UNTIL - timedelta(days=30), "ends": UNTIL + timedelta(days=30_000)}
@@ -58,14 +57,7 @@ class Live:
 
 
 def write_all(url: str, *changes: Change) -> int:
-    async def connected() -> int:
-        connection = await asyncpg.connect(url)
-        try:
-            return await write(connection, changes, "test")
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())
+    return on_connection(url, lambda connection: write(connection, changes, "test"))
 
 
 def states() -> list[AnyState]:

@@ -1,7 +1,7 @@
 """Tables brought into the database, and training on what the database holds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from embeddings.release.store import BundleStore
 from serving.state.event import Event
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
-from tests.integration.server import Postgres
+from tests.integration.server import Postgres, on_connection
 from tests.world import UNTIL, tables, write_tables
 from training.config import Recipe
 from training.datasets import open_dataset
@@ -35,22 +35,11 @@ def loaded(folder: Path, url: str, recipe: Recipe, *, replace: bool = False) -> 
     return asyncio.run(load(dataset, url, replace=replace))
 
 
-def ask(url: str, test: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
-    async def connected() -> Found:
-        connection = await asyncpg.connect(url)
-        try:
-            return await test(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())
-
-
 def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
     async def found(connection: asyncpg.Connection) -> list[tuple[Any, ...]]:
         return [tuple(record) for record in await connection.fetch(query)]
 
-    return ask(url, found)
+    return on_connection(url, found)
 
 
 def counts(url: str) -> dict[str, int]:
@@ -139,7 +128,7 @@ def test_replace_withdraws_what_is_not_listed_any_more(recipe: Recipe, postgres:
     url = postgres.database()
     both = small(tmp_path / "both", events, products="product_id\np1\np2\n", offers=offers.format("p2-"))
     loaded(both, url, recipe)
-    ask(url, lambda connection: write(connection, [ProductState(id="by-hand")], "me"))
+    on_connection(url, lambda connection: write(connection, [ProductState(id="by-hand")], "me"))
     (both / "products.csv").write_text("product_id\np1\n")
     assert loaded(both, url, recipe).changed == 0
     assert loaded(both, url, recipe, replace=True).changed == 2
@@ -157,7 +146,7 @@ def test_replace_leaves_what_an_offer_of_others_needs(recipe: Recipe, postgres: 
     loaded(folder, url, recipe)
     ends = UNTIL.replace(year=2100)
     offer = OfferState(id="by-hand", products=("p2",), starts=UNTIL, ends=ends)
-    ask(url, lambda connection: write(connection, [offer], "me"))
+    on_connection(url, lambda connection: write(connection, [offer], "me"))
     (folder / "products.csv").write_text("product_id\np1\n")
     with pytest.raises(StillReferred, match="by-hand"):
         loaded(folder, url, recipe, replace=True)
@@ -210,7 +199,7 @@ def test_what_the_service_heard_and_what_was_withdrawn_count_in_the_tables(
 
     asyncio.run(hear())
     gone = [Withdrawal(kind="product", id="late"), Withdrawal(kind="customer", id="c000")]
-    ask(url, lambda connection: write(connection, gone, "me"))
+    on_connection(url, lambda connection: write(connection, gone, "me"))
     with tables_of("postgres", recipe, url) as source:
         dataset = open_dataset(source.data, channels=recipe.channels, now=UNTIL + timedelta(days=400))
         events, products, customers = (one.collect() for one in (dataset.events, dataset.products, dataset.customers))

@@ -1,7 +1,6 @@
 """Migrations of the database: each once and in order, all or none, and of no other version's schema."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,21 +10,10 @@ import pytest
 from embeddings.database.__main__ import main
 from embeddings.database.migrate import Migration, migrate, migrations, pending
 from embeddings.errors import InvalidInput
-from tests.integration.conftest import Postgres
+from tests.integration.server import Postgres, on_connection
 
 Found = TypeVar("Found")
 ALL = [one.name for one in migrations()]
-
-
-def run(url: str, test: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
-    async def connected() -> Found:
-        connection = await asyncpg.connect(url)
-        try:
-            return await test(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(connected())
 
 
 async def up(connection: asyncpg.Connection) -> list[str]:
@@ -40,8 +28,8 @@ def test_each_is_applied_once_and_in_order(postgres: Postgres) -> None:
     url = postgres.database()
     assert ALL[:4] == ["0001_events", "0002_arrival", "0003_context", "0004_catalogue"]
     assert [one.number for one in migrations()] == list(range(1, len(ALL) + 1))
-    assert run(url, up) == ALL
-    assert run(url, up) == []
+    assert on_connection(url, up) == ALL
+    assert on_connection(url, up) == []
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3])
@@ -58,42 +46,42 @@ def test_a_database_that_kept_no_account_is_taken_on_from_where_it_was(postgres:
     async def events(connection: asyncpg.Connection) -> int:
         return int(str(await connection.fetchval("SELECT count(*) FROM events WHERE context IS NULL AND seq > 0")))
 
-    run(url, earlier)
-    lacking = run(url, lambda connection: pending(connection, migrations()))
+    on_connection(url, earlier)
+    lacking = on_connection(url, lambda connection: pending(connection, migrations()))
     assert [one.name for one in lacking] == ALL[kept:]
-    assert run(url, up) == ALL[kept:]
-    assert run(url, events) == 1
+    assert on_connection(url, up) == ALL[kept:]
+    assert on_connection(url, events) == 1
 
 
 def test_to_ask_what_is_pending_changes_nothing(postgres: Postgres) -> None:
     url = postgres.database()
-    lacking = run(url, lambda connection: pending(connection, migrations()))
+    lacking = on_connection(url, lambda connection: pending(connection, migrations()))
     assert [one.name for one in lacking] == ALL
-    assert run(url, tables) == 0
+    assert on_connection(url, tables) == 0
 
 
 def test_a_newer_schema_is_refused(postgres: Postgres) -> None:
     url = postgres.database()
     newer = [*migrations(), Migration(len(ALL) + 1, "9999_newer", "CREATE TABLE newer (id bigint)")]
-    assert len(run(url, lambda connection: migrate(connection, newer))) == len(newer)
+    assert len(on_connection(url, lambda connection: migrate(connection, newer))) == len(newer)
     with pytest.raises(InvalidInput, match="9999_newer"):
-        run(url, up)
+        on_connection(url, up)
 
 
 def test_a_changed_migration_is_refused(postgres: Postgres) -> None:
     url = postgres.database()
-    run(url, up)
+    on_connection(url, up)
     first, *others = migrations()
     with pytest.raises(InvalidInput, match="0001_events"):
-        run(url, lambda connection: migrate(connection, [first._replace(text=first.text + "--"), *others]))
+        on_connection(url, lambda connection: migrate(connection, [first._replace(text=first.text + "--"), *others]))
 
 
 def test_one_that_fails_leaves_nothing_of_those_before_it(postgres: Postgres) -> None:
     url = postgres.database()
     broken = [*migrations(), Migration(len(ALL) + 1, "9999_broken", "CREATE TABLE half (id bigint); SELECT 1 / 0")]
     with pytest.raises(asyncpg.DivisionByZeroError):
-        run(url, lambda connection: migrate(connection, broken))
-    assert run(url, tables) == 0
+        on_connection(url, lambda connection: migrate(connection, broken))
+    assert on_connection(url, tables) == 0
 
 
 def test_of_several_at_once_one_migrates_and_the_others_find_it_done(postgres: Postgres) -> None:
@@ -120,16 +108,16 @@ def test_of_several_at_once_one_migrates_and_the_others_find_it_done(postgres: P
 def test_a_database_that_is_not_its_own_any_more_is_refused(postgres: Postgres, statement: str, said: str) -> None:
     url = postgres.database()
     if statement.startswith("DROP"):
-        run(url, up)
-    run(url, lambda connection: connection.execute(statement))
+        on_connection(url, up)
+    on_connection(url, lambda connection: connection.execute(statement))
     with pytest.raises(InvalidInput, match=said):
-        run(url, up)
+        on_connection(url, up)
 
 
 def test_an_account_of_another_tool_is_left_alone(postgres: Postgres) -> None:
     url = postgres.database()
-    run(url, lambda connection: connection.execute("CREATE TABLE schema_migrations (version text)"))
-    assert run(url, up) == ALL
+    on_connection(url, lambda connection: connection.execute("CREATE TABLE schema_migrations (version text)"))
+    assert on_connection(url, up) == ALL
 
 
 def test_the_command_says_what_it_does(

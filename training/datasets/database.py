@@ -25,8 +25,8 @@ from embeddings.catalogue.changes import (
     withdrawn,
 )
 from embeddings.catalogue.tables import CUSTOMERS, EVENTS, LOCATIONS, OFFERS, PRODUCTS, PROMOTIONS, Table
-from embeddings.database.changelog import Connection, last
-from embeddings.database.connection import DATABASE_VARIABLE, connected
+from embeddings.database.changelog import last
+from embeddings.database.connection import DATABASE_VARIABLE, Connection, connected
 from embeddings.database.migrate import prepare
 from embeddings.database.numbering import number, seen
 from embeddings.errors import InvalidInput

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from embeddings.catalogue.changes import AnyState, Kind, Withdrawal
-from embeddings.database.changelog import Connection, last, write
-from embeddings.database.connection import connected
+from embeddings.database.changelog import last, write
+from embeddings.database.connection import Connection, connected
 from embeddings.database.event_days import keep_days
 from embeddings.database.migrate import prepare
 from embeddings.database.numbering import number
