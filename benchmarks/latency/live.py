@@ -98,36 +98,35 @@ def run(store: Path, json_file: Path, *, quick: bool) -> Mapping[str, float]:
 async def _measure(ports: Sequence[int], admin: int, catalogue: Catalogue, effort: Effort) -> dict[str, float]:
     random = np.random.default_rng(0)
     found: dict[str, float] = {}
-    async with connected(admin) as management:
-        await _load(management, catalogue)
-        load = _Load(ports, effort.a_second)
-        await load.during(asyncio.sleep(effort.seconds / 4))  # what is remembered, and what is mapped, is there now
-        before = await load.during(asyncio.sleep(effort.seconds))
-        committed: list[Committed] = []
-        during = await load.during(_change(management, catalogue, effort, random, committed))
-        after = await load.during(asyncio.sleep(effort.seconds))
-        quiet = _p99([*before, *after])
-        found |= {
-            "requests/s": effort.a_second,
-            "p99 ms without changes": quiet,
-            f"p99 ms with {effort.changes} changes": _p99(during),
-            "ratio of p99": _p99(during) / quiet,
-        }
-        seen = _seen_after(committed, [*during, *after])
-        for share in (50, 99, 100):
-            found[f"seconds until every connection sees a change, p{share}"] = float(np.percentile(seen, share))
-        batches: list[Committed] = []
-        begun = time.perf_counter()
-        during = await load.during(_large(management, catalogue, effort, batches))
-        settled = await load.during(asyncio.sleep(effort.seconds / 2))
-        last = max(_seen_after(batches, [*during, *settled]))
-        found |= {
-            f"seconds to write {effort.offers + effort.products} things in batches": batches[-1].at - begun,
-            "seconds until the last is seen everywhere": last,
-            "p99 ms meanwhile": _p99(during),
-            "ratio of p99 meanwhile": _p99(during) / quiet,
-        }
-        await load.close()
+    await _load(admin, catalogue)
+    load = _Load(ports, effort.a_second)
+    await load.during(asyncio.sleep(effort.seconds / 4))  # what is remembered, and what is mapped, is there now
+    before = await load.during(asyncio.sleep(effort.seconds))
+    committed: list[Committed] = []
+    during = await load.during(_change(admin, catalogue, effort, random, committed))
+    after = await load.during(asyncio.sleep(effort.seconds))
+    quiet = _p99([*before, *after])
+    found |= {
+        "requests/s": effort.a_second,
+        "p99 ms without changes": quiet,
+        f"p99 ms with {effort.changes} changes": _p99(during),
+        "ratio of p99": _p99(during) / quiet,
+    }
+    seen = _seen_after(committed, [*during, *after])
+    for share in (50, 99, 100):
+        found[f"seconds until every connection sees a change, p{share}"] = float(np.percentile(seen, share))
+    batches: list[Committed] = []
+    begun = time.perf_counter()
+    during = await load.during(_large(admin, catalogue, effort, batches))
+    settled = await load.during(asyncio.sleep(effort.seconds / 2))
+    last = max(_seen_after(batches, [*during, *settled]))
+    found |= {
+        f"seconds to write {effort.offers + effort.products} things in batches": batches[-1].at - begun,
+        "seconds until the last is seen everywhere": last,
+        "p99 ms meanwhile": _p99(during),
+        "ratio of p99 meanwhile": _p99(during) / quiet,
+    }
+    await load.close()
     return found
 
 
@@ -173,16 +172,18 @@ class _Load:
             self._free.get_nowait()[1].close()
 
 
-async def _write(management: KeptConnection, path: str, body: object, method: str = "POST") -> Committed:
-    answer = await management.send(path, msgspec.json.encode(body), method)
+async def _write(admin: int, path: str, body: object) -> Committed:
+    """Write something on a connection of its own: the management API closes those that were idle for some seconds."""
+    async with connected(admin) as management:
+        answer = await management.send(path, msgspec.json.encode(body))
     return Committed(time.perf_counter(), int(msgspec.json.decode(answer)["seq"]))
 
 
-async def _load(management: KeptConnection, catalogue: Catalogue) -> None:
+async def _load(admin: int, catalogue: Catalogue) -> None:
     """Write what is to be changed as the release knows it."""
     locations = [{"id": one} for one in catalogue.locations.ids.ids(range(_LOCATIONS))]
-    await _write(management, "/v1/locations:batch", locations)
-    await _write(management, "/v1/products:batch", [_product(catalogue, row) for row in _rows(catalogue)])
+    await _write(admin, "/v1/locations:batch", locations)
+    await _write(admin, "/v1/products:batch", [_product(catalogue, row) for row in _rows(catalogue)])
 
 
 def _rows(catalogue: Catalogue) -> list[int]:
@@ -209,7 +210,7 @@ def _offer(catalogue: Catalogue, number: int, products: int = 20) -> dict[str, o
 
 
 async def _change(
-    management: KeptConnection,
+    admin: int,
     catalogue: Catalogue,
     effort: Effort,
     random: np.random.Generator,
@@ -230,11 +231,11 @@ async def _change(
                 path, body = "/v1/products:batch", _product(catalogue, row, out_of_stock_at=where)
             case _:
                 path, body = "/v1/products:batch", _product(catalogue, row, price=float(random.integers(1, 100)))
-        committed.append(await _write(management, path, [body]))
+        committed.append(await _write(admin, path, [body]))
     await asyncio.sleep(max(0.0, begun + effort.seconds - time.perf_counter()))
 
 
-async def _large(management: KeptConnection, catalogue: Catalogue, effort: Effort, done: list[Committed]) -> None:
+async def _large(admin: int, catalogue: Catalogue, effort: Effort, done: list[Committed]) -> None:
     """Write offers and products in large batches, one after the other; leave the last in a list."""
     offers = [_offer(catalogue, 1_000 + number) for number in range(effort.offers)]
     size = len(catalogue.products.ids)
@@ -246,7 +247,7 @@ async def _large(management: KeptConnection, catalogue: Catalogue, effort: Effor
     ]
     for path, things in (("/v1/products:batch", products), ("/v1/offers:batch", offers)):
         for begin in range(0, len(things), _BATCH):
-            done[:] = [await _write(management, path, things[begin : begin + _BATCH])]
+            done[:] = [await _write(admin, path, things[begin : begin + _BATCH])]
 
 
 def _p99(answers: Sequence[Answered]) -> float:
