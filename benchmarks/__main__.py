@@ -94,6 +94,13 @@ def _live(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _loop(arguments: argparse.Namespace) -> int:
+    from benchmarks.quality import closed_loop  # noqa: PLC0415 - each suite's libraries are its own
+
+    closed_loop.run(arguments.store, arguments.json)
+    return 0
+
+
 def _fit(arguments: argparse.Namespace) -> int:
     from benchmarks.fit import grow  # noqa: PLC0415 - each suite's libraries are its own
     from benchmarks.fit import run as fit  # noqa: PLC0415
@@ -111,6 +118,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     from benchmarks.harness import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
 
     return demo.run(arguments.url)
+
+
+_OF_SERVICE = (
+    ("strain", "the service stopped for moments, overloaded, and beside slow clients", "two minutes", _strain),
+    ("events", "events in large requests beside COPY, and one by one on four servers", "a minute", _events),
+    ("live", "a catalogue that changes under load: when changes count, what they cost", "two minutes", _live),
+)
+"""Suites of a release on Complete Journey: name, what is measured, how long it takes when quick, and the function."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,21 +167,16 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=["cpu", "cuda"], default="cpu", help="on cuda ways to search all rows are compared"
     )
     search.set_defaults(run=_search)
-    strain = suites.add_parser("strain", help="the service stopped for moments, overloaded, and beside slow clients")
-    strain.add_argument("--json", type=Path, default=RESULTS / "strain.json", help="where to write the result")
-    strain.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
-    strain.add_argument("--quick", action="store_true", help="within two minutes; the same figures, less settled")
-    strain.set_defaults(run=_strain)
-    events = suites.add_parser("events", help="events in large requests beside COPY, and one by one on four servers")
-    events.add_argument("--json", type=Path, default=RESULTS / "events.json", help="where to write the result")
-    events.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
-    events.add_argument("--quick", action="store_true", help="within a minute; the same figures, less settled")
-    events.set_defaults(run=_events)
-    live = suites.add_parser("live", help="a catalogue that changes under load: when changes count, what they cost")
-    live.add_argument("--json", type=Path, default=RESULTS / "live.json", help="where to write the result")
-    live.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
-    live.add_argument("--quick", action="store_true", help="within two minutes; the same figures, less settled")
-    live.set_defaults(run=_live)
+    for name, does, quick, work in _OF_SERVICE:
+        suite = suites.add_parser(name, help=does)
+        suite.add_argument("--json", type=Path, default=RESULTS / f"{name}.json", help="where to write the result")
+        suite.add_argument("--store", type=Path, default=STORE, help="trained there if not yet done")
+        suite.add_argument("--quick", action="store_true", help=f"within {quick}; the same figures, less settled")
+        suite.set_defaults(run=work)
+    loop = suites.add_parser("loop", help="retraining every month on what the service heard, beside never doing so")
+    loop.add_argument("--json", type=Path, default=RESULTS / "loop.json", help="where to write the result")
+    loop.add_argument("--store", type=Path, default=STORE / "loop", help="a folder to work in")
+    loop.set_defaults(run=_loop)
     fit = suites.add_parser("fit", help="how fast models are fitted and how soon they are good, beside implicit's ALS")
     fit.add_argument("--json", type=Path, help="where to write the result")
     fit.add_argument(

@@ -96,18 +96,23 @@ def journey(until: datetime) -> Journey:
     """Split purchases at a cut-off, and find every household's first basket from then on."""
     lines = purchase_lines()
     past, future = lines.filter(pl.col("at") < until), lines.filter(pl.col("at") >= until)
-    first = future.sort("at", "basket_id").group_by("household_id", maintain_order=True).agg(pl.first("basket_id"))
+    return Journey(past, future, first_baskets(future))
+
+
+def first_baskets(lines: pl.DataFrame) -> list[Basket]:
+    """Return every household's first basket, in the order of time.
+
+    Args:
+        lines: as ``purchase_lines`` has them.
+    """
+    first = lines.sort("at", "basket_id").group_by("household_id", maintain_order=True).agg(pl.first("basket_id"))
     baskets = (
-        future.join(first, on=["household_id", "basket_id"], how="semi", maintain_order="left")
+        lines.join(first, on=["household_id", "basket_id"], how="semi", maintain_order="left")
         .group_by("household_id", maintain_order=True)
         .agg(pl.first("store_id"), pl.first("at"), pl.col("product_id").unique(maintain_order=True))
         .sort("at", "household_id")
     )
-    return Journey(
-        past,
-        future,
-        [Basket(household, store, at, tuple(products)) for household, store, at, products in baskets.iter_rows()],
-    )
+    return [Basket(household, store, at, tuple(products)) for household, store, at, products in baskets.iter_rows()]
 
 
 def last_transactions() -> pl.DataFrame:

@@ -52,6 +52,10 @@ class _Similar(msgspec.Struct, frozen=True):
     items: list[_Product]
 
 
+class _Model(msgspec.Struct, frozen=True):
+    version: str
+
+
 class _Received(msgspec.Struct, frozen=True):
     accepted: int
     rejected: list[dict[str, object]]
@@ -114,6 +118,10 @@ class Service:
         path = f"/v1/products/{product}/similar?{urlencode({'limit': limit, **options})}"
         return [item.id for item in msgspec.json.decode(self._ask("GET", path, None, 200), type=_Similar).items]
 
+    def version(self) -> str:
+        """Return the version of the release that answers."""
+        return msgspec.json.decode(self._ask("GET", "/v1/model", None, 200), type=_Model).version
+
     def report(self, events: Sequence[Event]) -> None:
         """Report events, in this order.
 
@@ -142,9 +150,17 @@ class Service:
 @contextmanager
 def fresh_service(store: Path, version: str) -> Generator[Service]:
     """Serve a release with an empty event store until the block is left, so that no task sees another's events."""
-    with own_state(store, version) as own, serve(own, "--clock", "replay") as served:
+    with own_state(store, version) as own, replaying_service(own) as service:
+        yield service
+
+
+@contextmanager
+def replaying_service(store: Path, *options: str) -> Generator[Service]:
+    """Serve the current release of a store until the block is left, by the clock of what it is asked."""
+    with serve(store, "--clock", "replay", *options) as served:
         connection = HTTPConnection("127.0.0.1", served.port, timeout=_PATIENCE_SECONDS)
+        bundles = BundleStore(store)
         try:
-            yield Service(connection, BundleStore(store).bundle(version))
+            yield Service(connection, bundles.bundle(bundles.current()))
         finally:
             connection.close()
