@@ -20,6 +20,7 @@ PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 STORE := .store/demo
 LOG := .store/demo.log
 URL := http://127.0.0.1:$(PORT)
+ADMIN := $(if $(filter-out 0,$(ADMIN_PORT)),--admin http://127.0.0.1:$(ADMIN_PORT))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check-data test test-slow test-processors test-kill check sanitize bench wheel sbom docs gpu-check gpu-index gpu-fit gpu-search gpu-latency clean
@@ -35,15 +36,18 @@ help: ## Show this text
 
 install: $(INSTALLED) ## Make the virtual environment and install the pinned packages, if they changed
 
-demo: $(DEMO_INSTALLED) ## Train on Complete Journey if not done yet, serve, show three answers, serve until Ctrl-C
+demo: $(DEMO_INSTALLED) ## Load and train on Complete Journey if not done yet, serve, show answers, serve until Ctrl-C
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || { \
 		echo "Port $(PORT) of 127.0.0.1 is taken or not allowed; choose another: make demo PORT=8010" >&2; \
 		exit 1; \
 	}
-	@test -e $(STORE)/CURRENT || $(BIN)/opportune-train --data complete-journey-today --store $(STORE)
+	@test -e $(STORE)/CURRENT || { \
+		$(BIN)/opportune-load --data complete-journey-today --store $(STORE) \
+		&& $(BIN)/opportune-train --data postgres --store $(STORE); \
+	}
 # The samples run beside the server, so that a server that stops ends the wait for it at once.
 	@$(BIN)/opportune-serve --store $(STORE) --port $(PORT) --admin-port $(ADMIN_PORT) >$(LOG) 2>&1 & server=$$!; \
-	$(BIN)/opportune-bench demo --url $(URL) & samples=$$!; \
+	$(BIN)/opportune-bench demo --url $(URL) $(ADMIN) & samples=$$!; \
 	trap 'kill $$samples $$server 2>/dev/null; wait' EXIT; \
 	trap 'exit 130' INT TERM HUP; \
 	failed() { echo "demo: $$1; the server's log ($(LOG)) ends with:" >&2; tail -n 40 $(LOG) >&2; exit 1; }; \

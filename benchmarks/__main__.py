@@ -117,7 +117,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from benchmarks.harness import demo  # noqa: PLC0415 - standard library alone: it runs before anything else is needed
 
-    return demo.run(arguments.url)
+    return demo.run(arguments.url, arguments.admin)
 
 
 _OF_SERVICE = (
@@ -199,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.set_defaults(run=_fit)
     demo = suites.add_parser("demo", help="three sample answers of a running service on Complete Journey")
     demo.add_argument("--url", default="http://127.0.0.1:8000")
+    demo.add_argument("--admin", help="URL of its management API, over which an offer is paused for a moment")
     demo.set_defaults(run=_demo)
     return parser
 

@@ -1,4 +1,4 @@
-"""Three recommend calls to a running demo service, printed with their answers.
+"""Three recommend calls to a running demo service, printed with their answers, and a change that they show at once.
 
 Customer 1029 and store 329 are real ids of Complete Journey: 1029 shops there more often than anywhere else. Products
 have no names there; department, type and size stand for them.
@@ -39,8 +39,12 @@ SAMPLES: tuple[tuple[str, dict[str, object]], ...] = (
 )
 
 
-def run(url: str) -> int:
+def run(url: str, admin: str | None = None) -> int:
     """Wait until the service at ``url`` is ready, ask the three samples, print requests and answers.
+
+    Args:
+        url: of the service.
+        admin: of its management API, over which the best offer is paused, and resumed afterwards; None if it has none.
 
     Returns:
         0 when every sample was answered, 1 when the service never became ready or an answer was not 200.
@@ -50,27 +54,64 @@ def run(url: str) -> int:
         return 1
     try:
         for title, request in SAMPLES:
-            asked = {**request, "include": ["attributes", "products"]}
-            sys.stdout.write(f"\n{title}\nPOST {url}/v1/recommend\n{json.dumps(asked)}\n")
-            items = _recommend(url, asked)
-            names = _names(url, items)
-            for item in items:
-                reasons = " ".join(reason["text"] for reason in item["reasons"])
-                sys.stdout.write(f"{item['rank']:>3}  {item['score']:.3f}  {_line(item, names)}\n{'':12}{reasons}\n")
-            sys.stdout.flush()
+            items = _show(url, title, request)
+            if admin is not None and items and items[0]["kind"] == "offer":
+                _pause(url, admin, request, items[0]["id"])
     except (OSError, HTTPException, ValueError) as error:
         sys.stderr.write(f"{url} did not answer as expected: {error}\n")
         return 1
     return 0
 
 
+def _show(url: str, title: str, request: dict[str, object]) -> list[Answer]:
+    """Ask one sample, print request and answer, and return its items."""
+    asked = {**request, "include": ["attributes", "products"]}
+    sys.stdout.write(f"\n{title}\nPOST {url}/v1/recommend\n{json.dumps(asked)}\n")
+    items = _recommend(url, asked)
+    names = _names(url, items)
+    for item in items:
+        reasons = " ".join(reason["text"] for reason in item["reasons"])
+        sys.stdout.write(f"{item['rank']:>3}  {item['score']:.3f}  {_line(item, names)}\n{'':12}{reasons}\n")
+    sys.stdout.flush()
+    return items
+
+
+def _pause(url: str, admin: str, request: dict[str, object], offer: str) -> None:
+    """Pause an offer over the management API, ask once more, and resume it.
+
+    Raises:
+        ValueError: a status is not 200, or the offer is still shown.
+    """
+    sys.stdout.write(f"\nThe best of them is paused:\nPOST {admin}/v1/offers/{offer}:pause\n")
+    seq = _act(admin, offer, "pause")
+    try:
+        items = _show(url, "The next answer does without it.", {**request, "at_least": seq})
+    finally:
+        _act(admin, offer, "resume")
+    if offer in {item["id"] for item in items}:
+        raise ValueError(f"expected no offer {offer}, which is paused; got {items}")
+    sys.stdout.write(f"\nIt is resumed:\nPOST {admin}/v1/offers/{offer}:resume\n")
+
+
+def _act(admin: str, offer: str, action: str) -> int:
+    """Pause or resume an offer, and return the change's seq."""
+    status, answer = _call(admin, "POST", f"/v1/offers/{offer}:{action}", "{}")
+    if status != 200:
+        raise ValueError(f"expected status 200, got {status}: {answer}")
+    return json.loads(answer)["seq"]
+
+
 def _recommend(url: str, request: Answer) -> list[Answer]:
-    """Return the items of the answer to a recommend request.
+    """Return the items of the answer to a recommend request; ask again while a change is not there yet.
 
     Raises:
         ValueError: the status of the answer is not 200.
     """
+    give_up_at = time.monotonic() + READY_WITHIN_S
     status, answer = _call(url, "POST", "/v1/recommend", json.dumps(request))
+    while status == 503 and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+        status, answer = _call(url, "POST", "/v1/recommend", json.dumps(request))
     if status != 200:
         raise ValueError(f"expected status 200, got {status}: {answer}")
     return json.loads(answer)["items"]

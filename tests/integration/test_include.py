@@ -1,11 +1,13 @@
 """``include``: what answers show of the catalogue is what the tables say, and only if asked for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.harness import demo
-from tests.integration.server import Server, world
+from tests.integration.server import Postgres, Server, eventually, free_port, ids, world
+from tests.integration.test_admin import client_of, done
 
 SHOWN = {"attributes", "price", "products", "products_total"}
 ALL = ["attributes", "price", "products"]
@@ -111,3 +113,25 @@ def test_the_demo_fails_where_an_answer_does(
     monkeypatch.setattr(demo, "SAMPLES", (("Nowhere.", {"context": {"channel": "smoke-signal"}}),))
     assert demo.run(f"http://127.0.0.1:{reader.port}") == 1
     assert "smoke-signal" in capsys.readouterr().err
+
+
+def test_the_demo_pauses_the_best_offer_and_resumes_it(
+    own_store: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    port = free_port()
+    request = {"context": {"channel": "email"}, "kinds": ["offer"], "limit": 20}
+    monkeypatch.setattr(demo, "SAMPLES", (("Offers.", request),))
+    server = Server(own_store, "--database", postgres.database(), "--admin-port", str(port))
+    try:
+        with client_of(server) as admin:
+            done(admin.put("/v1/products/p001", json={}))
+            offer = {"products": ["p001"], "starts": "2020-01-01T00:00:00Z", "ends": "2099-01-01T00:00:00Z"}
+            seq = done(admin.put("/v1/offers/always", json=offer))["seq"]
+        eventually(lambda: server.recommend(at=None)["catalogue_seq"] == seq, "the offer")
+        assert demo.run(f"http://127.0.0.1:{server.port}", f"http://127.0.0.1:{port}") == 0
+        before, _, after = capsys.readouterr().out.partition("always:pause")
+        assert "  always  " in before
+        assert "  always  " not in after
+        eventually(lambda: ids(server.recommend(channel="email", kinds=["offer"], at=None)) == ["always"], "its return")
+    finally:
+        server.stop()
