@@ -115,8 +115,8 @@ def _check(arguments: argparse.Namespace) -> str:
     from training.datasets.summary import open_and_summarise  # noqa: PLC0415
 
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-    with tables_of(arguments.data, recipe, _database(arguments)) as source:
-        dataset, summary, _ = open_and_summarise(source.data, recipe, arguments.until)
+    with tables_of(arguments.data, recipe, _database(arguments), arguments.store) as source:
+        dataset, summary, _ = open_and_summarise(source, recipe, arguments.until)
     if arguments.html is not None:
         arguments.html.write_text(in_html(source.name, summary), encoding="utf-8")
     return "\n".join([*dataset.notes, in_text(summary)])

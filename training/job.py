@@ -58,7 +58,7 @@ def run(
         until: the data cut-off; None for just after the newest event, but never later than now.
         device: where to fit.
         gated: whether a model worse than popularity is refused.
-        database: the URL of the PostgreSQL, where the data are its.
+        database: the URL of the PostgreSQL, where the data are its; None for the one embedded beside the store.
 
     Raises:
         InvalidInput, InvalidTables: the data cannot be used; nothing was written.
@@ -66,7 +66,7 @@ def run(
         RefusedByGate: the model is worse than popularity; nothing was published.
     """
     chosen = torch_device(device)
-    with tables_of(data, recipe, database) as source:
+    with tables_of(data, recipe, database, store) as source:
         return _train(_read(source, recipe, until), store, chosen, gated=gated)
 
 
@@ -177,7 +177,7 @@ def _read(source: Source, recipe: Recipe, until: datetime | None) -> _Given:
     Raises:
         InvalidInput, InvalidTables: they cannot be used.
     """
-    dataset, summary, recipe = open_and_summarise(source.data, recipe, until)
+    dataset, summary, recipe = open_and_summarise(source, recipe, until)
     if summary.lacking or summary.first is None or summary.last is None:
         raise InvalidInput("--data", summary.lacking)
     until = cut_off(until, summary.last)

@@ -22,7 +22,12 @@ ADAPTERS: dict[str, Callable[[datetime], Dataset]] = {
 
 
 def open_dataset(
-    source: str, *, channels: Collection[str], now: datetime, tables: TablesConfig | None = None
+    source: str,
+    *,
+    channels: Collection[str],
+    now: datetime,
+    tables: TablesConfig | None = None,
+    stored: bool = False,
 ) -> Dataset:
     """Open a data set and check all of it, writing nothing.
 
@@ -31,6 +36,7 @@ def open_dataset(
         channels: the channels that the recipe declares.
         now: the present moment, with its time zone.
         tables: how the tables of a directory are written; None for the defaults.
+        stored: whether they are of a database, and only written into that directory.
 
     Raises:
         InvalidInput: the source is neither a known name nor a directory, or lacks what it needs.
@@ -43,6 +49,7 @@ def open_dataset(
         known = ", ".join(ADAPTERS)
         raise InvalidInput("data", f"expected {known} or a directory with the input tables, got {source!r}")
     dataset = read_directory(Path(source), tables) if adapter is None else adapter(now)
+    dataset = dataset._replace(given=tuple(one._replace(stored=stored) for one in dataset.given))
     with reading(dataset.given):
         validate(dataset, channels)
     return dataset

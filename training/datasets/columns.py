@@ -79,7 +79,7 @@ def column_problems(given: GivenTable) -> Iterator[str]:
             asked = f"; did you mean {free}?" if free else ""
             asked = asked or (_SITUATION if table is EVENTS else "")
             yield f"{file}: column {shown} is unknown, expected only {', '.join(declared)}{asked}"
-        elif name == "*" or (name.startswith("^") and name.endswith("$")) or not name.strip() or not name.isprintable():
+        elif not can_be_attribute(name):
             yield f"{file}: column {shown} cannot be an attribute; expected a name of letters and digits"
         elif table.attributes and free and not declared[free].required:
             yield (
@@ -88,6 +88,13 @@ def column_problems(given: GivenTable) -> Iterator[str]:
             )
         else:
             yield from _attribute_problems(given, name, schema[name])
+
+
+def can_be_attribute(name: str) -> bool:
+    """Return whether a column of that name can be an attribute: it shows, and Polars takes it for no pattern."""
+    return (
+        name != "*" and not (name.startswith("^") and name.endswith("$")) and bool(name.strip()) and name.isprintable()
+    )
 
 
 def _has_no_header(given: GivenTable) -> bool:

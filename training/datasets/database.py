@@ -4,7 +4,8 @@ All of them are of one moment: one transaction reads what is true at its start.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,35 +22,30 @@ from embeddings.catalogue.changes import (
     LocationState,
     OfferState,
     ProductState,
-    PromotionState,
     withdrawn,
 )
-from embeddings.catalogue.tables import CUSTOMERS, EVENTS, LOCATIONS, OFFERS, PRODUCTS, PROMOTIONS, Table
+from embeddings.catalogue.tables import CUSTOMERS, LOCATIONS, OFFERS, PRODUCTS, Table
 from embeddings.database.changelog import last
 from embeddings.database.connection import DATABASE_VARIABLE, Connection, connected
 from embeddings.database.migrate import prepare
 from embeddings.database.numbering import number, seen
+from embeddings.database.postgres import database
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import DatabaseMark
 from training.config import Recipe
 from training.datasets.cast import DTYPES
+from training.datasets.columns import can_be_attribute
+from training.datasets.stored import write_events, write_promotions
 
 POSTGRES = "postgres"
 """The name that means the tables of a database."""
 
-_ROWS, _STATES = 100_000, 5_000
-"""Rows of events, and states, in one file."""
+_STATES = 5_000
+"""States that are decoded at a time."""
 
 # What was withdrawn stays known by what happened to it, but for customers: those are to be forgotten.
 _KIND = """
 SELECT withdrawn, body::text FROM catalogue WHERE kind = $1 AND (NOT withdrawn OR kind <> 'customer') ORDER BY since
-"""
-
-_EVENTS = """
-SELECT customer_id, type, at, product_id, offer_id, location, channel, visit, quantity, value, context::text
-FROM events
-WHERE NOT EXISTS (SELECT FROM customers WHERE customers.id = events.customer_id AND customers.withdrawn)
-ORDER BY seq
 """
 
 
@@ -72,130 +68,151 @@ class Source(NamedTuple):
         data: a known data set's name or a directory.
         name: what people call them.
         marks: how far a database was read, if they are its.
+        notes: a sentence for each thing of a database that was left out.
     """
 
     data: str
     name: str
-    marks: Marks | None
+    marks: Marks | None = None
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
-def tables_of(data: str, recipe: Recipe, database: str | None) -> Generator[Source]:
+def tables_of(data: str, recipe: Recipe, url: str | None, store: Path | None = None) -> Generator[Source]:
     """Yield the tables that a name means; those of a database lie in files as long as the block lasts.
 
     Args:
         data: a known data set's name, a directory, or ``postgres``.
-        recipe: declares the context attributes of events.
-        database: the URL of the PostgreSQL that ``postgres`` means.
+        recipe: declares the channels and the context attributes of events.
+        url: of the PostgreSQL that ``postgres`` means.
+        store: beside which that PostgreSQL is embedded, where there is no URL.
 
     Raises:
-        InvalidInput: there is no URL, or it is no URL of a PostgreSQL with a schema that this version knows.
+        InvalidInput: there is no database, or it is no URL of a PostgreSQL with a schema that this version knows.
         EventStoreUnavailable: PostgreSQL does not answer.
     """
     if data != POSTGRES:
-        yield Source(data, data, None)
+        yield Source(data, data)
         return
-    if database is None:
-        raise InvalidInput("--database", f"expected a URL for --data {POSTGRES}, there or in {DATABASE_VARIABLE}")
     with TemporaryDirectory(prefix="opportune-tables-") as folder:  # closed to other users: it holds personal data
-        marks = write_tables(database, Path(folder), recipe.tables.context_attributes)
-        yield Source(folder, POSTGRES, marks)
+        with database(url, _home(url, store)) as found:
+            marks, notes = write_tables(found.url, Path(folder), recipe)
+        yield Source(folder, POSTGRES, marks, notes)
 
 
-def write_tables(url: str, folder: Path, context_attributes: Sequence[str]) -> Marks:
-    """Write the tables that a database holds into an empty folder as Parquet, and return how far it was read.
+def _home(url: str | None, store: Path | None) -> Path:
+    """Return the store of an embedded PostgreSQL, which must be there unless a URL names another one."""
+    if url is None and (store is None or not (store / "state" / "postgres").is_dir()):
+        beside = "--store of a PostgreSQL that is embedded" if store is None else f"a PostgreSQL beside {store}"
+        raise InvalidInput(
+            "--database", f"expected a URL for --data {POSTGRES}, there or in {DATABASE_VARIABLE}, or {beside}"
+        )
+    return store or Path()
+
+
+def write_tables(url: str, folder: Path, recipe: Recipe) -> tuple[Marks, tuple[str, ...]]:
+    """Write the tables that a database holds into an empty folder as Parquet.
+
+    Returns how far it was read, and a note for each thing that was left out.
 
     Args:
         url: of PostgreSQL; its schema is migrated first.
         folder: where to; it holds personal data.
-        context_attributes: columns of events that the recipe declares.
+        recipe: declares the channels and the context attributes of events.
 
     Raises:
         EventStoreUnavailable: PostgreSQL does not answer.
         InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version.
     """
-    (folder / EVENTS.name).mkdir()
-    return asyncio.run(_write_tables(url, folder, context_attributes))
+    return asyncio.run(_write_tables(url, folder, recipe))
 
 
-async def _write_tables(url: str, folder: Path, context_attributes: Sequence[str]) -> Marks:
+async def _write_tables(url: str, folder: Path, recipe: Recipe) -> tuple[Marks, tuple[str, ...]]:
     await prepare(url)
     async with connected(url, refuses="to be read") as connection:
         await number(connection)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             marks = Marks(await last(connection), await seen(connection))
+            notes: list[str] = []
             for kind, table in _TABLES.items():
-                await _write_kind(connection, kind, table, folder / f"{table.name}.parquet")
-            await _write_events(connection, folder / EVENTS.name, context_attributes)
-    return marks
+                notes += await _write_kind(connection, kind, table, folder / f"{table.name}.parquet")
+            await write_promotions(connection, folder)
+            known = dict(_known(folder, recipe))
+            notes += await write_events(connection, folder, recipe.tables.context_attributes, recipe.channels, known)
+    return marks, tuple(notes)
 
 
-async def _write_kind(connection: Connection, kind: Kind, table: Table, path: Path) -> None:
-    """Write the states of a kind as one table; nothing if there are none."""
+def _known(folder: Path, recipe: Recipe) -> Iterator[tuple[str, pl.Series]]:
+    """Yield the columns of events that name what a table lists, with the ids of that table.
+
+    Of a table that is not there training takes whatever events name; of products it does so beside a table, too.
+    """
+    for table in (LOCATIONS, OFFERS, PRODUCTS):
+        path = folder / f"{table.name}.parquet"
+        if table.key and path.exists() and (table is not PRODUCTS or recipe.tables.unlisted_products == "refuse"):
+            yield table.key, pl.read_parquet(path, columns=[table.key], glob=False).to_series()
+
+
+async def _write_kind(connection: Connection, kind: Kind, table: Table, path: Path) -> list[str]:
+    """Write the states of a kind as one table, nothing if there are none; return a note of attributes left out."""
     names: dict[str, None] = {}
     frames: list[pl.DataFrame] = []
+    unfit = Counter[str]()
+    declared = {column.name: DTYPES[column.dtype] for column in table.columns}
     async for records in _slices(connection, _KIND, _STATES, kind):
         states = [(gone, msgspec.json.decode(body, type=STATES[kind])) for gone, body in records]
-        rows = [row for gone, state in states for row in _rows(withdrawn(state) if gone else state)]
-        for row in rows:
-            names |= dict.fromkeys(row)
-        schema = {column.name: DTYPES[column.dtype] for column in table.columns}
-        more = sorted(names.keys() - schema.keys())
-        frames.append(pl.DataFrame(rows, schema=schema | dict.fromkeys(more, pl.String())))
+        attributes = [_attributes(state, declared, unfit) for _, state in states]
+        for one in attributes:
+            names |= dict.fromkeys(one)
+        rows = [
+            {**said, **_row(withdrawn(state) if gone else state)}
+            for (gone, state), said in zip(states, attributes, strict=True)
+        ]
+        frames.append(pl.DataFrame(rows, schema=declared | dict.fromkeys(sorted(names), pl.String())))
     if frames:
         pl.concat(frames, how="diagonal").write_parquet(path)
+    return [
+        f"attribute {name!r} of {count:,} {table.name} is not read: it is called as no further column of that table "
+        "can be; give it another name"
+        for name, count in sorted(unfit.items())
+    ]
 
 
-def _rows(state: AnyState) -> list[dict[str, Any]]:
-    """Return a state as rows of its table."""
+def _attributes(state: AnyState, declared: Collection[str], unfit: Counter[str]) -> dict[str, str]:
+    """Return the attributes of a state that can be columns of its table, and count the others."""
+    if not isinstance(state, ProductState | CustomerState):
+        return {}
+    fit = {name: value for name, value in state.attributes.items() if can_be_attribute(name) and name not in declared}
+    unfit.update(state.attributes.keys() - fit.keys())
+    return fit
+
+
+def _row(state: AnyState) -> dict[str, Any]:
+    """Return the declared columns of a state's row."""
     match state:
         case ProductState():
-            return [
-                {
-                    **state.attributes,
-                    "product_id": state.id,
-                    "price": state.price,
-                    "recommendable": state.recommendable,
-                    "locations": state.locations or None,
-                    "in_stock": state.in_stock,
-                    "out_of_stock_at": state.out_of_stock_at or None,
-                    "withdrawn_at": state.withdrawn_at or None,
-                }
-            ]
+            return {
+                "product_id": state.id,
+                "price": state.price,
+                "recommendable": state.recommendable,
+                "locations": state.locations or None,
+                "in_stock": state.in_stock,
+                "out_of_stock_at": state.out_of_stock_at or None,
+                "withdrawn_at": state.withdrawn_at or None,
+            }
         case CustomerState():
-            return [{**state.attributes, "customer_id": state.id, "audiences": state.audiences or None}]
+            return {"customer_id": state.id, "audiences": state.audiences or None}
         case LocationState():
-            return [{"location": state.id, **{name: getattr(state, name) for name in _OF_LOCATIONS}}]
+            return {"location": state.id, **{name: getattr(state, name) for name in _OF_LOCATIONS}}
         case OfferState():
-            return [
-                {
-                    "offer_id": state.id,
-                    **{name: getattr(state, name) for name in _OF_OFFERS},
-                    "name": state.name or None,
-                    "uses": float(state.uses),
-                }
-            ]
-        case PromotionState():
-            whole = {"channel": state.channel, "location": state.location, "starts": state.starts, "ends": state.ends}
-            return [{**whole, "product_id": one} for one in state.products]
+            return {
+                "offer_id": state.id,
+                **{name: getattr(state, name) for name in _OF_OFFERS},
+                "name": state.name or None,
+                "uses": float(state.uses),
+            }
         case _:
-            return []
-
-
-async def _write_events(connection: Connection, folder: Path, context_attributes: Sequence[str]) -> None:
-    """Write the events as the parts of a table, in the order in which they arrived."""
-    declared = {column.name: DTYPES[column.dtype] for column in EVENTS.columns}
-    schema = declared | dict.fromkeys(context_attributes, pl.String())
-    part = 0
-    async for records in _slices(connection, _EVENTS, _ROWS):
-        columns = dict(zip([*_READ, "context"], zip(*records, strict=True), strict=True))
-        said = [{} if one is None else msgspec.json.decode(one) for one in columns.pop("context")]
-        columns |= {name: [one.get(name) for one in said] for name in context_attributes}
-        frame = pl.DataFrame(columns, schema_overrides=schema).select(*schema)
-        frame.write_parquet(folder / f"part-{part:05d}.parquet")
-        part += 1
-    if not part:
-        pl.DataFrame(schema=schema).write_parquet(folder / "part-00000.parquet")
+            raise TypeError(type(state))
 
 
 async def _slices(connection: Connection, query: str, size: int, *arguments: object) -> AsyncIterator[list[Any]]:
@@ -210,8 +227,6 @@ _TABLES: dict[Kind, Table] = {
     "product": PRODUCTS,
     "customer": CUSTOMERS,
     "offer": OFFERS,
-    "promotion": PROMOTIONS,
 }
 _OF_LOCATIONS = ("latitude", "longitude", "region", "closed")
 _OF_OFFERS = ("kind", "products", "starts", "ends", "channels", "locations", "audience", "campaign", "status")
-_READ = (*("customer_id", "type", "at", "product_id", "offer_id", "location", "channel", "visit", "quantity", "value"),)

@@ -37,6 +37,7 @@ class GivenTable(NamedTuple):
         config: how the values are written.
         parts: the files that it lies in, in the order of its rows; none where it lies in no file of its owner.
         texts: decoded copies of files, open as long as the frame is to be read.
+        stored: whether a database holds the rows, whose ids were ids of the service already: nobody wrote them down.
     """
 
     table: Table
@@ -45,6 +46,7 @@ class GivenTable(NamedTuple):
     config: TablesConfig = TablesConfig()
     parts: tuple[Part, ...] = ()
     texts: tuple[IO[bytes], ...] = ()
+    stored: bool = False
 
     def place(self, row: int) -> str:
         """Return the file and row, counted from 1 in that file, of a row counted from 1 in the table."""

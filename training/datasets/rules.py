@@ -113,7 +113,7 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
     """Yield every declared rule on the usable columns, memberships excepted.
 
     Texts of a column with a membership need no rule of their own: the accepted ones are checked where they are
-    declared.
+    declared. Nor do those that a database holds, which were checked when they came.
     """
     schema = given.frame.collect_schema()
     members = {one.column.name for one in memberships}
@@ -123,7 +123,7 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
         if column.name in values:
             name = column.name
             yield from _column_rules(column, raw[name], shown[name], values[name], given.config)
-            if column.dtype in ("text", "list") and column.name not in members:
+            if column.dtype in ("text", "list") and column.name not in members and not given.stored:
                 yield from _id_rules(column, values[column.name])
     yield from _table_rules(given, raw, shown, values)
 

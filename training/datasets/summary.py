@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from embeddings.catalogue.tables import EARLIEST, EVENTS, PRODUCTS
 from training.config import Recipe, check_attributes
 from training.datasets import open_dataset
+from training.datasets.database import Source
 from training.datasets.files import reading
 from training.datasets.finding import Counted, Finding
 from training.datasets.findings import find_all
@@ -106,11 +107,11 @@ class Opened(NamedTuple):
     recipe: Recipe
 
 
-def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> Opened:
+def open_and_summarise(source: Source, recipe: Recipe, until: datetime | None) -> Opened:
     """Open a data set as a recipe declares it, check all of it and return it with its summary.
 
     Args:
-        source: a known data set's name or a directory of tables.
+        source: the tables, from `tables_of`.
         recipe: the settings.
         until: the data cut-off; None for the present moment.
 
@@ -118,7 +119,10 @@ def open_and_summarise(source: str, recipe: Recipe, until: datetime | None) -> O
         InvalidInput, InvalidTables: the data or the recipe cannot be used.
     """
     now = datetime.now(UTC)
-    dataset = open_dataset(source, channels=recipe.channels, now=now, tables=recipe.tables)
+    dataset = open_dataset(
+        source.data, channels=recipe.channels, now=now, tables=recipe.tables, stored=source.marks is not None
+    )
+    dataset = dataset._replace(notes=(*source.notes, *dataset.notes))
     check_attributes(recipe, attribute_names(dataset.products, PRODUCTS))
     with reading(dataset.given):
         dataset, targets = with_targets(dataset, recipe.targets)
