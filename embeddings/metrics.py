@@ -34,7 +34,18 @@ def area_under_curve(
         weights: how many each item stands for; one if not given.
     """
     weights = np.ones(len(scores)) if weights is None else weights.astype(np.float64)
-    values, places = np.unique(scores, return_inverse=True)
-    ours, others = (np.bincount(places, weights * part, len(values)) for part in (relevant, 1 - relevant))
+    return area_of_ranks(np.unique(scores, return_inverse=True)[1], relevant, weights)
+
+
+def area_of_ranks(ranks: NDArray[np.integer], relevant: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
+    """Return the area under the curve of items whose scores are in order already.
+
+    Args:
+        ranks: the place of each score among the distinct ones, the smallest first.
+        relevant: 1 for the relevant items, else 0.
+        weights: how many each item stands for; not a number comes out where all of one kind stand for none.
+    """
+    ours, others = (np.bincount(ranks, weights * part) for part in (relevant, 1 - relevant))
     below = np.cumsum(others) - others
-    return float((ours @ (below + others / 2)) / (ours.sum() * others.sum()))
+    pairs = ours.sum() * others.sum()
+    return float((ours @ (below + others / 2)) / pairs) if pairs else np.nan

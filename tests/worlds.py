@@ -176,13 +176,14 @@ def shop() -> Tables:
     }
 
 
-def coupons() -> Tables:
+def coupons(sold: int = 30, sharp: float = 0.2) -> Tables:
     """Offers shown on the web and accepted or refused; age and time of day say which, besides each customer's taste.
 
-    A fifth of the customers comes only after ``UNTIL``: of them nothing is known but their age.
+    A fifth of the customers comes only after ``UNTIL``: of them nothing is known but their age. So many products are
+    sold; the larger ``sharp``, the more all customers buy alike.
     """
     random = np.random.default_rng(6)
-    products, offers = [f"p{number:02d}" for number in range(30)], [f"o{number}" for number in range(8)]
+    products, offers = [f"p{number:02d}" for number in range(sold)], [f"o{number}" for number in range(8)]
     ages = ["young", "middle", "old"]
     liking = random.normal(-0.5, 0.6, len(offers))
     by_age = random.normal(0, 1, (len(ages), len(offers)))
@@ -192,7 +193,7 @@ def coupons() -> Tables:
     for customer in range(500):
         name, age = f"c{customer:03d}", customer % len(ages)
         customers.append((name, ages[age]))
-        own, favourites = random.normal(0, 0.7, len(offers)), _chances(random, len(products), 0.2)
+        own, favourites = random.normal(0, 0.7, len(offers)), _chances(random, len(products), sharp)
         for at in _moments(random, 2):
             if customer % 5 == 4 and at < UNTIL:
                 continue
@@ -213,7 +214,7 @@ def coupons() -> Tables:
         "offers": pl.DataFrame(
             {
                 "offer_id": offers,
-                "products": [[products[place]] for place in range(len(offers))],
+                "products": [[products[place % sold]] for place in range(len(offers))],
                 "starts": [UNTIL - timedelta(weeks=WEEKS + 1)] * len(offers),
                 "ends": [UNTIL + timedelta(weeks=AFTER + 1)] * len(offers),
                 "uses": [1_000] * len(offers),

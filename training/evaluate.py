@@ -22,6 +22,7 @@ from embeddings.ranking.sources import ALL
 from embeddings.ranking.statistics import Statistics
 from training.ablation import ablate
 from training.candidates import PopularRows, QueriedExample, gather, popular_rows, query_examples
+from training.comparison import Questions
 from training.examples import Example, customer_vectors
 from training.fit import Factors, Towers
 from training.fit_ranker import calibration_error, rank
@@ -29,6 +30,9 @@ from training.ranker import Rankers
 from training.ways import Way
 
 K = 10
+JUDGED_BY = f"ndcg@{K}"
+"""The metric that the gate judges by."""
+
 _CACHE_BYTES = 2**28
 _AT_ONCE = 256
 FEW = 100
@@ -40,6 +44,18 @@ _EASY = 0.9
 _NONE = np.zeros(0, np.int64)
 
 Metrics = Mapping[str, Mapping[str, float]]
+
+
+class Evaluation(NamedTuple):
+    """What was measured on the validation window.
+
+    Attributes:
+        metrics: by way.
+        asked: what is served beside what is popular, question by question, by NDCG.
+    """
+
+    metrics: Mapping[Way, Metrics]
+    asked: Mapping[Way, Questions]
 
 
 class Fitted(NamedTuple):
@@ -58,7 +74,7 @@ class Fitted(NamedTuple):
 
 def evaluate(
     asked: Mapping[Way, Sequence[Example]], fitted: Fitted, rankers: Rankers, als: Factors, length: int
-) -> Mapping[Way, Metrics]:
+) -> Evaluation:
     """Answer every example by every method and measure the answers, by way, by method, then by metric.
 
     ``served`` is the answer that the service would give, with the expected calibration error of its scores and the
@@ -73,11 +89,12 @@ def evaluate(
         als: the factors that the towers started from, a baseline of its own.
         length: how many events the customer tower reads.
     """
-    return {
+    found = {
         way: _measure_all(some, fitted, rankers, als, length, parts=way == Way.AT_PLACE)
         for way, some in asked.items()
         if some
     }
+    return Evaluation({way: one for way, (one, _) in found.items()}, {way: one for way, (_, one) in found.items()})
 
 
 def cautions(asked: Mapping[Way, Sequence[Example]], judged: Mapping[Way, Metrics]) -> list[str]:
@@ -89,6 +106,10 @@ def cautions(asked: Mapping[Way, Sequence[Example]], judged: Mapping[Way, Metric
     """
     found: list[str] = []
     at_place = asked[Way.AT_PLACE]
+    if not at_place:
+        return [
+            "nothing that could be recommended was bought in the validation window: the metrics say nothing of products"
+        ]
     if len(at_place) < FEW:
         found.append(
             f"the metrics are means of {len(at_place):,} examples: of so few chance decides as much as the model does"
@@ -119,7 +140,7 @@ def by_method(metrics: Mapping[Way, Metrics]) -> Metrics:
 
 def _measure_all(
     examples: Sequence[Example], fitted: Fitted, rankers: Rankers, als: Factors, length: int, *, parts: bool
-) -> Metrics:
+) -> tuple[Metrics, Questions]:
     rankings: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("popular", "personal_top_frequency", "als")}
     observed = fitted.statistics.observed
     remembered: PopularRows = {}
@@ -153,9 +174,13 @@ def _measure_all(
     if parts:
         metrics |= _measure_sources(queried)
         metrics |= ablate(candidates, queried, lambda features_MF: rank(rankers, features_MF, candidates.regular_M), 0)
-    return metrics | {
-        "served": _measure(served, examples) | {"calibration_error": error, "examples": float(len(examples))}
-    }
+    metrics["served"] = _measure(served, examples) | {"calibration_error": error, "examples": float(len(examples))}
+    return metrics, Questions(
+        np.array([one.customer for one in examples]),
+        _ndcg(served, examples),
+        _ndcg(rankings["popular"], examples),
+        np.array([one.eligible.size > K for one in examples]),
+    )
 
 
 def _measure_sources(queried: Sequence[QueriedExample]) -> dict[str, dict[str, float]]:
@@ -208,6 +233,12 @@ def _fill(first: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.int64
 def _measure(rankings: Sequence[NDArray[np.int64]], examples: Sequence[Example]) -> dict[str, float]:
     answered = [(ranking.tolist(), example.bought) for ranking, example in zip(rankings, examples, strict=True)]
     return {
-        "ndcg@10": round(float(np.mean([ndcg_at(ranking, bought, K) for ranking, bought in answered])), 4),
+        JUDGED_BY: round(float(np.mean(_ndcg(rankings, examples))), 4),
         "recall@10": round(float(np.mean([recall_at(ranking, bought, K) for ranking, bought in answered])), 4),
     }
+
+
+def _ndcg(rankings: Sequence[NDArray[np.int64]], examples: Sequence[Example]) -> NDArray[np.float64]:
+    """Return the NDCG of each answer (B)."""
+    pairs = zip(rankings, examples, strict=True)
+    return np.array([ndcg_at(ranking.tolist(), example.bought, K) for ranking, example in pairs])

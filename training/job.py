@@ -57,13 +57,13 @@ def run(
         recipe: the settings.
         until: the data cut-off; None for just after the newest event, but never later than now.
         device: where to fit.
-        gated: whether a model worse than popularity is refused.
+        gated: whether a model worse than a simple rival is refused.
         database: the URL of the PostgreSQL, where the data are its; None for the one embedded beside the store.
 
     Raises:
         InvalidInput, InvalidTables: the data cannot be used; nothing was written.
         DeviceUnavailable: cuda was asked for and is absent.
-        RefusedByGate: the model is worse than popularity; nothing was published.
+        RefusedByGate: the model is worse than a simple rival; nothing was published.
     """
     chosen = torch_device(device)
     with tables_of(data, recipe, database, store) as source:
@@ -99,14 +99,14 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
         _, earlier = stages.towers(past.before(begins[-1]), begins[-1])
         rankers = stages.rankers(past, begins, earlier)
         als, fitted = stages.towers(past, window, inside)
-        # Redemptions are few and the gate judges products alone: offers are learnt from all that happened.
+        # Redemptions are few: those served are learnt from all that happened, and judged by a fit of what came before.
         offers = stages.offers(histories, window, moment, fitted, rankers)
         ways = Ways(fitted.catalogue, recipe.ways)
         asked = ways.each(judged_examples(past, inside, fitted.catalogue, recipe.seed), window, recipe.seed)
         if repeats_are_rare(asked[Way.AT_PLACE]):
             novel = for_novel(asked[Way.AT_PLACE], fitted.catalogue, inside.by_customer())
             asked = {**asked, Way.NOVEL: [one for one in novel if one.bought]}
-        if not asked[Way.AT_PLACE]:
+        if not asked[Way.AT_PLACE] and offers.compared is None:
             days = recipe.validation_days
             raise InvalidInput(
                 "--data",
@@ -114,7 +114,7 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
                 "model by; found none",
             )
         judged = evaluate(asked, fitted, rankers, als, recipe.towers.history_length)
-        metrics, doubts = by_method(judged), cautions(asked, judged)
+        metrics, doubts = by_method(judged.metrics), cautions(asked, judged.metrics)
         if offers.metrics:
             metrics = {**metrics, "offers": offers.metrics}
         for method, values in metrics.items():
@@ -122,7 +122,7 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
         for doubt in doubts:
             _log.warning("%s", doubt)
         if gated:
-            gate(judged, ways.shares)
+            gate(judged.asked, ways.shares, offers.compared)
 
         catalogue, observed = observe(master, histories.sold(), moment, recipe.assortment, histories.sold_to_guests())
         catalogue = catalogue._replace(promotions=still_promoted(catalogue.promotions, moment))

@@ -18,6 +18,8 @@ from embeddings.ranking.acceptance import ACCEPTED_WITHIN, Acceptance, Exposures
 from training.acceptance import count_acceptance, covers_redemptions, exposures_of, is_enough
 from training.batches import Baskets
 from training.candidates import ExampleCandidates, as_newcomers, for_new, for_novel, gather_candidates, with_sessions
+from training.compare_offers import compare_accepted, compare_redeemed
+from training.comparison import Comparison
 from training.config import Recipe
 from training.curve import Curve
 from training.evaluate import Fitted, measure_towers
@@ -65,12 +67,14 @@ class FittedOffers(NamedTuple):
         redemption: whether any is.
         acceptance: how often each is accepted when shown, as of the data cut-off; unknown where too few were shown.
         metrics: of both, fitted before the validation window and measured on it.
+        compared: the order of offers, fitted and measured so, beside a simple rival; None if it cannot be measured.
     """
 
     offers: OfferRanker
     redemption: Redemption
     acceptance: Acceptance
     metrics: Mapping[str, float]
+    compared: Comparison | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,13 @@ class Stages:
         earlier, later = ([one for one in found if (one.visit.at < window) == before] for before in (True, False))
         offers = fit_offers(earlier)
         metrics = measure_offers(later, offers, fit_redemption(earlier, offers))
+        # With fewer it is no fit, and so not what will be served once there are more.
+        fitted_before = sum(bool(one.taken_O.any()) for one in earlier) >= FEWEST_VISITS
+        compared = compare_redeemed(later, offers) if fitted_before else None
+        if compared is not None:
+            metrics = {**metrics, compared.metric: compared.served, f"{compared.metric}_of_popularity": compared.rival}
         offers = fit_offers(found)
-        return FittedOffers(offers, fit_redemption(found, offers), Acceptance.none(), metrics)
+        return FittedOffers(offers, fit_redemption(found, offers), Acceptance.none(), metrics, compared)
 
     def _accepted(
         self, past: Histories, exposures: Exposures, window: int, moment: int, fitted: Fitted, rankers: Rankers
@@ -197,10 +206,11 @@ class Stages:
             )
             return None
         _log.info("offers are learnt from %d visits in which some were shown", len(found))
-        metrics = measure_accepted([one for one in found if one.visit.at >= window], fit_accepted(earlier))
+        later, before = [one for one in found if one.visit.at >= window], fit_accepted(earlier)
+        metrics, compared = measure_accepted(later, before), compare_accepted(later, before)
         offers, acceptance = fit_accepted(found), count_acceptance(past, exposures, self.master, moment)
         # Nothing is left for the upper level: the lower one says how likely each offer is accepted.
-        return FittedOffers(offers, fit_redemption([], offers), acceptance, metrics)
+        return FittedOffers(offers, fit_redemption([], offers), acceptance, metrics, compared)
 
     def _visits(
         self,

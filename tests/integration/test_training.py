@@ -245,7 +245,7 @@ def test_a_model_worse_than_popularity_is_published_only_without_the_gate(
     monkeypatch.setattr("training.evaluate.rank", alike)
     assert train(data, store) == 3
     report = capsys.readouterr().err
-    assert "refused by the gate: what would be served reached ndcg@10 0.0" in report
+    assert "refused by the gate: what would be served of products reached ndcg@10 0.0" in report
     assert "--no-gate" in report
     assert not list(store.rglob("manifest.json"))
     assert not (store / "CURRENT").exists()

@@ -207,10 +207,11 @@ def shown_after(tables: Tables) -> list[Shown]:
     ]
 
 
+@pytest.mark.parametrize(("sold", "sharp"), [(30, 0.2), (4, 1e6)], ids=["shop", "four products bought at random"])
 def test_offers_shown_and_refused_are_ranked_better_than_by_a_table_of_their_rates(
-    world: Callable[..., World],
+    world: Callable[..., World], sold: int, sharp: float
 ) -> None:
-    of = world(worlds.coupons())
+    of = world(worlds.coupons(sold, sharp))
     shown = shown_after(of.tables)
     taken = np.array([one.accepted for one in shown])
     past = of.past.filter(pl.col("offer_id").is_not_null())

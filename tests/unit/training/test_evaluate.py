@@ -148,7 +148,7 @@ class Models(NamedTuple):
     def metrics(self, examples: list[Example]) -> Metrics:
         rankers = Rankers(self.ranker, self.ranker, 30.0)
         asked = {Way.AT_PLACE: examples}
-        return evaluate(asked, self.fitted, rankers, self.als, RECIPE.towers.history_length)[Way.AT_PLACE]
+        return evaluate(asked, self.fitted, rankers, self.als, RECIPE.towers.history_length).metrics[Way.AT_PLACE]
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,14 @@ def test_every_way_is_measured_on_what_can_be_asked_in_it(window: Window, models
     rankers = Rankers(models.ranker, models.ranker, 30.0)
     some = window.examples[:5]
     asked = {Way.AT_PLACE: window.examples, Way.WITHOUT_PLACE: some, Way.AHEAD: list[Example]()}
-    found = evaluate(asked, models.fitted, rankers, models.als, RECIPE.towers.history_length)
+    evaluated = evaluate(asked, models.fitted, rankers, models.als, RECIPE.towers.history_length)
+    found = evaluated.metrics
+    assert set(found) == set(evaluated.asked)
+    for way, questions in evaluated.asked.items():
+        assert questions.customers_Q.tolist() == [one.customer for one in asked[way]]
+        assert questions.served_Q.mean() == pytest.approx(found[way]["served"]["ndcg@10"], abs=1e-4)
+        assert questions.rival_Q.mean() == pytest.approx(found[way]["popular"]["ndcg@10"], abs=1e-4)
+        assert questions.open_Q.tolist() == [one.eligible.size > 10 for one in asked[way]]
     assert set(found) == {Way.AT_PLACE, Way.WITHOUT_PLACE}
     assert found[Way.WITHOUT_PLACE]["popular"] == models.metrics(some)["popular"]
     assert not any(method.startswith("source") for method in found[Way.WITHOUT_PLACE])
@@ -293,6 +300,8 @@ HARD, EASY = ({Way.AT_PLACE: {"popular": {"ndcg@10": figure}}} for figure in (0.
 def test_few_examples_and_places_that_tell_the_product_are_doubted(window: Window) -> None:
     many = window.examples * 10
     assert cautions({Way.AT_PLACE: many}, HARD) == []
+    (nothing,) = cautions({Way.AT_PLACE: []}, {})
+    assert "say nothing of products" in nothing
     (few,) = cautions({Way.AT_PLACE: window.examples[:30]}, HARD)
     assert "means of 30 examples" in few
     told = [
