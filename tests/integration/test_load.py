@@ -7,12 +7,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 import polars as pl
 import pytest
 
-from embeddings.catalogue.changes import OfferState, ProductState, Withdrawal
+from embeddings.catalogue.changes import (
+    AnyState,
+    CampaignState,
+    CustomerState,
+    LocationState,
+    OfferState,
+    ProductState,
+    SegmentState,
+    Withdrawal,
+)
+from embeddings.catalogue.columns import ChannelRule
 from embeddings.database.changelog import write
-from embeddings.errors import InvalidTables, StillReferred
+from embeddings.database.postgres import database
+from embeddings.errors import InvalidInput, InvalidTables, StillReferred
 from embeddings.release.bundle import read_histories_manifest, read_manifest
 from embeddings.release.store import BundleStore
 from serving.state.event import Event
@@ -20,8 +32,8 @@ from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from tests.integration.server import Postgres, on_connection
 from tests.world import UNTIL, tables, write_tables
-from training.config import Recipe
-from training.datasets import open_dataset
+from training.config import Recipe, TablesConfig
+from training.datasets import MOVING, open_dataset
 from training.datasets.database import tables_of
 from training.job import run
 from training.load import job
@@ -29,10 +41,13 @@ from training.load.job import Loaded, load
 
 Found = TypeVar("Found")
 
+NOW = UNTIL + timedelta(days=400)
+"""After all that the world holds."""
+
 
 def loaded(folder: Path, url: str, recipe: Recipe, *, replace: bool = False) -> Loaded:
     dataset = open_dataset(str(folder), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
-    return asyncio.run(load(dataset, url, replace=replace))
+    return asyncio.run(load(dataset, url, replace=replace, now=NOW))
 
 
 def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -150,6 +165,170 @@ def test_replace_leaves_what_an_offer_of_others_needs(recipe: Recipe, postgres: 
     (folder / "products.csv").write_text("product_id\np1\n")
     with pytest.raises(StillReferred, match="by-hand"):
         loaded(folder, url, recipe, replace=True)
+
+
+def edited(url: str, *states: AnyState) -> None:
+    """Have somebody change things by hand."""
+    on_connection(url, lambda connection: write(connection, states, "me"))
+
+
+def body(url: str, kind: str) -> dict[str, Any]:
+    """The state of the one thing of a kind."""
+    ((found,),) = fetch(url, f"SELECT body::text FROM catalogue WHERE kind = '{kind}'")
+    return msgspec.json.decode(found)
+
+
+def test_what_the_tables_have_no_column_for_stays_as_it_was_edited(recipe: Recipe, postgres: Postgres, tmp_path: Path):
+    url = postgres.database()
+    starts, ends = UNTIL, UNTIL.replace(year=2099)
+    folder = small(
+        tmp_path / "shop",
+        "customer_id,type,at,product_id,location\nc1,purchase,2025-05-01T10:00:00Z,p1,l1\n",
+        products="product_id,price,colour\np1,2.5,red\n",
+        offers=f"offer_id,products,starts,ends,audience,campaign\no1,p1,{starts.isoformat()},{ends.isoformat()},vip,spring\n",
+    )
+    loaded(folder, url, recipe)
+    product = ProductState(
+        id="p1", attributes={"colour": "blue", "size": "xl"}, price=9, in_stock=False, withdrawn_at=("l1",)
+    )
+    offer = OfferState(
+        id="o1",
+        products=("p1",),
+        starts=starts,
+        ends=ends,
+        name="by hand",
+        status="paused",
+        uses=3,
+        channels=("web",),
+        priority=2.0,
+        content={"title": "by hand"},
+        campaign="spring",
+    )
+    edited(url, product, offer, LocationState(id="l1", region="r"), SegmentState(id="vip", name="by hand"))
+    edited(url, CampaignState(id="spring", name="by hand"), CustomerState(id="c1", attributes={"kind": "by hand"}))
+    assert loaded(folder, url, recipe).changed == 2, "the product and the offer, in what the tables hold"
+    colour_and_size = {"colour": "red", "size": "xl"}
+    assert body(url, "product") == {
+        "id": "p1",
+        "attributes": colour_and_size,
+        "price": 2.5,
+        "in_stock": False,
+        "withdrawn_at": ["l1"],
+    }
+    held = msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(offer, audience="vip")))
+    assert body(url, "offer") == held
+    assert body(url, "location") == {"id": "l1", "region": "r"}
+    assert body(url, "segment")["name"] == body(url, "campaign")["name"] == "by hand"
+    assert body(url, "customer")["attributes"] == {"kind": "by hand"}
+    assert loaded(folder, url, recipe).changed == 0
+    # A column without a value says that there is none.
+    (folder / "products.csv").write_text("product_id,price,colour,in_stock\np1,,,\n")
+    loaded(folder, url, recipe)
+    assert body(url, "product") == {"id": "p1", "attributes": {"size": "xl"}, "withdrawn_at": ["l1"]}
+
+
+def test_who_was_forgotten_is_a_customer_again_only_if_the_table_says_so(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path
+):
+    url = postgres.database()
+    folder = small(tmp_path / "shop", "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n")
+    loaded(folder, url, recipe)
+    edited(url, CustomerState(id="c1", attributes={"kind": "by hand"}))
+    on_connection(url, lambda connection: write(connection, [Withdrawal(kind="customer", id="c1")], "me"))
+    assert loaded(folder, url, recipe).changed == 0
+    assert "customer" not in counts(url)
+    (folder / "customers.csv").write_text("customer_id\nc1\n")
+    loaded(folder, url, recipe)
+    assert counts(url)["customer"] == 1
+    assert body(url, "customer") == {"id": "c1"}
+
+
+def test_events_outside_of_time_are_left_out_and_counted(recipe: Recipe, postgres: Postgres, tmp_path: Path):
+    rows = [
+        f"c,view,{at},p\n" for at in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z")
+    ]
+    ahead = [f"c,view,{(NOW + timedelta(seconds=more)).isoformat()},q\n" for more in (-1, 0, 1)]
+    folder = small(tmp_path / "shop", "customer_id,type,at,product_id\n" + "".join(rows + ahead))
+    url = postgres.database()
+    done = loaded(folder, url, recipe)
+    assert (done.events, done.fresh, done.left_out) == (1, 1, 5)
+    assert fetch(url, "SELECT id FROM products") == [("q",)], "what only other events name is not there either"
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("events", "customer_id,type,at,product_id,weather\nc,view,2025-05-01T10:00:00Z,p,ra\0in\n"),
+        ("events", "customer_id,type,at,product_id,weather\nc,view,2025-05-01T10:00:00Z,p\0,rain\n"),
+        ("customers", "customer_id,kind\nc,a\0b\n"),
+        ("products", "product_id,kind\np,a\0b\n"),
+        ("products", "product_id," + "k" * 257 + "\np,a\n"),
+        ("locations", "location,region\nl,a\0b\n"),
+    ],
+)
+def test_what_postgresql_cannot_keep_is_refused_by_the_checks(recipe: Recipe, tmp_path: Path, table: str, text: str):
+    events = "customer_id,type,at,product_id,weather\nc,view,2025-05-01T10:00:00Z,p,rain\n"
+    folder = small(tmp_path / "shop", events)
+    (folder / f"{table}.csv").write_text(text)
+    declared = msgspec.structs.replace(recipe, tables=TablesConfig(context_attributes=("weather",)))
+    with pytest.raises(InvalidTables, match=f"{table}.csv"):
+        open_dataset(str(folder), channels=recipe.channels, now=UNTIL, tables=declared.tables)
+
+
+def test_every_span_of_promotions_has_an_id_of_its_own(recipe: Recipe, postgres: Postgres, tmp_path: Path):
+    at = "2025-05-01T10:00:00"
+    spans = [
+        ("a|b", "c", f"{at}Z", f"{at}Z"),
+        ("a", "b|c", f"{at}Z", f"{at}Z"),
+        ("a%7Cb", "c", f"{at}Z", f"{at}Z"),
+        ("a", "c", f"{at}.000001Z", f"{at}.5Z"),
+        ("a", "c", f"{at}.000002Z", f"{at}.5Z"),
+        ("a", "c", f"{at}Z", f"{at}.5Z"),
+        ("a", "l" * 256, f"{at}Z", f"{at}.5Z"),
+        ("a", "l" * 255 + "m", f"{at}Z", f"{at}.5Z"),
+    ]
+    folder = small(
+        tmp_path / "shop",
+        "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n",
+        promotions="channel,location,product_id,starts,ends\n"
+        + "".join(f"{channel},{place},p1,{starts},{ends}\n" for channel, place, starts, ends in spans),
+    )
+    own = msgspec.structs.replace(recipe, channels=dict.fromkeys(("a|b", "a", "a%7Cb"), ChannelRule.PROMOTED))
+    url = postgres.database()
+    loaded(folder, url, own)
+    assert counts(url)["promotion"] == len(spans)
+    assert loaded(folder, url, own).changed == 0
+    with tables_of("postgres", own, url) as source:
+        dataset = open_dataset(source.data, channels=own.channels, now=NOW, stored=True)
+        assert dataset.promotions.collect().height == len(spans)
+
+
+def test_data_that_move_with_the_calendar_are_loaded_once(recipe: Recipe, postgres: Postgres, tmp_path: Path):
+    url = postgres.database()
+    offers = "offer_id,products,starts,ends\no,p1,{}T00:00:00Z,2099-05-01T00:00:00Z\n"
+    folder = small(tmp_path / "shop", "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n")
+
+    def moved(day: str) -> Loaded:
+        (folder / "offers.csv").write_text(offers.format(day))
+        dataset = open_dataset(str(folder), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
+        return asyncio.run(load(dataset._replace(name=MOVING[0]), url, replace=False, now=NOW))
+
+    assert moved("2025-05-01").fresh == 1
+    assert moved("2025-05-01").fresh == 0
+    with pytest.raises(InvalidInput, match="7 days"):
+        moved("2025-05-08")
+
+
+def test_without_a_url_the_database_is_the_one_beside_the_store(recipe: Recipe, world: Path, anybodys: Path):
+    store = anybodys / "beside"
+    with pytest.raises(InvalidInput, match="beside"), tables_of("postgres", recipe, None, store):
+        pass
+    assert not store.exists(), "to look does not make one"
+    with database(None, store) as found:
+        loaded(world, found.url, recipe)
+    with tables_of("postgres", recipe, None, store) as source:
+        dataset = open_dataset(source.data, channels=recipe.channels, now=NOW, stored=True)
+        assert dataset.events.collect().height == tables()["events"].height
 
 
 def hashes(store: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:

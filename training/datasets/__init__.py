@@ -12,13 +12,16 @@ from training.datasets.directory import read_directory
 from training.datasets.files import reading
 from training.datasets.frames import Dataset, as_of
 
-__all__ = ["ADAPTERS", "Dataset", "as_of", "open_dataset"]
+__all__ = ["ADAPTERS", "MOVING", "Dataset", "as_of", "open_dataset"]
 
 ADAPTERS: dict[str, Callable[[datetime], Dataset]] = {
     "complete-journey": lambda _: read_complete_journey(),
     "complete-journey-today": read_complete_journey,
 }
 """Data sets known by name, each opened with the present moment. Any other source is a directory."""
+
+MOVING = ("complete-journey-today",)
+"""Those of them whose times are others in another week."""
 
 
 def open_dataset(

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 import polars as pl
 
+from embeddings.catalogue.context import LONGEST_ID
 from embeddings.catalogue.tables import EVENTS, Dtype, Table
 from training.datasets.cast import cast_column
 from training.datasets.finding import some
@@ -92,9 +93,8 @@ def column_problems(given: GivenTable) -> Iterator[str]:
 
 def can_be_attribute(name: str) -> bool:
     """Return whether a column of that name can be an attribute: it shows, and Polars takes it for no pattern."""
-    return (
-        name != "*" and not (name.startswith("^") and name.endswith("$")) and bool(name.strip()) and name.isprintable()
-    )
+    is_pattern = name == "*" or (name.startswith("^") and name.endswith("$"))
+    return not is_pattern and bool(name.strip()) and name.isprintable() and len(name) <= LONGEST_ID
 
 
 def _has_no_header(given: GivenTable) -> bool:

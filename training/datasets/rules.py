@@ -10,8 +10,8 @@ import polars as pl
 from embeddings.catalogue.context import CONTROL_CHARACTERS, EXPECTED_ID, LONGEST_ID
 from embeddings.catalogue.tables import Column, Dtype, Table
 from training.config import TablesConfig
-from training.datasets.cast import DTYPES, given_value, lies_in_years, shown_value
-from training.datasets.frames import GivenTable
+from training.datasets.cast import DTYPES, cast_column, given_value, lies_in_years, shown_value
+from training.datasets.frames import GivenTable, attributes_of_table
 
 CHANNEL_COLUMNS = ("channel", "channels")
 EXPECTED_TYPE = {
@@ -126,6 +126,10 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
             if column.dtype in ("text", "list") and column.name not in members and not given.stored:
                 yield from _id_rules(column, values[column.name])
     yield from _table_rules(given, raw, shown, values)
+    for name in attributes_of_table(given):
+        text = cast_column(name, "text", schema[name], given.config)
+        if text is not None:
+            yield Rule((name,), "text without NUL characters", text.str.contains("\0", literal=True), (text,))
 
 
 def memberships_of(

@@ -50,10 +50,11 @@ def _run(arguments: argparse.Namespace) -> str:
             f"expected a URL, there or in {DATABASE_VARIABLE}, or --store for the PostgreSQL beside a store",
         )
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-    dataset = open_dataset(arguments.data, channels=recipe.channels, now=datetime.now(UTC), tables=recipe.tables)
+    now = datetime.now(UTC)
+    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables)
     where = nullcontext(Database(url, None)) if url is not None else database(None, arguments.store)
     with reading(dataset.given), where as found:
-        return asyncio.run(load(dataset, found.url, replace=arguments.replace)).said
+        return asyncio.run(load(dataset, found.url, replace=arguments.replace, now=now)).said
 
 
 def _parser() -> argparse.ArgumentParser:

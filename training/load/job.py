@@ -1,19 +1,23 @@
 """One load, from checked tables to the database; it reads from top to bottom."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from embeddings.catalogue.changes import AnyState, Kind, Withdrawal
-from embeddings.database.changelog import last, write
+from embeddings.catalogue.changes import STATES, AnyState, Kind, Withdrawal
+from embeddings.catalogue.tables import EARLIEST
+from embeddings.database.changelog import last, lock, write
 from embeddings.database.connection import Connection, connected
 from embeddings.database.event_days import keep_days
 from embeddings.database.migrate import prepare
 from embeddings.database.numbering import number
-from training.datasets import Dataset
+from embeddings.errors import InvalidInput
+from training.datasets import MOVING, Dataset, as_of
 from training.load.events import count, load_events
-from training.load.states import sources
+from training.load.states import Source, completed, sources
 
 ACTOR = "opportune-load"
 _AT_ONCE = 5_000
@@ -22,6 +26,8 @@ _MOST_NAMES = 500_000
 """Names of other things in one transaction, such as products that are promoted."""
 
 _CHANGED = "SELECT count(*) FROM catalogue_changes WHERE seq > $1 AND actor = $2"
+_NOW = "SELECT id, withdrawn, body::text FROM catalogue WHERE kind = $1 AND id = ANY ($2)"
+_STARTS = "SELECT (body ->> 'starts')::timestamptz FROM offers WHERE id = $1"
 _LISTED = "SELECT id FROM catalogue WHERE kind = $1 AND NOT withdrawn"
 
 
@@ -33,6 +39,7 @@ class Loaded(NamedTuple):
         changed: how many of them, and of those withdrawn, were not in the database so.
         events: rows of events.
         fresh: how many of them were not in the database.
+        left_out: how many events lie outside of time, or have not happened yet.
         seq: the newest change of the catalogue.
     """
 
@@ -40,35 +47,47 @@ class Loaded(NamedTuple):
     changed: int
     events: int
     fresh: int
+    left_out: int
     seq: int
 
     @property
     def said(self) -> str:
         """Return it in one sentence."""
+        left_out = (
+            f"; {self.left_out:,} events before {EARLIEST:%Y} or that have not happened yet are left out"
+            if self.left_out
+            else ""
+        )
         return (
             f"loaded {self.things:,} things, {self.changed:,} of them changed, and {self.events:,} events, "
-            f"{self.fresh:,} of them new; the newest change is {self.seq}"
+            f"{self.fresh:,} of them new{left_out}; the newest change is {self.seq}"
         )
 
 
-async def load(dataset: Dataset, url: str, *, replace: bool) -> Loaded:
+async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> Loaded:
     """Bring a checked data set into a database, whose schema is migrated first.
 
-    It can be stopped at any moment and done again: what is there already stays as it is.
+    It can be stopped at any moment and done again: what is there already stays as it is. So does what the tables have
+    no columns for, such as what was edited by hand.
 
     Args:
         dataset: all of it.
         url: of PostgreSQL.
         replace: whether what the tables that are given do not list is withdrawn.
+        now: the present moment, with its zone. Later events are left out.
 
     Raises:
         EventStoreUnavailable: PostgreSQL does not answer.
-        InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version.
+        InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version; or the data are there already
+            with other times.
     """
     await prepare(url)
+    given = count(dataset)
+    dataset = as_of(dataset, now)
     found, events = sources(dataset), count(dataset)
     with _progress() as progress:
         async with connected(url, refuses="to load") as connection:
+            await _check_unmoved(connection, dataset)
             before, listed = await last(connection), dict[Kind, set[str]]()
             for source in found:
                 if not source.rows:
@@ -77,7 +96,7 @@ async def load(dataset: Dataset, url: str, *, replace: bool) -> Loaded:
                 kept: set[str] = set()
                 for states in source.states():
                     for some in _chunks(states):
-                        await write(connection, some, ACTOR)
+                        await _write(connection, source, some)
                         progress.advance(task, len(some))
                     kept.update(one.id for one in states)
                 listed[source.kind] = kept
@@ -92,7 +111,46 @@ async def load(dataset: Dataset, url: str, *, replace: bool) -> Loaded:
             async for rows, new in load_events(connection, dataset):
                 progress.advance(task, rows)
                 fresh += new
-    return Loaded(sum(one.rows for one in found), changed, events, fresh, seq)
+    return Loaded(sum(one.rows for one in found), changed, events, fresh, given - events, seq)
+
+
+async def _check_unmoved(connection: Connection, dataset: Dataset) -> None:
+    """Refuse data whose times move with the calendar where they were loaded at another time.
+
+    No row of theirs would be known again, and everything would be there twice.
+    """
+    if dataset.name not in MOVING:
+        return
+    offer, starts = dataset.offers.select("offer_id", "starts").head(1).collect().row(0)
+    there = await connection.fetchval(_STARTS, offer)
+    if there is not None and there != starts:
+        raise InvalidInput(
+            "--data",
+            f"expected an empty database for {dataset.name}: this one holds the same data of another week, by "
+            f"{abs(starts - there).days} days, and all of it would be there twice",
+        )
+
+
+async def _write(connection: Connection, source: Source, states: Sequence[AnyState]) -> None:
+    """Write states of a kind, what their table does not hold as it is in the database."""
+    async with connection.transaction():
+        await lock(connection)  # nobody edits what is read here before it is written
+        records = await connection.fetch(_NOW, source.kind, [one.id for one in states])
+        decoder = msgspec.json.Decoder(STATES[source.kind])
+        there = {record["id"]: (record["withdrawn"], decoder.decode(record["body"])) for record in records}
+        fresh: list[AnyState] = []
+        for state in states:
+            withdrawn, now = there.get(state.id, (False, None))
+            if source.kind == "customer" and withdrawn:
+                # Who was forgotten is a customer again if the table says so, and of before nothing is known.
+                if source.given:
+                    fresh.append(state)
+                continue
+            kept = state if now is None else completed(state, now, source.held)
+            if withdrawn or kept != now:
+                fresh.append(kept)
+        if fresh:
+            await write(connection, fresh, ACTOR)
 
 
 async def _withdraw(connection: Connection, kind: Kind, kept: set[str]) -> None:

@@ -1,9 +1,12 @@
 """Master data of tables as states of the catalogue, in the order of their rows."""
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import polars as pl
+from msgspec.structs import fields, replace
 
 from embeddings.catalogue.changes import (
     AnyState,
@@ -16,9 +19,10 @@ from embeddings.catalogue.changes import (
     PromotionState,
     SegmentState,
 )
-from embeddings.catalogue.tables import CUSTOMERS, PRODUCTS, Table
+from embeddings.catalogue.context import LONGEST_ID
+from embeddings.catalogue.tables import CUSTOMERS, PRODUCTS, PROMOTIONS, Table
 from training.datasets import Dataset
-from training.datasets.frames import attribute_names
+from training.datasets.frames import GivenTable, attribute_names
 
 _SLICE = 10_000
 """Rows that are made into states at a time."""
@@ -31,12 +35,29 @@ class Source(NamedTuple):
         rows: how many states there are.
         states: makes them, a slice after the other.
         given: whether there is a table of them, which lists all there are.
+        held: the fields and attributes that the table has columns for. The others are for the database to say.
     """
 
     kind: Kind
     rows: int
     states: Callable[[], Iterator[Sequence[AnyState]]]
     given: bool
+    held: frozenset[str] = frozenset()
+
+
+def completed(state: AnyState, now: AnyState, held: frozenset[str]) -> AnyState:
+    """Return a state with what its table does not hold as the database has it.
+
+    Args:
+        state: of a row.
+        now: the state of the same thing in the database.
+        held: the fields and attributes that the table holds.
+    """
+    kept = {one.name: getattr(now, one.name) for one in fields(state) if one.name not in held}
+    if isinstance(state, ProductState | CustomerState) and isinstance(now, ProductState | CustomerState):
+        others = {name: value for name, value in now.attributes.items() if name not in held}
+        kept["attributes"] = others | state.attributes
+    return replace(state, **kept)
 
 
 def sources(dataset: Dataset) -> list[Source]:
@@ -45,13 +66,12 @@ def sources(dataset: Dataset) -> list[Source]:
     Products that only events name are left out, as training finds them in the events. Tables that were not given are
     those that training derives.
     """
-    given = {one.table.name for one in dataset.given}
+    given = {one.table.name: one for one in dataset.given}
     offers = dataset.offers.collect()
     customers = dataset.customers.collect()
     products = dataset.products.collect()
-    listed = next((one for one in dataset.given if one.table is PRODUCTS), None)
-    if listed is not None:
-        products = products.head(listed.frame.select(pl.len()).collect().item())
+    if PRODUCTS.name in given:
+        products = products.head(given[PRODUCTS.name].frame.select(pl.len()).collect().item())
     audiences = pl.concat([customers["audiences"].explode(), offers["audience"]]).drop_nulls().unique().sort()
     campaigns = offers["campaign"].drop_nulls().unique().sort()
     plan = dataset.promotions.select("channel", "location", "starts", "ends").unique()
@@ -60,16 +80,28 @@ def sources(dataset: Dataset) -> list[Source]:
     def of_frame(frame: pl.DataFrame, make: Callable[[dict[str, Any]], AnyState]) -> Callable[[], Iterator[Any]]:
         return lambda: ([make(row) for row in some.iter_rows(named=True)] for some in frame.iter_slices(_SLICE))
 
+    def of_table(kind: Kind, rows: int, states: Callable[[], Iterator[Sequence[AnyState]]]) -> Source:
+        table = given.get(f"{kind}s")
+        return Source(kind, rows, states, table is not None, _held(table))
+
     locations = dataset.locations.collect()
     return [
         Source("segment", len(audiences), lambda: iter([[SegmentState(id=one) for one in audiences]]), given=False),
         Source("campaign", len(campaigns), lambda: iter([[CampaignState(id=one) for one in campaigns]]), given=False),
-        Source("location", locations.height, of_frame(locations, _location), "locations" in given),
-        Source("product", products.height, of_frame(products, _product(products)), "products" in given),
-        Source("customer", customers.height, of_frame(customers, _customer(customers)), "customers" in given),
-        Source("offer", offers.height, of_frame(offers, _offer), "offers" in given),
-        Source("promotion", plan.height, lambda: _promotions(dataset, plan), "promotions" in given),
+        of_table("location", locations.height, of_frame(locations, _location)),
+        of_table("product", products.height, of_frame(products, _product(products))),
+        of_table("customer", customers.height, of_frame(customers, _customer(customers))),
+        of_table("offer", offers.height, of_frame(offers, _offer)),
+        of_table("promotion", plan.height, lambda: _promotions(dataset, plan)),
     ]
+
+
+def _held(given: GivenTable | None) -> frozenset[str]:
+    """Return the fields and attributes that a table has columns for; they are called alike."""
+    if given is None:
+        return frozenset()
+    of_rows = ("products",) if given.table is PROMOTIONS else ()
+    return frozenset([*given.frame.collect_schema().names(), *of_rows])
 
 
 def _location(row: dict[str, Any]) -> LocationState:
@@ -136,7 +168,7 @@ def _promotions(dataset: Dataset, plan: pl.DataFrame) -> Iterator[Sequence[Promo
         groups = rows.group_by("channel", "location").agg(pl.col("product_id").unique().sort())
         yield [
             PromotionState(
-                id=f"{channel}|{location}|{starts:%Y%m%dT%H%M%S}|{ends:%Y%m%dT%H%M%S}",
+                id=promotion_id(channel, location, starts, ends),
                 channel=channel,
                 location=location,
                 products=tuple(products),
@@ -147,6 +179,19 @@ def _promotions(dataset: Dataset, plan: pl.DataFrame) -> Iterator[Sequence[Promo
             .collect(engine="streaming")
             .iter_rows()
         ]
+
+
+def promotion_id(channel: str, location: str, starts: datetime, ends: datetime) -> str:
+    """Return the id of what a channel promotes at a location in a span of time: another one for any other.
+
+    It can be read as long as there is room for that.
+    """
+    names = [one.replace("%", "%25").replace("|", "%7C") for one in (channel, location)]
+    moments = [
+        f"{one:%Y%m%dT%H%M%S}" + (f".{one.microsecond:06d}" if one.microsecond else "") for one in (starts, ends)
+    ]
+    text = "|".join([*names, *moments])
+    return text if len(text) <= LONGEST_ID else sha256(text.encode()).hexdigest()
 
 
 def _attributes(frame: pl.DataFrame, table: Table) -> list[str]:
