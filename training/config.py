@@ -241,9 +241,14 @@ def fit_to_span(recipe: Recipe, days: int) -> Recipe:
     """
     if days < _LEAST_DAYS:
         raise InvalidInput("--data", f"expected purchases over at least {_LEAST_DAYS} days; they span {days}")
-    most = days // _PARTS or 1
+    most = longest_window(days)
     return msgspec.structs.replace(
         recipe,
         validation_days=min(recipe.validation_days, most),
         ranker=msgspec.structs.replace(recipe.ranker, window_days=min(recipe.ranker.window_days, most)),
     )
+
+
+def longest_window(days: int) -> int:
+    """Return how many days a window of data over so many days may have."""
+    return days // _PARTS or 1

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
+from embeddings.customer.history import REDEMPTION, Histories
 from embeddings.device import DeviceChoice
 from embeddings.errors import InvalidInput
 from embeddings.ranking.acceptance import LATELY
@@ -21,7 +22,7 @@ from training.config import Recipe, fit_to_span
 from training.datasets import Dataset, as_of
 from training.datasets.database import Marks, Source, tables_of
 from training.datasets.files import reading
-from training.datasets.lacking import LEAST_BUYERS, cut_off, too_few
+from training.datasets.lacking import LEAST_BUYERS, cut_off, longer, too_few
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
 from training.evaluate import by_method, cautions, evaluate
@@ -83,7 +84,7 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
     moment = int(until.timestamp())
     baskets = Baskets.of(histories)
     inside = baskets.between(window, moment)
-    _check_kept(baskets, window, recipe.validation_days, until)
+    _check_kept(histories, baskets, window, recipe.validation_days, until)
     begins = windows(past, window, recipe.ranker.windows)
     _log.info(
         "%d events before %s, %d of them in the validation window",
@@ -190,10 +191,11 @@ def _read(source: Source, recipe: Recipe, until: datetime | None) -> _Given:
     return _Given(dataset, recipe, until, summary.visit_pause, notes, source.marks)
 
 
-def _check_kept(baskets: Baskets, window: int, days: int, until: datetime) -> None:
-    """Refuse data whose returns leave too few purchases to learn from, or to judge by.
+def _check_kept(histories: Histories, baskets: Baskets, window: int, days: int, until: datetime) -> None:
+    """Refuse data whose returns leave too few purchases to learn from, or nothing to judge by.
 
     Args:
+        histories: all that happened.
         baskets: what was not taken back.
         window: where the validation window begins, in seconds since 1970 UTC.
         days: how long it is.
@@ -203,12 +205,23 @@ def _check_kept(baskets: Baskets, window: int, days: int, until: datetime) -> No
         InvalidInput: saying what is left.
     """
     earlier = baskets.moments_S < window
-    for some, when in ((earlier, "before"), (~earlier, "in")):
-        if not some.any():
+    redeemed = bool(((histories.events["type"] == REDEMPTION) & (histories.events["at"] >= window)).any())
+    for enough, when in ((earlier.any(), "before"), (redeemed or not earlier.all(), "in")):
+        if not enough:
             window_said = f"the last {days} days until {until}"
             raise InvalidInput(
-                "--data", f"expected purchases {when} {window_said} that were not taken back; found none"
+                "--data",
+                f"expected purchases {when} {window_said} that were not taken back; found none"
+                + (_longer(histories, baskets, until) if when == "in" else ""),
             )
     buyers = len(np.unique(baskets.customers_S[earlier]))
     if buyers < LEAST_BUYERS:
         raise InvalidInput("--data", too_few(buyers, days, until))
+
+
+def _longer(histories: Histories, baskets: Baskets, until: datetime) -> str:
+    """Return how long a window would hold enough; baskets lie in the order of customers, then of time."""
+    _, first_C = np.unique(baskets.customers_S, return_index=True)
+    last_C = np.append(first_C[1:], len(baskets)) - 1
+    span = (int(until.timestamp()) - int(histories.events["at"].min())) // 86_400
+    return longer(baskets.moments_S[first_C], baskets.moments_S[last_C], until, span)

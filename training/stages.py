@@ -145,10 +145,14 @@ class Stages:
         found = [self._window(past, baskets, begin, fitted, nearby) for begin in begins]
         if not any(window.taken_M.any() for window in found):
             begun = datetime.fromtimestamp(begins[-1], UTC).date()
+            ended = begins[0] + _WEEK
+            weeks = -(-(ended - int(baskets.moments_S.max(initial=0))) // _WEEK)
+            advice = "more customers, or more purchases of each, are needed"
+            if len(windows(past, ended, weeks)) == weeks > len(begins):  # in none of these did anybody buy
+                advice = f"let ranker.windows be at least {weeks} in the recipe"
             raise InvalidInput(
                 "--data",
-                f"expected purchases after {begun} of something that could be predicted; found none: more customers, "
-                "or more purchases of each, are needed",
+                f"expected purchases after {begun} of something that could be predicted; found none: {advice}",
             )
         rankers, curves = fit_rankers(found, config, self.recipe.seed, self.device)
         self.curves.update(curves)

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -330,6 +331,35 @@ def test_a_small_shop_is_a_release_or_a_sentence_that_says_what_is_missing(
         manifest = run(str(data), tmp_path / "store", small, until=None, device="cpu", gated=False)
         assert math.isfinite(manifest.metrics["served"]["ndcg@10"])
         assert any("events count" in note for note in manifest.notes)
+
+
+def test_whoever_bills_once_in_two_months_has_a_release_by_following_what_is_said(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    random = np.random.default_rng(0)
+    rows = [
+        (f"c{customer}", "purchase", UNTIL - timedelta(days=40 + 60 * bill, hours=customer % 20), product)
+        for customer in range(40)
+        for bill in range(6)
+        for product in {f"p{customer % 5}", f"p{random.integers(30)}"}
+    ]
+    schema = {"customer_id": pl.String, "type": pl.String, "at": pl.Datetime("us", "UTC"), "product_id": pl.String}
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(tmp_path / "data" / "events.parquet")
+    write_products(tmp_path / "data", [f"p{one}" for one in range(30)])
+
+    def published(recipe: Recipe) -> Manifest:
+        return run(str(tmp_path / "data"), tmp_path / "store", recipe, until=UNTIL, device="cpu", gated=False)
+
+    with pytest.raises(InvalidInput) as raised:
+        published(recipe)
+    (days,) = re.findall(r"validation_days be at least (\d+) in the recipe", str(raised.value))
+    longer = replace(recipe, validation_days=int(days))
+    with pytest.raises(InvalidInput) as raised:
+        published(longer)
+    (weeks,) = re.findall(r"ranker.windows be at least (\d+) in the recipe", str(raised.value))
+    manifest = published(replace(longer, ranker=replace(longer.ranker, windows=int(weeks))))
+    assert manifest.metrics["served"]["examples"] == 40
 
 
 def test_check_says_what_the_tables_hold_and_trains_nothing(
