@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from training.config import RECIPES, Recipe, read_recipe
+from training.datasets.database import Source
 from training.datasets.lacking import longer
 from training.datasets.summary import open_and_summarise
 
@@ -30,7 +31,7 @@ def write_bills(folder: Path, every: int, bills: int, customers: int = 20) -> st
 
 
 def lacking(data: str, recipe: Recipe, until: datetime) -> str:
-    return open_and_summarise(data, recipe, until).summary.lacking
+    return open_and_summarise(Source(data, data), recipe, until).summary.lacking
 
 
 @pytest.mark.parametrize(("every", "bills", "later"), [(30, 7, 29), (28, 5, 28.5), (91, 5, 80)])
