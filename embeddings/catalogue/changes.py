@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr, replace
 
 from embeddings.catalogue.context import Id, Identifier, ListedId, Moment, ids_as_text, listed_ids
-from embeddings.catalogue.tables import LARGEST_USES, OfferStatus
+from embeddings.catalogue.tables import CUSTOMERS, LARGEST_USES, PRODUCTS, OfferStatus
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 
@@ -239,6 +239,22 @@ def faults_of(change: Change) -> list[InvalidInput]:
             if _NUL.search(msgspec.json.encode(getattr(change, one.name)))
         ]
     return faults
+
+
+def misnamed(state: AnyState) -> list[InvalidInput]:
+    """Return a fault for each attribute whose name no further column of the input table can have.
+
+    Such an attribute is shown, but training reads a table. What the catalogue holds already is let be.
+    """
+    if not isinstance(state, ProductState | CustomerState):
+        return []
+    table = PRODUCTS if isinstance(state, ProductState) else CUSTOMERS
+    declared = ", ".join(column.name for column in table.columns)
+    return [
+        InvalidInput(f"attributes.{name}", f"expected a name of letters and digits, and none of {declared}")
+        for name in state.attributes
+        if not table.takes_attribute(name)
+    ]
 
 
 def _faulty_moments(change: Change) -> Iterator[InvalidInput]:

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
+from embeddings.catalogue.context import LONGEST_ID
+
 Dtype = Literal["text", "number", "time", "list", "flag"]
 
 EventType = Literal[
@@ -95,6 +97,14 @@ class Table(Struct, frozen=True, kw_only=True):
             if column.name == name:
                 return column
         raise KeyError(name)
+
+    def takes_attribute(self, name: str) -> bool:
+        """Return whether a further column can be called so: no other is, it shows, and it is taken for no pattern."""
+        is_declared = any(column.name == name for column in self.columns)
+        is_pattern = name == "*" or (name.startswith("^") and name.endswith("$"))
+        return (
+            not is_declared and not is_pattern and bool(name.strip()) and name.isprintable() and len(name) <= LONGEST_ID
+        )
 
 
 CUSTOMERS = Table(

@@ -1,12 +1,15 @@
 """The daily partitions of events: made ahead, and dropped when their time is over.
 
+What lies before the first day is in ``events_past``, and what lies in no other partition in ``events_other``.
+
 What takes a lock that requests would wait behind waits for it a moment itself, and gives up: there is a next time.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
+from datetime import date
 
 import asyncpg
 
@@ -25,7 +28,15 @@ _AT_ONCE = 10_000
 """Rows deleted in one transaction: who sends an id again that is being deleted waits for its end."""
 
 _DAYS = f"""
-SELECT timezone('UTC', now())::date + ahead AS day FROM generate_series(0, {_DAYS_AHEAD}) AS ahead
+SELECT DISTINCT day FROM (
+    SELECT timezone('UTC', now())::date + ahead AS day FROM generate_series(0, {_DAYS_AHEAD}) AS ahead
+    UNION SELECT unnest($1::date[])
+) AS wanted
+WHERE day::timestamp AT TIME ZONE 'UTC' >= (
+    SELECT substring(pg_get_expr(relpartbound, oid) FROM $$TO \\('(.*)'\\)$$)::timestamptz
+    FROM pg_class WHERE oid = 'events_past'::regclass
+)
+ORDER BY day
 """  # noqa: S608 - a number of ours
 
 _TODAY = "timezone('UTC', now())::date - $1::integer"
@@ -38,11 +49,12 @@ WHERE inhparent = 'events'::regclass AND relname ~ '^events_[0-9]+$'
 ORDER BY relname
 """  # noqa: S608
 
-_DELETE_OTHER = f"""
-DELETE FROM events_other WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM events_other WHERE greatest(at, received_at) < ({_TODAY})::timestamp AT TIME ZONE 'UTC' LIMIT $2
+_DELETE = f"""
+DELETE FROM {{part}} WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {{part}} WHERE greatest(at, received_at) < ({_TODAY})::timestamp AT TIME ZONE 'UTC' LIMIT $2
 ))
 """  # noqa: S608
+_DELETE_PAST, _DELETE_OTHER = (_DELETE.format(part=part) for part in ("events_past", "events_other"))
 
 _DELETE_KEYS = f"""
 DELETE FROM event_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_keys WHERE day < {_TODAY} LIMIT $2))
@@ -60,26 +72,27 @@ async def look_after_days(url: str, keep: int | None) -> None:
         await asyncio.sleep(_EVERY_SECONDS)
 
 
-async def keep_days(connection: Connection, keep: int | None = None) -> None:
-    """Make the partitions of the coming days, and forget events of days that are over.
+async def keep_days(connection: Connection, keep: int | None = None, days: Collection[date] = ()) -> None:
+    """Make the partitions of the coming days and of some others, and forget events of days that are over.
 
     Where another server is at it, nothing is done.
 
     Args:
         connection: of its own, outside of a transaction.
         keep: how many days before today are kept; all if None.
+        days: of which events are about to be brought in; those of the past need no partitions.
     """
     async with _alone(connection) as alone:
         if not alone:
             return
-        for record in await connection.fetch(_DAYS):
+        for record in await connection.fetch(_DAYS, days):
             await _quickly(connection, "SELECT make_event_day($1)", record["day"])
         if keep is None:
             return
         for record in await connection.fetch(_OVER, keep):
             await _quickly(connection, record[0])
         # Keys last: an id counts once as long as its event is kept.
-        for statement in (_DELETE_OTHER, _DELETE_KEYS):
+        for statement in (_DELETE_PAST, _DELETE_OTHER, _DELETE_KEYS):
             while await connection.execute(statement, keep, _AT_ONCE) == f"DELETE {_AT_ONCE}":
                 pass
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict
 
-from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of
+from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed
 from embeddings.database.changelog import Fault
 from embeddings.errors import InvalidChanges, InvalidInput
 from embeddings.explained import explained
@@ -76,7 +76,7 @@ def states_of(kind: Kind, body: bytes, media_type: bytes) -> Many:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidInput):
         return _each(kind, body, media_type)
     _check_count(len(states))
-    faults = [(place, fault) for place, state in enumerate(states) for fault in faults_of(state)]
+    faults = [(place, fault) for place, state in enumerate(states) for fault in _faults(state)]
     return Many([*enumerate(states)], faults)
 
 
@@ -133,7 +133,11 @@ def _converted(kind: Kind, given: dict[str, Any]) -> tuple[AnyState | None, list
         found = read_fields(STATES[kind], Raw(msgspec.json.encode(given)), _WHOLE).problems
         inner = [InvalidInput(one.field.removeprefix(_WHOLE).lstrip(".") or _WHOLE, one.expected) for one in found]
         return None, inner or [_said(error, kind)]
-    return state, faults_of(state)
+    return state, _faults(state)
+
+
+def _faults(state: AnyState) -> list[InvalidInput]:
+    return [*faults_of(state), *misnamed(state)]
 
 
 def _said(error: msgspec.ValidationError | InvalidInput, kind: Kind) -> InvalidInput:

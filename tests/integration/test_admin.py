@@ -396,6 +396,7 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all_and_names_every_fault(admin
     wrong[8] |= {"locations": ["nowhere"]}
     wrong[9] = {"id": f"{mark}-0"}
     wrong[10] |= {"attributes": {"a": "\0"}}
+    wrong[11] |= {"attributes": {"price": "high", "brand": "b", "*": "b"}}
     answer = admin.post("/v1/products:batch", json=wrong)
     assert faults(answer) == [
         (3, "prize"),
@@ -405,6 +406,8 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all_and_names_every_fault(admin
         (8, "locations[0]"),
         (9, "id"),
         (10, "attributes"),
+        (11, "attributes.price"),
+        (11, "attributes.*"),
         (7_777, "price"),
     ]
     assert "did you mean price?" in answer.text

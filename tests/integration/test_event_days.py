@@ -45,6 +45,15 @@ def run(url: str, test: Callable[[EventStore, asyncpg.Connection], Awaitable[Non
     asyncio.run(connected())
 
 
+async def installed(connection: asyncpg.Connection, days: int) -> None:
+    """Have the partitions of days begin as where they have been made for so many days."""
+    await connection.execute("ALTER TABLE events DETACH PARTITION events_past")
+    bound = f"{NOW - timedelta(days=days):%Y-%m-%d} 00:00Z"
+    await connection.execute(
+        f"ALTER TABLE events ATTACH PARTITION events_past FOR VALUES FROM (MINVALUE) TO ('{bound}')"
+    )
+
+
 async def names(store: EventStore, *events: Event) -> list[str]:
     return [one.event.event_id for one in await store.add(events, 2**40)]
 
@@ -131,20 +140,23 @@ def test_the_coming_days_have_partitions_however_many_servers_make_them(postgres
         assert isinstance(now, datetime)
         days = {f"events_{now + timedelta(days=ahead):%Y%m%d}" for ahead in range(4)}
         assert days <= {row["name"] for row in made}
-        assert len(made) in (5, 6), "those and the one for all else; around midnight one more"
+        assert len(made) in (6, 7), "those, that of the past and the one for all else; around midnight one more"
 
     run(postgres.database(), test)
 
 
-@pytest.mark.parametrize("made", [True, False])
-def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(postgres: Postgres, made: bool):
+@pytest.mark.parametrize("where", ["events_2", "events_past", "events_other"])
+def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(postgres: Postgres, where: str):
     async def test(store: EventStore, connection: asyncpg.Connection) -> None:
-        if made:
+        if where != "events_past":
+            await installed(connection, 20)
+        if where == "events_2":
             await connection.execute(
                 "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 12) AS ago"
             )
         for days in (12, 11, 9, 8):
             await old(connection, f"{days:02}", days)
+        assert all(row["part"].startswith(where) for row in await connection.fetch(DAYS))
         await names(store, event("new"), event("late", NOW - timedelta(days=100)))
         await keep_days(connection)
         assert await kept(connection) == ["08", "09", "11", "12", "late", "new"]
@@ -158,6 +170,7 @@ def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(post
 
 def test_to_forget_is_not_in_the_way_of_readers_and_is_done_the_next_time(postgres: Postgres):
     async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        await installed(connection, 30)
         await connection.execute("SELECT make_event_day(timezone('UTC', now())::date - 20)")
         await old(connection, "old", 20)
         reader = await asyncpg.connect(postgres.url(str(await connection.fetchval("SELECT current_database()"))))
@@ -174,8 +187,51 @@ def test_to_forget_is_not_in_the_way_of_readers_and_is_done_the_next_time(postgr
     run(postgres.database(), test)
 
 
+def test_days_of_which_events_are_brought_in_have_partitions_unless_they_are_past(postgres: Postgres):
+    async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        await installed(connection, 10)
+        days = [(NOW - timedelta(days=ago)).date() for ago in (400, 11, 10, 5, 1, -9)]
+        await keep_days(connection, days=days)
+        await keep_days(connection, days=days)
+        for ago in (400, 11, 10, 5, 1, -9, 2, -20):
+            await old(connection, f"{ago:04}", ago)
+        found = {row["event_id"]: row["part"] for row in await connection.fetch(DAYS)}
+        assert {name for name, part in found.items() if part == "events_past"} == {"0400", "0011"}
+        assert {name for name, part in found.items() if part == "events_other"} == {"0002", "-020"}
+        assert found["0010"] == f"events_{days[2]:%Y%m%d}"
+
+    run(postgres.database(), test)
+
+
+@pytest.mark.parametrize("made", [0, 3])
+def test_what_lay_elsewhere_before_the_first_day_goes_to_the_past(postgres: Postgres, made: int):
+    url = postgres.database()
+
+    async def before() -> None:
+        connection = await asyncpg.connect(url)
+        await migrate(connection, migrations()[:6])
+        if made:
+            await connection.execute("SELECT make_event_day(timezone('UTC', now())::date - $1::integer)", made)
+        for ago in (90, 4, 3, 2, 0, -40):
+            await old(connection, f"{ago:03}", ago)
+        await connection.close()
+
+    async def test(store: EventStore, connection: asyncpg.Connection) -> None:
+        found = {row["event_id"]: row["part"] for row in await connection.fetch(DAYS)}
+        past = {"090", "004"} if made else {"090", "004", "003", "002"}
+        assert {name for name, part in found.items() if part == "events_past"} == past
+        assert len(await kept(connection)) == 6
+        assert len((await store.page("c", EVER, ALL, 0, 9)).rows) == 6
+        await keep_days(connection, 10)
+        assert len(await kept(connection)) == 5
+
+    asyncio.run(before())
+    run(url, test)
+
+
 def test_a_history_is_read_from_the_days_since_its_snapshot_alone(postgres: Postgres):
     async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        await installed(connection, 60)
         await connection.execute(
             "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 60) AS ago"
         )

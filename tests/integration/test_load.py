@@ -131,6 +131,19 @@ def test_a_load_that_was_stopped_goes_on(
     assert fetch(url, query) == fetch(whole, query)
 
 
+def test_events_of_the_past_lie_by_themselves_and_those_since_in_their_days(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path
+):
+    url = postgres.database()
+    loaded(small(tmp_path / "shop", "customer_id,type,at,product_id\nc,view,2025-05-01T10:00:00Z,p\n"), url, recipe)
+    now = fetch(url, "SELECT now()")[0][0]
+    today = f"customer_id,type,at,product_id\nc,view,{now.isoformat()},p\n"
+    dataset = open_dataset(str(small(tmp_path / "today", today)), channels=recipe.channels, now=now)
+    asyncio.run(load(dataset, url, replace=False, now=now + timedelta(seconds=1)))
+    found = fetch(url, "SELECT tableoid::regclass::text FROM events ORDER BY at")
+    assert found == [("events_past",), (f"events_{now:%Y%m%d}",)]
+
+
 def test_faulty_tables_write_nothing(recipe: Recipe, postgres: Postgres, tmp_path: Path):
     folder = small(tmp_path / "shop", "customer_id,type,at,product_id\nc1,bought,2025-05-01T10:00:00Z,p1\n")
     with pytest.raises(InvalidTables):

@@ -5,7 +5,6 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from embeddings.catalogue.context import LONGEST_ID
 from embeddings.catalogue.tables import EVENTS, Dtype, Table
 from training.datasets.cast import cast_column
 from training.datasets.finding import some
@@ -80,7 +79,7 @@ def column_problems(given: GivenTable) -> Iterator[str]:
             asked = f"; did you mean {free}?" if free else ""
             asked = asked or (_SITUATION if table is EVENTS else "")
             yield f"{file}: column {shown} is unknown, expected only {', '.join(declared)}{asked}"
-        elif not can_be_attribute(name):
+        elif not table.takes_attribute(name):
             yield f"{file}: column {shown} cannot be an attribute; expected a name of letters and digits"
         elif table.attributes and free and not declared[free].required:
             yield (
@@ -89,12 +88,6 @@ def column_problems(given: GivenTable) -> Iterator[str]:
             )
         else:
             yield from _attribute_problems(given, name, schema[name])
-
-
-def can_be_attribute(name: str) -> bool:
-    """Return whether a column of that name can be an attribute: it shows, and Polars takes it for no pattern."""
-    is_pattern = name == "*" or (name.startswith("^") and name.endswith("$"))
-    return not is_pattern and bool(name.strip()) and name.isprintable() and len(name) <= LONGEST_ID
 
 
 def _has_no_header(given: GivenTable) -> bool:

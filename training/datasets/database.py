@@ -5,7 +5,7 @@ All of them are of one moment: one transaction reads what is true at its start.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,6 @@ from embeddings.errors import InvalidInput
 from embeddings.release.bundle import DatabaseMark
 from training.config import Recipe
 from training.datasets.cast import DTYPES
-from training.datasets.columns import can_be_attribute
 from training.datasets.stored import write_events, write_promotions
 
 POSTGRES = "postgres"
@@ -161,7 +160,7 @@ async def _write_kind(connection: Connection, kind: Kind, table: Table, path: Pa
     declared = {column.name: DTYPES[column.dtype] for column in table.columns}
     async for records in _slices(connection, _KIND, _STATES, kind):
         states = [(gone, msgspec.json.decode(body, type=STATES[kind])) for gone, body in records]
-        attributes = [_attributes(state, declared, unfit) for _, state in states]
+        attributes = [_attributes(state, table, unfit) for _, state in states]
         for one in attributes:
             names |= dict.fromkeys(one)
         rows = [
@@ -178,11 +177,11 @@ async def _write_kind(connection: Connection, kind: Kind, table: Table, path: Pa
     ]
 
 
-def _attributes(state: AnyState, declared: Collection[str], unfit: Counter[str]) -> dict[str, str]:
+def _attributes(state: AnyState, table: Table, unfit: Counter[str]) -> dict[str, str]:
     """Return the attributes of a state that can be columns of its table, and count the others."""
     if not isinstance(state, ProductState | CustomerState):
         return {}
-    fit = {name: value for name, value in state.attributes.items() if can_be_attribute(name) and name not in declared}
+    fit = {name: value for name, value in state.attributes.items() if table.takes_attribute(name)}
     unfit.update(state.attributes.keys() - fit.keys())
     return fit
 

@@ -5,6 +5,7 @@ so rows that are equal stay as many as they are, and a second load brings none a
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from datetime import date
 
 import asyncpg
 import msgspec
@@ -52,6 +53,11 @@ FROM loading JOIN fresh USING (event_id)
 def count(dataset: Dataset) -> int:
     """Return how many events a data set has."""
     return dataset.events.select(pl.len()).collect(engine="streaming").item()
+
+
+def days_of(dataset: Dataset) -> list[date]:
+    """Return the days in UTC on which a data set has events."""
+    return dataset.events.select(pl.col("at").dt.date().unique()).collect(engine="streaming")["at"].to_list()
 
 
 async def load_events(connection: asyncpg.Connection, dataset: Dataset) -> AsyncGenerator[tuple[int, int]]:

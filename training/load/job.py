@@ -16,7 +16,7 @@ from embeddings.database.migrate import prepare
 from embeddings.database.numbering import number
 from embeddings.errors import InvalidInput
 from training.datasets import MOVING, Dataset, as_of
-from training.load.events import count, load_events
+from training.load.events import count, days_of, load_events
 from training.load.states import Source, completed, sources
 
 ACTOR = "opportune-load"
@@ -106,7 +106,7 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
             changed = int(str(await connection.fetchval(_CHANGED, before, ACTOR)))
             seq = await last(connection)
             await number(connection)
-            await keep_days(connection)  # the coming days get partitions of their own before there are rows of them
+            await keep_days(connection, days=days_of(dataset))  # before there are rows of them
             task, fresh = progress.add_task("events", total=events), 0
             async for rows, new in load_events(connection, dataset):
                 progress.advance(task, rows)
