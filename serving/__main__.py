@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 # FAISS, ONNX Runtime and OpenBLAS each bring threads of their own; the event loop computes small batches itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,7 +25,7 @@ import uvloop
 from msgspec.structs import fields, replace
 
 from embeddings.database.connection import DATABASE_VARIABLE, database_url
-from embeddings.database.event_days import look_after_days
+from embeddings.database.event_days import Kept, look_after_days
 from embeddings.database.keeper import kept
 from embeddings.database.migrate import prepare
 from embeddings.database.postgres import Database, database
@@ -39,8 +39,9 @@ from serving.connections import Connection, Connections
 from serving.management.keep import Management
 from serving.metrics import Metrics, count_anew, watch_loop
 from serving.opening import open_view
-from serving.settings import Limits, Settings, default_index_cache_bytes
+from serving.settings import DecisionsKind, Limits, Settings, default_index_cache_bytes
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
 from serving.state.feed import Feed
 from serving.state.invalidations import Invalidations
@@ -114,6 +115,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         admin_port=arguments.admin_port,
         database=database_url(arguments.database, os.environ),
         keep_events=arguments.keep_events,
+        decisions=arguments.decisions,
+        keep_decisions=arguments.keep_decisions,
         device=device,
         clock=arguments.clock,
         workers=workers,
@@ -152,6 +155,7 @@ class _Service(NamedTuple):
     admin: Sequence[socket.socket]
     database: Database
     events: EventStore
+    decisions: DecisionStore
     feed: Feed
     slot: ViewSlot
     watcher: ReleaseWatcher
@@ -180,7 +184,8 @@ def _run(
         "serving %s on %s port %d", slot.current.version, settings.host, settings.port
     )
     metrics = Metrics()
-    app = create_app(settings, slot, watcher, follower, events, metrics)
+    decisions = DecisionStore(database.url, settings.decisions, events)
+    app = create_app(settings, slot, watcher, follower, events, decisions, metrics)
     limits = replace(settings.limits, connections=room_for(settings.limits.connections))
     connections = Connections(limits, app.admission, metrics.refused)
     config = uvicorn.Config(
@@ -198,7 +203,19 @@ def _run(
     config.load()
     feed = Feed(database.url, events)
     service = _Service(
-        settings, sockets, admin, database, events, feed, slot, watcher, follower, metrics, connections, config
+        settings,
+        sockets,
+        admin,
+        database,
+        events,
+        decisions,
+        feed,
+        slot,
+        watcher,
+        follower,
+        metrics,
+        connections,
+        config,
     )
 
     def work(place: WorkerPlace) -> None:
@@ -228,6 +245,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         if service.database.home is not None:
             stack.enter_context(kept(service.database.home))
         await stack.enter_async_context(service.events.connected())
+        await stack.enter_async_context(service.decisions.writing())
         if place is not None:
             place.leave_with_parent()
             metrics.of_workers = WorkerMetrics(place.folder, place.worker, place.workers, metrics.registry)
@@ -238,13 +256,14 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         admin = service.admin if place is None or place.worker == 0 else ()
         settings = service.settings
         beside = Management(settings.store, service.database, settings.admin_host, settings.admin_port, admin)
-        server = _Server(service.config, beside)
+        server = _Server(service.config, beside, service.decisions)
+        keep = Kept(settings.keep_events, settings.keep_decisions)
         watching = [
             asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
             asyncio.create_task(watch_loop(metrics)),
             asyncio.create_task(service.feed.follow()),
             asyncio.create_task(service.follower.follow()),
-            asyncio.create_task(look_after_days(service.database.url, service.settings.keep_events)),
+            asyncio.create_task(look_after_days(service.database.url, keep)),
             asyncio.create_task(service.connections.watch(server.server_state.connections)),
         ]
         beside.start()
@@ -256,18 +275,20 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that has the management API leave while requests under way are answered.
+    """A server that has the management API leave while requests under way are answered, and then stores decisions.
 
     Afterwards would be too late: uvicorn raises the signal again, and a worker is gone at once.
     """
 
-    def __init__(self, config: uvicorn.Config, beside: Management) -> None:
+    def __init__(self, config: uvicorn.Config, beside: Management, decisions: DecisionStore) -> None:
         super().__init__(config)
         self._beside = beside
+        self._decisions = decisions
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what is under way, and wait until all have left."""
+        """Answer what is under way, wait until all have left, and store what was shown."""
         await asyncio.gather(super().shutdown(sockets), self._beside.leave())
+        await self._decisions.leave()
 
 
 async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
@@ -312,6 +333,20 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive(int),
         metavar="DAYS",
         help="forget events after so many days; default: keep them for ever",
+    )
+    parser.add_argument(
+        "--decisions",
+        choices=get_args(DecisionsKind),
+        default=_DEFAULTS["decisions"],
+        help="which answers are stored, to say later what was shown; sampled: one in ten; "
+        f"default {_DEFAULTS['decisions']}",
+    )
+    parser.add_argument(
+        "--keep-decisions",
+        type=_positive(int),
+        default=_DEFAULTS["keep_decisions"],
+        metavar="DAYS",
+        help=f"forget those after so many days; default {_DEFAULTS['keep_decisions']}",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(

@@ -18,6 +18,7 @@ from serving.api.post import LARGEST_BODY
 from serving.api.problems import answer_error
 from serving.api.products import similar
 from serving.api.recommend import recommend
+from serving.api.recommendations import recommendation
 from serving.batcher import Batcher, Pieces
 from serving.catalogue.follower import CatalogueFollower
 from serving.clock import Clock
@@ -28,6 +29,7 @@ from serving.ranked import Ranked
 from serving.retrieve import RankRequest
 from serving.settings import Settings
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
 from serving.watcher import ReleaseWatcher
 
@@ -55,6 +57,7 @@ def create_app(
     watcher: ReleaseWatcher,
     follower: CatalogueFollower,
     events_store: EventStore,
+    decisions: DecisionStore,
     metrics: Metrics,
 ) -> Application:
     """Put the service together.
@@ -65,6 +68,7 @@ def create_app(
         watcher: looks for releases that may come to answer.
         follower: brings changes of the catalogue into the view.
         events_store: connected before the application answers.
+        decisions: keeps what was shown.
         metrics: where everything is counted.
     """
     # GPU indexes are not safe for two threads, even to read: one thread owns the device.
@@ -74,13 +78,13 @@ def create_app(
     batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, LARGEST_BATCH, executor, patience, pieces)
     cut_off = slot.current.release.bundle.manifest.data_cut_off
     clock = Clock(settings.clock, int(cut_off.timestamp()))
-    metrics.registry.register(ModelCollector(slot, watcher, follower, batcher, clock))
+    metrics.registry.register(ModelCollector(slot, watcher, follower, batcher, clock, decisions))
     posts = [
-        recommend(Engine(slot, batcher, clock, lambda: follower.is_late)),
+        recommend(Engine(slot, batcher, clock, lambda: follower.is_late, decisions)),
         events(slot, events_store, clock, metrics),
     ]
     app = Litestar(
-        [*(post.route() for post in posts), similar, model, healthz, readyz, metrics_page],
+        [*(post.route() for post in posts), similar, recommendation, model, healthz, readyz, metrics_page],
         state=State(
             {
                 "slot": slot,
@@ -88,6 +92,7 @@ def create_app(
                 "follower": follower,
                 "ping": SharedPing(events_store),
                 "clock": clock,
+                "decisions": decisions,
                 "metrics": metrics,
             }
         ),

@@ -25,12 +25,12 @@ class Clock:
         """Return the time in seconds since 1970 UTC."""
         return int(time.time()) if self._replayed is None else self._replayed
 
-    def moment(self, at: datetime | None) -> int:
+    def moment(self, at: datetime | None, *, moves: bool = True) -> int:
         """Return the moment of a request: its own, or now if it names none; a replayed clock moves on to it."""
         if at is None:
             return self.now()
         moment = int(at.timestamp())
-        if self._replayed is not None:
+        if moves and self._replayed is not None:
             self._replayed = max(self._replayed, moment)
         return moment
 

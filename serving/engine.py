@@ -1,8 +1,7 @@
 """The use case: one recommendation, from a decoded request to its answer."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from secrets import token_hex
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,9 +27,10 @@ from serving.ranked import Ranked
 from serving.recommendation import Explanation, Item, Recommendation, RecommendRequest
 from serving.retrieve import Offered, RankRequest
 from serving.slot import ViewSlot
+from serving.state.decision import Decision, new_ids
+from serving.state.decisions import DecisionStore
 from serving.view import View
 
-_ID_BYTES, _IDS_AT_ONCE = 16, 256
 _LOOKED_UP = 250
 """How many ids at a time; that takes about a quarter of a millisecond."""
 _MOST_LARGE = 8
@@ -57,6 +57,7 @@ class Engine:
         batcher: Batcher[RankRequest, list[Ranked]],
         clock: Clock,
         changes_are_late: Callable[[], bool],
+        decisions: DecisionStore,
     ) -> None:
         """Take what answers are made with.
 
@@ -65,14 +66,16 @@ class Engine:
             batcher: ranks.
             clock: tells the moment of requests that name none.
             changes_are_late: whether the view may lack changes of the catalogue that it should have.
+            decisions: keeps what was shown.
         """
         self._slot = slot
         self._batcher = batcher
         self._clock = clock
         self._changes_are_late = changes_are_late
+        self._decisions = decisions
         self._anonymous = AnonymousCache[_Shown]()
         self._large = 0
-        self._ids = _ids()
+        self._ids = new_ids()
 
     async def recommend(self, request: RecommendRequest) -> Recommendation:
         """Return one recommendation.
@@ -103,7 +106,7 @@ class Engine:
     async def _recommend(self, request: RecommendRequest, view: View) -> Recommendation:
         context, eligibility, release = request.context, view.eligibility, view.release
         channel, place = eligibility.channel(context.channel), eligibility.place(context.location)
-        moment = self._clock.moment(context.at)
+        moment = self._clock.moment(context.at, moves=not request.dry_run)
         codes = view.catalogue.context.codes(context.attributes)
         known = None if request.customer_id is None else await release.live.of(request.customer_id)
         history = release.live.anonymous if known is None else known.history
@@ -160,7 +163,7 @@ class Engine:
             session = session_of(history, moment)
             ranked = rank_popular(view, place, products, eligible, request.limit, excluded, session)
             shown = _Shown(ranked, reasons(ranked, view, history, place, moment))
-        return Recommendation(
+        answer = Recommendation(
             recommendation_id=next(self._ids),
             model_version=release.version,
             catalogue_seq=view.seq,
@@ -172,6 +175,9 @@ class Engine:
             or release.bundle.degraded is not None
             or release.bundle.manifest.is_stale(moment),
         )
+        if not request.dry_run and self._decisions.wants(answer.recommendation_id):
+            self._decisions.add(_decision(request, answer, moment, view, codes))
+        return answer
 
     async def _shown(self, request: RankRequest) -> _Shown:
         ranked = await self._batcher.submit(request)
@@ -179,16 +185,27 @@ class Engine:
         return _Shown(ranked, why)
 
 
-def _ids() -> Iterator[str]:
-    """Yield random ids of 128 bits, in hexadecimal.
-
-    It asks the system for many at a time, as each call costs, and not before the first is needed: a worker that was
-    forked before that shares none with others.
-    """
-    while True:
-        many = token_hex(_ID_BYTES * _IDS_AT_ONCE)
-        for start in range(0, len(many), 2 * _ID_BYTES):
-            yield many[start : start + 2 * _ID_BYTES]
+def _decision(
+    request: RecommendRequest, answer: Recommendation, moment: int, view: View, codes: Sequence[int]
+) -> Decision:
+    """Return what is kept of an answer; ``codes`` are those of the request's context attributes, 0 of unknown ones."""
+    said, items = request.context.attributes, answer.items
+    return Decision(
+        answer.recommendation_id,
+        moment,
+        request.customer_id,
+        request.context.channel,
+        request.context.location,
+        {name: said[name] for name, code in zip(view.catalogue.context.names, codes, strict=True) if code},
+        answer.model_version,
+        answer.catalogue_seq,
+        answer.personalised,
+        answer.degraded,
+        [one.id for one in items],
+        [one.kind for one in items],
+        [one.score for one in items],
+        [one.source for one in items],
+    )
 
 
 async def _rows(ids: Sequence[str], view: View) -> NDArray[np.int64]:

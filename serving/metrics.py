@@ -22,6 +22,7 @@ from serving.clock import Clock
 from serving.ranked import Ranked
 from serving.retrieve import RankRequest
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.worker_metrics import WorkerMetrics
 from serving.watcher import ReleaseWatcher
 
@@ -91,8 +92,10 @@ class ModelCollector(Collector):
         follower: CatalogueFollower,
         batcher: Batcher[RankRequest, list[Ranked]],
         clock: Clock,
+        decisions: DecisionStore,
     ) -> None:
         self._slot = slot
+        self._decisions = decisions
         self._clock = clock
         self._watcher = watcher
         self._follower = follower
@@ -124,6 +127,12 @@ class ModelCollector(Collector):
         yield CounterMetricFamily(
             "opportune_batched_requests", "Requests computed in batches", value=self._batcher.computed
         )
+        decisions = CounterMetricFamily(
+            "opportune_decisions", "What was shown, by what became of it", labels=["outcome"]
+        )
+        decisions.add_metric(["stored"], self._decisions.stored)
+        decisions.add_metric(["dropped"], self._decisions.dropped)
+        yield decisions
         yield from index_figures(_indexes(self._slot.current.release.bundle))
 
     def _catalogue(self) -> Iterator[Metric]:

@@ -35,6 +35,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         explain: whether each item shows what lies behind its score.
         include: what each item shows of what the catalogue holds; nothing but its id unless asked for.
         at_least: the ``seq`` of a change of the catalogue that the answer must have seen.
+        dry_run: whether the answer leaves no trace: it is not stored as a decision, and moves no clock.
     """
 
     context: Context
@@ -50,6 +51,7 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     explain: bool = False
     include: Annotated[tuple[Include, ...], Meta(max_length=3)] = ()
     at_least: Annotated[int, Meta(ge=0)] = 0
+    dry_run: bool = False
     novel: Annotated[bool, _EARLIER] = False
     among: Annotated[Wanted | None, _EARLIER] = None
 

@@ -9,6 +9,7 @@ from embeddings.device import Device, free_memory
 from embeddings.ranking.sources import SOURCES, SourceName
 
 ClockKind = Literal["wall", "replay"]
+DecisionsKind = Literal["none", "sampled", "all"]
 
 
 def default_index_cache_bytes() -> int:
@@ -48,6 +49,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         admin_host, admin_port: where the management API listens; on no port if that is 0.
         database: a PostgreSQL URL; None for an embedded PostgreSQL under ``store/state``.
         keep_events: how many days events are kept in the database; for ever if None.
+        decisions: which decisions, what was shown to whom, are stored: one in ten if they are sampled.
+        keep_decisions: how many days these are kept.
         device: where vectors are searched and customers encoded.
         clock: whether "now" is the machine's time or the newest moment seen in a request or event.
         workers: how many processes answer.
@@ -67,6 +70,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     admin_port: int = 8001
     database: str | None = None
     keep_events: int | None = None
+    decisions: DecisionsKind = "all"
+    keep_decisions: int = 30
     device: Device = "cpu"
     clock: ClockKind = "wall"
     workers: int = 1

@@ -1,4 +1,4 @@
-"""The daily partitions of events: made ahead, and dropped when their time is over.
+"""The daily partitions of events and decisions: made ahead, and dropped when their time is over.
 
 What lies before the first day is in ``events_past``, and what lies in no other partition in ``events_other``.
 
@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from datetime import date
+from typing import NamedTuple
 
 import asyncpg
 
@@ -28,7 +29,10 @@ _AT_ONCE = 10_000
 """Rows deleted in one transaction: who sends an id again that is being deleted waits for its end."""
 
 _DAYS = f"""
-SELECT DISTINCT day FROM (
+SELECT 'decisions' AS parent, timezone('UTC', now())::date + ahead AS day
+FROM generate_series(0, {_DAYS_AHEAD}) AS ahead
+UNION
+SELECT 'events', day FROM (
     SELECT timezone('UTC', now())::date + ahead AS day FROM generate_series(0, {_DAYS_AHEAD}) AS ahead
     UNION SELECT unnest($1::date[])
 ) AS wanted
@@ -36,7 +40,7 @@ WHERE day::timestamp AT TIME ZONE 'UTC' >= (
     SELECT substring(pg_get_expr(relpartbound, oid) FROM $$TO \\('(.*)'\\)$$)::timestamptz
     FROM pg_class WHERE oid = 'events_past'::regclass
 )
-ORDER BY day
+ORDER BY parent, day
 """  # noqa: S608 - a number of ours
 
 _TODAY = "timezone('UTC', now())::date - $1::integer"
@@ -44,8 +48,8 @@ _TODAY = "timezone('UTC', now())::date - $1::integer"
 _OVER = f"""
 SELECT format('DROP TABLE %I', relname)
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-WHERE inhparent = 'events'::regclass AND relname ~ '^events_[0-9]+$'
-  AND to_date(substr(relname, 8), 'YYYYMMDD') < {_TODAY}
+WHERE inhparent = $2::text::regclass AND relname ~ '_[0-9]+$'
+  AND to_date(substring(relname FROM '[0-9]+$'), 'YYYYMMDD') < {_TODAY}
 ORDER BY relname
 """  # noqa: S608
 
@@ -56,45 +60,67 @@ DELETE FROM {{part}} WHERE ctid = ANY (ARRAY(
 """  # noqa: S608
 _DELETE_PAST, _DELETE_OTHER = (_DELETE.format(part=part) for part in ("events_past", "events_other"))
 
+_DELETE_OTHER_DECISIONS = f"""
+DELETE FROM decisions_other WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM decisions_other WHERE at < ({_TODAY})::timestamp AT TIME ZONE 'UTC' LIMIT $2
+))
+"""  # noqa: S608
+
 _DELETE_KEYS = f"""
 DELETE FROM event_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_keys WHERE day < {_TODAY} LIMIT $2))
 """  # noqa: S608
 
 
-async def look_after_days(url: str, keep: int | None) -> None:
+class Kept(NamedTuple):
+    """For how many days before today what is kept; for ever where it is None."""
+
+    events: int | None
+    decisions: int | None
+
+
+FOR_EVER = Kept(None, None)
+
+
+async def look_after_days(url: str, keep: Kept) -> None:
     """Make and forget days at once and now and then, until cancelled; `keep_days` says how."""
     while True:
         try:
-            async with connected(url, refuses="to change the partitions of events") as connection:
+            async with connected(url, refuses="to change the partitions of its tables") as connection:
                 await keep_days(connection, keep)
         except OpportuneError as error:
-            _log.warning("partitions of events are looked after again in an hour: %s", error)
+            _log.warning("partitions are looked after again in an hour: %s", error)
         await asyncio.sleep(_EVERY_SECONDS)
 
 
-async def keep_days(connection: Connection, keep: int | None = None, days: Collection[date] = ()) -> None:
-    """Make the partitions of the coming days and of some others, and forget events of days that are over.
+async def keep_days(connection: Connection, keep: Kept = FOR_EVER, days: Collection[date] = ()) -> None:
+    """Make the partitions of the coming days and of some others, and forget what is of days that are over.
 
     Where another server is at it, nothing is done.
 
     Args:
         connection: of its own, outside of a transaction.
-        keep: how many days before today are kept; all if None.
+        keep: how much is kept.
         days: of which events are about to be brought in; those of the past need no partitions.
     """
     async with _alone(connection) as alone:
         if not alone:
             return
         for record in await connection.fetch(_DAYS, days):
-            await _quickly(connection, "SELECT make_event_day($1)", record["day"])
-        if keep is None:
-            return
-        for record in await connection.fetch(_OVER, keep):
-            await _quickly(connection, record[0])
-        # Keys last: an id counts once as long as its event is kept.
-        for statement in (_DELETE_PAST, _DELETE_OTHER, _DELETE_KEYS):
-            while await connection.execute(statement, keep, _AT_ONCE) == f"DELETE {_AT_ONCE}":
-                pass
+            await _quickly(connection, "SELECT make_day($1, $2)", record["parent"], record["day"])
+        if keep.events is not None:
+            # Keys last: an id counts once as long as its event is kept.
+            await _forget(connection, "events", keep.events, _DELETE_PAST, _DELETE_OTHER, _DELETE_KEYS)
+        if keep.decisions is not None:
+            await _forget(connection, "decisions", keep.decisions, _DELETE_OTHER_DECISIONS)
+
+
+async def _forget(connection: Connection, parent: str, days: int, *statements: str) -> None:
+    """Drop the partitions of days that are over, then delete what statements find of such days."""
+    for record in await connection.fetch(_OVER, days, parent):
+        await _quickly(connection, record[0])
+    for statement in statements:
+        while await connection.execute(statement, days, _AT_ONCE) == f"DELETE {_AT_ONCE}":
+            pass
 
 
 @asynccontextmanager
@@ -115,4 +141,4 @@ async def _quickly(connection: Connection, statement: str, *arguments: object) -
             await connection.execute(f"SET LOCAL lock_timeout = {_WAIT_MS}")
             await connection.execute(statement, *arguments)
     except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
-        _log.info("partitions of events are left as they are for now: %s", error)
+        _log.info("partitions are left as they are for now: %s", error)

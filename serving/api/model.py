@@ -16,6 +16,7 @@ from serving.catalogue.follower import CatalogueFollower
 from serving.clock import Clock
 from serving.metrics import Metrics
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
 from serving.watcher import ReleaseWatcher
 
@@ -87,6 +88,13 @@ class RefusedEvents(Struct, frozen=True):
     count: int
 
 
+class LostDecisions(Struct, frozen=True):
+    """A time in which more was shown than this worker can store: since when, and how many decisions it has lost."""
+
+    since: datetime
+    count: int
+
+
 class Readiness(Struct, frozen=True, kw_only=True):
     """Whether requests can be answered, and what is amiss: what is not as its default says is a fault.
 
@@ -95,6 +103,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
         catalogue_seq: the newest change of the catalogue that answers have seen.
         catalogue_lag_seconds: since when they may lack changes.
         catalogue: whether they lack none that they should have.
+        decisions: the decisions that are lost, as PostgreSQL does not take them; null as long as all are stored.
         refused_version: a published version that could not be opened, and why; the old one is still in service.
         unreadable_store: why no new version can be found; the old one is still in service.
         degraded: why the CPU searches in place of the device that was asked for, or null.
@@ -108,6 +117,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
     catalogue: Literal["follows", "behind"] = "follows"
     event_store: Literal["answers", "does not answer"] = "answers"
     refused_events: RefusedEvents | None = None
+    decisions: LostDecisions | None = None
     refused_version: str | None = None
     unreadable_store: str | None = None
     degraded: str | None = None
@@ -150,6 +160,9 @@ async def readyz(request: Request[Any, Any, Any], state: State) -> Response[Read
         faults["catalogue"] = "behind"
     if metrics.refusing is not None:
         faults["refused_events"] = RefusedEvents(*metrics.refusing)
+    decisions: DecisionStore = state.decisions
+    if decisions.losing is not None:
+        faults["decisions"] = LostDecisions(*decisions.losing)
     if watcher.refused is not None:
         faults["refused_version"] = f"{watcher.refused.version}: {watcher.refused.reason}"
     if watcher.unreadable is not None:

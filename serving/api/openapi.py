@@ -15,6 +15,15 @@ from serving.api.post import Post
 from serving.api.problems import Problem
 from serving.api.products import SIMILAR, SimilarQuery
 
+_NAMES = {
+    "/v1/model": "model",
+    "/v1/recommendations/{recommendation_id}": "recommendation",
+    "/healthz": "healthy",
+    "/readyz": "ready",
+    "/metrics": "metrics",
+}
+"""Operations as programs may call them, by their paths."""
+
 
 def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
     """Add the routes that take a body, the query parameters and the shape of errors to an application's description."""
@@ -36,7 +45,7 @@ def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
         ready.parameters = [*parameters(ReadyQuery)]
         if ready.responses is not None:  # the same body, whether it is ready or not
             ready.responses["503"] = ready.responses["200"]
-    for path, name in (("/v1/model", "model"), ("/healthz", "healthy"), ("/readyz", "ready"), ("/metrics", "metrics")):
+    for path, name in _NAMES.items():
         if path in paths and (described := paths[path].get) is not None:
             described.operation_id = name
     for path, item in paths.items():

@@ -123,7 +123,7 @@ class EventStore:
         # In one order always: two servers with the same events in different orders would wait for each other.
         columns = zip(*(once[event_id].values for event_id in sorted(once)), strict=True)
         try:
-            records = await self._fetch(INSERT, _SOURCE, self.server, *(list(column) for column in columns))
+            records = await self.fetch(INSERT, _SOURCE, self.server, *(list(column) for column in columns))
         except EventStoreUnavailable as error:
             for one in group:
                 one.future.set_exception(EventStoreUnavailable(str(error)))
@@ -155,7 +155,7 @@ class EventStore:
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        (found,) = await self._fetch(PAGE, *span.values, customer_id, *between, str(mark), most)
+        (found,) = await self.fetch(PAGE, *span.values, customer_id, *between, str(mark), most)
         ended, newest, *columns, body = found
         told = None if body is None else msgspec.json.decode(body, type=CustomerState)
         if newest is None:
@@ -168,14 +168,14 @@ class EventStore:
         Raises:
             EventStoreUnavailable: PostgreSQL does not answer.
         """
-        records = await self._fetch(REDEEMED, *span.values)
+        records = await self.fetch(REDEEMED, *span.values)
         return {record["offer_id"]: record["times"] for record in records}
 
     async def ping(self) -> None:
         """Raise EventStoreUnavailable if PostgreSQL does not answer."""
-        await self._fetch("SELECT 1")
+        await self.fetch("SELECT 1")
 
-    async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows that a statement finds; run it again if the connection was dead.
 
         The statement must be one that may run twice, as all of ours may.

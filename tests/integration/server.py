@@ -260,6 +260,11 @@ class Postgres:
         self._running = ExitStack()
         self.start()
 
+    @property
+    def process(self) -> int | None:
+        """Its process, or None if it does not run."""
+        return postgres_of(self._folder)
+
     def database(self) -> str:
         """The URL of a new, empty database."""
         name = f"t{uuid4().hex}"

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 import pytest
 
-from embeddings.database.event_days import keep_days
+from embeddings.database.event_days import Kept, keep_days
 from embeddings.database.migrate import migrate, migrations, prepare
 from serving.state.event import Event
 from serving.state.events import EventStore
@@ -117,7 +117,7 @@ def test_what_lies_in_no_days_partition_is_stored_all_the_same_and_stays_where_i
 
     async def test(store: EventStore, connection: asyncpg.Connection) -> None:
         assert await names(store, event("far", far)) == ["far"]
-        await connection.execute("SELECT make_event_day($1)", far.date())
+        await connection.execute("SELECT make_day('events', $1)", far.date())
         assert await names(store, event("further", far)) == ["further"]
         assert {row["part"] for row in await connection.fetch(DAYS)} == {"events_other"}
         assert len((await store.page("c", EVER, ALL, 0, 9)).rows) == 2
@@ -152,7 +152,7 @@ def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(post
             await installed(connection, 20)
         if where == "events_2":
             await connection.execute(
-                "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 12) AS ago"
+                "SELECT make_day('events', timezone('UTC', now())::date - ago) FROM generate_series(1, 12) AS ago"
             )
         for days in (12, 11, 9, 8):
             await old(connection, f"{days:02}", days)
@@ -160,7 +160,7 @@ def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(post
         await names(store, event("new"), event("late", NOW - timedelta(days=100)))
         await keep_days(connection)
         assert await kept(connection) == ["08", "09", "11", "12", "late", "new"]
-        await keep_days(connection, 10)
+        await keep_days(connection, Kept(10, None))
         assert await kept(connection) == ["08", "09", "late", "new"], "what arrived today is of today"
         assert await connection.fetchval("SELECT to_regclass($1)", f"events_{NOW - timedelta(days=11):%Y%m%d}") is None
         assert await names(store, event("11"), event("09")) == ["11"], "an id counts once as long as its event is kept"
@@ -171,17 +171,17 @@ def test_days_that_are_over_are_forgotten_with_their_keys_wherever_they_lie(post
 def test_to_forget_is_not_in_the_way_of_readers_and_is_done_the_next_time(postgres: Postgres):
     async def test(_: EventStore, connection: asyncpg.Connection) -> None:
         await installed(connection, 30)
-        await connection.execute("SELECT make_event_day(timezone('UTC', now())::date - 20)")
+        await connection.execute("SELECT make_day('events', timezone('UTC', now())::date - 20)")
         await old(connection, "old", 20)
         reader = await asyncpg.connect(postgres.url(str(await connection.fetchval("SELECT current_database()"))))
         reading = reader.transaction()
         await reading.start()
         await reader.fetch("SELECT count(*) FROM events")
-        await keep_days(connection, 10)
+        await keep_days(connection, Kept(10, None))
         assert await connection.fetchval("SELECT count(*) FROM events") == 1, "the reader keeps it, and nobody waits"
         await reading.rollback()
         await reader.close()
-        await keep_days(connection, 10)
+        await keep_days(connection, Kept(10, None))
         assert await kept(connection) == []
 
     run(postgres.database(), test)
@@ -222,7 +222,7 @@ def test_what_lay_elsewhere_before_the_first_day_goes_to_the_past(postgres: Post
         assert {name for name, part in found.items() if part == "events_past"} == past
         assert len(await kept(connection)) == 6
         assert len((await store.page("c", EVER, ALL, 0, 9)).rows) == 6
-        await keep_days(connection, 10)
+        await keep_days(connection, Kept(10, None))
         assert len(await kept(connection)) == 5
 
     asyncio.run(before())
@@ -233,7 +233,7 @@ def test_a_history_is_read_from_the_days_since_its_snapshot_alone(postgres: Post
     async def test(_: EventStore, connection: asyncpg.Connection) -> None:
         await installed(connection, 60)
         await connection.execute(
-            "SELECT make_event_day(timezone('UTC', now())::date - ago) FROM generate_series(1, 60) AS ago"
+            "SELECT make_day('events', timezone('UTC', now())::date - ago) FROM generate_series(1, 60) AS ago"
         )
         since = Span(NOW - timedelta(days=2), NOW - timedelta(days=1))
         plan = await connection.fetch(f"EXPLAIN {PAGE}", *since.values, "c", *ALL, "0", 500)

@@ -107,6 +107,7 @@ def test_health_and_readiness(reader: Server):
         "refused_events": None,
         "refused_version": None,
         "unreadable_store": None,
+        "decisions": None,
         "degraded": None,
         "stale": None,
     }
@@ -238,6 +239,7 @@ def test_it_describes_every_path_with_its_methods(described: dict[str, Any]):
     assert {path: set(operations) for path, operations in described["paths"].items()} == {
         "/v1/recommend": {"post"},
         "/v1/events": {"post"},
+        "/v1/recommendations/{recommendation_id}": {"get"},
         "/v1/products/{product_id}/similar": {"get"},
         "/v1/model": {"get"},
         "/healthz": {"get"},
@@ -272,6 +274,7 @@ def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, A
         "explain",
         "include",
         "at_least",
+        "dry_run",
         "novel",
         "among",
     }

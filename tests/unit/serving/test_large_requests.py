@@ -23,6 +23,7 @@ from serving.recommendation import Recommendation, RecommendRequest
 from serving.retrieve import RankRequest
 from serving.settings import Settings
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
 from serving.view import View
 from tests.world import UNTIL
@@ -55,7 +56,13 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 def engine_of(model: View) -> Engine:
     pieces = Pieces[RankRequest, list[Ranked]](attrgetter("rows"), MOST, answer_in_pieces)
     batcher: Batcher[RankRequest, list[Ranked]] = Batcher(answer_batch, 16, pieces=pieces)
-    return Engine(ViewSlot(model), batcher, Clock("replay", int(UNTIL.timestamp())), lambda: False)
+    return Engine(
+        ViewSlot(model),
+        batcher,
+        Clock("replay", int(UNTIL.timestamp())),
+        lambda: False,
+        DecisionStore("", "none", cast("EventStore", None)),
+    )
 
 
 def request(items: tuple[str, ...], channel: str = "web") -> RecommendRequest:

@@ -26,6 +26,7 @@ from serving.ranked import Kind
 from serving.recommendation import Item, Recommendation, RecommendRequest
 from serving.settings import Settings
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.event import Event, Stored
 from serving.state.events import EventStore, Page, Span
 from serving.state.invalidations import Invalidations
@@ -265,7 +266,11 @@ def ask(model: View, heard: Heard, count: int) -> list[Asked]:
 
     async def all_answers() -> list[Asked]:
         engine = Engine(
-            ViewSlot(model), Batcher(answer_batch, 64), Clock("replay", int(UNTIL.timestamp())), lambda: False
+            ViewSlot(model),
+            Batcher(answer_batch, 64),
+            Clock("replay", int(UNTIL.timestamp())),
+            lambda: False,
+            DecisionStore("", "none", cast("EventStore", heard)),
         )
         some = requests(np.random.default_rng(3), count)
         answers = [await engine.recommend(one) for one in some]

@@ -33,6 +33,7 @@ from serving.pipeline import answer_batch
 from serving.retrieve import Offered, RankRequest
 from serving.settings import Settings
 from serving.slot import ViewSlot
+from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from serving.state.statements import Page, Span
@@ -183,7 +184,9 @@ def test_a_swap_frees_all_of_the_model_that_it_replaces(root: Path, settings: Se
         first = store.current()
         slot = ViewSlot(open_view(settings, first, events))
         watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
-        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
+        app = create_app(
+            settings, slot, watcher, followed(slot), events, DecisionStore("", "none", events), Metrics()
+        ).answer
         gone = watched(slot.current)
         for request in REQUESTS * 2:
             assert (await call(app, "/v1/recommend", request))["model_version"] == first
@@ -205,7 +208,9 @@ def test_a_catalogue_that_changes_keeps_the_release_and_a_swap_frees_all_of_its_
         first = store.current()
         slot = ViewSlot(open_view(settings, first, events))
         watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
-        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
+        app = create_app(
+            settings, slot, watcher, followed(slot), events, DecisionStore("", "none", events), Metrics()
+        ).answer
         gone = watched(slot.current)
         for state in (NEW, msgspec.structs.replace(NEW, id="newer")):
             with slot.pinned() as before:
@@ -266,6 +271,7 @@ def test_what_comes_later_is_found_named_similar_and_gone_once_it_is_withdrawn(
             ReleaseWatcher(slot, BundleStore(root), opened, publishing(slot)),
             followed(slot),
             events,
+            DecisionStore("", "none", events),
             Metrics(),
         ).answer
         named = {"context": {"channel": "store", "location": "north"}, "items": ["new", "p000"]}
@@ -341,7 +347,9 @@ def test_a_version_that_is_deleted_serves_on_until_it_is_replaced(root: Path, se
         first = store.current()
         slot = ViewSlot(open_view(settings, "second", events))
         watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
-        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
+        app = create_app(
+            settings, slot, watcher, followed(slot), events, DecisionStore("", "none", events), Metrics()
+        ).answer
         assert store.prune(keep=1) == [], "of the two the newest is kept, and the current one"
         for folder in (store.bundle("second"), store.histories("second")):
             shutil.rmtree(folder)
@@ -364,7 +372,9 @@ def test_a_model_that_fails_in_a_request_is_not_kept_by_its_error(
         first = store.current()
         slot = ViewSlot(open_view(settings, first, events))
         watcher = ReleaseWatcher(slot, store, opened, publishing(slot))
-        app = create_app(settings, slot, watcher, followed(slot), events, Metrics()).answer
+        app = create_app(
+            settings, slot, watcher, followed(slot), events, DecisionStore("", "none", events), Metrics()
+        ).answer
         with monkeypatch.context() as patched:
             patched.setattr(PlannedIndex, "search", fail)
             patched.setattr(logging.getLogger("opportune.serve"), "disabled", True)  # pytest keeps what is logged
