@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -150,12 +151,14 @@ def stopped(postgres: Postgres) -> Generator[Callable[[], None]]:
     def stop() -> None:
         main = psutil.Process(cast("int", postgres.process))
         for one in (main, *main.children(recursive=True)):
-            processes.append(one)
-            one.suspend()
+            with suppress(psutil.NoSuchProcess):  # such as one that tidies up, and is done
+                one.suspend()
+                processes.append(one)
 
     yield stop
     for one in processes:
-        one.resume()
+        with suppress(psutil.NoSuchProcess):
+            one.resume()
 
 
 def test_a_silent_database_costs_decisions_and_no_answer_and_keeps_nobody_from_leaving(
