@@ -184,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--database",
-        help="for postgres: its URL without a password; default: what OPPORTUNE_DATABASE says, with one or without",
+        help="for postgres: its URL without a password; default: what OPPORTUNE_DATABASE says, with one or without, or "
+        "else the PostgreSQL that is embedded beside --store",
     )
     parser.add_argument("--store", type=Path, help="the store to publish into; created if absent")
     parser.add_argument("--check", action="store_true", help="say what the tables hold, train nothing")

@@ -1,7 +1,7 @@
 """Tables brought into the database, and training on what the database holds."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,10 +33,10 @@ from serving.state.invalidations import Invalidations
 from tests.integration.server import Postgres, on_connection
 from tests.world import UNTIL, tables, write_tables
 from training.config import Recipe, TablesConfig
-from training.datasets import MOVING, open_dataset
+from training.datasets import MOVING, Dataset, open_dataset
 from training.datasets.database import tables_of
 from training.job import run
-from training.load import job
+from training.load import events, job
 from training.load.job import Loaded, load
 
 Found = TypeVar("Found")
@@ -142,6 +142,32 @@ def test_events_of_the_past_lie_by_themselves_and_those_since_in_their_days(
     asyncio.run(load(dataset, url, replace=False, now=now + timedelta(seconds=1)))
     found = fetch(url, "SELECT tableoid::regclass::text FROM events ORDER BY at")
     assert found == [("events_past",), (f"events_{now:%Y%m%d}",)]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_events_whose_load_was_stopped_come_in_the_same_order(
+    world: Path, recipe: Recipe, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, chunk: int
+):
+    monkeypatch.setattr(events, "_AT_ONCE", 1_000)
+    url, whole, calls = postgres.database(), postgres.database(), 0
+    slices = events._slices  # pyright: ignore[reportPrivateUsage]
+
+    def stops(dataset: Dataset) -> Iterator[Any]:
+        nonlocal calls
+        for calls, some in enumerate(slices(dataset)):
+            if calls == chunk:
+                raise KeyboardInterrupt
+            yield some
+
+    with monkeypatch.context() as patched:
+        patched.setattr(events, "_slices", stops)
+        with pytest.raises(KeyboardInterrupt):
+            loaded(world, url, recipe)
+    assert counts(url)["events"] == chunk * 1_000
+    loaded(world, url, recipe)
+    loaded(world, whole, recipe)
+    query = "SELECT event_id, customer_id, type, at, product_id, offer_id, location FROM events ORDER BY seq"
+    assert fetch(url, query) == fetch(whole, query)
 
 
 def test_faulty_tables_write_nothing(recipe: Recipe, postgres: Postgres, tmp_path: Path):
