@@ -11,7 +11,8 @@ def bilateral_softmax(
 
     This is the bilateral softmax loss (Wu et al., 2024, arXiv 2312.12882, equation 11 as its code computes it for
     LightGCN on Gowalla): the exponent is the ratio of the temperatures of the negative and the positive side. With
-    exponent 1 it is the softmax loss with the positive left out of the sum.
+    exponent 1 it is the softmax loss with the positive left out of the sum. A customer who had to do with all
+    drawn products teaches nothing and does not count.
 
     Args:
         positive_B: the sum of each customer's positive scores, over the temperature.
@@ -20,9 +21,12 @@ def bilateral_softmax(
         exponent: see above.
         evenness: a positive weighs its customer's count to the power of minus this.
     """
-    weights_B = counts_B**-evenness
-    losses_B = exponent * counts_B * drawn_BK.logsumexp(1) - positive_B
-    return (weights_B * losses_B).sum() / (weights_B * counts_B).sum()
+    left_B = drawn_BK.isfinite().any(1)
+    weights_B = counts_B**-evenness * left_B
+    # Not the sum of nothing, of which weight 0 would make no number.
+    sums_B = drawn_BK.masked_fill(~left_B.unsqueeze(1), 0).logsumexp(1)
+    losses_B = exponent * counts_B * sums_B - positive_B
+    return (weights_B * losses_B).sum() / (weights_B * counts_B).sum().clamp(min=1e-9)
 
 
 def sampled_softmax(positive_B: Tensor, log_shares_B: Tensor, drawn_BK: Tensor) -> Tensor:

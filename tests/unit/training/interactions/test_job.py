@@ -232,6 +232,27 @@ def test_killed_while_fitting_on_everything_it_goes_on_to_the_same_vectors(
         assert one.tobytes() == other.tobytes()
 
 
+@pytest.mark.usefixtures("_no_export")
+def test_of_a_customer_who_took_every_product_the_loss_stays_finite(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = " ".join(f"g{group}-{one}" for group in range(GROUPS) for one in range(IN_A_GROUP))
+    more = tmp_path / "more.txt"
+    more.write_text(f"{data.read_text()}all {everything}\n")
+    loss, losses = Factors.loss, list[float]()
+
+    def noted(self: Factors, epoch: int, step: int) -> torch.Tensor:
+        found = loss(self, epoch, step)
+        losses.append(found.item())
+        return found
+
+    monkeypatch.setattr(Factors, "loss", noted)
+    with pytest.raises(Reached) as reached:
+        ran(more, "interactions", tmp_path / "run")
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(one).all() for one in reached.value.vectors)
+
+
 def test_the_wrong_recipe_or_split_for_the_data_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="expected interactions:FILE"):
         job.run(f"sequences:{data}", tmp_path, recipe(tmp_path, FACTORS), **ASKED)

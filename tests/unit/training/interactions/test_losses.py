@@ -37,6 +37,25 @@ def test_bilateral_softmax_is_its_formula_pair_by_pair(exponent: float, evenness
     assert found.item() == pytest.approx(np.average(losses, weights=weights))
 
 
+@pytest.mark.parametrize("evenness", [0.0, 0.35])
+def test_a_customer_to_whom_no_product_is_left_does_not_count(evenness: float) -> None:
+    scores_BK = torch.tensor([[-torch.inf] * 3, [0.3, -torch.inf, 1.2], [0.0, 0.5, -0.5]])
+    drawn_BK, positive_B = scores_BK.clone().requires_grad_(), torch.tensor([4.0, 1, 2], requires_grad=True)
+    counts_B = torch.tensor([3.0, 1, 2])
+    found = bilateral_softmax(positive_B, counts_B, drawn_BK, 0.9, evenness)
+    others = bilateral_softmax(positive_B[1:], counts_B[1:], drawn_BK[1:], 0.9, evenness)
+    torch.testing.assert_close(found, others)
+    for got, expected in zip(
+        torch.autograd.grad(found, (positive_B, drawn_BK)),
+        torch.autograd.grad(others, (positive_B, drawn_BK)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected)
+    nobody = bilateral_softmax(positive_B[:1], counts_B[:1], drawn_BK[:1], 0.9, evenness)
+    assert nobody.item() == 0
+    assert not any(one.any() for one in torch.autograd.grad(nobody, (positive_B, drawn_BK)))
+
+
 def test_with_full_evenness_every_customer_counts_alike() -> None:
     drawn_BK, counts_B = torch.zeros(2, 1), torch.tensor([1.0, 9])
     losses = [bilateral_softmax(torch.tensor(one), counts_B, drawn_BK, 1, 1) for one in ([1.0, 0], [0.0, 9])]
