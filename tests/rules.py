@@ -28,7 +28,7 @@ from embeddings.rules.tree import (
     String,
 )
 
-TEXTS = ("A", "B", 'quo"te', "größe")
+TEXTS = ("A", "B", "C", "D", "E", 'quo"te', "größe")
 SEGMENTS, CONSENTS = ("gold", "new"), ("email", "sms")
 _ANY = Kind(Type.TEXT, TEXTS)
 SCHEMA = Schema(
@@ -239,7 +239,9 @@ _ordered = st.sampled_from(("==", "!=", "<", "<=", ">", ">="))
 _atoms: st.SearchStrategy[Expression] = st.one_of(
     st.builds(Compare, _equal, _open | _texts, _open | _texts),
     st.builds(Compare, _ordered, _figures | _numbers, _figures | _numbers),
-    st.builds(In, _open | _texts, st.lists(_texts, min_size=1, max_size=3).map(lambda items: List(tuple(items)))),
+    st.builds(
+        In, _open | _texts, st.lists(_texts, min_size=1, max_size=7, unique=True).map(lambda items: List(tuple(items)))
+    ),
     st.builds(
         In, _figures | _numbers, st.lists(_numbers, min_size=1, max_size=3).map(lambda items: List(tuple(items)))
     ),

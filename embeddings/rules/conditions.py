@@ -1,5 +1,6 @@
 """What a rule that was checked means: conditions over typed operands, in which no name is open any more."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -118,4 +119,37 @@ class Equivalent:
     right: "Condition"
 
 
-Condition: TypeAlias = Constant | Holds | Known | Compared | OneOf | Same | Negated | All | Any | Equivalent
+Atom: TypeAlias = Holds | Known | Compared | OneOf | Same
+"""What is not made of other conditions."""
+
+Condition: TypeAlias = Constant | Atom | Negated | All | Any | Equivalent
+
+
+def asked(condition: Condition) -> Iterator[Attribute | Aggregate | Membership]:
+    """Yield everything that a condition asks about, as often as it does."""
+    match condition:
+        case Negated():
+            yield from asked(condition.operand)
+        case All() | Any():
+            for operand in condition.operands:
+                yield from asked(operand)
+        case Equivalent():
+            yield from asked(condition.left)
+            yield from asked(condition.right)
+        case Constant():
+            pass
+        case _:
+            for operand in parts(condition):
+                if isinstance(operand, Attribute | Aggregate | Membership):
+                    yield operand
+                if isinstance(operand, Aggregate):
+                    yield from (wanted for _, wanted in operand.filters if isinstance(wanted, Attribute))
+
+
+def parts(atom: Atom) -> tuple[Attribute | Aggregate | Membership | float, ...]:
+    """Return what an atom is about."""
+    match atom:
+        case Holds() | Known() | OneOf():
+            return (atom.operand,)
+        case Compared() | Same():
+            return (atom.left, atom.right)

@@ -9,26 +9,20 @@ it is false. Negations are pushed down to them, and above are only ``and`` and `
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from embeddings.rules.conditions import (
     Aggregate,
     All,
     Any,
-    Attribute,
-    Compared,
+    Atom,
     Condition,
     Constant,
     Equivalent,
-    Holds,
-    Known,
     Membership,
     Negated,
-    OneOf,
-    Same,
+    parts,
 )
-
-Atom: TypeAlias = Holds | Known | Compared | OneOf | Same
 
 
 class Literal(NamedTuple):
@@ -161,15 +155,6 @@ class _Builder:
         if number == len(self.nodes):
             self.nodes.append(node)
         return number
-
-
-def parts(atom: Atom) -> tuple[Attribute | Aggregate | Membership | float, ...]:
-    """Return what an atom is about."""
-    match atom:
-        case Holds() | Known() | OneOf():
-            return (atom.operand,)
-        case Compared() | Same():
-            return (atom.left, atom.right)
 
 
 def _moved(node: bool | Literal | Both | Either, places: dict[int, int]) -> bool | Literal | Both | Either:

@@ -20,6 +20,10 @@ Mask: TypeAlias = NDArray[np.bool_] | bool
 """Where something holds (N,), or whether it holds in all rows alike."""
 
 
+_FEW = 4
+"""So many texts are compared one by one; more are looked up in a table, which takes as long as some four."""
+
+
 def masks(program: Program, facts: Facts, rows: int) -> Iterator[NDArray[np.bool_]]:
     """Yield for each rule, in their order, the rows (N,) in which it holds.
 
@@ -157,12 +161,13 @@ def _one_of(texts: Textual, values: tuple[str, ...], wanted: bool) -> Mask:
     codes = [code for value in values if (code := texts.labels.codes.get(value)) is not None]
     if not codes:
         return False if wanted else codes_N != 0
-    if len(codes) == 1:
-        return codes_N == codes[0] if wanted else (codes_N != codes[0]) & (codes_N != 0)
+    if len(codes) <= _FEW:
+        found = reduce(np.logical_or, [codes_N == code for code in codes])
+        return found if wanted else ~found & (codes_N != 0)
     holds_V = np.full(len(texts.labels.values) + 1, not wanted)
     holds_V[codes] = wanted
     holds_V[0] = False
-    return holds_V[codes_N]
+    return holds_V.take(codes_N)
 
 
 def _same(left: Textual, right: Textual, wanted: bool) -> Mask:
