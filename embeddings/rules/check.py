@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from operator import eq, le, lt
+from operator import attrgetter, eq, le, lt
 from typing import NamedTuple, TypeAlias
 
 from embeddings.errors import InvalidRule, RuleFault
@@ -65,8 +65,8 @@ def check(rule: Rule, schema: Schema) -> Checked:
     checker = _Checker(rule.text, schema)
     condition = checker.condition(rule.tree)
     if checker.findings.faults or condition is None:
-        raise InvalidRule(sorted(checker.findings.faults))
-    return Checked(rule, condition, tuple(sorted(checker.findings.warnings)))
+        raise InvalidRule(sorted(checker.findings.faults, key=attrgetter("offset")))
+    return Checked(rule, condition, tuple(sorted(checker.findings.warnings, key=attrgetter("offset"))))
 
 
 class _Checker:

@@ -1,6 +1,6 @@
 """What is wrong with a rule, in words of the field: places, what was expected, and what may have been meant."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -77,12 +77,14 @@ def nearest(wanted: str, known: Collection[str]) -> str | None:
     return folded[found[0]] if found else None
 
 
-def one_of(known: Iterable[str]) -> str:
-    """Return a list of names or values as what is expected; of many only how many more there are."""
-    names = list(known)
-    shown = ", ".join(names[:_LISTED])
+def one_of(known: Collection[str]) -> str:
+    """Return names or values as what is expected, in their order if they have one; of many only the first are named."""
+    if len(known) > _SEARCHED:
+        return f"one of {len(known)} that are known"
+    names = list(known) if isinstance(known, Sequence) else sorted(known)
     more = f" or {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"one of {shown}{more}" if len(names) > 1 else shown
+    shown = ", ".join(names[:_LISTED])
+    return f"one of {shown}{more}" if len(names) > 1 else shown or "none, as there are none"
 
 
 def syntax_fault(text: str, error: UnexpectedInput) -> RuleFault:

@@ -42,8 +42,10 @@ class Findings:
         names = [text_of_path(path) for path in self.schema.names]
         alike = [name for path, name in zip(self.schema.names, names, strict=True) if path[:1] == node.path[:1]]
         others = [*names, *(f"{function}(…)" for function in _FUNCTIONS)]
-        meant = _OTHERWISE.get(text_of_path(node.path)) or _ticked(nearest(text_of_path(node.path), others))
-        self.wrong(node, f"`{text_of_path(node.path)}`, which is not known", one_of(sorted(alike or names)), meant)
+        written = text_of_path(node.path)
+        ending = [name for path, name in zip(self.schema.names, names, strict=True) if path[-1:] == node.path]
+        meant = _OTHERWISE.get(written) or _ticked(next(iter(ending), None) or nearest(written, others))
+        self.wrong(node, f"{found}, which is not known", one_of(alike or names), meant)
         return None
 
     def function(self, node: Call) -> None:
@@ -57,9 +59,8 @@ class Findings:
         if kind.values is None or value in kind.values:
             return True
         meant = nearest(value, kind.values)
-        known = one_of(sorted(kind.values)) if len(kind.values) else "none, as there are none"
-        of = kind.words or "this"
-        fault = self._at(node, quoted(value), f"a value of {of}: {known}", None if meant is None else quoted(meant))
+        expected = f"a value of {kind.words}: {one_of(kind.values)}" if kind.words else one_of(kind.values)
+        fault = self._at(node, quoted(value), expected, None if meant is None else quoted(meant))
         (self.faults if kind.closed else self.warnings).append(fault)
         return not kind.closed
 

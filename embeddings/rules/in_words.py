@@ -1,7 +1,5 @@
 """Rules in plain English, for whoever has to approve them: what a rule means, as it was understood."""
 
-from functools import partial
-
 from embeddings.rules.conditions import (
     Aggregate,
     All,
@@ -22,7 +20,8 @@ from embeddings.rules.conditions import (
 from embeddings.rules.schema import AGGREGATES, Path, Schema
 from embeddings.rules.text import quoted, text_of_number
 
-_SIGNS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least", "==": "", "!=": "not"}
+_SIGNS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly", "!=": "not exactly"}
+_TIMES = {**_SIGNS, "<": "fewer than"}
 _FLIPPED = {"<": ">", "<=": ">=", "==": "=="}
 _CONTRARY = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!="}
 _IDS = ("product", "offer")
@@ -101,13 +100,9 @@ def _what(operand: Attribute | Aggregate | Membership, schema: Schema) -> str:
         case Attribute():
             return f"what {words_for(operand.path, schema)} is"
         case Aggregate():
-            return f"{_asked(operand)} the customer has {_object(operand, 'something', schema)}"
+            return _number(operand, schema)
         case Membership():
             return f"whether {_holds(operand, '', schema)}"
-
-
-def _asked(aggregate: Aggregate) -> str:
-    return "how much" if AGGREGATES[aggregate.function].measure == "value" else "how often"
 
 
 def _compared(condition: Compared, wanted: bool, schema: Schema) -> str:
@@ -117,10 +112,15 @@ def _compared(condition: Compared, wanted: bool, schema: Schema) -> str:
         left, sign, right = right, _FLIPPED[sign], left
     if not wanted:
         sign = _CONTRARY[sign]
-    if isinstance(left, Aggregate):
-        return _figure(left, sign, right, schema)
-    number = partial(_number, schema=schema)
-    return " ".join(filter(None, [number(left), "is", _SIGNS[sign], number(right)]))
+    if not isinstance(left, Aggregate) or not isinstance(right, float):
+        return f"{_number(left, schema)} is {_SIGNS[sign]} {_number(right, schema)}"
+    if AGGREGATES[left.function].measure == "value":
+        return f"the customer has {_done(left, f' {_SIGNS[sign]} {text_of_number(right)}', 'something', schema)}"
+    if (sign, right) in ((">=", 1.0), ("<", 1.0)):
+        no, something = ("", "something") if sign == ">=" else ("not ", "anything")
+        return f"the customer has {no}{_done(left, '', something, schema)}"
+    times = f" {_TIMES[sign]} {text_of_number(right)} time{'' if right == 1.0 else 's'}"
+    return f"the customer has {_done(left, times, 'something', schema)}"
 
 
 def _number(operand: Numeric, schema: Schema) -> str:
@@ -128,51 +128,37 @@ def _number(operand: Numeric, schema: Schema) -> str:
         case Attribute():
             return words_for(operand.path, schema)
         case Aggregate():
-            return f"{_asked(operand)} the customer has {_object(operand, 'something', schema)}"
+            how = "how much" if AGGREGATES[operand.function].measure == "value" else "how often"
+            return f"{how} the customer has {_done(operand, '', 'something', schema)}"
         case _:
             return text_of_number(operand)
 
 
-def _figure(aggregate: Aggregate, sign: str, right: Numeric, schema: Schema) -> str:
-    """Return a comparison of a figure of the history."""
-    if AGGREGATES[aggregate.function].measure == "value":
-        amount = " ".join(filter(None, [_SIGNS[sign], _number(right, schema)]))
-        return f"the customer has spent {amount}{_spent_on(aggregate, schema)}"
-    if (sign, right) in ((">=", 1.0), ("<", 1.0)):
-        no, something = ("", "something") if sign == ">=" else ("not ", "anything")
-        return f"the customer has {no}{_object(aggregate, something, schema)}"
-    amount = " ".join(filter(None, [_SIGNS[sign], _number(right, schema)]))
-    return f"the customer has {_object(aggregate, 'something', schema)} {amount} times"
-
-
-def _spent_on(aggregate: Aggregate, schema: Schema) -> str:
-    found = _narrowed(aggregate, schema)
-    return "".join([f" on {found}" if found else "", _span(aggregate)])
-
-
-def _object(aggregate: Aggregate, something: str, schema: Schema) -> str:
+def _done(aggregate: Aggregate, amount: str, something: str, schema: Schema) -> str:
     """Return what was done, to what and when, such as ``bought something of category "DAIRY" in the last 30 days``."""
-    narrowed = _narrowed(aggregate, schema, something) or something
-    return f"{AGGREGATES[aggregate.function].words} {narrowed}{_span(aggregate)}"
+    things, features = _narrowed(aggregate, schema)
+    if AGGREGATES[aggregate.function].measure == "value":
+        on = f" on {' '.join([things or something, *features])}" if things or features else ""
+        amount, done = "", f"{amount}{on}"
+    else:
+        done = f" {' '.join([things or something, *features])}"
+    days = (
+        "" if aggregate.days is None else f" in the last {'day' if aggregate.days == 1 else f'{aggregate.days} days'}"
+    )
+    return f"{AGGREGATES[aggregate.function].words}{done}{amount}{days}"
 
 
-def _narrowed(aggregate: Aggregate, schema: Schema, something: str = "something") -> str:
-    """Return what a history is narrowed to; empty if it is all of it."""
+def _narrowed(aggregate: Aggregate, schema: Schema) -> tuple[str, list[str]]:
+    """Return the products or offers that a history is narrowed to, and the features they have; empty if all count."""
     things: list[str] = []
     features: list[str] = []
     for name, wanted in aggregate.filters:
         if isinstance(wanted, Attribute):
-            this = f"this {name}" if wanted.path == (name, "id") else words_for(wanted.path, schema)
-            (things if name in _IDS else features).append(this if name in _IDS else f"of {this}")
-            continue
-        values = " or ".join(map(quoted, wanted))
-        (things if name in _IDS else features).append(f"{name} {values}" if name in _IDS else f"of {name} {values}")
-    if features and not things:
-        things.append(something)
-    return " ".join([" with ".join(things), *features]) if things else ""
-
-
-def _span(aggregate: Aggregate) -> str:
-    if aggregate.days is None:
-        return ""
-    return " in the last day" if aggregate.days == 1 else f" in the last {aggregate.days} days"
+            which = f"this {name}" if wanted.path == (name, "id") else words_for(wanted.path, schema)
+        else:
+            which = f"{name} {' or '.join(map(quoted, wanted))}"
+        if name in _IDS:
+            things.append(which)
+        else:
+            features.append(f"of {which}")
+    return " with ".join(things), features

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.errors import InvalidRule, RuleFault
+from embeddings.rules.bind import bound
 from embeddings.rules.check import Checked, check
-from embeddings.rules.conditions import Condition
+from embeddings.rules.conditions import Attribute, Condition, asked
+from embeddings.rules.in_words import in_words
 from embeddings.rules.parse import from_json, from_tree, parse
 from embeddings.rules.program import compiled, compiled_contrary
 from embeddings.rules.rows import masks
@@ -184,3 +186,26 @@ def test_a_rule_with_a_few_changed_characters_is_a_rule_or_has_faults(tree: Expr
 def test_whatever_a_builder_sends_is_a_rule_or_refused(document: object):
     with contextlib.suppress(InvalidRule):
         assert from_json(msgspec.json.encode(document)).tree
+
+
+@given(rules, worlds(), st.data())
+def test_names_bound_to_the_values_of_a_row_change_nothing_in_this_row(
+    tree: Expression, world: World, data: st.DataObject
+):
+    row = data.draw(st.integers(0, world.rows - 1))
+    alone = world.of_row(row)
+    names = data.draw(st.lists(st.sampled_from(sorted(SCHEMA.names)), unique=True))
+    condition = checked(tree).condition
+    rest = bound(condition, {path: alone.value(path, 0) for path in names})
+    assert not {Attribute(path) for path in names} & set(asked(rest))
+    for compile_ in (compiled, compiled_contrary):
+        before, after = (list(masks(compile_([one]), PlainFacts(alone), 1)) for one in (condition, rest))
+        assert before[0].tolist() == after[0].tolist()
+
+
+@given(rules)
+def test_every_rule_can_be_said_in_words(tree: Expression):
+    said = in_words(checked(tree).condition, SCHEMA)
+    assert said
+    assert "Attribute" not in said
+    assert "Aggregate" not in said
