@@ -26,7 +26,7 @@ from embeddings.rules.conditions import (
 from embeddings.rules.findings import Findings
 from embeddings.rules.parse import Rule
 from embeddings.rules.schema import AGGREGATES, Kind, Schema, Type
-from embeddings.rules.text import text_of
+from embeddings.rules.text import quoted, text_of, text_of_number
 from embeddings.rules.tree import And, Boolean, Call, Compare, Expression, In, Name, Not, Number, Operator, Or, String
 
 _Conditions = (Constant, Holds, Known, Compared, OneOf, Same, Negated, All, Any, Equivalent)
@@ -142,7 +142,7 @@ class _Checker:
         if node.operator in ("==", "!="):
             if left.type is not right.type:
                 expected = f"{left.type}, as before `{node.operator}`"
-                self.findings.wrong(node.right, self._described(node.right, right), expected)
+                self.findings.wrong(node.right, self._described(node.right, right), expected, _meant(left, right))
                 return None
             same = self._same(node, left, right)
             return Negated(same) if node.operator == "!=" else same
@@ -260,6 +260,15 @@ def _ordered(operator: Operator, left: _Operand, right: _Operand) -> Condition:
             return Compared(left, sign, right)
         case _:
             raise TypeError(f"no numbers: {left!r} and {right!r}")
+
+
+def _meant(left: _Typed, right: _Typed) -> str | None:
+    """Return the number on the right as a text, where a text is on the left, and the other way round."""
+    if left.type is Type.TEXT and isinstance(right.operand, float):
+        return quoted(text_of_number(right.operand))
+    if left.type is Type.NUMBER and isinstance(right.operand, str) and right.operand.isdecimal():
+        return right.operand
+    return None
 
 
 def _like(typed: _Typed) -> str:

@@ -127,7 +127,8 @@ def _end_of_signs(text: str, start: int) -> int:
 def _shown(found: str) -> str:
     if not found:
         return "the end of the rule"
-    return f"`{found}`" if len(found) <= _SHOWN else f"`{found[:_SHOWN]}…`"
+    found = f"{found[:_SHOWN]}…" if len(found) > _SHOWN else found
+    return f"`{found if found.isprintable() else ascii(found)[1:-1]}`"
 
 
 def _expected(terminals: Collection[str]) -> str:

@@ -162,7 +162,7 @@ class _Nodes(Transformer[Token, Node]):
     def name(children: list[Token]) -> Name:
         path = tuple(children[0].split("."))
         if len(children) > 1:
-            path += (_unquoted(children[2 if children[1].type == "BEGIN" else 1]),)
+            path += (_unquoted(children[1]),)
         return Name(path=path, start=_start(children[0]), end=_end(children[-1]))
 
     @staticmethod

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from embeddings.rules.conditions import Aggregate, Attribute, Compared, Holds, Known, Membership, OneOf, Same
 from embeddings.rules.facts import Facts, Flags, Numbers, Texts, Textual
 from embeddings.rules.program import Both, Either, Literal, Program
-from embeddings.rules.schema import Type
+from embeddings.rules.schema import Path, Type
 
 Mask: TypeAlias = NDArray[np.bool_] | bool
 """Where something holds (N,), or whether it holds in all rows alike."""
@@ -49,11 +49,13 @@ class _Sight:
         for node in program.nodes:
             self._uses.update(node.of if isinstance(node, Both | Either) else ())
         self._kept: dict[int, Mask] = {}
+        self._columns: dict[Path, Textual | Numbers | Flags] = {}
 
     def node(self, number: int) -> Mask:
-        """Return where a node holds."""
+        """Return where a node holds; it is kept until the last of those that need it has asked."""
+        self._uses[number] -= 1
         if number in self._kept:
-            return self._kept[number]
+            return self._kept[number] if self._uses[number] else self._kept.pop(number)
         node = self._nodes[number]
         match node:
             case bool():
@@ -64,7 +66,7 @@ class _Sight:
                 found = reduce(_or, map(self.node, node.of))
             case Literal():
                 found = self._literal(node)
-        if self._uses[number] > 1:
+        if self._uses[number]:
             self._kept[number] = found
         return found
 
@@ -86,7 +88,9 @@ class _Sight:
     def _any(self, part: Attribute | Aggregate | Membership) -> Textual | Numbers | Flags:
         match part:
             case Attribute():
-                return self._facts.attribute(part.path)
+                if part.path not in self._columns:
+                    self._columns[part.path] = self._facts.attribute(part.path)
+                return self._columns[part.path]
             case Aggregate():
                 return self._numbers[part]
             case Membership():
