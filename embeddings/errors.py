@@ -5,6 +5,7 @@ OpportuneError
 │   └── UnknownReference    the value is well-formed but names nothing in the catalogue
 ├── InvalidChanges          some of a batch of changes are wrong; carries every fault found
 │   └── RepeatedChanges     two of a batch are of one thing
+├── InvalidRule             a rule cannot be read or makes no sense; carries every fault found, with its place
 ├── StillReferred           what was to be withdrawn is what live offers refer to
 ├── Stale                   a change was made of another state than the present one
 ├── InvalidTables           the input tables break the data contract; carries every problem found
@@ -23,6 +24,7 @@ OpportuneError
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 class OpportuneError(Exception):
@@ -45,6 +47,43 @@ class InvalidInput(OpportuneError):
 
 class UnknownReference(InvalidInput):
     """A well-formed id names nothing in the catalogue."""
+
+
+class RuleFault(NamedTuple):
+    """What is wrong at one place of a rule's text.
+
+    Attributes:
+        offset: of the first character that is wrong, from 0.
+        length: how many characters are wrong; 0 where something is missing.
+        line, column: the same place for people, both from 1.
+        found: what stands there.
+        expected: what would have been accepted.
+        meant: what may have been meant, None if nothing is like it.
+    """
+
+    offset: int
+    length: int
+    line: int
+    column: int
+    found: str
+    expected: str
+    meant: str | None = None
+
+    def __str__(self) -> str:
+        meant = "" if self.meant is None else f"; did you mean {self.meant}?"
+        return f"line {self.line}, column {self.column}: found {self.found}; expected {self.expected}{meant}"
+
+
+class InvalidRule(OpportuneError):
+    """A rule cannot be read, or makes no sense.
+
+    Attributes:
+        faults: everything that is wrong, in the order of the text.
+    """
+
+    def __init__(self, faults: Sequence[RuleFault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = tuple(faults)
 
 
 class InvalidChanges(OpportuneError):

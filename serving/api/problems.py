@@ -77,6 +77,7 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
     errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnknownReference: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidChanges: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.InvalidRule: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RepeatedChanges: HTTPStatus.CONFLICT,
     errors.StillReferred: HTTPStatus.CONFLICT,
     errors.Stale: HTTPStatus.PRECONDITION_FAILED,

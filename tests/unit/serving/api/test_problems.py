@@ -14,10 +14,12 @@ from embeddings.errors import (
     EventStoreUnavailable,
     InvalidChanges,
     InvalidInput,
+    InvalidRule,
     InvalidTables,
     OpportuneError,
     Overloaded,
     RepeatedChanges,
+    RuleFault,
     UnknownReference,
 )
 from serving.api.problems import STATUSES, Fault, Problem, answer_error, problem_of
@@ -28,6 +30,7 @@ ARGUMENTS: dict[type[OpportuneError], tuple[Any, ...]] = {
     UnknownReference: ("limit", "expected less"),
     InvalidChanges: ([(3, InvalidInput("price", "expected less"))],),
     RepeatedChanges: ([(3, InvalidInput("id", "expected each once"))],),
+    InvalidRule: ([RuleFault(0, 1, 1, 1, "`=`", "a condition")],),
     InvalidTables: (["events.csv: secret"],),
     CorruptBundle: (Path("/secret/place"), "secret"),
 }
