@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Table, of_length_one
-from embeddings.catalogue.columns import Catalogue
+from embeddings.catalogue.columns import Catalogue, Promotions
 from embeddings.index.base import CandidateIndex
 from embeddings.index.segmented import SegmentedIndex
 from embeddings.ranking.features import FeatureReader
@@ -47,6 +47,7 @@ class Rows:
         vectors, units: product vectors, and those of length one by which products are similar.
         products, similar: search over both.
         features: reads what the ranker reads.
+        promotions: that the features read of.
         codes_MA, price_M: of the products that came later, as they were encoded.
     """
 
@@ -56,6 +57,7 @@ class Rows:
     products: CandidateIndex
     similar: CandidateIndex
     features: FeatureReader
+    promotions: Promotions
     codes_MA: NDArray[np.int32]
     price_M: NDArray[np.float64]
 
@@ -71,12 +73,13 @@ class Rows:
             bundle.products,
             bundle.similar,
             FeatureReader(bundle.catalogue.promotions, bundle.statistics, vectors),
+            bundle.catalogue.promotions,
             products.attributes.codes_NA[:0],
             products.price_N[:0],
         )
 
     def following(self, bundle: ModelBundle, catalogue: Catalogue) -> "Rows":
-        """Return the rows for a later catalogue of the same release.
+        """Return the rows for a later catalogue of the same release; these, where nothing that they hold has changed.
 
         Vectors of products that came later than the bundle are encoded from their attributes, again if these change;
         they are zeros where the bundle has no product encoder. Nothing was sold of them, so the statistics hold what
@@ -86,6 +89,13 @@ class Rows:
         codes_MA, price_M = products.attributes.codes_NA[held:], products.price_N[held:]
         observed = bundle.statistics.observed
         locations = lists_of(catalogue.locations, len(bundle.catalogue.locations.ids))
+        if (
+            catalogue.promotions is self.promotions
+            and np.array_equal(locations, self.statistics.observed.lists_M)
+            and np.array_equal(codes_MA, self.codes_MA)
+            and np.array_equal(price_M, self.price_M, equal_nan=True)
+        ):
+            return self
         statistics = bundle.statistics._replace(observed=observed._replace(lists_M=locations))
         vectors, units = self.vectors, self.units
         if len(codes_MA):
@@ -104,6 +114,7 @@ class Rows:
             SegmentedIndex(bundle.products, held, vectors.tail) if len(codes_MA) else bundle.products,
             SegmentedIndex(bundle.similar, held, units.tail) if len(codes_MA) else bundle.similar,
             FeatureReader(catalogue.promotions, statistics, vectors),
+            catalogue.promotions,
             codes_MA,
             price_M,
         )

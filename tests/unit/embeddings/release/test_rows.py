@@ -1,17 +1,19 @@
 """What a release knows of products that came later."""
 
 import dataclasses
+from datetime import timedelta
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from embeddings.catalogue.changes import LocationState, ProductState
+from embeddings.catalogue.changes import LocationState, ProductState, PromotionState
 from embeddings.catalogue.snapshot import apply
 from embeddings.customer.tower_input import Situation, encode
 from embeddings.release.bundle import Manifest, ModelBundle, open_histories
 from embeddings.release.rows import Rows
 from embeddings.release.store import BundleStore
+from tests.world import UNTIL
 
 NEW = ProductState(id="new", attributes={"department": "d1", "brand": "b2"}, price=2.0)
 
@@ -38,6 +40,25 @@ def test_a_vector_is_encoded_again_once_an_attribute_or_the_price_changes(bundle
         np.testing.assert_allclose(np.linalg.norm(rows.units.tail, axis=1), 1, rtol=1e-5)
         seen.add(rows.vectors.tail[0].tobytes())
     assert len(seen) == 4
+
+
+def test_rows_stay_while_nothing_changes_that_they_hold(bundle: ModelBundle):
+    known = bundle.catalogue.products.ids.id(0)
+    edited = apply(bundle.catalogue, [ProductState(id=known, price=77.0, in_stock=False)])
+    rows = Rows.of(bundle)
+    assert rows.following(bundle, edited) is rows
+    added = rows.following(bundle, apply(edited, [NEW]))
+    assert added is not rows
+    edited = apply(edited, [NEW, ProductState(id=known, price=78.0)])
+    assert added.following(bundle, edited) is added
+    for change in (
+        replace(NEW, price=3.0),
+        LocationState(id="elsewhere", region="r"),
+        PromotionState(
+            id="p", channel="mailer", location="north", products=("new",), starts=UNTIL, ends=UNTIL + timedelta(days=7)
+        ),
+    ):
+        assert added.following(bundle, apply(edited, [change])) is not added
 
 
 def test_a_price_says_nothing_where_training_saw_none(bundle: ModelBundle):
