@@ -18,6 +18,9 @@ from training.datasets.finding import some
 _MOST_SECONDS = 3_600.0
 """How long a copy may take."""
 
+_PARTS = 64
+"""So many files hold the promotions at most; the rows of one at a time are in memory."""
+
 _APART = "\x1f"
 """Stands between the ids of a list: no id holds a control character."""
 
@@ -62,14 +65,17 @@ class _Reference(NamedTuple):
 
 
 async def write_promotions(connection: Connection, folder: Path) -> None:
-    """Write the promotions that are not withdrawn as a table; nothing if there are none."""
+    """Write the promotions that are not withdrawn as the parts of a table; nothing if there are none."""
     text = folder / "promotions.csv"
     times = dict.fromkeys(("starts", "ends"), DTYPES["time"])
     schema = {"channel": pl.String(), "location": pl.String(), **times, "product_id": pl.String()}
     if await _copy(connection, _PROMOTIONS, text, _APART):
-        rows = _scan(text, schema)
-        products = pl.col("product_id").str.split(_APART)
-        rows.with_columns(products).explode("product_id").sink_parquet(folder / f"{PROMOTIONS.name}.parquet")
+        parts = folder / PROMOTIONS.name
+        parts.mkdir()
+        states = _scan(text, schema).collect()
+        for number, some in enumerate(states.iter_slices(-(-states.height // _PARTS))):
+            rows = some.with_columns(pl.col("product_id").str.split(_APART)).explode("product_id")
+            rows.write_parquet(parts / f"part-{number:02d}.parquet")
     text.unlink()
 
 
