@@ -125,13 +125,15 @@ async def _forget(connection: Connection, parent: str, days: int, *statements: s
 
 @asynccontextmanager
 async def _alone(connection: Connection) -> AsyncGenerator[bool]:
-    """Keep others from doing the same within the block; yield False if another is at it."""
+    """Keep others from doing the same within the block; yield False if another is at it.
+
+    Where the block fails or is cancelled, nothing more is asked of a PostgreSQL that may be silent: the lock ends with
+    the connection.
+    """
     alone = bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
-    try:
-        yield alone
-    finally:
-        if alone:
-            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+    yield alone
+    if alone:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
 async def _quickly(connection: Connection, statement: str, *arguments: object) -> None:
