@@ -152,7 +152,15 @@ class Batches:
     """
 
     def __init__(
-        self, histories: Histories, products: int, length: int, config: FitConfig, seed: int, situated: Situated
+        self,
+        histories: Histories,
+        products: int,
+        length: int,
+        config: FitConfig,
+        seed: int,
+        situated: Situated,
+        *,
+        novel: bool = False,
     ) -> None:
         self._histories = histories
         self._baskets = Baskets.of(histories)
@@ -160,6 +168,7 @@ class Batches:
         self._config = config
         self._seed = seed
         self._situated = situated
+        self._novel = novel
         sizes_S = np.diff(self._baskets.products.offsets)
         # A basket gives at most `targets_a_basket` targets: that is how often a product becomes one.
         chances = np.repeat(np.minimum(1, config.targets_a_basket / np.maximum(sizes_S, 1)), sizes_S)
@@ -201,8 +210,15 @@ class Batches:
         places = np.minimum(candidates_C.searchsorted(flat), len(candidates_C) - 1)
         hit = candidates_C[places] == flat
         bought_BC[owners[hit], places[hit]] = True
+        tower_input = baskets.encode(rows_B, self._histories, self._length, self._situated, random)
+        if self._novel:  # what was taken before is not asked for again: it was not passed over
+            owners, columns = np.nonzero(tower_input.products_BL >= 0)
+            before = tower_input.products_BL[owners, columns]
+            places = np.minimum(candidates_C.searchsorted(before), len(candidates_C) - 1)
+            hit = candidates_C[places] == before
+            bought_BC[owners[hit], places[hit]] = True
         return Batch(
-            tower_input=baskets.encode(rows_B, self._histories, self._length, self._situated, random),
+            tower_input=tower_input,
             owners_T=np.repeat(np.arange(len(rows_B)), [len(one) for one in chosen]),
             targets_T=candidates_C.searchsorted(targets),
             candidates_C=candidates_C,

@@ -26,6 +26,7 @@ from training.curve import Curve
 from training.loop import loss_progress, resume, save, schedule
 from training.losses import sampled_softmax
 from training.towers import CustomerTower, ProductTower
+from training.warm_start import CONFIDENCE, start_at_histories, start_products, whitened
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,15 @@ class Factors(NamedTuple):
     products_ND: NDArray[np.float32]
 
 
-def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
-    """Fit implicit's ALS to purchase counts."""
+def fit_als(histories: Histories, products: int, recipe: Recipe, *, novel: bool = False) -> Factors:
+    """Fit implicit's ALS to purchase counts.
+
+    Args:
+        histories: hold the purchases.
+        products: how many the catalogue has.
+        recipe: the settings.
+        novel: whether repeats are rare, so that a single purchase is to be trusted.
+    """
     owners = np.repeat(np.arange(len(histories.customers)), np.diff(histories.offsets))
     bought, _ = histories.bought()
     counts = csr_matrix(
@@ -124,16 +132,23 @@ def fit_als(histories: Histories, products: int, recipe: Recipe) -> Factors:
         shape=(len(histories.customers), products),
     )
     counts.sum_duplicates()
+    if novel:
+        counts.data *= CONFIDENCE
     with threadpool_limits(1, "blas"):  # implicit brings threads of its own; BLAS' would only get in their way
         model = AlternatingLeastSquares(
             factors=recipe.towers.dimensions,
-            regularization=recipe.als.regularisation,
+            regularization=als_regularisation(recipe, novel=novel),
             iterations=recipe.als.iterations,
             use_gpu=False,
             random_state=recipe.seed,
         )
         model.fit(counts, show_progress=False)
     return Factors(np.asarray(model.user_factors), np.asarray(model.item_factors))
+
+
+def als_regularisation(recipe: Recipe, *, novel: bool) -> float:
+    """Return what ALS is fitted with: the recipe's, as many times as a purchase counts."""
+    return recipe.als.regularisation * (CONFIDENCE if novel else 1)
 
 
 def fit(
@@ -146,6 +161,8 @@ def fit(
     checkpoints: Path,
     situated: Situated,
     measure: Callable[[Towers], Mapping[str, float]] | None = None,
+    *,
+    novel: bool = False,
 ) -> tuple[Towers, Curve]:
     """Fit both towers on every basket of some histories; return them with the course of the fit.
 
@@ -162,18 +179,21 @@ def fit(
         checkpoints: a folder for this very run's checkpoint; a checkpoint in it is continued.
         situated: what requests know of the situations of visits.
         measure: measures the towers on what is held out, after every epoch; what it finds changes nothing.
+        novel: whether repeats are rare: the towers then start as a step of ALS, and what a customer took before does
+            not count as passed over.
     """
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(device.type == "cpu")
     config = recipe.fit
     towers = Towers(catalogue, histories, recipe)
-    # ALS' scale depends on its counts; the towers want vectors of about unit length.
-    scale = np.linalg.norm(als_ND, axis=1)[trained_N].mean()
-    towers.product.ids.weight.data.copy_(torch.as_tensor(als_ND / max(float(scale), 1e-9)))
+    if novel:
+        als_ND = whitened(als_ND, als_regularisation(recipe, novel=True))
+        start_at_histories(towers.product, towers.customer)
+    start_products(towers.product, als_ND, trained_N)
     towers.to(device)
     product_input = ProductInput.of(catalogue.products, trained_N, device)
     batches = Batches(
-        histories, len(catalogue.products.ids), recipe.towers.history_length, config, recipe.seed, situated
+        histories, len(catalogue.products.ids), recipe.towers.history_length, config, recipe.seed, situated, novel=novel
     )
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -212,7 +232,13 @@ def fit(
 
 
 def fingerprint(
-    recipe: Recipe, past: Histories, catalogue: Catalogue, trained_N: NDArray[np.bool_], device: torch.device
+    recipe: Recipe,
+    past: Histories,
+    catalogue: Catalogue,
+    trained_N: NDArray[np.bool_],
+    device: torch.device,
+    *,
+    novel: bool = False,
 ) -> str:
     """Return a digest that is equal for towers that would come out the same.
 
@@ -227,7 +253,16 @@ def fingerprint(
         len(products.ids),
         len(catalogue.locations.ids),
     )
-    told = recipe.seed, tuple(recipe.channels), recipe.towers, recipe.als, recipe.fit, recipe.ways, past.visit_pause
+    told = (
+        recipe.seed,
+        tuple(recipe.channels),
+        recipe.towers,
+        recipe.als,
+        recipe.fit,
+        recipe.ways,
+        past.visit_pause,
+        novel,
+    )
     digest = hashlib.sha256(msgspec.json.encode((FORMAT_VERSION, told, sizes, device.type)))
     for array in (
         past.events,

@@ -32,7 +32,7 @@ from training.histories import read_histories
 from training.loop import torch_device
 from training.observed import observe
 from training.publish import publish
-from training.repeats import repeats_are_rare
+from training.repeats import repeats_are_rare, repeats_were_rare
 from training.stages import Stages, judged_examples, windows
 from training.statistics import Nearby, count
 from training.ways import Way, Ways
@@ -95,7 +95,10 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
 
     bundles = BundleStore(store)
     with bundles.training() as runs:
-        stages = Stages(master, recipe, chosen, runs)
+        novel = repeats_were_rare(baskets, 2 * window - moment, window)
+        if novel:
+            _log.info("customers hardly ever take anything twice: a single purchase is trusted, and towers start there")
+        stages = Stages(master, recipe, chosen, runs, novel)
         # The ranker learns from windows that its towers must not have seen: it has a pair of its own.
         _, earlier = stages.towers(past.before(begins[-1]), begins[-1])
         rankers = stages.rankers(past, begins, earlier)

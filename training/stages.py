@@ -24,7 +24,7 @@ from training.config import Recipe
 from training.curve import Curve
 from training.evaluate import Fitted, measure_towers
 from training.examples import Example, first_baskets
-from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
+from training.fit import Factors, Towers, als_regularisation, fingerprint, fit, fit_als, product_vectors
 from training.fit_ranker import fit_rankers
 from training.observed import observe
 from training.offer_ranker import (
@@ -84,6 +84,7 @@ class Stages:
     Attributes:
         master: the catalogue without anything observed.
         runs: where checkpoints lie.
+        novel: whether repeats are rare.
         curves: the course of the latest fit of each kind.
     """
 
@@ -91,6 +92,7 @@ class Stages:
     recipe: Recipe
     device: torch.device
     runs: Path
+    novel: bool
     curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
 
     def towers(self, past: Histories, moment: int, later: Baskets | None = None) -> tuple[Factors, Fitted]:
@@ -110,9 +112,10 @@ class Stages:
             vectors_ND = product_vectors(towers, catalogue.products, trained_N, self.device)
             return measure_towers(asked, towers, vectors_ND, length)
 
-        als = fit_als(past, len(catalogue.products.ids), recipe)
-        nearby = find_nearby(past, catalogue, als.products_ND, recipe.als.regularisation, recipe.ranker)
-        checkpoints = self.runs / fingerprint(recipe, past, catalogue, trained_N, self.device)
+        als = fit_als(past, len(catalogue.products.ids), recipe, novel=self.novel)
+        regularisation = als_regularisation(recipe, novel=self.novel)
+        nearby = find_nearby(past, catalogue, als.products_ND, regularisation, recipe.ranker)
+        checkpoints = self.runs / fingerprint(recipe, past, catalogue, trained_N, self.device, novel=self.novel)
         towers, self.curves["towers"] = fit(
             catalogue,
             trained_N,
@@ -123,6 +126,7 @@ class Stages:
             checkpoints,
             Ways(catalogue, recipe.ways).situation,
             measure if asked else None,
+            novel=self.novel,
         )
         vectors_ND = product_vectors(towers, catalogue.products, trained_N, self.device)
         statistics = count(past, catalogue, observed, moment, nearby, recipe.ranker)

@@ -204,6 +204,15 @@ def test_a_batch_holds_targets_of_its_baskets_and_negatives_once_each(past: Hist
         assert len(candidates) <= len(targets) + CONFIG.uniform_negatives
 
 
+def test_where_repeats_are_rare_what_was_taken_before_is_no_negative_either(past: Histories, batches: Batches) -> None:
+    novel = Batches(past, PRODUCTS, 4, CONFIG, seed=3, situated=as_visited, novel=True)
+    for batch, usual in zip(novel.epoch(0), batches.epoch(0), strict=True):
+        assert same(batch._replace(bought_BC=usual.bought_BC), usual)
+        for row, products_L in enumerate(batch.tower_input.products_BL):
+            expected = usual.bought_BC[row] | np.isin(batch.candidates_C, products_L)
+            assert batch.bought_BC[row].tolist() == expected.tolist()
+
+
 def test_log_inclusion_is_how_often_a_product_is_a_candidate() -> None:
     random = np.random.default_rng(2)
     common = np.arange(30, 0, -1) / np.arange(30, 0, -1).sum()  # the first product is bought most, the last least

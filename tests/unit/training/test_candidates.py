@@ -313,7 +313,7 @@ def parts_of(events: pl.DataFrame, folder: Path, monkeypatch: pytest.MonkeyPatch
     window = int(SINCE.timestamp())
     past = histories.before(window)
     begins = windows(past, window, RECIPE.ranker.windows)
-    stages = Stages(master, RECIPE, CPU, folder)
+    stages = Stages(master, RECIPE, CPU, folder, novel=False)
     _, fitted = stages.towers(past.before(begins[-1]), begins[-1])
     with pytest.raises(InterruptedError):
         stages.rankers(past, begins, fitted)

@@ -19,11 +19,22 @@ from torch import Tensor
 
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.customer.history import Histories
+from embeddings.customer.tower_input import gather
 from tests.world import UNTIL, dataset_of, tables, write_world
 from training import fit as fitting
+from training.batches import Baskets
 from training.catalogue import master_catalogue
 from training.config import FitConfig, Recipe, TowersConfig
-from training.fit import Factors, Towers, fingerprint, fit, fit_als, product_vectors
+from training.fit import (
+    Factors,
+    Towers,
+    als_regularisation,
+    customer_tensors,
+    fingerprint,
+    fit,
+    fit_als,
+    product_vectors,
+)
 from training.histories import read_histories
 from training.job import run
 from training.observed import observe
@@ -159,6 +170,42 @@ def test_als_is_deterministic_and_knows_nothing_of_what_nobody_bought(past: Past
     assert past.als.products_ND[~unbought].any(axis=1).all()
 
 
+def test_where_repeats_are_rare_towers_start_as_a_step_of_als(past: Past, tmp_path: Path) -> None:
+    count, length = len(past.catalogue.products.ids), RECIPE.towers.history_length
+    als = fit_als(past.histories, count, RECIPE, novel=True)
+    still = replace(RECIPE, fit=replace(RECIPE.fit, learning_rate=1e-9))  # what it starts as is what comes out
+    situated = Ways(past.catalogue, RECIPE.ways).situation
+    towers, _ = fit(
+        past.catalogue, past.trained_N, past.histories, als.products_ND, still, CPU, tmp_path, situated, novel=True
+    )
+    vectors_ND = product_vectors(towers, past.catalogue.products, past.trained_N, CPU)
+    baskets = Baskets.of(past.histories)
+    row = int(np.flatnonzero(baskets.starts_S >= length)[0])
+    found = baskets.encode(np.array([row]), past.histories, length, situated, np.random.default_rng(0))
+    history_BLD = torch.as_tensor(gather(vectors_ND, found.products_BL))
+    with torch.inference_mode():
+        customer_D = towers.customer(history_BLD, *customer_tensors(found, CPU))[0].numpy()
+    gram_DD = als.products_ND.T @ als.products_ND + als_regularisation(RECIPE, novel=True) * np.eye(8)
+    step_D = np.linalg.solve(gram_DD, als.products_ND[found.products_BL[0]].sum(0))
+    scores_N, expected_N = (vectors_ND @ customer_D)[past.trained_N], (als.products_ND @ step_D)[past.trained_N]
+    scale = scores_N @ expected_N / (expected_N @ expected_N)
+    assert scale > 0
+    np.testing.assert_allclose(scores_N, scale * expected_N, atol=1e-3 * np.abs(scores_N).max())
+
+
+def test_where_repeats_are_rare_a_purchase_counts_for_more_in_als(past: Past) -> None:
+    owners = np.repeat(np.arange(len(past.histories.customers)), np.diff(past.histories.offsets))
+    bought, _ = past.histories.bought()
+    rows = past.histories.events["product"][bought]
+
+    def said(als: Factors) -> float:
+        """How near the products that customers bought come to 1."""
+        return float((als.customers_CD[owners[bought]] * als.products_ND[rows]).sum(1).mean())
+
+    trusting = fit_als(past.histories, len(past.catalogue.products.ids), RECIPE, novel=True)
+    assert said(trusting) > said(past.als)
+
+
 def test_products_that_nobody_bought_are_placed_by_their_attributes_alone(past: Past) -> None:
     torch.manual_seed(1)
     towers = Towers(past.catalogue, past.histories, RECIPE)
@@ -184,7 +231,7 @@ class Asked(NamedTuple):
 def asked(folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE) -> Asked:
     found: list[Asked] = []
 
-    def noted(*arguments: Any) -> None:
+    def noted(*arguments: Any, **_: Any) -> None:
         found.append(Asked(*arguments[: len(Asked._fields)]))
         raise Killed
 
