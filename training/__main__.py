@@ -22,6 +22,7 @@ from embeddings.errors import (
     RefusedByGate,
     refused_by_system,
 )
+from training.progress import tell_end, tell_published, tell_to
 
 PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
 SIGNALLED = 128
@@ -35,6 +36,7 @@ def main() -> None:
     with stopped_by_signals():
         arguments = _arguments()
         code, said = _outcome(arguments)
+        tell_end(said)
         print(said if code == PUBLISHED else f"opportune-train: {said}", file=sys.stderr if code else sys.stdout)
     sys.exit(code)
 
@@ -73,6 +75,12 @@ def stopped_by_signals() -> Generator[None]:
         os.close(writing)
         thread.join()
         os.close(reading)
+
+
+def _leave_alone() -> None:
+    """End this process: whoever started it and wanted to be told of it is gone, and will start another."""
+    os.write(2, b"opportune-train: stopped, as nobody reads --progress; give the same command again to go on\n")
+    os._exit(SIGNALLED + signal.SIGTERM)
 
 
 def _leave_to_thread(*_: object) -> None:
@@ -147,10 +155,16 @@ def _run(arguments: argparse.Namespace) -> str:
         if arguments.validation:
             raise InvalidInput("--validation", "expected only with --data interactions:FILE")
         recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-        return run(arguments.data, arguments.store, recipe, database=database, **common).version
+        return _told(run(arguments.data, arguments.store, recipe, database=database, **common).version)
     recipe = config.read_recipe(arguments.recipe or RECIPES / interactions.DEFAULT_RECIPES[kind])
     manifest = interactions.run(arguments.data, arguments.store, recipe, validation=arguments.validation, **common)
-    return manifest.version
+    return _told(manifest.version)
+
+
+def _told(version: str) -> str:
+    """Tell which version was published, and return it."""
+    tell_published(version)
+    return version
 
 
 def _arguments() -> argparse.Namespace:
@@ -164,6 +178,11 @@ def _arguments() -> argparse.Namespace:
         parser.error("expected --validation without --check, which looks at tables alone")
     if arguments.html is not None and arguments.html.suffix not in (".html", ".htm"):
         parser.error(f"expected --html FILE.html, not {arguments.html}, which it would overwrite")
+    if arguments.progress is not None:
+        try:
+            tell_to(arguments.progress, _leave_alone)
+        except OSError:
+            parser.error(f"expected --progress with an open descriptor; {arguments.progress} is none")
     return arguments
 
 
@@ -202,6 +221,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a TOML recipe; default: default.toml, lightgcn.toml or sasrec.toml of training/recipes",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--progress",
+        type=int,
+        metavar="FD",
+        help="an open descriptor of a pipe to write how far the run is to, a line of JSON each; the run stops once "
+        "nobody reads it",
+    )
     parser.add_argument("--no-gate", action="store_true", help="publish even a model worse than popularity")
     return parser
 

@@ -25,6 +25,7 @@ from training.config import Recipe, epochs_of
 from training.curve import Curve
 from training.loop import loss_progress, resume, save, schedule
 from training.losses import sampled_softmax
+from training.progress import tell
 from training.towers import CustomerTower, ProductTower
 from training.warm_start import CONFIDENCE, start_at_histories, start_products, whitened
 
@@ -220,6 +221,7 @@ def fit(
                 done += 1
                 if done % 10 == 0:
                     progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
+                    tell("towers", done, total)
                 if time.monotonic() - saved >= config.checkpoint_seconds:
                     with curve.aside():
                         save(checkpoints, towers, optimiser, {"done": str(done), "curve": curve.tell()})

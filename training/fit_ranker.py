@@ -18,6 +18,7 @@ from training.candidates import ExampleCandidates
 from training.config import RankerConfig, epochs_of
 from training.curve import Curve
 from training.losses import listwise_softmax
+from training.progress import tell
 from training.ranker import Ranker, Rankers
 
 _HELD_OUT = 0.1
@@ -90,6 +91,7 @@ def fit_ranker(
         optimiser.step()
         schedule.step()
         curve.step(loss)
+        tell("ranker", done, len(batches))
         if done % steps == 0:
             with curve.aside():
                 metrics = _measure(ranker.eval(), kept_back)

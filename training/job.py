@@ -31,6 +31,7 @@ from training.gate import gate
 from training.histories import read_histories
 from training.loop import torch_device
 from training.observed import observe
+from training.progress import tell
 from training.publish import publish
 from training.repeats import repeats_are_rare, repeats_were_rare
 from training.stages import Stages, judged_examples, windows
@@ -67,6 +68,7 @@ def run(
         RefusedByGate: the model is worse than a simple rival; nothing was published.
     """
     chosen = torch_device(device)
+    tell("reading")
     with tables_of(data, recipe, database, store) as source:
         return _train(_read(source, recipe, until), store, chosen, gated=gated)
 
@@ -117,6 +119,7 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
                 f"expected purchases of something recommendable in the last {days} days until {until}, to judge the "
                 "model by; found none",
             )
+        tell("evaluating")
         judged = evaluate(asked, fitted, rankers, als, recipe.towers.history_length)
         metrics, doubts = by_method(judged.metrics), cautions(asked, judged.metrics)
         if offers.metrics:
@@ -147,6 +150,7 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
             curves,
         )
 
+        tell("publishing")
         notes = (*given.notes, *doubts)
 
         def write(staged: Path) -> Manifest:

@@ -106,6 +106,13 @@ class BundleStore:
             yield self._runs
             self._delete_checkpoints(math.inf)
 
+    def is_training(self) -> bool:
+        """Return whether a run trains into this store now."""
+        if not self._runs.is_dir():
+            return False
+        with self._only_run() as only:
+            return not only
+
     def stage(self) -> Path:
         """Make and return a folder in which to write ``bundle/`` and ``histories/`` before publishing them."""
         staged = self._staging / uuid4().hex

@@ -11,9 +11,10 @@ import pytest
 import embeddings.release.__main__
 import serving.__main__
 import training.__main__
+import training.retrain.__main__
 from embeddings.catalogue.columns import ChannelRule
 from serving.api.problems import STATUSES
-from serving.management import catalogue, offers, releases
+from serving.management import catalogue, offers, releases, runs
 from serving.management.database import CatalogueDatabase
 from serving.management.editor import Editor
 from serving.management.releases import Releases
@@ -28,6 +29,7 @@ README = (ROOT / "README.md").read_text()
 
 PARSERS = {
     "opportune-train": training.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+    "opportune-retrain": training.retrain.__main__._parser,  # pyright: ignore[reportPrivateUsage]
     "opportune-serve": serving.__main__._parser,  # pyright: ignore[reportPrivateUsage]
     "opportune-store": embeddings.release.__main__._parser,  # pyright: ignore[reportPrivateUsage]
 }
@@ -52,7 +54,9 @@ def test_every_option_is_documented(command: str):
 
 @pytest.mark.parametrize("document", [README, DOCS["operations"]])
 def test_every_option_in_an_example_exists(document: str):
-    for command, arguments in re.findall(r"^    (opportune-(?:train|serve|store)) (.*)$", document, re.MULTILINE):
+    for command, arguments in re.findall(
+        r"^    (opportune-(?:train|retrain|serve|store)) (.*)$", document, re.MULTILINE
+    ):
         for option in re.findall(r"--[a-z-]+", arguments):
             assert option in options(PARSERS[command]()), (command, option)
 
@@ -79,7 +83,7 @@ def imported(module: str) -> set[str]:
     ("road", "steps", "beside"),
     [
         # What is beside the road: settings, and what a step hands on.
-        ("One training run", ["training/job.py"], {"training/config.py", "training/loop.py"}),
+        ("One training run", ["training/job.py"], {"training/config.py", "training/loop.py", "training/progress.py"}),
         ("One request", ["serving/engine.py", "serving/pipeline.py"], {"serving/clock.py", "serving/ranked.py"}),
     ],
 )
@@ -108,6 +112,7 @@ def test_every_status_of_an_error_is_documented():
 def test_every_call_of_the_management_api_is_documented():
     editor = Editor(CatalogueDatabase(""), Releases(Path()))
     found = [*offers.calls(editor), *catalogue.calls(editor), *releases.calls(Releases(Path()))]
+    found += runs.calls(CatalogueDatabase(""))
     documented = set(re.findall(r"`(?:[A-Z]+ )?(/v1/[^`?]*|:[a-z]+)[`?]", DOCS["management-api"]))
     for call in found:
         path = re.sub(r"^/v1/(?:[a-z]+)(?=$|/\{id\}|:batch)", "/v1/{kind}", call.path)

@@ -13,6 +13,7 @@ from training.curve import Curve
 from training.interactions.config import FitConfig
 from training.interactions.model import Model
 from training.loop import loss_progress, resume, save, schedule
+from training.progress import tell
 
 Metrics = dict[str, float]
 CHOSEN_BY = "ndcg"
@@ -81,6 +82,7 @@ def fit(
             done += 1
             if done % 10 == 0:
                 progress.update(task, completed=done, loss=f"loss {loss.item():.3f}")
+                tell("fitting", done, epochs * model.steps)
             if time.monotonic() - saved >= config.checkpoint_seconds:
                 with curve.aside():
                     save(checkpoints, model, optimiser, _about(done, curve))
