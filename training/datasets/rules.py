@@ -128,7 +128,7 @@ def rules_of(given: GivenTable, values: Mapping[str, pl.Expr], memberships: Coll
     yield from _table_rules(given, raw, shown, values)
     for name in attributes_of_table(given):
         text = cast_column(name, "text", schema[name], given.config)
-        if text is not None:
+        if text is not None and given.table.takes_attribute(name):
             yield Rule((name,), "text without NUL characters", text.str.contains("\0", literal=True), (text,))
 
 
