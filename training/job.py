@@ -1,6 +1,7 @@
 """One training run, from tables to a published release; it reads from top to bottom."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from training.datasets.lacking import LEAST_BUYERS, cut_off, longer, too_few
 from training.datasets.report import in_lines
 from training.datasets.summary import open_and_summarise
 from training.evaluate import by_method, cautions, evaluate
+from training.examples import Example
 from training.export import Release, export
 from training.gate import gate
 from training.histories import read_histories
@@ -108,10 +110,9 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
         # Redemptions are few: those served are learnt from all that happened, and judged by a fit of what came before.
         offers = stages.offers(histories, window, moment, fitted, rankers)
         ways = Ways(fitted.catalogue, recipe.ways)
-        asked = ways.each(judged_examples(past, inside, fitted.catalogue, recipe.seed), window, recipe.seed)
-        if repeats_are_rare(asked[Way.AT_PLACE]):
-            novel = for_novel(asked[Way.AT_PLACE], fitted.catalogue, inside.by_customer())
-            asked = {**asked, Way.NOVEL: [one for one in novel if one.bought]}
+        asked = _questions(
+            ways, judged_examples(past, inside, fitted.catalogue, recipe.seed), inside, window, recipe.seed
+        )
         if not asked[Way.AT_PLACE] and offers.compared is None:
             days = recipe.validation_days
             raise InvalidInput(
@@ -157,6 +158,20 @@ def _train(given: "_Given", store: Path, chosen: torch.device, *, gated: bool) -
             return export(staged, release, recipe, until=until, data=dataset.name, notes=notes, marks=given.marks)
 
         return publish(bundles, write, keep=recipe.keep_versions)
+
+
+def _questions(
+    ways: Ways, examples: Sequence[Example], inside: Baskets, window: int, seed: int
+) -> Mapping[Way, Sequence[Example]]:
+    """Return what the model is judged by: examples in each way that requests have.
+
+    Where repeats are rare, they are asked once more for what their customers never bought.
+    """
+    asked = ways.each(examples, window, seed)
+    if not repeats_are_rare(asked[Way.AT_PLACE]):
+        return asked
+    novel = for_novel(asked[Way.AT_PLACE], ways.catalogue, inside.by_customer())
+    return {**asked, Way.NOVEL: [one for one in novel if one.bought]}
 
 
 class _Given(NamedTuple):

@@ -47,7 +47,7 @@ class Ways:
     """
 
     def __init__(self, catalogue: Catalogue, config: WaysConfig) -> None:
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         ahead = [name in catalogue.ahead for name in catalogue.channels]
         everything = [rule == ChannelRule.EVERYTHING for rule in catalogue.channels.values()]
         self._open = [code for code, all_shown in enumerate(everything) if all_shown and not ahead[code]]
@@ -64,7 +64,7 @@ class Ways:
 
     @cached_property
     def _eligibility(self) -> Eligibility:
-        return Eligibility(self._catalogue)
+        return Eligibility(self.catalogue)
 
     def drawn(self, examples: Sequence[Example], begin: int, random: np.random.Generator) -> list[Example]:
         """Return the examples, each asked in a way drawn by the shares.
@@ -137,7 +137,7 @@ class Ways:
     def _nearest(self, centre: int) -> NDArray[np.int64]:
         """Return the nearest locations to one, itself first."""
         if centre not in self._around:
-            coordinates_M2 = self._catalogue.locations.coordinates_M2
+            coordinates_M2 = self.catalogue.locations.coordinates_M2
             kilometres_M = haversine.haversine_vector(
                 coordinates_M2[[centre]], coordinates_M2[self._placed_M], comb=True
             )[:, 0]
