@@ -37,6 +37,8 @@ MONTHS = (date(2017, 9, 1), date(2017, 10, 1), date(2017, 11, 1), date(2017, 12,
 """The first is that of the first release."""
 RETRAINED, KEPT = "retrained", "never retrained"
 _PATIENCE_SECONDS = 120
+_REFUSED = 3
+"""How a retraining ends whose gate keeps the release before it."""
 
 _FORGET = (
     "DELETE FROM event_keys WHERE event_id IN (SELECT event_id FROM events WHERE at >= $1)",
@@ -158,11 +160,14 @@ def _outcome(
 
 
 def _retrain(store: Path, url: str) -> None:
-    _command("training", "--data", "postgres", "--store", str(store), "--database", url)
+    _command("training.retrain", "--once", "--store", str(store), "--database", url, ends=(0, _REFUSED))
 
 
-def _command(module: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True)  # noqa: S603 - our own command
+def _command(module: str, *arguments: str, ends: Sequence[int] = (0,)) -> None:
+    """Run a command of this package; raise RuntimeError unless it ends with a code that is expected."""
+    code = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode  # noqa: S603 - our own
+    if code not in ends:
+        raise RuntimeError(f"{module} ended with {code}")
 
 
 def _await(service: Service, version: str) -> None:
