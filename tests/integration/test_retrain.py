@@ -1,9 +1,11 @@
 """The retraining job with real PostgreSQL and real training: what it records, and what stops it."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +48,6 @@ SHORT, ENDLESS = (RECIPE.format(epochs=epochs) for epochs in (1, 1_000_000))
 
 @pytest.fixture
 def url(postgres: Postgres) -> str:
-    import asyncio
-
     found = postgres.database()
     asyncio.run(prepare(found))
     return found
@@ -188,6 +188,37 @@ def test_a_job_that_is_told_to_leave_has_its_run_taken_up_again(url: str, data: 
     with job(url, data, SHORT, "--no-gate"):
         ended = when(url, run.id, lambda run: run.ended_at)
         assert (ended.state, ended.attempts) == ("published", 1)
+
+
+def test_a_run_goes_on_when_postgresql_comes_back(data: Path, anybodys: Path):
+    postgres = Postgres(Path(tempfile.mkdtemp(dir=anybodys)))
+    try:
+        url = postgres.database()
+        asyncio.run(prepare(url))
+        with job(url, data, ENDLESS) as one:
+            run = ask(url)
+            when(url, run.id, fitting)
+            (child,) = one.children()
+            postgres.stop()
+            eventually(lambda: gone(child), "its end, as the lock is lost")
+            postgres.start()
+            eventually(lambda: [each for each in one.children() if each != child], "another child")
+            assert found(url, run.id).attempts == 1
+            one.process.send_signal(signal.SIGTERM)
+            assert one.ended() == 0
+    finally:
+        postgres.close()
+
+
+def test_a_training_by_hand_into_the_same_store_is_waited_for(url: str, data: Path):
+    with BundleStore(data.parent / "store").training():
+        run = ask(url)
+        with job(url, data, SHORT, "--no-gate") as one:
+            when(url, run.id, lambda run: run.progress is not None and "waiting" in run.progress.stage)
+            assert one.children() == []
+            one.process.send_signal(signal.SIGTERM)
+            assert one.ended() == 0
+    assert found(url, run.id).state == "queued"
 
 
 def test_its_time_brings_a_run(url: str, data: Path):
