@@ -16,11 +16,17 @@ import pytest
 
 from embeddings.database import runs
 from embeddings.database.migrate import prepare
+from embeddings.database.postgres import database
 from embeddings.database.runs import LoggedRun, Run
-from embeddings.release.bundle import Manifest
+from embeddings.release.bundle import Manifest, read_manifest
 from embeddings.release.store import BundleStore
 from tests.integration.server import ROOT, Postgres, Server, copy_store, eventually, free_port, on_connection
 from tests.integration.test_admin import JSON, client_of, done, problem
+from tests.integration.test_training import RECIPE as TABLES
+from tests.world import UNTIL
+from training.config import Recipe
+from training.datasets import open_dataset
+from training.load.job import load
 
 RECIPE = """
 model = "factors"
@@ -65,11 +71,12 @@ def data(tmp_path: Path) -> Path:
 class Retrain:
     """The command in a process of its own."""
 
-    def __init__(self, url: str, data: Path, recipe: str, *options: str) -> None:
+    def __init__(self, url: str | None, data: Path, recipe: str, *options: str) -> None:
         folder = data.parent
         (folder / "recipe.toml").write_text(recipe)
         self.log = folder / f"log-{len(list(folder.glob('log-*')))}"
-        command = [sys.executable, "-m", "training.retrain", "--store", str(folder / "store"), "--database", url]
+        command = [sys.executable, "-m", "training.retrain", "--store", str(folder / "store")]
+        command += [] if url is None else ["--database", url]
         command += ["--data", f"interactions:{data}", "--recipe", str(folder / "recipe.toml"), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
@@ -148,6 +155,19 @@ def test_a_run_publishes_and_a_refused_one_keeps_the_release_and_says_why(url: s
     third = all_runs(url)[0]
     assert (third.state, third.attempts) == ("failed", 1)
     assert "lines.txt" in third.message
+
+
+def test_it_trains_on_what_the_database_beside_the_store_holds(data: Path, world: Path, recipe: Recipe):
+    store = data.parent / "store"
+    with database(None, store) as beside:
+        asyncio.run(prepare(beside.url))
+        dataset = open_dataset(str(world), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
+        loaded = asyncio.run(load(dataset, beside.url, replace=False))
+        assert Retrain(None, data, TABLES, "--data", "postgres", "--once").ended() == 0
+        (run,) = all_runs(beside.url)
+    manifest = read_manifest(BundleStore(store).bundle(run.release or ""))
+    assert (manifest.data, manifest.catalogue_seq) == ("postgres", loaded.seq)
+    assert run.metrics == manifest.metrics
 
 
 def test_two_jobs_do_one_run_and_the_other_takes_it_up_when_the_first_is_killed(url: str, data: Path):

@@ -1,5 +1,6 @@
 """What a run tells of its progress."""
 
+import logging
 import os
 import threading
 from collections.abc import Generator
@@ -7,7 +8,6 @@ from collections.abc import Generator
 import msgspec
 import pytest
 
-from training import progress
 from training.progress import Line, tell, tell_end, tell_published, tell_to
 
 
@@ -17,7 +17,7 @@ def pipe() -> Generator[tuple[int, int, threading.Event]]:
     gone = threading.Event()
     tell_to(writing, gone.set)
     yield reading, writing, gone
-    progress._log.handlers.clear()
+    logging.getLogger("opportune.progress").handlers.clear()
 
 
 def lines(reading: int) -> list[Line]:
