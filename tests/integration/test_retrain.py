@@ -162,7 +162,7 @@ def test_it_trains_on_what_the_database_beside_the_store_holds(data: Path, world
     with database(None, store) as beside:
         asyncio.run(prepare(beside.url))
         dataset = open_dataset(str(world), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
-        loaded = asyncio.run(load(dataset, beside.url, replace=False))
+        loaded = asyncio.run(load(dataset, beside.url, now=UNTIL, replace=False))
         assert Retrain(None, data, TABLES, "--data", "postgres", "--once").ended() == 0
         (run,) = all_runs(beside.url)
     manifest = read_manifest(BundleStore(store).bundle(run.release or ""))
