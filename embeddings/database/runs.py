@@ -99,7 +99,8 @@ _COLUMNS = ", ".join(
 _INSERT = f"INSERT INTO runs (requested_by, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING {_COLUMNS}"  # noqa: S608
 _FIND_OPEN = f"SELECT {_COLUMNS} FROM runs WHERE {_OPEN}"  # noqa: S608
 _TAKE = f"""
-UPDATE runs SET state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now()), message = ''
+UPDATE runs SET state = 'running', started_at = coalesce(started_at, now()), message = '',
+    attempts = attempts + CASE WHEN id = $1 THEN 0 ELSE 1 END
 WHERE {_OPEN} RETURNING {_COLUMNS}
 """  # noqa: S608
 _TELL = "UPDATE runs SET progress = coalesce($2::jsonb, progress), log = $3 WHERE id = $1"
@@ -141,12 +142,14 @@ async def lead(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
 
 
-async def take(connection: Connection) -> Run | None:
+async def take(connection: Connection, interrupted: int | None = None) -> Run | None:
     """Begin the run that waits, or take up the one whose job died; return it, or None if there is none.
 
-    The caller is the one that does the runs, see `lead`.
+    Args:
+        connection: of the one that does the runs, see `lead`.
+        interrupted: a run whose attempt goes on, as nothing was wrong but the caller's connection; it counts once.
     """
-    record = await connection.fetchrow(_TAKE)
+    record = await connection.fetchrow(_TAKE, interrupted)
     return None if record is None else _run(record)
 
 

@@ -1,9 +1,11 @@
 """The retraining job with real PostgreSQL and real training: what it records, and what stops it."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +16,17 @@ import pytest
 
 from embeddings.database import runs
 from embeddings.database.migrate import prepare
+from embeddings.database.postgres import database
 from embeddings.database.runs import LoggedRun, Run
-from embeddings.release.bundle import Manifest
+from embeddings.release.bundle import Manifest, read_manifest
 from embeddings.release.store import BundleStore
 from tests.integration.server import ROOT, Postgres, Server, copy_store, eventually, free_port, on_connection
 from tests.integration.test_admin import JSON, client_of, done, problem
+from tests.integration.test_training import RECIPE as TABLES
+from tests.world import UNTIL
+from training.config import Recipe
+from training.datasets import open_dataset
+from training.load.job import load
 
 RECIPE = """
 model = "factors"
@@ -46,8 +54,6 @@ SHORT, ENDLESS = (RECIPE.format(epochs=epochs) for epochs in (1, 1_000_000))
 
 @pytest.fixture
 def url(postgres: Postgres) -> str:
-    import asyncio
-
     found = postgres.database()
     asyncio.run(prepare(found))
     return found
@@ -65,11 +71,12 @@ def data(tmp_path: Path) -> Path:
 class Retrain:
     """The command in a process of its own."""
 
-    def __init__(self, url: str, data: Path, recipe: str, *options: str) -> None:
+    def __init__(self, url: str | None, data: Path, recipe: str, *options: str) -> None:
         folder = data.parent
         (folder / "recipe.toml").write_text(recipe)
         self.log = folder / f"log-{len(list(folder.glob('log-*')))}"
-        command = [sys.executable, "-m", "training.retrain", "--store", str(folder / "store"), "--database", url]
+        command = [sys.executable, "-m", "training.retrain", "--store", str(folder / "store")]
+        command += [] if url is None else ["--database", url]
         command += ["--data", f"interactions:{data}", "--recipe", str(folder / "recipe.toml"), *options]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
@@ -150,6 +157,19 @@ def test_a_run_publishes_and_a_refused_one_keeps_the_release_and_says_why(url: s
     assert "lines.txt" in third.message
 
 
+def test_it_trains_on_what_the_database_beside_the_store_holds(data: Path, world: Path, recipe: Recipe):
+    store = data.parent / "store"
+    with database(None, store) as beside:
+        asyncio.run(prepare(beside.url))
+        dataset = open_dataset(str(world), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
+        loaded = asyncio.run(load(dataset, beside.url, now=UNTIL, replace=False))
+        assert Retrain(None, data, TABLES, "--data", "postgres", "--once").ended() == 0
+        (run,) = all_runs(beside.url)
+    manifest = read_manifest(BundleStore(store).bundle(run.release or ""))
+    assert (manifest.data, manifest.catalogue_seq) == ("postgres", loaded.seq)
+    assert run.metrics == manifest.metrics
+
+
 def test_two_jobs_do_one_run_and_the_other_takes_it_up_when_the_first_is_killed(url: str, data: Path):
     with job(url, data, ENDLESS) as one, job(url, data, ENDLESS) as other:
         run = ask(url)
@@ -188,6 +208,37 @@ def test_a_job_that_is_told_to_leave_has_its_run_taken_up_again(url: str, data: 
     with job(url, data, SHORT, "--no-gate"):
         ended = when(url, run.id, lambda run: run.ended_at)
         assert (ended.state, ended.attempts) == ("published", 1)
+
+
+def test_a_run_goes_on_when_postgresql_comes_back(data: Path, anybodys: Path):
+    postgres = Postgres(Path(tempfile.mkdtemp(dir=anybodys)))
+    try:
+        url = postgres.database()
+        asyncio.run(prepare(url))
+        with job(url, data, ENDLESS) as one:
+            run = ask(url)
+            when(url, run.id, fitting)
+            (child,) = one.children()
+            postgres.stop()
+            eventually(lambda: gone(child), "its end, as the lock is lost")
+            postgres.start()
+            eventually(lambda: [each for each in one.children() if each != child], "another child")
+            assert found(url, run.id).attempts == 1
+            one.process.send_signal(signal.SIGTERM)
+            assert one.ended() == 0
+    finally:
+        postgres.close()
+
+
+def test_a_training_by_hand_into_the_same_store_is_waited_for(url: str, data: Path):
+    with BundleStore(data.parent / "store").training():
+        run = ask(url)
+        with job(url, data, SHORT, "--no-gate") as one:
+            when(url, run.id, lambda run: run.progress is not None and "waiting" in run.progress.stage)
+            assert one.children() == []
+            one.process.send_signal(signal.SIGTERM)
+            assert one.ended() == 0
+    assert found(url, run.id).state == "queued"
 
 
 def test_its_time_brings_a_run(url: str, data: Path):

@@ -17,8 +17,8 @@ _LEAVING_SECONDS = 10.0
 """How long a run may take to end at SIGTERM; it does so at once, whatever it is doing."""
 
 _LONGEST_LOG = 16_384
-_WIDTH = "160"
-"""Letters of a line that the child prints; it would take 80 where nobody looks."""
+_SCREEN = {"COLUMNS": "160", "LINES": "25"}
+"""What the child takes for its screen: without, it would break its lines after 80 letters, as nobody looks."""
 
 
 class NotStarted(Exception):
@@ -54,7 +54,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     def environment(self) -> Mapping[str, str]:
         """Return the environment of the child, which tells it the database's URL: others can read its arguments."""
         named = {} if self.database is None else {DATABASE_VARIABLE: self.database}
-        return {"COLUMNS": _WIDTH, **os.environ, "PYTHONUNBUFFERED": "1", **named}
+        return {**_SCREEN, **os.environ, "PYTHONUNBUFFERED": "1", **named}
 
 
 class Child:

@@ -47,6 +47,7 @@ class Job:
         self._schedule = schedule
         self._once = once
         self._awaited: int | None = None
+        self._interrupted: int | None = None
         self._leaving = asyncio.Event()
         self._woken = asyncio.Event()
 
@@ -89,8 +90,10 @@ class Job:
                     _log.info("another job does the runs; this one waits to take its place")
                 waited = True
                 await self._sleep(_POLL_SECONDS)
-            elif (run := await runs.take(connection)) is not None:
+            elif (run := await runs.take(connection, self._interrupted)) is not None:
+                self._interrupted = run.id  # should the connection be lost
                 await self._do(connection, run)
+                self._interrupted = None
             else:
                 await self._wait(connection)
         return None
@@ -120,7 +123,7 @@ class Job:
             await runs.tell(connection, run.id, Progress("waiting for another run into this store", 0, 1), "")
             await self._pause(_POLL_SECONDS)
         if self._leaving.is_set():
-            await self._interrupted(connection, run)
+            await self._requeue(connection, run)
             return
         try:
             async with started(self._settings) as child:
@@ -157,7 +160,7 @@ class Job:
             said = child.said or (child.log.strip().splitlines() or [""])[-1]
             await self._end(connection, run, End(state="refused" if code == _REFUSED else "failed", message=said))
         elif self._leaving.is_set():
-            await self._interrupted(connection, run)
+            await self._requeue(connection, run)
         elif run.attempts < _MOST_ATTEMPTS:
             how = _how(code, child)
             _log.warning("run %d: attempt %d %s; another follows", run.id, run.attempts, how)
@@ -167,7 +170,7 @@ class Job:
             said = f"attempt {run.attempts}, the last, {_how(code, child)}"
             await self._end(connection, run, End(state="failed", message=said))
 
-    async def _interrupted(self, connection: asyncpg.Connection, run: Run) -> None:
+    async def _requeue(self, connection: asyncpg.Connection, run: Run) -> None:
         said = "interrupted, as its job was told to leave; goes on where it was as soon as a job runs"
         await runs.wait(connection, run.id, said, counts=False)
         _log.info("run %d is %s", run.id, said)
