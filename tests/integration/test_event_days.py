@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 import asyncpg
 import pytest
@@ -227,6 +228,32 @@ def test_what_lay_elsewhere_before_the_first_day_goes_to_the_past(postgres: Post
 
     asyncio.run(before())
     run(url, test)
+
+
+def test_who_leaves_does_not_wait_for_a_database_that_has_fallen_silent():
+    class Silent:
+        """Gives the lock, and answers nothing more."""
+
+        async def fetchval(self, *_: object) -> bool:
+            return True
+
+        async def fetch(self, *_: object) -> list[object]:
+            asked.set()
+            return await asyncio.Event().wait() and []
+
+        execute = fetch
+
+    asked = asyncio.Event()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(keep_days(cast("asyncpg.Connection", Silent())))
+        await asked.wait()
+        task.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(scenario())
 
 
 def test_a_history_is_read_from_the_days_since_its_snapshot_alone(postgres: Postgres):
