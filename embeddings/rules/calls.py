@@ -1,7 +1,7 @@
 """Calls of aggregates are read: what they are narrowed to, and how far they look back."""
 
 from embeddings.rules.conditions import Aggregate, Attribute
-from embeddings.rules.faults import nearest, one_of
+from embeddings.rules.faults import nearest, one_of, shown
 from embeddings.rules.findings import Findings
 from embeddings.rules.schema import AGGREGATES, LONGEST_SPAN, Kind, Path, Type
 from embeddings.rules.text import text_of
@@ -20,7 +20,7 @@ def read_aggregate(node: Call, findings: Findings) -> Aggregate | None:
     for argument in node.arguments:
         name = argument.name or _told_by_place(node, argument)
         if name in seen:
-            findings.wrong(argument, f"`{name}` a second time", "every argument once; several values are a list")
+            findings.wrong(argument, f"{shown(name)} a second time", "every argument once; several values are a list")
         seen.add(name)
         if name == DAYS:
             days = _days(argument, findings)
@@ -30,7 +30,7 @@ def read_aggregate(node: Call, findings: Findings) -> Aggregate | None:
             known = [*findings.schema.filters, DAYS]
             meant = nearest(name, known)
             expected = f"an argument of `{node.function}`: {one_of(known)}"
-            findings.wrong(argument, f"`{name}`", expected, None if meant is None else f"`{meant}`")
+            findings.wrong(argument, shown(name), expected, None if meant is None else f"`{meant}`")
             continue
         wanted = _wanted(argument, kind, findings)
         if wanted is not None:
@@ -51,7 +51,7 @@ def _days(argument: Argument, findings: Findings) -> int | None:
     value = argument.value
     if isinstance(value, Number) and value.value.is_integer() and 1 <= value.value <= LONGEST_SPAN:
         return int(value.value)
-    findings.wrong(value, f"`{text_of(value)}`", f"a whole number of days, 1 to {LONGEST_SPAN}")
+    findings.wrong(value, shown(text_of(value)), f"a whole number of days, 1 to {LONGEST_SPAN}")
     return None
 
 
@@ -73,5 +73,5 @@ def _wanted(argument: Argument, kind: Kind, findings: Findings) -> tuple[str, ..
                 return Attribute(value.path)
         case _:
             pass
-    findings.wrong(value, f"`{text_of(value)}`", "a text, a list of texts, or a name that stands for a text")
+    findings.wrong(value, shown(text_of(value)), "a text, a list of texts, or a name that stands for a text")
     return None

@@ -23,6 +23,7 @@ from embeddings.rules.conditions import (
     OneOf,
     Same,
 )
+from embeddings.rules.faults import shown
 from embeddings.rules.findings import Findings
 from embeddings.rules.parse import Rule
 from embeddings.rules.schema import AGGREGATES, Kind, Schema, Type
@@ -86,10 +87,10 @@ class _Checker:
         if isinstance(operand, Aggregate):
             if AGGREGATES[operand.function].measure == "count":
                 return Compared(1.0, "<=", operand)
-            self.findings.wrong(node, f"`{text_of(node)}`, a number", "a comparison with it, such as `> 20`")
+            self.findings.wrong(node, f"{shown(text_of(node))}, a number", "a comparison with it, such as `> 20`")
         elif isinstance(operand, Attribute):
             expected = f"a comparison with it, such as `{_like(typed)}`"
-            self.findings.wrong(node, f"`{text_of(node)}`, {typed.type}", expected)
+            self.findings.wrong(node, f"{shown(text_of(node))}, {typed.type}", expected)
         else:
             self.findings.wrong(node, f"{typed.type}", "a condition, which is true or false")
         return None
@@ -180,7 +181,7 @@ class _Checker:
         wanted = String if typed.type is Type.TEXT else Number
         others = [item for item in node.options.items if not isinstance(item, wanted)]
         for item in others:
-            self.findings.wrong(item, f"`{text_of(item)}`", f"{typed.type}, as before `in`")
+            self.findings.wrong(item, shown(text_of(item)), f"{typed.type}, as before `in`")
         if others:
             return None
         if typed.type is Type.NUMBER:
@@ -215,7 +216,7 @@ class _Checker:
                     return None
                 return Holds(Membership(what, argument.value.value))
             case _:
-                self.findings.wrong(node, f"`{text_of(node)}`", f'one text, such as `{what}("…")`')
+                self.findings.wrong(node, shown(text_of(node)), f'one text, such as `{what}("…")`')
                 return None
 
     def _known(self, node: Call) -> Condition | None:
@@ -229,13 +230,13 @@ class _Checker:
                     return Known(operand, typed.type)
             case _:
                 pass
-        self.findings.wrong(node, f"`{text_of(node)}`", "one name or history, such as `has(customer.age_group)`")
+        self.findings.wrong(node, shown(text_of(node)), "one name or history, such as `has(customer.age_group)`")
         return None
 
     @staticmethod
     def _described(node: Expression, typed: _Typed) -> str:
         if isinstance(node, String | Number | Name | Call):
-            return f"`{text_of(node)}`, {typed.type}"
+            return f"{shown(text_of(node))}, {typed.type}"
         return str(typed.type)
 
 

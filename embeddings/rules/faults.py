@@ -33,8 +33,8 @@ _WORDS = {
     "NOT": "`!`",
     "IN": "`in`",
     "COMPARISON": "a comparison such as ==",
-    "__ANON_0": "`||`",
-    "__ANON_1": "`&&`",
+    "OR": "`||`",
+    "AND": "`&&`",
     "$END": "the end of the rule",
 }
 _MEANT = {
@@ -109,10 +109,10 @@ def syntax_fault(text: str, error: UnexpectedInput) -> RuleFault:
         place = Place(start, len(text) if line_end < 0 else line_end)
         return fault_at(text, place, f"a text that begins with `{found}`", f"`{found}` at its end, on the same line")
     if found and found in _QUOTES:
-        return fault_at(text, place, _shown(found), 'a text in straight quotes, such as "this"', '`"`')
+        return fault_at(text, place, shown(found), 'a text in straight quotes, such as "this"', '`"`')
     before = before.lower()
     meant = _MEANT.get(before + found.lower()) or _MEANT.get(found.lower()) or _MEANT.get(before)
-    return fault_at(text, place, _shown(found), _expected(expected), meant)
+    return fault_at(text, place, shown(found), _expected(expected), meant)
 
 
 def _end_of_signs(text: str, start: int) -> int:
@@ -124,7 +124,8 @@ def _end_of_signs(text: str, start: int) -> int:
     return end
 
 
-def _shown(found: str) -> str:
+def shown(found: str) -> str:
+    """Return what was found as it stands in the text, of much only the beginning."""
     if not found:
         return "the end of the rule"
     found = f"{found[:_SHOWN]}…" if len(found) > _SHOWN else found
