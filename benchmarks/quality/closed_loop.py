@@ -95,14 +95,14 @@ def _replay(store: Path) -> tuple[list[Question], dict[str, list[list[str]]]]:
     )
     answers: dict[str, list[list[str]]] = {RETRAINED: [], KEPT: []}
     with ExitStack() as servers:
-        url = servers.enter_context(database(None, store)).url
-        asyncio.run(_forget(url, begin))
-        _retrain(store, url)
+        with database(None, store) as found:
+            asyncio.run(_forget(found.url, begin))
+        _retrain(store)
         first = BundleStore(store).current()
         kept = servers.enter_context(own_state(store, first))
         asked = {
-            name: servers.enter_context(replaying_service(folder, *options))
-            for name, folder, options in ((RETRAINED, store, ("--database", url)), (KEPT, kept, ()))
+            name: servers.enter_context(replaying_service(folder))
+            for name, folder in ((RETRAINED, store), (KEPT, kept))
         }
         sent = 0
         trained = MONTHS[0]
@@ -110,7 +110,7 @@ def _replay(store: Path) -> tuple[list[Question], dict[str, list[list[str]]]]:
             if _month(question.at) != trained:
                 trained = _month(question.at)
                 sent = _report(asked, history, sent, _midnight(trained))
-                _retrain(store, url)
+                _retrain(store)
                 _await(asked[RETRAINED], BundleStore(store).current())
             sent = _report(asked, history, sent, question.at)
             for name, service in asked.items():
@@ -159,8 +159,8 @@ def _outcome(
     )
 
 
-def _retrain(store: Path, url: str) -> None:
-    _command("training.retrain", "--once", "--store", str(store), "--database", url, ends=(0, _REFUSED))
+def _retrain(store: Path) -> None:
+    _command("training.retrain", "--once", "--store", str(store), ends=(0, _REFUSED))
 
 
 def _command(module: str, *arguments: str, ends: Sequence[int] = (0,)) -> None:

@@ -155,9 +155,9 @@ def fresh_service(store: Path, version: str) -> Generator[Service]:
 
 
 @contextmanager
-def replaying_service(store: Path, *options: str) -> Generator[Service]:
+def replaying_service(store: Path) -> Generator[Service]:
     """Serve the current release of a store until the block is left, by the clock of what it is asked."""
-    with serve(store, "--clock", "replay", *options) as served:
+    with serve(store, "--clock", "replay") as served:
         connection = HTTPConnection("127.0.0.1", served.port, timeout=_PATIENCE_SECONDS)
         bundles = BundleStore(store)
         try:
