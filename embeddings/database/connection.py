@@ -20,8 +20,8 @@ DATABASE_VARIABLE = "OPPORTUNE_DATABASE"
 WHERE = f"--database or {DATABASE_VARIABLE}"
 """How errors name the URL."""
 
-FAILURES = (
-    OSError,
+_BROKEN = (
+    ConnectionError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -34,7 +34,8 @@ FAILURES = (
     asyncpg.InternalServerError,
     asyncpg.InternalClientError,  # the driver's, of an answer that broke off
 )
-"""What a statement fails with whose PostgreSQL does not answer, or not as it should."""
+FAILURES = (OSError, *_BROKEN)
+"""What a connection, or a statement on it, fails with whose PostgreSQL does not answer, or not as it should."""
 
 DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
 """What a connection fails with whose PostgreSQL has ended since it was used last."""
@@ -78,27 +79,37 @@ async def connected(url: str, *, refuses: str) -> AsyncGenerator[asyncpg.Connect
         EventStoreUnavailable: PostgreSQL does not answer at this URL, or refuses what it is told.
         InvalidInput: it is no URL of a PostgreSQL.
     """
+    connection = await _opened(url, refuses)
     try:
-        connection = await asyncpg.connect(url, timeout=5, command_timeout=60)
-        try:
-            yield connection
-        finally:
-            connection.terminate()
+        yield connection
+    except (*_BROKEN, asyncpg.PostgresError) as error:
+        raise _unavailable(url, refuses, error) from error
+    finally:
+        connection.terminate()
+
+
+async def _opened(url: str, refuses: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(url, timeout=5, command_timeout=60)
     except (ValueError, OverflowError):  # whose text may hold a part of a password
         raise InvalidInput(
             WHERE, "expected a URL such as postgresql://USER@HOST:5432/NAME; in a password / @ : are %2F %40 %3A"
         ) from None
     except (*FAILURES, asyncpg.PostgresError) as error:
-        # A password that is not encoded may hold an @, and what follows would be taken for the host.
-        host = urlsplit(url).hostname if url.count("@") <= 1 else None
-        place = "" if host is None else f" (host {host})"
-        is_refused = isinstance(error, (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError))
-        does = f"refuses {refuses}" if is_refused else "does not answer"
-        raise EventStoreUnavailable(f"PostgreSQL {does}: {said(error)}{place}") from error
+        raise _unavailable(url, refuses, error) from error
     except (KeyError, RuntimeError) as error:  # asyncpg looks for the user's name, and for passwords in the home
         raise EventStoreUnavailable(
             f"user id {os.geteuid()} has no name or no home; give the URL a user, and set HOME"
         ) from error
+
+
+def _unavailable(url: str, refuses: str, error: Exception) -> EventStoreUnavailable:
+    is_refused = isinstance(error, (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError))
+    does = f"refuses {refuses}" if is_refused else "does not answer"
+    # A password that is not encoded may hold an @, and what follows would be taken for the host.
+    host = urlsplit(url).hostname if url.count("@") <= 1 else None
+    place = "" if host is None else f" (host {host})"
+    return EventStoreUnavailable(f"PostgreSQL {does}: {said(error)}{place}")
 
 
 @asynccontextmanager

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 import serving.workers
+from embeddings.database.connection import connected
 from embeddings.database.migrate import prepare
-from embeddings.errors import InvalidInput, OpportuneError
+from embeddings.errors import EventStoreUnavailable, InvalidInput, OpportuneError
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import PATIENCE_SECONDS, Postgres, Server, event, eventually, postgres_of, serve
 from tests.integration.test_embedded import BY_ROOT, by
@@ -194,3 +195,30 @@ def test_sigterm_ends_a_start_that_waits(own_store: Path, tmp_path: Path):
         eventually(lambda: (own_store / "state").stat().st_mode & 0o777 == 0o700, "it to wait")
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_SECONDS) == 0
+
+
+# What else goes wrong while it is used
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("of a file"), KeyError("column")])
+def test_what_fails_beside_the_database_is_not_blamed_on_it(postgres: Postgres, error: Exception):
+    url = postgres.database()
+
+    async def work() -> None:
+        async with connected(url, refuses="nothing"):
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        asyncio.run(work())
+    assert raised.value is error
+
+
+def test_a_database_that_ends_while_it_is_used_does_not_answer(postgres: Postgres):
+    url = postgres.database()
+
+    async def work() -> None:
+        async with connected(url, refuses="nothing") as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(EventStoreUnavailable, match="does not answer"):
+        asyncio.run(work())
