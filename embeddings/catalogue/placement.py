@@ -19,7 +19,7 @@ MOST_SLOTS = 100
 Strategy = Literal["probability", "value"]
 Shown = Literal["product", "offer"]
 
-_SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _EXPECTED_SPAN = 'expected a span of the day such as "22:00-08:00", which ends at another time than it begins'
 
 
