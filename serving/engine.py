@@ -1,12 +1,11 @@
 """The use case: one recommendation, from a decoded request to its answer."""
 
 import asyncio
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 from random import SystemRandom
 from secrets import token_hex
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from msgspec import UNSET
@@ -46,6 +45,9 @@ and admission does not see those that wait."""
 _HIDDEN = RETRIEVED * MORE
 """How many excluded items are ranked and then left out, so that what would come next takes their places. Where more are
 excluded, ranking them would cost more than the answer: candidates are sought among the other products."""
+
+
+Answer = TypeVar("Answer")
 
 
 class _Shown(NamedTuple):
@@ -108,10 +110,7 @@ class Engine:
             CatalogueBehind: the view lacks the change that the request wants to be seen.
             Overloaded: as many requests that name a lot of products are under way as may be.
         """
-        with self._admitted(request), self._pinned(request) as view:
-            terms = terms_of(request, view.catalogue.placements, request.placement)
-            found = await self._find(request, view, terms)
-            return await self._answer(request, terms, found, request.placement)
+        return await self._admitted(request, self._one)
 
     async def recommend_several(self, request: RecommendRequest) -> Recommendations:
         """Return a recommendation for each placement that the request names; what one shows, no later one does.
@@ -119,28 +118,12 @@ class Engine:
         Raises:
             InvalidInput, CatalogueBehind, Overloaded: as for one.
         """
-        with self._admitted(request), self._pinned(request) as view:
-            several = [
-                terms_of(request, view.catalogue.placements, one, f"placements[{place}]")
-                for place, one in enumerate(request.placements)
-            ]
-            # All are ranked at once; each with as many more as those before it may take away.
-            room = accumulate((terms.limit for terms in several), initial=0)
-            found = await asyncio.gather(
-                *(self._find(request, view, *one) for one in zip(several, room, strict=False)), return_exceptions=True
-            )  # all have ended before the view is let go, though one has failed
-            taken: set[Key] = set()
-            answers: dict[str, Recommendation] = {}
-            for name, terms, one in zip(request.placements, several, found, strict=True):
-                if isinstance(one, BaseException):
-                    raise one
-                answers[name] = await self._answer(request, terms, one, name, taken)
-                taken |= keys_of(answers[name].items, view.catalogue)
-            return Recommendations(answers)
+        return await self._admitted(request, self._several)
 
-    @contextmanager
-    def _admitted(self, request: RecommendRequest) -> Generator[None]:
-        """Count a request that names a lot of products, or raise Overloaded."""
+    async def _admitted(
+        self, request: RecommendRequest, answer: Callable[[RecommendRequest, View], Awaitable[Answer]]
+    ) -> Answer:
+        """Answer a request from the view that it pins; raise Overloaded or CatalogueBehind if it cannot be."""
         large = request.items is not None and self._batcher.too_much(len(request.items))
         if large and self._large >= _MOST_LARGE:
             raise Overloaded(
@@ -148,20 +131,39 @@ class Engine:
             )
         self._large += large
         try:
-            yield
+            with self._slot.pinned() as view:
+                if request.at_least > view.seq:
+                    raise CatalogueBehind(
+                        f"at_least: change {request.at_least} of the catalogue is not here yet, the newest is "
+                        f"{view.seq}; send it again later"
+                    )
+                return await answer(request, view)
         finally:
             self._large -= large
 
-    @contextmanager
-    def _pinned(self, request: RecommendRequest) -> Generator[View]:
-        """Yield the view that answers; raise CatalogueBehind if it lacks what the request wants to be seen."""
-        with self._slot.pinned() as view:
-            if request.at_least > view.seq:
-                raise CatalogueBehind(
-                    f"at_least: change {request.at_least} of the catalogue is not here yet, the newest is "
-                    f"{view.seq}; send it again later"
-                )
-            yield view
+    async def _one(self, request: RecommendRequest, view: View) -> Recommendation:
+        terms = terms_of(request, view.catalogue.placements, request.placement)
+        return await self._answer(request, terms, await self._find(request, view, terms), request.placement)
+
+    async def _several(self, request: RecommendRequest, view: View) -> Recommendations:
+        several = [
+            terms_of(request, view.catalogue.placements, one, f"placements[{place}]")
+            for place, one in enumerate(request.placements)
+        ]
+        # All are ranked at once, each with as many more as those before it may take away. All have ended before the
+        # view is let go, also where one fails.
+        room = accumulate((terms.limit for terms in several), initial=0)
+        found = await asyncio.gather(
+            *(self._find(request, view, *one) for one in zip(several, room, strict=False)), return_exceptions=True
+        )
+        taken: set[Key] = set()
+        answers: dict[str, Recommendation] = {}
+        for name, terms, one in zip(request.placements, several, found, strict=True):
+            if isinstance(one, BaseException):
+                raise one
+            answers[name] = await self._answer(request, terms, one, name, taken)
+            taken |= keys_of(answers[name].items, view.catalogue)
+        return Recommendations(answers)
 
     async def _find(self, request: RecommendRequest, view: View, terms: Terms, room: int = 0) -> _Found:
         """Rank what may be shown; with room for so many more items than are to be shown."""
