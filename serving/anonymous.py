@@ -36,7 +36,7 @@ class AnonymousCache(Generic[Answered]):
             return await answer(request)
         offers = None if request.offers is None else request.offers.eligible
         sets = tuple(None if one is None else one.fingerprint for one in (request.products, offers))
-        key = (sets, request.situation, request.place, request.limit, request.explain, request.novel)
+        key = (sets, request.situation, request.place, request.limit, request.explain, request.novel, request.arranged)
         remembered = self._remembered.get(request.view)
         if remembered is None:
             remembered = self._remembered[request.view] = Remembered(REMEMBERED_BYTES)

@@ -45,7 +45,7 @@ def rank(
             offers = _rank_offers(request.offers, request, found)
         elif request.offers is not None:
             offers = popular_offers(request.view, request.place, request.offers.eligible, found.query.session)
-        answers.append(best(ranked + offers, request.limit, request.excluded))
+        answers.append(best(ranked + offers, request.kept if request.arranged else request.limit, request.excluded))
     return answers
 
 
@@ -107,7 +107,7 @@ def _foremost(
             retrieved.plan,
             features_KF[place].copy() if request.explain and features_KF is not None else None,
         )
-        for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, demoted_K, request.most)
+        for place, row, score, source in kernel.leading(scores_K, rows_K, sources_K, demoted_K, request.kept)
     ]
 
 
@@ -138,7 +138,7 @@ def _rank_offers(offers: Offered, request: RankRequest, retrieved: Retrieved) ->
         features_F = view.visits.read(query, features_OF, sum_of_odds(logits_O))
         scores_O = shares_O / shares_O.sum() * bundle.redemption.likely(features_F[None])[0]
     demoted_O = np.isin(rows_O, _dismissed(query, bundle.statistics.acceptance))
-    foremost = np.lexsort((-scores_O, demoted_O))[: request.most]
+    foremost = np.lexsort((-scores_O, demoted_O))[: request.kept]
     columns = (column[foremost].tolist() for column in (rows_O, scores_O, demoted_O))
     return [
         Ranked(

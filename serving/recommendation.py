@@ -1,6 +1,6 @@
 """A recommend call and its answer, as they are over HTTP."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import force_setattr
@@ -14,6 +14,10 @@ from serving.explain import Reason
 from serving.ranked import Kind, Source
 
 _EARLIER = Meta(extra_json_schema={"deprecated": True})
+PRODUCTS: tuple[Kind, ...] = ("product",)
+LIMIT = 10
+"""What is recommended, and how much of it, where neither a request nor its placement says so."""
+MOST_PLACEMENTS = 10
 Wanted = Annotated[tuple[ListedId, ...], Meta(min_length=1, max_length=10_000)]
 
 
@@ -25,7 +29,9 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         attributes: what the customer is, by the names that customers' attributes have; a value that no customer had
             before the data cut-off is an unknown one, and an attribute not given stays as it is known.
         placement: the name of the slot to be filled; a label as long as no placements are declared.
-        kinds: what to recommend.
+        placements: several of them, each of which gets an answer; no item is in two of these.
+        kinds: what to recommend; what the placement shows unless given, or products.
+        limit: how many items; as many as the placement has slots unless given, or 10.
         exclude: ids of products or offers not to show; unknown ones are of no effect.
         filter_already_bought: whether only products are wanted that this customer has never bought; None for what the
             release does by itself.
@@ -42,8 +48,9 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     customer_id: Id | None = None
     attributes: Said = {}
     placement: Identifier | None = None
-    kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] = ("product",)
-    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    placements: Annotated[tuple[Identifier, ...], Meta(max_length=MOST_PLACEMENTS)] = ()
+    kinds: Annotated[tuple[Kind, ...], Meta(min_length=1, max_length=2)] | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=100)] | UnsetType = UNSET
     exclude: Annotated[tuple[ListedId, ...], Meta(max_length=1000)] = ()
     filter_already_bought: bool | None = None
     filters: Filters = {}
@@ -68,7 +75,12 @@ class RecommendRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             force_setattr(self, "items", listed_ids("among", self.among))
         if self.novel:
             force_setattr(self, "filter_already_bought", self.novel)
-        if self.filters and "product" not in self.kinds:
+        if self.placements:
+            if self.placement is not None:
+                raise InvalidInput("placement", "expected none beside placements")
+            if len(set(self.placements)) < len(self.placements):
+                raise InvalidInput("placements", "expected each placement once")
+        if self.filters and self.kinds is not UNSET and "product" not in self.kinds:
             raise InvalidInput("filters", "expected only with product among kinds: offers are not filtered")
 
 
@@ -87,7 +99,13 @@ class Explanation(Struct, frozen=True):
 
 
 class Item(Struct, frozen=True):
-    """One recommended product or offer; see ``Details`` for what ``include`` adds."""
+    """One recommended product or offer; see ``Details`` for what ``include`` adds.
+
+    Attributes:
+        value: probability x value x priority, where the placement ranks by it and the value is known.
+        propensity: the probability with which this slot shows this item, given those above it; where the placement
+            explores.
+    """
 
     id: str
     kind: Kind
@@ -95,11 +113,20 @@ class Item(Struct, frozen=True):
     score: float
     source: Source
     reasons: list[Reason]
+    value: float | UnsetType = UNSET
+    propensity: float | UnsetType = UNSET
     explanation: Explanation | UnsetType = UNSET
     attributes: dict[str, str] | UnsetType = UNSET
     price: float | UnsetType = UNSET
     products: list[str] | UnsetType = UNSET
     products_total: int | UnsetType = UNSET
+
+
+class Stopped(Struct, frozen=True):
+    """The gate that stopped a whole placement: its code, and a sentence."""
+
+    code: Literal["quiet_hours"]
+    text: str
 
 
 class Recommendation(Struct, frozen=True):
@@ -111,6 +138,8 @@ class Recommendation(Struct, frozen=True):
         fallback: whether a fallback offer is shown because nothing else was possible.
         degraded: whether something was unavailable, or the data are older than the recipe allows, and the answer may be
             worse for it.
+        placement: that was asked for, if any.
+        stopped: why the placement shows nothing at all.
     """
 
     recommendation_id: str
@@ -120,3 +149,11 @@ class Recommendation(Struct, frozen=True):
     personalised: bool
     fallback: bool
     degraded: bool
+    placement: str | UnsetType = UNSET
+    stopped: Stopped | UnsetType = UNSET
+
+
+class Recommendations(Struct, frozen=True):
+    """The answers to a recommend call for several placements, by their ids; no item is in two of them."""
+
+    placements: dict[str, Recommendation]

@@ -21,6 +21,8 @@ from serving.view import View
 _SOURCES = 5
 """How many times as much all sources together propose as the towers."""
 
+_ALL = 2**31 - 1
+
 _NONE, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 
@@ -46,6 +48,7 @@ class RankRequest(NamedTuple):
         explain: whether what the ranker read is to be shown.
         novel: whether only products that the customer has never bought are wanted.
         rank_all: whether the whole set is to be ranked, as the request names its products.
+        arranged: whether the answer is chosen among all that is ranked, and not the first of it.
     """
 
     view: View
@@ -59,6 +62,12 @@ class RankRequest(NamedTuple):
     explain: bool = False
     novel: bool = False
     rank_all: bool = False
+    arranged: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Return how many ranked items of each kind are of use."""
+        return _ALL if self.arranged else self.most
 
     @property
     def most(self) -> int:

@@ -17,6 +17,7 @@ from embeddings.catalogue.changes import (
     Change,
     LocationState,
     OfferState,
+    PlacementState,
     ProductState,
     PromotionState,
     Withdrawal,
@@ -29,6 +30,7 @@ from embeddings.catalogue.columns import (
     Catalogue,
     Locations,
     Offers,
+    OfferTerms,
     Products,
     Promotions,
 )
@@ -67,6 +69,7 @@ class Tables(NamedTuple):
     offers: dict[str, OfferState]
     promotions: dict[tuple[str, str, datetime, datetime], tuple[str, ...]]
     withdrawn: set[tuple[str, str]]
+    placements: dict[str, PlacementState]
 
 
 def tables_of(catalogue: Catalogue) -> Tables:
@@ -95,7 +98,11 @@ def tables_of(catalogue: Catalogue) -> Tables:
         latitude, longitude = (None if np.isnan(value) else value for value in locations.coordinates_M2[row].tolist())
         code = int(locations.regions_M[row])
         return LocationState(
-            id=one, latitude=latitude, longitude=longitude, region=locations.regions[code - 1] if code else None
+            id=one,
+            latitude=latitude,
+            longitude=longitude,
+            region=locations.regions[code - 1] if code else None,
+            time_zone=locations.time_zones.get(row),
         )
 
     def offer(row: int, one: str) -> OfferState:
@@ -114,6 +121,10 @@ def tables_of(catalogue: Catalogue) -> Tables:
             locations=places,
             audience=None if audience < 0 else catalogue.audiences[audience],
             uses=int(offers.uses_O[row]),
+            value=offers.terms.get(row, OfferTerms()).value,
+            priority=offers.terms.get(row, OfferTerms()).priority,
+            campaign=offers.terms.get(row, OfferTerms()).campaign,
+            partner=offers.terms.get(row, OfferTerms()).partner or "",
         )
 
     plan = catalogue.promotions
@@ -129,6 +140,7 @@ def tables_of(catalogue: Catalogue) -> Tables:
         {one: offer(row, one) for row, one in enumerate(offers.ids.ids())},
         promoted,
         set(),
+        dict(catalogue.placements),
     )
 
 
@@ -145,6 +157,10 @@ def changed(tables: Tables, changes: Sequence[Change]) -> Tables:
         match one:
             case PromotionState():
                 after.promotions[one.channel, one.location, one.starts, one.ends] = one.products
+            case PlacementState():
+                after.placements[one.id] = one
+            case Withdrawal(kind="placement"):
+                after.placements.pop(one.id, None)
             case Withdrawal():
                 if one.id in {"product": after.products, "location": after.locations, "offer": after.offers}[one.kind]:
                     after.withdrawn.add((one.kind, one.id))
@@ -222,6 +238,7 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
                 [place for place, one in enumerate(products) if at in (*one.out_of_stock_at, *one.withdrawn_at)]
                 for at in location_ids
             ),
+            time_zones={row: one.time_zone for row, one in enumerate(locations) if one.time_zone is not None},
         ),
         offers=Offers(
             ids=Vocabulary.of(offer_ids),
@@ -236,6 +253,11 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             products=Ragged.of(sorted(product_ids.index(product) for product in one.products) for one in offers),
             channels=Ragged.of(sorted(channels.index(channel) for channel in one.channels or ()) for one in offers),
             locations=Ragged.of(sorted(location_ids.index(at) for at in one.locations or ()) for one in offers),
+            terms={
+                row: OfferTerms(one.value, one.priority, one.campaign, one.partner or None)
+                for row, one in enumerate(offers)
+                if one.value is not None or one.priority != 1 or one.campaign is not None or one.partner
+            },
         ),
         promotions=Promotions(
             channels_G=np.array([channels.index(channel) for channel, *_ in tables.promotions], np.int32),
@@ -244,6 +266,7 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             ends_G=np.array([int(end.timestamp()) for *_, end in tables.promotions]),
             products=Ragged.of(sorted(map(product_ids.index, some)) for some in tables.promotions.values()),
         ),
+        placements=tables.placements,
     )
 
 

@@ -15,11 +15,21 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields, force_setattr, replace
 
 from embeddings.catalogue.context import Id, Identifier, ListedId, Moment, ids_as_text, listed_ids
+from embeddings.catalogue.placement import (
+    MOST_SLOTS,
+    Diversity,
+    Pin,
+    Shown,
+    Strategy,
+    faulty_pins,
+    faulty_span,
+    faulty_zone,
+)
 from embeddings.catalogue.tables import CUSTOMERS, LARGEST_USES, PRODUCTS, OfferStatus
 from embeddings.errors import InvalidInput
 from embeddings.explained import explained
 
-Kind = Literal["segment", "campaign", "location", "product", "customer", "offer", "promotion"]
+Kind = Literal["segment", "campaign", "location", "product", "customer", "offer", "promotion", "placement"]
 
 Ids = tuple[ListedId, ...]
 Attributes = dict[Identifier, Annotated[str, Meta(min_length=1)]]
@@ -68,12 +78,17 @@ class ProductState(State, frozen=True, kw_only=True):
 
 
 class LocationState(State, frozen=True, kw_only=True):
-    """A location as it is from now on; see ``tables.LOCATIONS``."""
+    """A location as it is from now on; see ``tables.LOCATIONS``.
+
+    Attributes:
+        time_zone: the IANA's name of it; None where unknown.
+    """
 
     latitude: Annotated[float, Meta(ge=-90, le=90)] | None = None
     longitude: Annotated[float, Meta(ge=-180, le=180)] | None = None
     region: Identifier | None = None
     closed: bool = False
+    time_zone: str | None = None
 
 
 class CustomerState(State, frozen=True, kw_only=True):
@@ -142,6 +157,37 @@ class PromotionState(State, frozen=True, kw_only=True):
     ends: Moment
 
 
+class PlacementState(State, frozen=True, kw_only=True):
+    """A placement as it is from now on: a named slot, or a row of them, in which items are shown.
+
+    Attributes:
+        channels: on which it may be asked for; None for all of them.
+        kinds: what it shows.
+        slots: how many items, at most.
+        strategy: what is first: what is likeliest taken, or what is worth most, by probability x value x priority.
+        diversity: None where items may all be alike.
+        pinned: items that stand at a position whenever they may be shown.
+        excluded: ids of products and offers that it never shows.
+        quiet_hours: a span of the day, such as ``22:00-08:00``, in which it shows nothing.
+        time_zone: of the quiet hours where the request's location has none; None for UTC.
+        fallback: offers that are shown, in this order, where nothing else is left.
+        exploration: the share of slots whose item is drawn, each that may stand there as likely as any other.
+    """
+
+    name: str = ""
+    channels: tuple[Identifier, ...] | None = None
+    kinds: Annotated[tuple[Shown, ...], Meta(min_length=1, max_length=2)] = ("product",)
+    slots: Annotated[int, Meta(ge=1, le=MOST_SLOTS)] = 10
+    strategy: Strategy = "probability"
+    diversity: Diversity | None = None
+    pinned: Annotated[tuple[Pin, ...], Meta(max_length=MOST_SLOTS)] = ()
+    excluded: Annotated[Ids, Meta(max_length=1_000)] = ()
+    quiet_hours: str | None = None
+    time_zone: str | None = None
+    fallback: Annotated[Ids, Meta(max_length=MOST_SLOTS)] = ()
+    exploration: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+
 class Withdrawal(Struct, frozen=True, kw_only=True):
     """The end of a thing: it is not shown any more, and no request can name the location.
 
@@ -153,7 +199,14 @@ class Withdrawal(Struct, frozen=True, kw_only=True):
 
 
 AnyState: TypeAlias = (
-    ProductState | LocationState | CustomerState | OfferState | CampaignState | SegmentState | PromotionState
+    ProductState
+    | LocationState
+    | CustomerState
+    | OfferState
+    | CampaignState
+    | SegmentState
+    | PromotionState
+    | PlacementState
 )
 Change: TypeAlias = AnyState | Withdrawal
 
@@ -165,6 +218,7 @@ STATES: Mapping[Kind, type[AnyState]] = {
     "customer": CustomerState,
     "offer": OfferState,
     "promotion": PromotionState,
+    "placement": PlacementState,
 }
 _KINDS: Mapping[type, Kind] = {state: kind for kind, state in STATES.items()}
 
@@ -173,7 +227,7 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL in JSON, and no backslash that was escaped before it."""
 
 _SINGLE = {"id", "audience", "campaign", "location"}
-_LISTED = {"products", "locations", "audiences", "out_of_stock_at", "withdrawn_at"}
+_LISTED = {"products", "locations", "audiences", "out_of_stock_at", "withdrawn_at", "excluded", "fallback"}
 _ID_FIELDS: Mapping[type, tuple[tuple[str, ...], tuple[str, ...]]] = {
     state: (
         tuple(one.name for one in fields(state) if one.name in _SINGLE),
@@ -231,7 +285,7 @@ def faults_of(change: Change) -> list[InvalidInput]:
     Nothing may end before it starts. PostgreSQL keeps no NUL and takes no zone further than 15 hours from UTC; the
     service takes no moment before year 1 or after 9999 in UTC.
     """
-    faults = [*_faulty_moments(change)]
+    faults = [*_faulty_moments(change), *_faulty_places(change)]
     if _NUL.search(msgspec.json.encode(change)):
         faults += [
             InvalidInput(one.name, f"expected text without NUL; got it of {change.id!r}")
@@ -275,9 +329,21 @@ def _faulty_moments(change: Change) -> Iterator[InvalidInput]:
         yield InvalidInput("ends", f"expected no moment before starts; got it of {change.id!r}")
 
 
+def _faulty_places(change: Change) -> Iterator[InvalidInput]:
+    match change:
+        case LocationState():
+            yield from faulty_zone("time_zone", change.time_zone)
+        case PlacementState():
+            yield from faulty_pins(change.pinned, change.slots, change.kinds, change.excluded)
+            yield from faulty_span("quiet_hours", change.quiet_hours)
+            yield from faulty_zone("time_zone", change.time_zone)
+        case _:
+            return
+
+
 def _check_numbers(change: Change, kind: str) -> None:
     """Raise InvalidInput for a number that is none, which JSON would write as nothing."""
-    for name in ("price", "latitude", "longitude", "value", "priority"):
+    for name in ("price", "latitude", "longitude", "value", "priority", "exploration"):
         number: float | None = getattr(change, name, None)
         if number is not None and not math.isfinite(number):
             raise InvalidInput(f"{kind}.{name}", f"expected a finite number; got {number} of {kind} {change.id!r}")

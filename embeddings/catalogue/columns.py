@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.arrays import Array, Ragged, load_arrays, save_arrays
+from embeddings.catalogue.changes import PlacementState
 from embeddings.catalogue.tables import TargetType
 from embeddings.errors import InvalidInput
 from embeddings.vocabulary import Vocabulary
@@ -73,6 +74,8 @@ class Locations(NamedTuple):
         withdrawn_M: bool, whether it is closed for good.
         unavailable: the product rows that each location does not show, though it may carry them: they are out of stock
             or withdrawn there.
+        time_zones: the IANA's names of the time zones of the locations of which they are known, by row. Like all that
+            the models do not read, they come with changes and not with a release.
     """
 
     ids: Vocabulary
@@ -84,6 +87,7 @@ class Locations(NamedTuple):
     assumed: Ragged
     withdrawn_M: NDArray[np.bool_]
     unavailable: Ragged
+    time_zones: Mapping[int, str] = {}
 
     @property
     def why_M(self) -> NDArray[np.uint8]:
@@ -110,6 +114,21 @@ class Locations(NamedTuple):
         return np.where(sizes[regions_M] > 0, regions_M, 0)
 
 
+class OfferTerms(NamedTuple):
+    """Terms of an offer that decide between offers, and that no model reads.
+
+    Attributes:
+        value: what a redemption is worth, in the currency of prices; None where unknown.
+        priority: how much its chance weighs beside that of others.
+        campaign, partner: whose it is; None where it is nobody's.
+    """
+
+    value: float | None = None
+    priority: float = 1.0
+    campaign: str | None = None
+    partner: str | None = None
+
+
 class Offers(NamedTuple):
     """Offers, which give a reason to act now. An empty list of channels or locations means all of them.
 
@@ -119,6 +138,7 @@ class Offers(NamedTuple):
         audiences_O: code of the audience, -1 for everybody.
         uses_O: int32, how many times one customer may redeem it.
         withdrawn_O: bool, whether it may not be shown any more, though it ran until then.
+        terms: by row, of the offers whose terms are not the usual ones. They come with changes and not with a release.
     """
 
     ids: Vocabulary
@@ -131,6 +151,7 @@ class Offers(NamedTuple):
     products: Ragged
     channels: Ragged
     locations: Ragged
+    terms: Mapping[int, OfferTerms] = {}
 
 
 class Promotions(NamedTuple):
@@ -209,6 +230,7 @@ class Catalogue(NamedTuple):
         context: the context attributes that a request may give.
         ahead: the channels whose messages go out ahead of a visit, such as email.
         targets: the event types that count as purchases: what is predicted.
+        placements: by id. They come with changes and not with a release.
     """
 
     channels: Mapping[str, ChannelRule]
@@ -220,6 +242,7 @@ class Catalogue(NamedTuple):
     context: ContextAttributes = ContextAttributes()
     ahead: tuple[str, ...] = ()
     targets: tuple[TargetType, ...] = ("purchase",)
+    placements: Mapping[str, PlacementState] = {}
 
     def channel_code(self, channel: str) -> int | None:
         """Return the channel's code, or None if the catalogue does not declare it."""

@@ -4,8 +4,8 @@ Rows stay what they are: what is new is put behind the last row, and what is wit
 change touches is copied; all others are shared with the catalogue before. Letters: N products, M locations, O offers.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from embeddings.catalogue.changes import (
     Kind,
     LocationState,
     OfferState,
+    PlacementState,
     ProductState,
     PromotionState,
     Withdrawal,
@@ -28,12 +29,15 @@ from embeddings.catalogue.columns import (
     Catalogue,
     Locations,
     Offers,
+    OfferTerms,
     Products,
     Promotions,
 )
 from embeddings.catalogue.tables import OFFER_KINDS
 from embeddings.errors import InvalidInput
 from embeddings.vocabulary import Vocabulary
+
+Value = TypeVar("Value")
 
 
 def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
@@ -49,6 +53,7 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     locations: dict[str, LocationState] = {}
     offers: dict[str, OfferState] = {}
     promotions: dict[str, PromotionState] = {}
+    placements = dict(catalogue.placements)
     gone: dict[Kind, set[str]] = {"product": set(), "location": set(), "offer": set()}
     for change in map(checked, changes):
         match change:
@@ -63,6 +68,10 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
                 gone["offer"].discard(change.id)
             case PromotionState():
                 promotions[change.id] = change
+            case PlacementState():
+                placements[change.id] = change
+            case Withdrawal(kind="placement"):
+                placements.pop(change.id, None)
             case Withdrawal():
                 gone.setdefault(change.kind, set()).add(change.id)
             case _:
@@ -75,7 +84,7 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     catalogue = catalogue._replace(locations=_carrying(catalogue, [*products.values()], held, [*locations.values()]))
     catalogue = catalogue._replace(locations=_unavailable(catalogue, [*products.values()]))
     catalogue = _offers(catalogue, [*offers.values()], [*gone["offer"]])
-    return catalogue._replace(promotions=_promotions(catalogue, [*promotions.values()]))
+    return catalogue._replace(promotions=_promotions(catalogue, [*promotions.values()]), placements=placements)
 
 
 def _known(ids: Vocabulary, named: Sequence[str]) -> NDArray[np.int64]:
@@ -147,6 +156,7 @@ def _locations(locations: Locations, states: Sequence[LocationState], withdrawn:
     ]
     withdrawn_M = _with(locations.withdrawn_M, size, rows, [one.closed for one in states])
     withdrawn_M[gone] = True
+    zones = dict(zip(rows.tolist(), (one.time_zone for one in states), strict=True))
     nothing = dict.fromkeys(range(len(locations.ids), size), np.zeros(0, np.int32))
     return locations._replace(
         ids=ids,
@@ -156,7 +166,13 @@ def _locations(locations: Locations, states: Sequence[LocationState], withdrawn:
         assortment=locations.assortment.replaced(nothing),
         withdrawn_M=withdrawn_M,
         unavailable=locations.unavailable.replaced(nothing),
+        time_zones=_without_none({**locations.time_zones, **zones}),
     )
+
+
+def _without_none(found: Mapping[int, Value | None]) -> dict[int, Value]:
+    """Return the rows of which something is known."""
+    return {row: value for row, value in found.items() if value is not None}
 
 
 def _carrying(
@@ -286,6 +302,7 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
     ]
     withdrawn_O = _with(offers.withdrawn_O, size, rows, [one.status != "live" for one in states])
     withdrawn_O[_known(ids, withdrawn)] = True
+    terms = dict(zip(rows.tolist(), map(_terms, states), strict=True))
     fresh = Offers(
         ids=ids,
         kinds_O=_with(offers.kinds_O, size, rows, [OFFER_KINDS.index(one.kind) for one in states]),
@@ -297,8 +314,15 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
         products=offers.products.replaced(lists["products"]),
         channels=offers.channels.replaced(lists["channels"]),
         locations=offers.locations.replaced(lists["locations"]),
+        terms=_without_none({**offers.terms, **terms}),
     )
     return catalogue._replace(offers=fresh, audiences=audiences)
+
+
+def _terms(state: OfferState) -> OfferTerms | None:
+    """Return the terms of an offer; None for the usual ones."""
+    terms = OfferTerms(state.value, state.priority, state.campaign, state.partner or None)
+    return None if terms == OfferTerms() else terms
 
 
 def _promotions(catalogue: Catalogue, states: Sequence[PromotionState]) -> Promotions:

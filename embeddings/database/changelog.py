@@ -12,11 +12,11 @@ import msgspec
 
 from embeddings.catalogue.changes import (
     STATES,
-    AnyState,
     Change,
     CustomerState,
     Kind,
     OfferState,
+    PlacementState,
     ProductState,
     PromotionState,
     Withdrawal,
@@ -64,7 +64,7 @@ WHERE NOT catalogue.withdrawn
 """
 
 _REFERRING = """
-SELECT id, referred FROM catalogue, LATERAL (
+SELECT 'offer' AS referring, id, referred FROM catalogue, LATERAL (
     SELECT 'product' AS kind, jsonb_array_elements_text(body -> 'products') AS referred
     UNION ALL SELECT 'location', jsonb_array_elements_text(body -> 'locations')
     UNION ALL SELECT 'segment', body ->> 'audience'
@@ -72,7 +72,14 @@ SELECT id, referred FROM catalogue, LATERAL (
 ) AS names
 WHERE catalogue.kind = 'offer' AND NOT withdrawn AND (body ->> 'ends')::timestamptz > now()
   AND (names.kind, referred) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-ORDER BY id LIMIT 20
+UNION ALL
+SELECT 'placement', id, referred FROM catalogue, LATERAL (
+    SELECT pin ->> 'kind' AS kind, pin ->> 'id' AS referred FROM jsonb_array_elements(body -> 'pinned') AS pin
+    UNION ALL SELECT 'offer', jsonb_array_elements_text(body -> 'fallback')
+) AS names
+WHERE catalogue.kind = 'placement' AND NOT withdrawn
+  AND (names.kind, referred) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+ORDER BY 1, 2 LIMIT 20
 """
 
 _READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
@@ -86,7 +93,7 @@ SELECT max(seq) AS seq,
        coalesce(array_agg(body ORDER BY seq) FILTER (WHERE shown), '{}') AS bodies
 FROM (
     SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone, coalesce(log.body, catalogue.body)::text AS body,
-           log.kind IN ('product', 'location', 'offer')
+           log.kind IN ('product', 'location', 'offer', 'placement')
            OR (log.kind = 'promotion' AND (catalogue.body ->> 'ends')::timestamptz > $3) AS shown
     FROM catalogue_changes AS log JOIN catalogue ON catalogue.kind = log.kind AND catalogue.id = log.id
     WHERE log.seq > $1 AND log.seq <= $1 + $2
@@ -119,13 +126,14 @@ class Changed(NamedTuple):
 
     Attributes:
         seq: of the newest of them.
-        states: of products, locations, offers and promotions; what was withdrawn is there as not shown.
+        states: of products, locations, offers and promotions; what was withdrawn is there as not shown. Of placements,
+            too; there a withdrawal stands for itself.
         customers: the ids of customers of whom something else is known now.
         unreadable: how many states a later version wrote, which this one cannot read.
     """
 
     seq: int
-    states: list[AnyState]
+    states: list[Change]
     customers: frozenset[str]
     unreadable: int
 
@@ -164,7 +172,7 @@ async def write(
     Raises:
         RepeatedChanges: two of them are of one thing.
         InvalidChanges: some name what the catalogue does not hold.
-        StillReferred: live offers refer to what they withdraw.
+        StillReferred: live offers or placements refer to what they withdraw.
     """
     keys: list[_Key] = [(kind_of(one), one.id) for one in changes]
     repeats = repeated(list(enumerate(keys)))
@@ -209,7 +217,7 @@ async def changed(connection: Connection, after: int, most: int, since: datetime
     """
     record = await connection.fetchrow(_CHANGED, after, most, since)
     assert record is not None  # noqa: S101 - sums of no rows are a row
-    states: list[AnyState] = []
+    states: list[Change] = []
     unreadable = 0
     for kind, gone, body in zip(record["kinds"], record["gone"], record["bodies"], strict=True):
         try:
@@ -217,7 +225,10 @@ async def changed(connection: Connection, after: int, most: int, since: datetime
         except (msgspec.ValidationError, InvalidInput):  # a later version wrote what this one does not know
             unreadable += 1
         else:
-            states.append(withdrawn(state) if gone else state)
+            if gone and isinstance(state, PlacementState):
+                states.append(Withdrawal(kind="placement", id=state.id))
+            else:
+                states.append(withdrawn(state) if gone else state)
     return Changed(record["seq"] or after, states, frozenset(record["customers"]), unreadable)
 
 
@@ -265,8 +276,8 @@ async def _unknown(connection: Connection, changes: Sequence[Change]) -> set[_Ke
     """Return what changes name and will not be there after them."""
     named: dict[Kind, set[str]] = {}
     for change in changes:
-        for _, kind, ids in _references(change):
-            if ids:
+        for _, kinds, ids in _references(change):
+            for kind in kinds if ids else ():
                 named.setdefault(kind, set()).update(ids)
     unknown: set[_Key] = set()
     for kind, ids in named.items():
@@ -281,30 +292,36 @@ async def _unknown(connection: Connection, changes: Sequence[Change]) -> set[_Ke
 
 
 def _unknown_names(change: Change, unknown: Collection[_Key]) -> Iterator[UnknownReference]:
-    for field, kind, ids in _references(change):
+    for field, kinds, ids in _references(change):
         for place, one in enumerate(ids):
-            if (kind, one) in unknown:
-                yield UnknownReference(field.format(place), f"expected a {kind} that the catalogue holds; got {one!r}")
+            if all((kind, one) in unknown for kind in kinds):
+                what = " or ".join(kinds)
+                yield UnknownReference(field.format(place), f"expected a {what} that the catalogue holds; got {one!r}")
 
 
-def _references(change: Change) -> Iterator[tuple[str, Kind, Sequence[str]]]:
-    """Yield the field, kind and ids of everything that a state names; the place in a list stands for ``{}``."""
+def _references(change: Change) -> Iterator[tuple[str, Sequence[Kind], Sequence[str]]]:
+    """Yield the field, possible kinds and ids of all that a state names; the place in a list stands for ``{}``."""
     match change:
         case ProductState():
             for name in _PLACES:
-                yield f"{name}[{{}}]", "location", getattr(change, name)
+                yield f"{name}[{{}}]", ("location",), getattr(change, name)
         case OfferState():
             if change.audience is not None:
-                yield "audience", "segment", (change.audience,)
+                yield "audience", ("segment",), (change.audience,)
             if change.campaign is not None:
-                yield "campaign", "campaign", (change.campaign,)
-            yield "locations[{}]", "location", change.locations or ()
-            yield "products[{}]", "product", change.products
+                yield "campaign", ("campaign",), (change.campaign,)
+            yield "locations[{}]", ("location",), change.locations or ()
+            yield "products[{}]", ("product",), change.products
         case PromotionState():
-            yield "location", "location", (change.location,)
-            yield "products[{}]", "product", change.products
+            yield "location", ("location",), (change.location,)
+            yield "products[{}]", ("product",), change.products
         case CustomerState():
-            yield "audiences[{}]", "segment", change.audiences
+            yield "audiences[{}]", ("segment",), change.audiences
+        case PlacementState():
+            for place, pin in enumerate(change.pinned):
+                yield f"pinned[{place}].id", (pin.kind,), (pin.id,)
+            yield "excluded[{}]", ("product", "offer"), change.excluded
+            yield "fallback[{}]", ("offer",), change.fallback
         case _:
             pass
 
@@ -314,7 +331,7 @@ _PLACES = ("locations", "out_of_stock_at", "withdrawn_at")
 
 def _unknown_channels(change: Change, channels: Collection[str]) -> Iterator[UnknownReference]:
     match change:
-        case OfferState():
+        case OfferState() | PlacementState():
             named = {f"channels[{place}]": one for place, one in enumerate(change.channels or ())}
         case PromotionState():
             named = {"channel": change.channel}
@@ -328,5 +345,5 @@ def _unknown_channels(change: Change, channels: Collection[str]) -> Iterator[Unk
 async def _check_unreferred(connection: Connection, gone: Sequence[_Key]) -> None:
     found = await connection.fetch(_REFERRING, [kind for kind, _ in gone], [one for _, one in gone])
     if found:
-        who = ", ".join(f"offer {offer!r} refers to {referred!r}" for offer, referred in found)
-        raise StillReferred(f"{who}; change or withdraw these offers first, or wait until they have ended")
+        who = ", ".join(f"{kind} {one!r} refers to {referred!r}" for kind, one, referred in found)
+        raise StillReferred(f"{who}; change or withdraw these first, or wait until such offers have ended")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, Reference
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Parameter, Reference, Schema
 
 from serving.api.problems import PROBLEM_JSON, Problem
 
@@ -25,9 +25,11 @@ def openapi_config(title: str, description: str) -> OpenAPIConfig:
     )
 
 
-def json_content(kind: type[msgspec.Struct]) -> dict[str, OpenAPIMediaType]:
-    """Return the description of a body that is JSON of a type."""
-    return {"application/json": OpenAPIMediaType(schema=reference(kind))}
+def json_content(*kinds: type[msgspec.Struct]) -> dict[str, OpenAPIMediaType]:
+    """Return the description of a body that is JSON of a type, or of one of several."""
+    references = [reference(kind) for kind in kinds]
+    schema = references[0] if len(references) == 1 else Schema(one_of=references)
+    return {"application/json": OpenAPIMediaType(schema=schema)}
 
 
 def parameters(query: type[msgspec.Struct]) -> list[Parameter | Reference]:

@@ -161,7 +161,7 @@ def events(
         return EventsResponse(len(new), len(valid) - len(new), unknown, rejected)
 
     return Post(
-        "/v1/events", EventsRequest, EventsResponse, EventsDecoder().decode, answer, 202, "Report what customers did"
+        "/v1/events", EventsRequest, (EventsResponse,), EventsDecoder().decode, answer, 202, "Report what customers did"
     )
 
 

@@ -27,7 +27,7 @@ _NAMES = {
 
 def complete(app: Litestar, posts: Sequence[Post[Any, Any]]) -> None:
     """Add the routes that take a body, the query parameters and the shape of errors to an application's description."""
-    bodies = [kind for post in posts for kind in (post.asked, post.answered)]
+    bodies = [kind for post in posts for kind in (post.asked, *post.answered)]
     _, components = msgspec.json.schema_components([*bodies, Problem], ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = app.openapi_schema.components.schemas
     schemas |= components
@@ -60,5 +60,5 @@ def _operation(post: Post[Any, Any]) -> Operation:
         summary=post.summary,
         description=getdoc(post.answer),
         request_body=RequestBody(content=json_content(post.asked), required=True),
-        responses={str(post.status): OpenAPIResponse(description="The answer", content=json_content(post.answered))},
+        responses={str(post.status): OpenAPIResponse(description="The answer", content=json_content(*post.answered))},
     )

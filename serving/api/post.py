@@ -5,7 +5,7 @@ with, more than all else around the engine; an ASGI handler spends 3. Routing, e
 description are the same for both.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -31,7 +31,7 @@ class Post(Generic[Asked, Answered]):
 
     Attributes:
         path: where.
-        asked, answered: what the bodies are, for the description.
+        asked, answered: what the bodies are, for the description; an answer is one of several.
         decode: reads a body; raises what the route answers to one that is not right.
         answer: what to do; its docstring describes the route.
         status: of an answer.
@@ -40,7 +40,7 @@ class Post(Generic[Asked, Answered]):
 
     path: str
     asked: type[Struct]
-    answered: type[Answered]
+    answered: Sequence[type[Struct]]
     decode: Callable[[bytes], Asked]
     answer: Callable[[Asked], Awaitable[Answered]]
     status: int

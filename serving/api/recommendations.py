@@ -38,6 +38,7 @@ class Shown(Struct, frozen=True):
         customer_id: null for somebody anonymous.
         context: that of the request; ``at`` is the moment that it asked about, and of ``attributes`` it holds the
             values that the release knew.
+        placement: that the request named; null for none.
         share: of how many answers of its kind one was stored, as a probability.
     """
 
@@ -45,6 +46,7 @@ class Shown(Struct, frozen=True):
     at: datetime
     customer_id: str | None
     context: Context
+    placement: str | None
     model_version: str
     catalogue_seq: int
     personalised: bool
@@ -72,6 +74,7 @@ async def recommendation(recommendation_id: FromPath[str], state: State) -> Show
         found["at"],
         found["customer_id"],
         Context(found["channel"], location, found["asked_at"], said),
+        found["placement"],
         found["version"],
         found["catalogue_seq"],
         found["personalised"],

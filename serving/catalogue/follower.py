@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from embeddings.catalogue.changes import AnyState, OfferState, PromotionState
+from embeddings.catalogue.changes import Change, OfferState, PlacementState, PromotionState, kind_of
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.snapshot import apply
 from embeddings.database.changelog import NOTIFICATION, Changed, changed, last
@@ -138,13 +138,13 @@ class CatalogueFollower:
 
     def _following(self, view: View, pages: Sequence[Changed]) -> View:
         """Return the next view of a release with some changes; slow, so in a thread."""
-        states = {(type(one), one.id): one for page in pages for one in page.states}
+        states = {(kind_of(one), one.id): one for page in pages for one in page.states}
         channels = view.catalogue.channels
         fitting = [one for state in states.values() for one in _fitting(state, channels)]
         self.refused += sum(page.unreadable for page in pages)
         return view.following(self._applied(view.catalogue, fitting), pages[-1].seq)
 
-    def _applied(self, catalogue: Catalogue, states: Sequence[AnyState]) -> Catalogue:
+    def _applied(self, catalogue: Catalogue, states: Sequence[Change]) -> Catalogue:
         """Return a catalogue with all states that can be brought into it."""
         if not states:
             return catalogue
@@ -171,10 +171,10 @@ class CatalogueFollower:
         self._silent = error is not None
 
 
-def _fitting(state: AnyState, channels: Iterable[str]) -> Iterator[AnyState]:
+def _fitting(state: Change, channels: Iterable[str]) -> Iterator[Change]:
     """Yield a state without the channels that a release does not declare; nothing if it is of such a channel alone."""
     match state:
-        case OfferState() if state.channels is not None:
+        case OfferState() | PlacementState() if state.channels is not None:
             yield replace(state, channels=tuple(one for one in state.channels if one in channels))
         case PromotionState():
             if state.channel in channels:

@@ -39,6 +39,7 @@ NAMES: Mapping[str, Kind] = {
     "campaigns": "campaign",
     "segments": "segment",
     "promotions": "promotion",
+    "placements": "placement",
 }
 """Kinds by their names in paths."""
 

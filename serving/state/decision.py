@@ -29,9 +29,10 @@ class Decision(NamedTuple):
         asked_at: the moment that was asked about, in seconds since 1970 UTC; stored as the nearest in the years 2 to
             9998, as neither Python nor JSON can say others.
         customer_id: None of somebody anonymous.
-        location: that of the request.
+        location, placement: those of the request.
         attributes: of the request's situation, as far as the release knows their values.
         items, kinds, scores, sources: of each item, the best first.
+        propensities: with which probability each was shown at its place; None where nothing was left to chance.
     """
 
     recommendation_id: str
@@ -39,6 +40,7 @@ class Decision(NamedTuple):
     customer_id: str | None
     channel: str
     location: str | GeoPoint | None
+    placement: str | None
     attributes: Mapping[str, str]
     version: str
     seq: int
@@ -48,6 +50,7 @@ class Decision(NamedTuple):
     kinds: list[str]
     scores: list[float]
     sources: list[str]
+    propensities: list[float] | None
 
     def values(self, share: float) -> tuple[object, ...]:
         """Return the values to be stored, in the order of the type ``decision`` in PostgreSQL.
@@ -64,6 +67,7 @@ class Decision(NamedTuple):
             self.channel,
             None if place is not None else self.location,
             None if place is None else [place.latitude, place.longitude, place.radius_km],
+            self.placement,
             msgspec.json.encode(self.attributes).decode() if self.attributes else None,
             self.version,
             self.seq,
@@ -74,7 +78,7 @@ class Decision(NamedTuple):
             self.kinds,
             self.scores,
             self.sources,
-            None,  # nothing is left to chance yet: each item is where it is with probability 1
+            self.propensities,
         )
 
 

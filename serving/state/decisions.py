@@ -30,17 +30,17 @@ _LEAVING_SECONDS = 2.0
 
 # It may run twice: where it is not known whether it was committed, it does.
 _INSERT = """
-INSERT INTO decisions (id, at, asked_at, customer_id, channel, location, place, context, version, catalogue_seq,
-                       personalised, degraded, share, items, kinds, scores, sources, propensities)
-SELECT id, at, asked_at, customer_id, channel, location, place, context, version, catalogue_seq,
+INSERT INTO decisions (id, at, asked_at, customer_id, channel, location, place, placement, context, version,
+                       catalogue_seq, personalised, degraded, share, items, kinds, scores, sources, propensities)
+SELECT id, at, asked_at, customer_id, channel, location, place, placement, context, version, catalogue_seq,
        personalised, degraded, share, items, kinds, scores, sources, propensities
 FROM unnest($1::decision[])
 ON CONFLICT DO NOTHING
 """
 
 FIND = """
-SELECT at, asked_at, customer_id, channel, location, place, context, version, catalogue_seq, personalised, degraded,
-       share, items, kinds, scores, sources, propensities
+SELECT at, asked_at, customer_id, channel, location, place, placement, context, version, catalogue_seq, personalised,
+       degraded, share, items, kinds, scores, sources, propensities
 FROM decisions
 WHERE id = $1 AND at = $2
 """

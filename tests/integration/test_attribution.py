@@ -74,7 +74,9 @@ def world(seed: int) -> World:
         customer = drawn.choice(["c0", "c1", "c2", None])
         names, kinds = [one for _, one in pairs], [kind for kind, _ in pairs]
         scores, sources = [drawn.random() for _ in pairs], ["towers"] * len(pairs)
-        one = Decision(new_id(), 0, customer, "web", None, {}, "v", 0, False, False, names, kinds, scores, sources)
+        one = Decision(
+            new_id(), 0, customer, "web", None, None, {}, "v", 0, False, False, names, kinds, scores, sources, None
+        )
         decisions.append(one)
     events: list[Happened] = []
     for number in range(80):

@@ -11,16 +11,18 @@ import pytest
 from msgspec.structs import replace
 
 from embeddings.catalogue.changes import (
-    AnyState,
     CampaignState,
     Change,
     CustomerState,
     LocationState,
     OfferState,
+    PlacementState,
     ProductState,
     SegmentState,
     Withdrawal,
+    kind_of,
 )
+from embeddings.catalogue.placement import Pin
 from embeddings.database.changelog import Connection, change_of, changed, check_expected, last, read, write
 from embeddings.database.migrate import prepare
 from embeddings.errors import InvalidChanges, InvalidInput, Stale, StillReferred
@@ -44,10 +46,10 @@ def run(postgres: Postgres, test: Callable[[asyncpg.Connection], Awaitable[Found
     return on_connection(url, test)
 
 
-async def present(connection: Connection) -> list[AnyState]:
+async def present(connection: Connection) -> list[Change]:
     """What a follower has of products and offers once it has read everything."""
     found = await changed(connection, 0, 1_000, TODAY)
-    return [*{(type(one), one.id): one for one in found.states}.values()]
+    return [*{(kind_of(one), one.id): one for one in found.states}.values()]
 
 
 def test_a_batch_is_written_in_its_order_and_what_is_the_same_changes_nothing(postgres: Postgres):
@@ -144,6 +146,36 @@ def test_what_live_offers_refer_to_is_not_withdrawn(postgres: Postgres, kind: st
         assert await last(connection) == before
         await write(connection, [gone, Withdrawal(kind="offer", id="a")], "me")
         assert await last(connection) == before + 2
+
+    run(postgres, test)
+
+
+def test_what_placements_name_is_there_and_is_not_withdrawn(postgres: Postgres):
+    pins = (Pin(kind="product", id="milk", position=2), Pin(kind="offer", id="milk", position=1))
+    slot = PlacementState(
+        id="home",
+        kinds=("product", "offer"),
+        pinned=pins,
+        excluded=("o", "soap"),
+        fallback=("o", "p"),
+        channels=("tv",),
+    )
+
+    async def test(connection: asyncpg.Connection) -> None:
+        await write(connection, [MILK, offer()], "me")
+        with pytest.raises(InvalidChanges) as refused:
+            await write(connection, [slot], "me", channels=["web"])
+        fields = ["pinned[1].id", "excluded[1]", "fallback[1]", "channels[0]"]
+        assert [fault.field for _, fault in refused.value.faults] == fields
+        right = replace(slot, pinned=pins[:1], excluded=("milk",), fallback=("o",), channels=("web",))
+        await write(connection, [right], "me", channels=["web"])
+        for gone in (Withdrawal(kind="product", id="milk"), Withdrawal(kind="offer", id="o")):
+            with pytest.raises(StillReferred, match="placement 'home'"):
+                await write(connection, [Withdrawal(kind="offer", id="nothing"), gone], "me")
+        assert right in await present(connection)
+        gone = Withdrawal(kind="placement", id="home")
+        await write(connection, [gone, Withdrawal(kind="product", id="milk"), Withdrawal(kind="offer", id="o")], "me")
+        assert gone in await present(connection)
 
     run(postgres, test)
 

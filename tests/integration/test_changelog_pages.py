@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from embeddings.catalogue.changes import (
     STATES,
-    AnyState,
     Change,
     LocationState,
     OfferState,
+    PlacementState,
     ProductState,
     Withdrawal,
+    kind_of,
     withdrawn,
 )
 from embeddings.database.changelog import Connection, changed, last, write
@@ -31,18 +32,19 @@ CHANGES = st.one_of(
     st.builds(ProductState, id=IDS, price=st.sampled_from([None, 1.0, 2.5]), withdrawn_at=SOME),
     st.builds(LocationState, id=IDS, region=st.sampled_from([None, "cold"])),
     st.builds(OfferState, id=IDS, products=SOME, starts=st.just(UNTIL), ends=st.just(ENDS)),
-    st.builds(Withdrawal, kind=st.sampled_from(["product", "location", "offer"]), id=IDS),
+    st.builds(PlacementState, id=IDS, slots=st.sampled_from([1, 5]), fallback=SOME),
+    st.builds(Withdrawal, kind=st.sampled_from(["product", "location", "offer", "placement"]), id=IDS),
 )
 BATCHES = st.lists(st.lists(CHANGES, min_size=1, max_size=4), min_size=1, max_size=8)
 
 
-def once(states: Sequence[AnyState]) -> dict[tuple[type, str], AnyState]:
-    return {(type(one), one.id): one for one in states}
+def once(states: Sequence[Change]) -> dict[tuple[str, str], Change]:
+    return {(kind_of(one), one.id): one for one in states}
 
 
-async def followed(connection: Connection, most: int) -> dict[tuple[type, str], AnyState]:
+async def followed(connection: Connection, most: int) -> dict[tuple[str, str], Change]:
     """What a follower knows that reads so many changes at a time."""
-    known: dict[tuple[type, str], AnyState] = {}
+    known: dict[tuple[str, str], Change] = {}
     seq = 0
     while seq < await last(connection):
         page = await changed(connection, seq, most, UNTIL)
@@ -52,11 +54,16 @@ async def followed(connection: Connection, most: int) -> dict[tuple[type, str], 
     return known
 
 
-async def held(connection: Connection) -> dict[tuple[type, str], AnyState]:
+async def held(connection: Connection) -> dict[tuple[str, str], Change]:
     """What the tables hold, row by row."""
     rows = await connection.fetch("SELECT kind, withdrawn, body::text FROM catalogue")
     states = [(gone, msgspec.json.decode(body, type=STATES[kind])) for kind, gone, body in rows]
-    return once([withdrawn(state) if gone else state for gone, state in states])
+    gone_slot = {
+        one.id: Withdrawal(kind="placement", id=one.id) for gone, one in states if gone and kind_of(one) == "placement"
+    }
+    return once([withdrawn(state) if gone else state for gone, state in states]) | {
+        ("placement", one): gone for one, gone in gone_slot.items()
+    }
 
 
 def test_a_log_read_in_pages_of_any_size_gives_what_the_tables_hold(postgres: Postgres):

@@ -71,6 +71,7 @@ def test_what_was_shown_is_found_by_any_worker(pair: Server):
                 "recommendation_id": answer["recommendation_id"],
                 "customer_id": customer,
                 "context": {"channel": "web", "location": location, "attributes": {}},
+                "placement": None,
                 "model_version": answer["model_version"],
                 "catalogue_seq": 0,
                 "personalised": answer["personalised"],
@@ -188,6 +189,7 @@ def decision(recommendation_id: str, items: int = 3, customer: str = "c", **othe
         customer,
         "web",
         None,
+        None,
         {},
         "v",
         0,
@@ -197,6 +199,7 @@ def decision(recommendation_id: str, items: int = 3, customer: str = "c", **othe
         ["product"] * items,
         [0.5] * items,
         ["towers"] * items,
+        None,
     )
     return one._replace(**other)
 

@@ -17,6 +17,7 @@ from embeddings.catalogue.changes import (
     Change,
     LocationState,
     OfferState,
+    PlacementState,
     ProductState,
     PromotionState,
     Withdrawal,
@@ -92,6 +93,7 @@ LOCATION = st.builds(
     longitude=st.sampled_from([None, 10.0, 13.0]),
     region=st.sampled_from([None, "cold", "warm", "tropical"]),
     closed=st.sampled_from([False, False, True]),
+    time_zone=st.sampled_from([None, "Europe/Oslo", "Asia/Tokyo"]),
 )
 OFFER = st.builds(
     OfferState,
@@ -105,6 +107,16 @@ OFFER = st.builds(
     audience=st.sampled_from([None, "vip", "nobody"]),
     uses=st.sampled_from([1, 2]),
     status=st.sampled_from(["live", "live", "draft", "paused"]),
+    value=st.sampled_from([None, 0.0, 2.5]),
+    priority=st.sampled_from([1.0, 3.0]),
+    campaign=st.sampled_from([None, "spring"]),
+)
+PLACEMENT = st.builds(
+    PlacementState,
+    id=st.sampled_from(["home", "till"]),
+    slots=st.sampled_from([1, 5]),
+    strategy=st.sampled_from(["probability", "value"]),
+    fallback=st.sampled_from([(), (OFFERED[0],)]),
 )
 PROMOTION = st.builds(
     PromotionState,
@@ -119,6 +131,7 @@ WITHDRAWAL = st.one_of(
     st.builds(Withdrawal, kind=st.just("product"), id=st.sampled_from([*NEW, *OLD])),
     st.builds(Withdrawal, kind=st.just("location"), id=st.sampled_from([*PLACED, "south", "unopened"])),
     st.builds(Withdrawal, kind=st.just("offer"), id=st.sampled_from([*OFFERED, "everyone"])),
+    st.builds(Withdrawal, kind=st.just("placement"), id=st.sampled_from(["home", "till"])),
 )
 FIRST: list[Change] = [
     LocationState(id=PLACED[0], latitude=59.5, longitude=10.5, region="warm"),
@@ -127,7 +140,9 @@ FIRST: list[Change] = [
         id=OFFERED[0], products=(NEW[0], "p000"), starts=UNTIL - timedelta(days=3), ends=UNTIL + timedelta(days=9)
     ),
 ]
-CHANGES = st.lists(st.one_of(PRODUCT, PRODUCT, LOCATION, OFFER, PROMOTION, WITHDRAWAL), min_size=1, max_size=12)
+CHANGES = st.lists(
+    st.one_of(PRODUCT, PRODUCT, LOCATION, OFFER, PROMOTION, PLACEMENT, WITHDRAWAL), min_size=1, max_size=12
+)
 
 
 # Requests
@@ -247,6 +262,9 @@ def test_a_changed_release_answers_like_one_published_with_everything_in_place(
     view = slot.current
     expected = in_place(world_release, catalogue_of(changed(tables_of(published), [*FIRST, *changes]), published))
     assert view.catalogue.products.ids.ids() == expected.catalogue.products.ids.ids()
+    assert view.catalogue.placements == expected.catalogue.placements
+    assert view.catalogue.offers.terms == expected.catalogue.offers.terms
+    assert view.catalogue.locations.time_zones == expected.catalogue.locations.time_zones
     for one, past in [*zip(ALWAYS, pasts, strict=True), *((one, None) for one in asked)]:
         mine, theirs = request(view, one, past), request(expected, one)
         assert (mine is None) == (theirs is None)

@@ -29,6 +29,7 @@ DROP FUNCTION make_event_day(date);
 -- at: that very moment, by the clock of the server that answered. asked_at: the moment that the request asked about.
 -- customer_id: none of somebody anonymous.
 -- place: latitude, longitude and radius in km, of a request that had those in place of a location.
+-- placement: what the request named.
 -- share: of how many decisions of its kind one was stored, as a probability.
 -- items, kinds, scores, sources, propensities: of each item in the order in which they were shown. propensities: with which
 --   probability it was shown at its place; none where nothing was left to chance, and so 1 of each.
@@ -40,6 +41,7 @@ CREATE TABLE decisions (
     channel text NOT NULL,
     location text,
     place double precision [],
+    placement text,
     context jsonb,
     version text NOT NULL,
     catalogue_seq bigint NOT NULL,
@@ -65,6 +67,7 @@ CREATE TYPE decision AS (
     channel text,
     location text,
     place double precision [],
+    placement text,
     context jsonb,
     version text,
     catalogue_seq bigint,

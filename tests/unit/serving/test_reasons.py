@@ -305,6 +305,7 @@ def nearest(asked: Asked, model: View) -> set[str]:
         tower_input = encode([known], [situation], bundle.manifest.history_length, longest)
         (customer_D,) = bundle.customer_encoder.encode(tower_input, bundle.vectors_ND)
         inner = sorted(((float(bundle.vectors_ND[row] @ customer_D), row) for row in rows), reverse=True)
+        assert isinstance(request.limit, int)
         more = MORE if request.filter_already_bought or request.limit > 20 else 1
         found |= {ids.id(row) for _, row in inner[: max(NEAREST * more, request.limit)]}
     return found

@@ -19,7 +19,9 @@ IDS = new_ids()
 def decision(items: int = 9) -> Decision:
     names = [str(number) for number in range(items)]
     kinds, sources = ["product"] * items, ["towers"] * items
-    return Decision(next(IDS), 0, "c", "web", None, {}, "v", 0, False, False, names, kinds, [0.5] * items, sources)
+    return Decision(
+        next(IDS), 0, "c", "web", None, None, {}, "v", 0, False, False, names, kinds, [0.5] * items, sources, None
+    )
 
 
 class Fake:

@@ -1,0 +1,1 @@
+"""Decisioning: what a placement makes of a request, and of what was ranked for it."""
