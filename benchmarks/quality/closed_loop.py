@@ -110,6 +110,8 @@ def _replay(store: Path) -> tuple[list[Question], dict[str, list[list[str]]]]:
             if _month(question.at) != trained:
                 trained = _month(question.at)
                 sent = _report(asked, history, sent, _midnight(trained))
+                for service in asked.values():
+                    service.rest()
                 _retrain(store)
                 _await(asked[RETRAINED], BundleStore(store).current())
             sent = _report(asked, history, sent, question.at)

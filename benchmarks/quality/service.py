@@ -118,6 +118,10 @@ class Service:
         path = f"/v1/products/{product}/similar?{urlencode({'limit': limit, **options})}"
         return [item.id for item in msgspec.json.decode(self._ask("GET", path, None, 200), type=_Similar).items]
 
+    def rest(self) -> None:
+        """Close the connection, which the service would do after some seconds; the next call opens another."""
+        self._connection.close()
+
     def version(self) -> str:
         """Return the version of the release that answers."""
         return msgspec.json.decode(self._ask("GET", "/v1/model", None, 200), type=_Model).version
