@@ -3,6 +3,7 @@
 import time
 from datetime import datetime
 
+from embeddings.catalogue.context import seconds_of
 from embeddings.errors import InvalidInput
 from serving.settings import ClockKind
 
@@ -29,7 +30,7 @@ class Clock:
         """Return the moment of a request: its own, or now if it names none; a replayed clock moves on to it."""
         if at is None:
             return self.now()
-        moment = int(at.timestamp())
+        moment = seconds_of(at)
         if moves and self._replayed is not None:
             self._replayed = max(self._replayed, moment)
         return moment

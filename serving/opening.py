@@ -97,6 +97,8 @@ def _warm(view: View, histories: Histories) -> None:
     events = _some(histories.events)
     channels_E, locations_E = (events[name].astype(np.int64) for name in ("channel", "location"))
     placed_E = (channels_E >= 0) & (locations_E >= 0)
+    # No request can name a location that is closed by now.
+    placed_E[placed_E] = ~bundle.catalogue.locations.withdrawn_M[locations_E[placed_E]]
     contexts_E = (channels_E * len(locations) + locations_E)[placed_E]
     counts = np.bincount(contexts_E, minlength=len(channels) * len(locations))
     moment = int(bundle.manifest.data_cut_off.timestamp())

@@ -1,7 +1,7 @@
 """The context of a request: where, when and on which channel it asks for recommendations."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from msgspec import Meta, Struct
@@ -24,6 +24,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 EXPECTED_TEXT = "Expected `str` without control characters"
 """What msgspec would say of an id with one, if it knew what its pattern means."""
 
+_EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 _CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ else:  # a struct that has one turns integers into text with `ids_as_text` after
     Id = Identifier | _Integer
     # Of a list: a pattern costs more than all else of an id. A struct that has one calls `listed_ids`.
     ListedId = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)] | _Integer
+
+
+def seconds_of(at: datetime) -> int:
+    """Return whole seconds since 1970 UTC, as PostgreSQL's floor of the same moment gives them.
+
+    A float of them is rounded up just before a second, and at the end of year 9999 beyond what can be written down.
+    """
+    return (at - _EPOCH) // _SECOND
 
 
 def ids_as_text(one: Struct, *names: str) -> None:

@@ -33,6 +33,7 @@ from embeddings.catalogue.columns import (
     Products,
     Promotions,
 )
+from embeddings.catalogue.context import seconds_of
 from embeddings.catalogue.tables import OFFER_KINDS
 from embeddings.errors import InvalidInput
 from embeddings.vocabulary import Vocabulary
@@ -294,10 +295,10 @@ def _offers(catalogue: Catalogue, states: Sequence[OfferState], withdrawn: Seque
         ):
             found = _rows(of, named, f"offer.{name}", f"offer {one.id!r}")
             lists[name][row] = np.array(sorted(set(found)), np.int32)
-    starts = [int(one.starts.timestamp()) for one in states]
+    starts = [seconds_of(one.starts) for one in states]
     # A list without entries admits nobody: such an offer is never valid.
     ends = [
-        start if one.channels == () or one.locations == () else int(one.ends.timestamp())
+        start if one.channels == () or one.locations == () else seconds_of(one.ends)
         for one, start in zip(states, starts, strict=True)
     ]
     withdrawn_O = _with(offers.withdrawn_O, size, rows, [one.status != "live" for one in states])
@@ -340,7 +341,7 @@ def _promotions(catalogue: Catalogue, states: Sequence[PromotionState]) -> Promo
         key = (
             *_rows(channels, [one.channel], "promotion.channel", whose),
             *_rows(catalogue.locations.ids, [one.location], "promotion.location", whose),
-            *(int(moment.timestamp()) for moment in (one.starts, one.ends)),
+            *(seconds_of(moment) for moment in (one.starts, one.ends)),
         )
         promoted = _rows(catalogue.products.ids, one.products, "promotion.products", whose)
         lists[groups.setdefault(key, len(groups))] = np.array(sorted(set(promoted)), np.int32)

@@ -67,13 +67,14 @@ def of_types(*names: str) -> list[bool]:
     return [False, *(name in names for name in EVENT_TYPES)]
 
 
-_NO_INTERACTIONS = ("impression", "dismissal", "remove_from_cart", "return")
-INTERACTION_TYPES = of_types(*(name for name in EVENT_TYPES if name not in _NO_INTERACTIONS))
-"""What the customer tower reads: what a customer did with a product, not what they were shown. A dismissal says
-something too, as does what is taken out of a basket or back, but not that more of the kind is wanted."""
-
 TOLD_APART = EVENT_CODES["dismissal"] + 1
 """How many codes of event types the customer tower has room for, that of padding included; later types tell nothing."""
+
+_NO_INTERACTIONS = ("impression", "dismissal")
+INTERACTION_TYPES = of_types(*(name for name in EVENT_TYPES[: TOLD_APART - 1] if name not in _NO_INTERACTIONS))
+"""What the customer tower reads: what a customer did with a product, not what they were shown. A dismissal says
+something too, as does what is taken out of a basket or back, but not that more of the kind is wanted. A check-in, a
+play or a rating counts where it is what a release predicts, and then as a purchase."""
 
 _ACTED = of_types("view", "click", "add_to_cart", "dismissal")
 _SHOWN = of_types("impression")

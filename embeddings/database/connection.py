@@ -37,6 +37,10 @@ _BROKEN = (
 FAILURES = (OSError, *_BROKEN)
 """What a connection, or a statement on it, fails with whose PostgreSQL does not answer, or not as it should."""
 
+ONLY_WHAT_IS_NEEDED = {"plan_cache_mode": "force_custom_plan"}
+"""Settings of connections that read events again and again: a plan for any moment would lock all days' partitions, and
+some hundred of them are more than PostgreSQL has locks for."""
+
 DEAD = (ConnectionError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
 """What a connection fails with whose PostgreSQL has ended since it was used last."""
 
@@ -124,7 +128,14 @@ async def pooled(
         init: is done on each new connection.
     """
     pool = await asyncpg.create_pool(
-        url, min_size=0, max_size=4, command_timeout=statement_seconds, timeout=5, init=init, reset=_keep
+        url,
+        min_size=0,
+        max_size=4,
+        command_timeout=statement_seconds,
+        timeout=5,
+        init=init,
+        reset=_keep,
+        server_settings=ONLY_WHAT_IS_NEEDED,
     )
     try:
         yield pool

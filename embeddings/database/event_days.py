@@ -45,11 +45,13 @@ ORDER BY parent, day
 
 _TODAY = "timezone('UTC', now())::date - $1::integer"
 
+# Conditions are tried in any order, also on tables that are no partitions: CASE keeps names without a day from to_date.
 _OVER = f"""
 SELECT format('DROP TABLE %I', relname)
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-WHERE inhparent = $2::text::regclass AND relname ~ '_[0-9]+$'
-  AND to_date(substring(relname FROM '[0-9]+$'), 'YYYYMMDD') < {_TODAY}
+WHERE inhparent = $2::text::regclass AND CASE
+    WHEN relname ~ '_[0-9]{{8}}$' THEN to_date(right(relname, 8), 'YYYYMMDD') < {_TODAY} ELSE false
+END
 ORDER BY relname
 """  # noqa: S608
 

@@ -27,6 +27,8 @@ _OPTIONS = {
     "logging_collector": "off",
     "log_destination": "stderr",
     "log_checkpoints": "off",
+    # What reads all days at once, such as a training, locks each of some hundred partitions and its indexes.
+    "max_locks_per_transaction": "256",
 }
 _LOOK_SECONDS = 0.2
 _MOST_ENDS = 7

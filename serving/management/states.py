@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import Raw
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed
 from embeddings.database.changelog import Fault
@@ -125,7 +125,8 @@ def _list_decoder(kind: Kind) -> msgspec.json.Decoder[Any]:
 
 def _converted(kind: Kind, given: dict[str, Any]) -> tuple[AnyState | None, list[InvalidInput]]:
     """Return the state that a JSON object says, None if it says none, and all that is wrong."""
-    if kind == "offer" and given.get("status") in _MEAN_LIVE:
+    given_status = given.get("status")
+    if kind == "offer" and given_status in _MEAN_LIVE:
         given = {**given, "status": "live"}
     try:
         state = msgspec.convert(given, STATES[kind])
@@ -133,7 +134,16 @@ def _converted(kind: Kind, given: dict[str, Any]) -> tuple[AnyState | None, list
         found = read_fields(STATES[kind], Raw(msgspec.json.encode(given)), _WHOLE).problems
         inner = [InvalidInput(one.field.removeprefix(_WHOLE).lstrip(".") or _WHOLE, one.expected) for one in found]
         return None, inner or [_said(error, kind)]
-    return state, _faults(state)
+    faults = _faults(state)
+    if given_status == "ended" and isinstance(state, OfferState) and not faults and not _has_ended(state):
+        faults = [
+            InvalidInput("status", "expected another: an offer ends by its ends, which lie ahead; pause it to stop it")
+        ]
+    return state, faults
+
+
+def _has_ended(offer: OfferState) -> bool:
+    return shown_status(replace(offer, status="live"), datetime.now(UTC)) == "ended"
 
 
 def _faults(state: AnyState) -> list[InvalidInput]:

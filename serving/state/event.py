@@ -1,15 +1,13 @@
 """An event in three forms: as the HTTP contract has it, as it is stored, and as a history needs it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from embeddings.catalogue.context import Id, Identifier, Moment, ids_as_text
+from embeddings.catalogue.context import Id, Identifier, Moment, ids_as_text, seconds_of
 from embeddings.catalogue.tables import LARGEST_QUANTITY, LARGEST_VALUE, EventType
-
-_EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -95,8 +93,3 @@ class Stored(NamedTuple):
             self.seq,
             msgspec.json.encode(one.context).decode() if one.context else None,
         )
-
-
-def seconds_of(at: datetime) -> int:
-    """Return whole seconds since 1970 UTC, as PostgreSQL's floor of the same moment gives them."""
-    return (at - _EPOCH) // _SECOND

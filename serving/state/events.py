@@ -12,10 +12,11 @@ import asyncpg
 import msgspec
 
 from embeddings.catalogue.changes import CustomerState
+from embeddings.catalogue.context import seconds_of
 from embeddings.database.connection import DEAD, FAILURES, pooled, said
 from embeddings.database.numbering import number
 from embeddings.errors import EventStoreUnavailable, Overloaded
-from serving.state.event import Event, Row, Stored, seconds_of
+from serving.state.event import Event, Row, Stored
 from serving.state.invalidations import Invalidations
 from serving.state.statements import INSERT, PAGE, REDEEMED, Page, Span
 

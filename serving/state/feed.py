@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from embeddings.database.connection import FAILURES
+from embeddings.database.connection import FAILURES, ONLY_WHAT_IS_NEEDED
 from embeddings.database.numbering import number
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
@@ -69,7 +69,7 @@ class Feed:
 
     async def _follow(self) -> None:
         """Follow as long as one connection lasts."""
-        connection = await asyncpg.connect(self._url, timeout=5, command_timeout=5)
+        connection = await asyncpg.connect(self._url, timeout=5, command_timeout=5, server_settings=ONLY_WHAT_IS_NEEDED)
         try:
             await number(connection)
             seen = await self._look(connection, _NOTHING_YET)

@@ -569,3 +569,14 @@ def test_the_description_names_every_call_and_resolves(admin: httpx.Client):
     text = json.dumps(described)
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= described["components"]["schemas"].keys()
+
+
+def test_an_offer_whose_end_lies_ahead_cannot_be_said_to_have_ended(admin: httpx.Client):
+    one = offer(admin, (-1, 1))
+    done(admin.post(f"{at('offers', one)}:pause", headers=JSON))
+    refused = admin.patch(at("offers", one), json={"status": "ended"})
+    assert problem(refused, 422)["errors"][0]["field"] == "status"
+    assert done(admin.get(at("offers", one)))["status"] == "paused"
+    over = {"status": "ended", "ends": (NOW - timedelta(hours=1)).isoformat()}
+    done(admin.patch(at("offers", one), json=over))
+    assert done(admin.get(at("offers", one)))["status"] == "ended"

@@ -12,6 +12,7 @@ from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from tests.integration.server import Postgres, on_connection
+from tests.integration.test_event_days import installed
 
 BEGIN = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=4)
 STEP = timedelta(minutes=30)
@@ -66,7 +67,8 @@ def world(seed: int) -> World:
         return f"i{drawn.randrange(4)}"
 
     def new_id() -> str:
-        return f"{int(moment().timestamp() * 1_000):012x}7{drawn.randrange(16**3):03x}8{drawn.randrange(16**15):015x}"
+        ms = int(moment().timestamp() * 1_000) + drawn.randrange(1_000)
+        return f"{ms:012x}7{drawn.randrange(16**3):03x}8{drawn.randrange(16**15):015x}"
 
     decisions: list[Decision] = []
     for _ in range(40):
@@ -123,9 +125,10 @@ def oracle(given: World, since: datetime, until: datetime, within: timedelta) ->
             for decision in given.decisions:
                 at, place = moment_of(decision.recommendation_id), rank(decision, (kind, one))
                 assert at is not None
-                if decision.customer_id == event.customer and place is not None and at <= event.at <= at + within:
+                said = at.replace(microsecond=0)  # an event of that second came after it
+                if decision.customer_id == event.customer and place is not None and said <= event.at <= said + within:
                     id_, score = decision.recommendation_id, decision.scores[place - 1]
-                    order = (at, 0, id_, "", preference)
+                    order = (said, 0, id_, "", preference)
                     shown.append((order, Joined(event.event_id, "decision", at, None, id_, place, score)))
             for other in given.events:
                 same = other.customer == event.customer and (other.product if kind == "product" else other.offer) == one
@@ -169,6 +172,7 @@ def test_every_event_is_attributed_as_the_oracle_says(postgres: Postgres):
 
     async def scenario(connection: asyncpg.Connection) -> None:
         await prepare(url)
+        await installed(connection, 10)
         await connection.execute(DAYS, BEGIN.date(), 1)  # what is of other days lies in the partition for all else
         for seed in range(40):
             given = world(seed)
@@ -193,6 +197,7 @@ def test_days_that_it_does_not_need_are_not_read(postgres: Postgres):
 
     async def scenario(connection: asyncpg.Connection) -> None:
         await prepare(url)
+        await installed(connection, 10)
         await connection.execute(DAYS, BEGIN.date(), 3)
         given = world(0)
         # What names an earlier decision, or arrived late, needs earlier days.
@@ -219,6 +224,7 @@ def test_the_database_reads_the_moment_of_an_id_as_the_service_does(postgres: Po
 
     async def scenario(connection: asyncpg.Connection) -> None:
         await prepare(url)
+        await installed(connection, 10)
         for one in [next(new_ids()), "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15]:
             assert await connection.fetchval("SELECT decision_moment(decision_named($1))", one) == moment_of(one)
 

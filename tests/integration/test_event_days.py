@@ -8,6 +8,7 @@ from typing import cast
 import asyncpg
 import pytest
 
+from embeddings.database.connection import pooled
 from embeddings.database.event_days import Kept, keep_days
 from embeddings.database.migrate import migrate, migrations, prepare
 from serving.state.event import Event
@@ -269,6 +270,28 @@ def test_a_history_is_read_from_the_days_since_its_snapshot_alone(postgres: Post
         assert len(days) <= 3 + 1 + 3, "the days since, today and the coming ones, of more than 60"
 
     run(postgres.database(), test)
+
+
+def test_a_history_locks_the_days_that_it_is_read_from_alone_however_often(postgres: Postgres):
+    url = postgres.database()
+
+    async def test(_: EventStore, connection: asyncpg.Connection) -> None:
+        await installed(connection, 60)
+        await connection.execute(
+            "SELECT make_day('events', timezone('UTC', now())::date - ago) FROM generate_series(1, 60) AS ago"
+        )
+        since = Span(NOW - timedelta(days=2), NOW - timedelta(days=1))
+        async with pooled(url, statement_seconds=60) as pool, pool.acquire() as lent:
+            for _turn in range(10):  # from the sixth time on PostgreSQL may keep a plan for any moment
+                async with lent.transaction():
+                    await lent.fetch(PAGE, *since.values, "c", *ALL, "0", 500)
+                    held = await lent.fetchval(
+                        "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation "
+                        "WHERE pid = pg_backend_pid() AND relname ~ '^events_[0-9]{8}$'"
+                    )
+                assert held <= 3 + 1 + 3
+
+    run(url, test)
 
 
 def test_events_of_the_format_before_go_to_their_days_in_the_order_of_arrival(postgres: Postgres):

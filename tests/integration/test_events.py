@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from embeddings.catalogue.tables import EVENT_TYPES
 from embeddings.database.migrate import prepare
 from serving.clock import AHEAD_SECONDS
 from serving.state.event import Event
@@ -75,13 +76,20 @@ def test_an_event_that_is_no_purchase_personalises_without_pretending_one(record
     assert times_bought(recorder, f"looker-{kind}", "p050") == ""
 
 
-@pytest.mark.parametrize("kind", ["impression", "dismissal"])
-def test_what_was_only_shown_or_was_refused_is_no_taste(recorder: Server, kind: str):
+@pytest.mark.parametrize("kind", ["impression", "dismissal", "check_in", "play", "rating"])
+def test_what_was_only_shown_or_refused_or_is_not_what_the_release_predicts_is_no_taste(recorder: Server, kind: str):
     before = recorder.recommend(f"shown-{kind}", at=LATER)["items"]
     recorder.report(event(f"shown-{kind}", "p050", SOON, kind))
     answer = recorder.recommend(f"shown-{kind}", at=LATER)
     assert not answer["personalised"]
     assert answer["items"] == before
+
+
+@pytest.mark.parametrize("kind", EVENT_TYPES)
+def test_whoever_did_anything_that_is_accepted_is_answered(recorder: Server, kind: str):
+    named = {"offer_id": "everyone"} if kind == "redemption" else {}
+    recorder.report(event("c018", None if named else "p050", SOON, kind, **named))
+    assert recorder.recommend("c018", at=LATER)["items"]
 
 
 def test_somebody_elses_events_change_nothing(recorder: Server):

@@ -10,8 +10,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
-from embeddings.release.bundle import Manifest
+from embeddings.catalogue.changes import LocationState
+from embeddings.catalogue.columns import Catalogue
+from embeddings.catalogue.snapshot import apply
+from embeddings.release.bundle import CATALOG, Manifest, hash_files, read_manifest, write_manifest
 from embeddings.release.store import BundleStore
 from serving.slot import ViewSlot
 from serving.view import View
@@ -302,3 +306,18 @@ def test_a_database_that_does_not_exist_ends_the_start(own_store: Path, postgres
 def test_a_database_that_does_not_answer_ends_the_start(own_store: Path, tmp_path: Path):
     url = f"postgresql://postgres@/postgres?host={tmp_path}"
     assert "PostgreSQL does not answer" in refused_at_start(own_store, tmp_path / "log", url)
+
+
+def test_a_release_is_opened_whose_busiest_location_is_closed(own_store: Path, postgres: Postgres):
+    bundles = BundleStore(own_store)
+    bundle = bundles.bundle(bundles.current())
+    closed = [LocationState(id=one, closed=True) for one in ("north", "south")]
+    apply(Catalogue.load(bundle / CATALOG), closed).save(bundle / CATALOG)
+    write_manifest(bundle, replace(read_manifest(bundle), files=hash_files(bundle)))
+    server = Server(own_store, "--database", postgres.database())
+    try:
+        assert server.recommend("c017")["items"]
+        answer = server.client.post("/v1/recommend", json={"context": {"channel": "store", "location": "north"}})
+        assert (answer.status_code, answer.json()["field"]) == (422, "context.location")
+    finally:
+        server.stop()

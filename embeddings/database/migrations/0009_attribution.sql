@@ -96,7 +96,8 @@ BEGIN
         ), keys AS MATERIALIZED (
             SELECT row_number() OVER () AS key, customer, kind, item FROM wanted GROUP BY customer, kind, item
         ), decided AS (
-            SELECT customer, unnest(kinds) AS kind, unnest(items) AS item, at, id
+            -- Moments of events are often cut to the second: what happens in that of the answer comes after it.
+            SELECT customer, unnest(kinds) AS kind, unnest(items) AS item, date_trunc('second', at) AS at, id
             FROM decisions JOIN customers USING (customer_id)
             WHERE %1$s
         ), impressions AS MATERIALIZED (
@@ -129,7 +130,8 @@ BEGIN
                    NULL AS event_id, decision_named(recommendation_id) AS id
             FROM happened WHERE recommendation_id IS NOT NULL
             UNION ALL
-            SELECT n, CASE sort WHEN 0 THEN 'decision' ELSE 'impression' END, kind, item, at, source, event_id, id
+            SELECT n, CASE sort WHEN 0 THEN 'decision' ELSE 'impression' END, kind, item, CASE sort WHEN 1 THEN at END,
+                   source, event_id, id
             FROM latest
         )
         SELECT array_agg((

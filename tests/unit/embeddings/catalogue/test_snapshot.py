@@ -33,6 +33,12 @@ def test_a_change_that_names_what_is_not_there_is_refused(change: Change, field:
     assert change.id in refused.value.expected
 
 
+def test_the_last_moment_there_is_ends_an_offer_in_the_year_9999():
+    last = datetime.max.replace(tzinfo=UTC)
+    after = apply(catalogue(), [OfferState(id="o", products=("p1",), starts=THEN, ends=last)])
+    assert datetime.fromtimestamp(int(after.offers.ends_O[-1]), UTC) == last.replace(microsecond=0)
+
+
 def test_a_change_leaves_the_catalogue_before_it_as_it_was():
     before, expected = catalogue(), catalogue()
     for part in arrays_of(tuple(before)):
