@@ -138,9 +138,8 @@ class CatalogueFollower:
 
     def _following(self, view: View, pages: Sequence[Changed]) -> View:
         """Return the next view of a release with some changes; slow, so in a thread."""
-        states = {(type(one), one.id): one for page in pages for one in page.states}
         channels = view.catalogue.channels
-        fitting = [one for state in states.values() for one in _fitting(state, channels)]
+        fitting = [one for state in _newest(pages) for one in _fitting(state, channels)]
         self.refused += sum(page.unreadable for page in pages)
         return view.following(self._applied(view.catalogue, fitting), pages[-1].seq)
 
@@ -169,6 +168,16 @@ class CatalogueFollower:
         elif error is None and self._silent:
             _log.info("changes of the catalogue can be read again")
         self._silent = error is not None
+
+
+def _newest(pages: Iterable[Changed]) -> Iterable[AnyState]:
+    """Return the last state of each thing in the order of the log: what a state names lies before it, as there."""
+    states: dict[tuple[type, str], AnyState] = {}
+    for page in pages:
+        for one in page.states:
+            states.pop((type(one), one.id), None)  # or it would keep the place of the first
+            states[type(one), one.id] = one
+    return states.values()
 
 
 def _fitting(state: AnyState, channels: Iterable[str]) -> Iterator[AnyState]:
