@@ -34,6 +34,19 @@ _LOCK = 7_250_003
 
 _LAST = "SELECT coalesce(max(seq), 0) FROM catalogue_changes"
 
+_NEWEST = f"SELECT log::text, ({_LAST}) FROM catalogue_log"  # noqa: S608 - a statement of ours
+
+# A cluster on a timeline, and a database there.
+_IDENTIFY = """
+UPDATE catalogue_log
+SET place = here.place, log = gen_random_uuid()
+FROM (
+    SELECT concat_ws('/', system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_database.oid) AS place
+    FROM pg_control_system(), pg_database WHERE datname = current_database()
+) AS here
+WHERE catalogue_log.place <> here.place
+"""
+
 _WRITE = """
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]::jsonb[]) WITH ORDINALITY AS given (kind, id, body, place)
@@ -114,6 +127,18 @@ class Entry(NamedTuple):
     body: str | None
 
 
+class Position(NamedTuple):
+    """A change of a log, up to which something was read.
+
+    Attributes:
+        log: which one; that of another database is another one.
+        seq: of the change; 0 before the first.
+    """
+
+    log: str
+    seq: int
+
+
 class Changed(NamedTuple):
     """What some changes have made of the catalogue.
 
@@ -142,6 +167,21 @@ def change_of(kind: Kind, one: str, body: str | None) -> Change:
 async def last(connection: Connection) -> int:
     """Return the ``seq`` of the newest change; 0 if there is none."""
     return int(str(await connection.fetchval(_LAST)))
+
+
+async def newest(connection: Connection) -> Position:
+    """Return the log that a database has, and its newest change."""
+    record = await connection.fetchrow(_NEWEST)
+    assert record is not None  # noqa: S101 - the migration has filled the table
+    return Position(*record)
+
+
+async def identify(connection: Connection) -> None:
+    """Have the log another identity if the database was restored, copied or taken back; to be done on new connections.
+
+    Nearly always it finds that it was not, and changes nothing.
+    """
+    await connection.execute(_IDENTIFY)
 
 
 async def write(
@@ -175,17 +215,17 @@ async def write(
         faults = await unknown_references(connection, changes, channels)
         if faults:
             raise InvalidChanges(faults)
-        newest = await last(connection)
+        seq = await last(connection)
         bodies = [None if isinstance(one, Withdrawal) else msgspec.json.encode(one).decode() for one in changes]
         done = await connection.execute(
-            _WRITE, [kind for kind, _ in keys], [one for _, one in keys], bodies, newest, actor
+            _WRITE, [kind for kind, _ in keys], [one for _, one in keys], bodies, seq, actor
         )
-        newest += int(done.rpartition(" ")[2])
+        seq += int(done.rpartition(" ")[2])
         gone: list[_Key] = [key for key, body in zip(keys, bodies, strict=True) if body is None]
         if gone:
             await _check_unreferred(connection, gone)
-        await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(newest))
-    return newest
+        await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(seq))
+    return seq
 
 
 async def lock(connection: Connection) -> None:

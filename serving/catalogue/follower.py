@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from embeddings.catalogue.changes import AnyState, OfferState, PromotionState
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.snapshot import apply
-from embeddings.database.changelog import NOTIFICATION, Changed, changed, last
+from embeddings.database.changelog import NOTIFICATION, Changed, Position, changed, identify, newest
 from embeddings.database.connection import Connection, connected
 from embeddings.errors import EventStoreUnavailable, InvalidInput, OpportuneError
 from serving.slot import ViewSlot
@@ -66,6 +66,7 @@ class CatalogueFollower:
         while True:
             try:
                 async with connected(self._url, refuses="to be followed") as connection:
+                    await identify(connection)
                     await connection.add_listener(NOTIFICATION, self._tell)
                     while True:
                         await self._bring_in(connection)
@@ -82,6 +83,7 @@ class CatalogueFollower:
         """Bring all changes into the view that answers; where PostgreSQL is silent, leave it as it is."""
         try:
             async with connected(self._url, refuses="to be followed") as connection:
+                await identify(connection)
                 await self._bring_in(connection)
         except OpportuneError as error:
             self._note_silent(error)
@@ -94,6 +96,7 @@ class CatalogueFollower:
         while True:
             try:
                 async with connected(self._url, refuses="to be followed") as connection:
+                    await identify(connection)
                     fresh = await self._brought(connection, view)
                     async with self._publishing:
                         self._slot.publish(await self._brought(connection, fresh))
@@ -107,41 +110,69 @@ class CatalogueFollower:
         """Publish views until the one that answers has every change."""
         async with self._publishing:
             while True:
-                view = self._slot.current
-                asked = time.monotonic()
-                page = await self._page(connection, view, view.seq)
-                if page is None:
+                view, asked = self._slot.current, time.monotonic()
+                start = await self._start(connection, view)
+                if start is None:
                     self._current_at = asked
                     return
-                self._slot.publish(await asyncio.to_thread(self._following, view, [page]))
-                view.release.live.reread(page.customers)
+                # A log from its beginning all at once: what it says first is older than what is shown now.
+                pages = await self._pages(connection, view, start.seq, None if start.seq < view.seq else 1)
+                self._slot.publish(await asyncio.to_thread(self._following, view, start, pages))
+                view.release.live.reread(frozenset[str]().union(*(page.customers for page in pages)))
 
     async def _brought(self, connection: Connection, view: View) -> View:
         """Return the view of a release that does not answer yet with every change."""
-        pages: list[Changed] = []
-        seq = view.seq
-        while (page := await self._page(connection, view, seq)) is not None:
-            pages.append(page)
-            seq = page.seq
-        return await asyncio.to_thread(self._following, view, pages) if pages else view
+        start = await self._start(connection, view)
+        if start is None:
+            return view
+        return await asyncio.to_thread(
+            self._following, view, start, await self._pages(connection, view, start.seq, None)
+        )
 
-    async def _page(self, connection: Connection, view: View, after: int) -> Changed | None:
-        """Return the changes for a view that follow one; None if that is the last."""
+    async def _start(self, connection: Connection, view: View) -> Position | None:
+        """Return the last change before those that a view lacks; None if it has every one.
+
+        A view of another log, or of a later state of this one, lacks all of them.
+        """
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                if await last(connection) <= after:
-                    return None
-            async with asyncio.timeout(10 * _PATIENCE_SECONDS):
-                return await changed(connection, after, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
+                last = await newest(connection)
         except TimeoutError as error:
             raise EventStoreUnavailable("PostgreSQL does not answer") from error
+        if last.log == view.log and last.seq >= view.seq:
+            return None if last.seq == view.seq else Position(view.log, view.seq)
+        if view.seq:
+            _log.warning(
+                "release %s has the changes up to %d of another database, or of a later state of this one: "
+                "all %d changes that this one has are brought in",
+                view.version,
+                view.seq,
+                last.seq,
+            )
+        return Position(last.log, 0)
 
-    def _following(self, view: View, pages: Sequence[Changed]) -> View:
-        """Return the next view of a release with some changes; slow, so in a thread."""
+    async def _pages(self, connection: Connection, view: View, after: int, most: int | None) -> list[Changed]:
+        """Return the changes for a view that follow one, in so many pages at most."""
+        pages: list[Changed] = []
+        while most is None or len(pages) < most:
+            try:
+                async with asyncio.timeout(10 * _PATIENCE_SECONDS):
+                    page = await changed(connection, after, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
+            except TimeoutError as error:
+                raise EventStoreUnavailable("PostgreSQL does not answer") from error
+            if page.seq == after:
+                break
+            pages.append(page)
+            after = page.seq
+        return pages
+
+    def _following(self, view: View, start: Position, pages: Sequence[Changed]) -> View:
+        """Return the next view of a release with the changes that follow one; slow, so in a thread."""
         channels = view.catalogue.channels
-        fitting = [one for state in _newest(pages) for one in _fitting(state, channels)]
+        fitting = [one for state in _last_states(pages) for one in _fitting(state, channels)]
         self.refused += sum(page.unreadable for page in pages)
-        return view.following(self._applied(view.catalogue, fitting), pages[-1].seq)
+        seq = pages[-1].seq if pages else start.seq
+        return view.following(self._applied(view.catalogue, fitting), seq, start.log)
 
     def _applied(self, catalogue: Catalogue, states: Sequence[AnyState]) -> Catalogue:
         """Return a catalogue with all states that can be brought into it."""
@@ -170,7 +201,7 @@ class CatalogueFollower:
         self._silent = error is not None
 
 
-def _newest(pages: Iterable[Changed]) -> Iterable[AnyState]:
+def _last_states(pages: Iterable[Changed]) -> Iterable[AnyState]:
     """Return the last state of each thing in the order of the log: what a state names lies before it, as there."""
     states: dict[tuple[type, str], AnyState] = {}
     for page in pages:

@@ -1,6 +1,7 @@
 """What a follower brings into the view of a release, from a database of its own."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from embeddings.catalogue.changes import Change, OfferState, ProductState
-from embeddings.database.changelog import write
+from embeddings.database.changelog import newest, write
 from embeddings.database.migrate import prepare
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
@@ -74,3 +75,53 @@ def test_a_state_that_is_refused_takes_no_other_with_it(first: View, postgres: P
     assert covered(view, "lasting") == ["new"]
     assert refused == 1
     assert view.catalogue.offers.ids.row("haunted") is None
+
+
+def known(view: View, *products: str) -> list[str]:
+    return [one for one in products if view.catalogue.products.ids.row(one) is not None]
+
+
+@pytest.mark.parametrize("seq", [1, 1_000])
+def test_changes_of_another_database_than_the_releases_all_count(first: View, postgres: Postgres, seq: int):
+    """Whether the other database has counted more changes or fewer."""
+    other, url = on_connection(made(postgres), newest), made(postgres)
+    marked = replace(first, log=other.log, seq=seq)
+    write_each(url, ProductState(id="one"), ProductState(id="two"))
+    view, _ = followed(marked, url)
+    assert (known(view, "one", "two"), view.seq) == (["one", "two"], 2)
+    write_each(url, ProductState(id="three"))
+    later, _ = followed(view, url)
+    assert (known(later, "three"), later.seq, later.number) == (["three"], 3, view.number + 1)
+
+
+def test_another_database_without_changes_is_followed_from_its_first(first: View, postgres: Postgres):
+    url = made(postgres)
+    view, _ = followed(replace(first, log=on_connection(made(postgres), newest).log, seq=5), url)
+    assert view.seq == 0
+    assert followed(view, url)[0] is view
+    write_each(url, ProductState(id="one"))
+    assert known(followed(view, url)[0], "one") == ["one"]
+
+
+def test_changes_that_were_lost_with_a_later_state_of_the_database_hide_no_new_ones(first: View, postgres: Postgres):
+    url = made(postgres)
+    write_each(url, ProductState(id="one"))
+    view, _ = followed(replace(first, log=on_connection(url, newest).log, seq=1_000), url)
+    assert (known(view, "one"), view.seq) == (["one"], 1)
+
+
+def test_of_the_releases_own_database_only_later_changes_are_brought_in(first: View, postgres: Postgres):
+    url = made(postgres)
+    write_each(url, ProductState(id="one"), ProductState(id="two"))
+    view, _ = followed(replace(first, log=on_connection(url, newest).log, seq=1), url)
+    assert (known(view, "one", "two"), view.seq) == (["two"], 2)
+
+
+def test_of_another_log_nothing_that_is_past_is_shown_on_the_way(
+    first: View, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("serving.catalogue.follower._AT_ONCE", 1)
+    url, slot = made(postgres), ViewSlot(replace(first, log="another", seq=1))
+    write_each(url, *(ProductState(id="one", price=price) for price in (1.0, 2.0, 3.0)))
+    asyncio.run(CatalogueFollower(slot, url).catch_up())
+    assert (slot.current.seq, slot.current.number) == (3, first.number + 1)

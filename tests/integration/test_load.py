@@ -398,6 +398,7 @@ def test_a_folder_and_the_database_give_the_same_release(
     assert hashes(tmp_path / "folder") == hashes(tmp_path / "database")
     assert manifest.data == "postgres"
     assert manifest.catalogue_seq == fetch(url, "SELECT max(seq) FROM catalogue_changes")[0][0]
+    assert manifest.catalogue_log == fetch(url, "SELECT log::text FROM catalogue_log")[0][0]
     past = read_histories_manifest(BundleStore(tmp_path / "database").histories(manifest.version))
     assert past.mark
 
