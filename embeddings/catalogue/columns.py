@@ -136,6 +136,7 @@ class Offers(NamedTuple):
 class Promotions(NamedTuple):
     """The promotion plan: which products a location promotes on a channel in a span of time."""
 
+    ids: Vocabulary
     channels_G: NDArray[np.int32]
     locations_G: NDArray[np.int32]
     starts_G: NDArray[np.int64]
@@ -264,7 +265,7 @@ class Catalogue(NamedTuple):
         )
         _save(
             folder / "promotions",
-            None,
+            promotions.ids,
             channels=promotions.channels_G,
             locations=promotions.locations_G,
             starts=promotions.starts_G,
@@ -322,6 +323,7 @@ class Catalogue(NamedTuple):
                 locations=_ragged(offers, "locations"),
             ),
             promotions=Promotions(
+                ids=_ids(promotions),
                 channels_G=promotions["channels"],
                 locations_G=promotions["locations"],
                 starts_G=promotions["starts"],
@@ -334,10 +336,8 @@ class Catalogue(NamedTuple):
         )
 
 
-def _save(folder: Path, ids: Vocabulary | None, **columns: Array | Ragged) -> None:
-    arrays: dict[str, Array] = {}
-    if ids is not None:
-        arrays |= {f"ids-{name}": array for name, array in ids.arrays().items()}
+def _save(folder: Path, ids: Vocabulary, **columns: Array | Ragged) -> None:
+    arrays: dict[str, Array] = {f"ids-{name}": array for name, array in ids.arrays().items()}
     for name, column in columns.items():
         if isinstance(column, Ragged):
             arrays |= {f"{name}-offsets": column.offsets, f"{name}-values": column.values}

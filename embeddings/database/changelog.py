@@ -12,7 +12,6 @@ import msgspec
 
 from embeddings.catalogue.changes import (
     STATES,
-    AnyState,
     Change,
     CustomerState,
     Kind,
@@ -90,17 +89,20 @@ ORDER BY id LIMIT 20
 
 _READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
 
-# In the order of the log, in which whatever a state names lies before it. What was withdrawn keeps its last state.
+# In the order of the log, in which whatever a state names lies before it. What was withdrawn keeps its last state. Of
+# promotions that are over there can be millions of rows: they are read without, and count as withdrawn.
 _CHANGED = """
 SELECT max(seq) AS seq,
        coalesce(array_agg(id) FILTER (WHERE kind = 'customer'), '{}') AS customers,
        coalesce(array_agg(kind ORDER BY seq) FILTER (WHERE shown), '{}') AS kinds,
+       coalesce(array_agg(id ORDER BY seq) FILTER (WHERE shown), '{}') AS ids,
        coalesce(array_agg(gone ORDER BY seq) FILTER (WHERE shown), '{}') AS gone,
        coalesce(array_agg(body ORDER BY seq) FILTER (WHERE shown), '{}') AS bodies
 FROM (
-    SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone, coalesce(log.body, catalogue.body)::text AS body,
-           log.kind IN ('product', 'location', 'offer')
-           OR (log.kind = 'promotion' AND (catalogue.body ->> 'ends')::timestamptz > $3) AS shown
+    SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone,
+           CASE WHEN log.kind = 'promotion' AND (log.body IS NULL OR (catalogue.body ->> 'ends')::timestamptz <= $3)
+                THEN NULL ELSE coalesce(log.body, catalogue.body)::text END AS body,
+           log.kind IN ('product', 'location', 'offer', 'promotion') AS shown
     FROM catalogue_changes AS log JOIN catalogue ON catalogue.kind = log.kind AND catalogue.id = log.id
     WHERE log.seq > $1 AND log.seq <= $1 + $2
 ) AS changes
@@ -144,13 +146,14 @@ class Changed(NamedTuple):
 
     Attributes:
         seq: of the newest of them.
-        states: of products, locations, offers and promotions; what was withdrawn is there as not shown.
+        states: of products, locations, offers and promotions; what was withdrawn is there as not shown, and promotions
+            that were, or are over, as withdrawals.
         customers: the ids of customers of whom something else is known now.
         unreadable: how many states a later version wrote, which this one cannot read.
     """
 
     seq: int
-    states: list[AnyState]
+    states: list[Change]
     customers: frozenset[str]
     unreadable: int
 
@@ -245,13 +248,17 @@ async def changed(connection: Connection, after: int, most: int, since: datetime
         connection: to the database.
         after: the ``seq`` of the last change that does not count.
         most: how many changes do, at most.
-        since: promotions that ended before this moment are left out.
+        since: promotions that ended before this moment are over.
     """
     record = await connection.fetchrow(_CHANGED, after, most, since)
     assert record is not None  # noqa: S101 - sums of no rows are a row
-    states: list[AnyState] = []
+    states: list[Change] = []
     unreadable = 0
-    for kind, gone, body in zip(record["kinds"], record["gone"], record["bodies"], strict=True):
+    columns = (record[name] for name in ("kinds", "ids", "gone", "bodies"))
+    for kind, one, gone, body in zip(*columns, strict=True):
+        if body is None:
+            states.append(Withdrawal(kind=kind, id=one))
+            continue
         try:
             state = msgspec.json.decode(body, type=STATES[kind])
         except (msgspec.ValidationError, InvalidInput):  # a later version wrote what this one does not know

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
 
-from embeddings.catalogue.changes import AnyState, OfferState, PromotionState
+from embeddings.catalogue.changes import Change, Kind, OfferState, PromotionState, Withdrawal, kind_of
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.snapshot import apply
 from embeddings.database.changelog import NOTIFICATION, Changed, Position, changed, identify, newest
@@ -169,12 +169,12 @@ class CatalogueFollower:
     def _following(self, view: View, start: Position, pages: Sequence[Changed]) -> View:
         """Return the next view of a release with the changes that follow one; slow, so in a thread."""
         channels = view.catalogue.channels
-        fitting = [one for state in _last_states(pages) for one in _fitting(state, channels)]
+        fitting = [_fitting(state, channels) for state in _last_states(pages)]
         self.refused += sum(page.unreadable for page in pages)
         seq = pages[-1].seq if pages else start.seq
         return view.following(self._applied(view.catalogue, fitting), seq, start.log)
 
-    def _applied(self, catalogue: Catalogue, states: Sequence[AnyState]) -> Catalogue:
+    def _applied(self, catalogue: Catalogue, states: Sequence[Change]) -> Catalogue:
         """Return a catalogue with all states that can be brought into it."""
         if not states:
             return catalogue
@@ -201,23 +201,23 @@ class CatalogueFollower:
         self._silent = error is not None
 
 
-def _last_states(pages: Iterable[Changed]) -> Iterable[AnyState]:
+def _last_states(pages: Iterable[Changed]) -> Iterable[Change]:
     """Return the last state of each thing in the order of the log: what a state names lies before it, as there."""
-    states: dict[tuple[type, str], AnyState] = {}
+    states: dict[tuple[Kind, str], Change] = {}
     for page in pages:
         for one in page.states:
-            states.pop((type(one), one.id), None)  # or it would keep the place of the first
-            states[type(one), one.id] = one
+            key = kind_of(one), one.id
+            states.pop(key, None)  # or it would keep the place of the first
+            states[key] = one
     return states.values()
 
 
-def _fitting(state: AnyState, channels: Iterable[str]) -> Iterator[AnyState]:
-    """Yield a state without the channels that a release does not declare; nothing if it is of such a channel alone."""
+def _fitting(state: Change, channels: Iterable[str]) -> Change:
+    """Return a state without the channels that a release does not declare; withdrawn if it is of such a one alone."""
     match state:
         case OfferState() if state.channels is not None:
-            yield replace(state, channels=tuple(one for one in state.channels if one in channels))
-        case PromotionState():
-            if state.channel in channels:
-                yield state
+            return replace(state, channels=tuple(one for one in state.channels if one in channels))
+        case PromotionState() if state.channel not in channels:
+            return Withdrawal(kind="promotion", id=state.id)
         case _:
-            yield state
+            return state

@@ -2,13 +2,21 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
-from embeddings.catalogue.changes import Change, OfferState, ProductState
+from embeddings.catalogue.changes import (
+    Change,
+    LocationState,
+    OfferState,
+    ProductState,
+    PromotionState,
+    Withdrawal,
+)
 from embeddings.database.changelog import newest, write
 from embeddings.database.migrate import prepare
 from embeddings.release.bundle import Manifest
@@ -21,6 +29,7 @@ from serving.state.events import EventStore
 from serving.view import View
 from tests.integration.server import Postgres, execute, on_connection
 from tests.world import UNTIL
+from training.catalogue import promotion_id
 
 ALWAYS: dict[str, Any] = {"starts": UNTIL - timedelta(days=30), "ends": UNTIL + timedelta(days=30_000)}
 
@@ -125,3 +134,71 @@ def test_of_another_log_nothing_that_is_past_is_shown_on_the_way(
     write_each(url, *(ProductState(id="one", price=price) for price in (1.0, 2.0, 3.0)))
     asyncio.run(CatalogueFollower(slot, url).catch_up())
     assert (slot.current.seq, slot.current.number) == (3, first.number + 1)
+
+
+# Promotions
+
+
+OVER, SOON, LATER = (UNTIL + timedelta(days=days) for days in (-1, 1, 2))
+PROMOTION = PromotionState(
+    id="spring", channel="mailer", location="north", products=("p001",), starts=UNTIL - timedelta(days=3), ends=LATER
+)
+NAMED = [ProductState(id="p001"), ProductState(id="p002"), LocationState(id="north")]
+
+
+def plan(view: View) -> dict[str, tuple[datetime, list[str]]]:
+    """The promotions that promote anything: until when, and what."""
+    groups = view.catalogue.promotions
+    return {
+        one: (datetime.fromtimestamp(int(groups.ends_G[row]), UTC), view.catalogue.products.ids.ids(products.tolist()))
+        for row, one in enumerate(groups.ids.ids())
+        if len(products := groups.products[row])
+    }
+
+
+def changed(**fields: Any) -> PromotionState:
+    return msgspec.structs.replace(PROMOTION, **fields)
+
+
+GONE = Withdrawal(kind="promotion", id="spring")
+CASES: dict[str, tuple[list[Change], dict[str, tuple[datetime, list[str]]]]] = {
+    "new": ([PROMOTION], {"spring": (LATER, ["p001"])}),
+    "another end": ([PROMOTION, changed(ends=SOON)], {"spring": (SOON, ["p001"])}),
+    "withdrawn": ([PROMOTION, changed(ends=SOON), GONE], {}),
+    "withdrawn and back": ([PROMOTION, GONE, changed(ends=SOON)], {"spring": (SOON, ["p001"])}),
+    "over before the cut-off": ([PROMOTION, changed(ends=OVER)], {}),
+    "over and back": ([PROMOTION, changed(ends=OVER), changed(products=("p002",))], {"spring": (LATER, ["p002"])}),
+    "to an unknown channel": ([PROMOTION, changed(channel="kiosk")], {}),
+    "two of one time and place": (
+        [PROMOTION, changed(id="twin", products=("p002",))],
+        {"spring": (LATER, ["p001"]), "twin": (LATER, ["p002"])},
+    ),
+    "one of two withdrawn": ([PROMOTION, changed(id="twin"), GONE], {"twin": (LATER, ["p001"])}),
+}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_a_promotion_is_what_its_id_says_last(first: View, postgres: Postgres, case: str, *, at_once: bool):
+    url, view, held = made(postgres), first, plan(first)
+    changes, expected = CASES[case]
+    write_each(url, *NAMED)
+    for one in changes:
+        write_each(url, one)
+        if not at_once:
+            view, _ = followed(view, url)
+    view, refused = followed(view, url)
+    assert plan(view) == held | expected
+    assert refused == 0
+
+
+@pytest.mark.parametrize("ends", [SOON, OVER])
+def test_a_promotion_that_the_release_holds_ends_when_the_database_says(
+    first: View, postgres: Postgres, ends: datetime
+):
+    url, held = made(postgres), plan(first)
+    one = promotion_id("mailer", "north", UNTIL, UNTIL + timedelta(weeks=1))
+    write_each(url, *NAMED, changed(id=one, ends=ends))
+    view, _ = followed(first, url)
+    del held[one]
+    assert plan(view) == (held if ends == OVER else held | {one: (ends, ["p001"])})
