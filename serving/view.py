@@ -84,7 +84,8 @@ class View(Closing):
 
     Attributes:
         number: how many catalogues of the release came before this one.
-        seq: the newest change of the catalogue that it has.
+        log: the log of changes that it has followed; empty if none.
+        seq: the newest change of it that it has.
         rows: of this catalogue. Requests read the newest of the release, which are never older.
     """
 
@@ -92,6 +93,7 @@ class View(Closing):
 
     release: Release
     number: int
+    log: str
     seq: int
     catalogue: Catalogue
     eligibility: Eligibility
@@ -106,6 +108,7 @@ class View(Closing):
         return cls(
             release,
             0,
+            release.bundle.manifest.catalogue_log,
             release.bundle.manifest.catalogue_seq,
             catalogue,
             release.published,
@@ -119,18 +122,20 @@ class View(Closing):
         """Return the version of the release."""
         return self.release.version
 
-    def following(self, catalogue: Catalogue, seq: int) -> "View":
+    def following(self, catalogue: Catalogue, seq: int, log: str | None = None) -> "View":
         """Return the view of the same release with a later catalogue; slow, so not on the event loop.
 
         Args:
             catalogue: the same, or one that came of it by changes.
             seq: the newest change that it has.
+            log: of which log; the same if None.
 
         Raises:
             ValueError: the catalogue did not come of this view's by changes: its rows are others.
         """
+        number, log = self.number + 1, self.log if log is None else log
         if catalogue is self.catalogue:
-            return replace(self, number=self.number + 1, seq=seq)
+            return replace(self, number=number, log=log, seq=seq)
         release = self.release
         for name in ("products", "locations", "offers"):
             if not getattr(catalogue, name).ids.extends(getattr(self.catalogue, name).ids):
@@ -142,8 +147,8 @@ class View(Closing):
             offers = OfferFeatureReader(catalogue, rows.statistics)
         if catalogue.offers is not self.catalogue.offers:
             visits = VisitFeatureReader(catalogue.offers)
-        number = self.number + 1
-        return View(release, number, seq, catalogue, Eligibility(catalogue, release.published), offers, visits, rows)
+        eligibility = Eligibility(catalogue, release.published)
+        return View(release, number, log, seq, catalogue, eligibility, offers, visits, rows)
 
     def close(self) -> None:
         """Close the release, and let go of all else."""

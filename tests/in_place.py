@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from embeddings.arrays import Ragged, Table
@@ -67,7 +68,7 @@ class Tables(NamedTuple):
     products: dict[str, ProductState]
     locations: dict[str, LocationState]
     offers: dict[str, OfferState]
-    promotions: dict[tuple[str, str, datetime, datetime], tuple[str, ...]]
+    promotions: dict[str, PromotionState]
     withdrawn: set[tuple[str, str]]
     placements: dict[str, PlacementState]
 
@@ -128,17 +129,22 @@ def tables_of(catalogue: Catalogue) -> Tables:
         )
 
     plan = catalogue.promotions
-    promoted: dict[tuple[str, str, datetime, datetime], tuple[str, ...]] = {}
-    for group in range(len(plan.products)):
-        channel = list(catalogue.channels)[plan.channels_G[group]]
-        begin, end = (datetime.fromtimestamp(int(one[group]), UTC) for one in (plan.starts_G, plan.ends_G))
-        key = channel, locations.ids.id(int(plan.locations_G[group])), begin, end
-        promoted[key] = tuple(products.ids.ids(plan.products[group].tolist()))
+
+    def promotion(row: int, one: str) -> PromotionState:
+        return PromotionState(
+            id=one,
+            channel=list(catalogue.channels)[plan.channels_G[row]],
+            location=locations.ids.id(int(plan.locations_G[row])),
+            products=tuple(products.ids.ids(plan.products[row].tolist())),
+            starts=datetime.fromtimestamp(int(plan.starts_G[row]), UTC),
+            ends=datetime.fromtimestamp(int(plan.ends_G[row]), UTC),
+        )
+
     return Tables(
         {one: product(row, one) for row, one in enumerate(products.ids.ids())},
         {one: location(row, one) for row, one in enumerate(locations.ids.ids())},
         {one: offer(row, one) for row, one in enumerate(offers.ids.ids())},
-        promoted,
+        {one: promotion(row, one) for row, one in enumerate(plan.ids.ids())},
         set(),
         dict(catalogue.placements),
     )
@@ -156,14 +162,11 @@ def changed(tables: Tables, changes: Sequence[Change]) -> Tables:
     for one in changes:
         match one:
             case PromotionState():
-                after.promotions[one.channel, one.location, one.starts, one.ends] = one.products
+                after.promotions[one.id] = one
             case PlacementState():
                 after.placements[one.id] = one
-            case Withdrawal(kind="placement"):
-                after.placements.pop(one.id, None)
             case Withdrawal():
-                if one.id in {"product": after.products, "location": after.locations, "offer": after.offers}[one.kind]:
-                    after.withdrawn.add((one.kind, one.id))
+                _withdraw(after, one)
             case ProductState():
                 after.products[one.id] = one
                 after.withdrawn.discard(("product", one.id))
@@ -178,12 +181,25 @@ def changed(tables: Tables, changes: Sequence[Change]) -> Tables:
     return after
 
 
+def _withdraw(tables: Tables, one: Withdrawal) -> None:
+    match one.kind:
+        case "placement":
+            tables.placements.pop(one.id, None)
+        case "promotion":
+            if one.id in tables.promotions:
+                tables.promotions[one.id] = structs.replace(tables.promotions[one.id], products=())
+        case kind:
+            if one.id in {"product": tables.products, "location": tables.locations, "offer": tables.offers}[kind]:
+                tables.withdrawn.add((kind, one.id))
+
+
 def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
     """The catalogue of some tables, row by row; what was sold, and what is assumed, is what the release says."""
-    products, locations, offers = (
+    products, locations, offers, promotions = (
         list(tables.products.values()),
         list(tables.locations.values()),
         list(tables.offers.values()),
+        list(tables.promotions.values()),
     )
     product_ids, location_ids, offer_ids = list(tables.products), list(tables.locations), list(tables.offers)
     names, labels, _ = published.products.attributes
@@ -260,11 +276,12 @@ def catalogue_of(tables: Tables, published: Catalogue) -> Catalogue:
             },
         ),
         promotions=Promotions(
-            channels_G=np.array([channels.index(channel) for channel, *_ in tables.promotions], np.int32),
-            locations_G=np.array([location_ids.index(at) for _, at, *_ in tables.promotions], np.int32),
-            starts_G=np.array([int(begin.timestamp()) for *_, begin, _ in tables.promotions]),
-            ends_G=np.array([int(end.timestamp()) for *_, end in tables.promotions]),
-            products=Ragged.of(sorted(map(product_ids.index, some)) for some in tables.promotions.values()),
+            ids=Vocabulary.of(list(tables.promotions)),
+            channels_G=np.array([channels.index(one.channel) for one in promotions], np.int32),
+            locations_G=np.array([location_ids.index(one.location) for one in promotions], np.int32),
+            starts_G=np.array([int(one.starts.timestamp()) for one in promotions]),
+            ends_G=np.array([int(one.ends.timestamp()) for one in promotions]),
+            products=Ragged.of(sorted(map(product_ids.index, one.products)) for one in promotions),
         ),
         placements=tables.placements,
     )

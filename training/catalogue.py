@@ -1,6 +1,7 @@
 """The catalogue: master data as columns. Products, locations, offers and the promotion plan are known at any moment."""
 
 from datetime import datetime
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -17,11 +18,12 @@ from embeddings.catalogue.columns import (
     Products,
     Promotions,
 )
+from embeddings.catalogue.context import LONGEST_ID
 from embeddings.catalogue.tables import EVENTS, OFFER_KINDS, PRODUCTS, Table
 from embeddings.vocabulary import Vocabulary
 from training.config import Recipe
 from training.datasets import Dataset
-from training.datasets.frames import attribute_names
+from training.datasets.frames import PROMOTION_ID, attribute_names
 
 
 def master_catalogue(dataset: Dataset, recipe: Recipe, since: datetime) -> Catalogue:
@@ -94,6 +96,7 @@ def still_promoted(promotions: Promotions, moment: int) -> Promotions:
     """Return the part of a promotion plan still to come or running at a moment, in seconds since 1970 UTC."""
     kept = np.flatnonzero(promotions.ends_G > moment)
     return Promotions(
+        ids=Vocabulary.of(promotions.ids.ids(kept.tolist())),
         channels_G=promotions.channels_G[kept],
         locations_G=promotions.locations_G[kept],
         starts_G=promotions.starts_G[kept],
@@ -158,22 +161,41 @@ def _promotions(
     dataset: Dataset, since: datetime, channels: pl.Series, locations: pl.Series, products: pl.Series
 ) -> Promotions:
     group = ["channel", "location", "starts", "ends"]
-    plan = dataset.promotions.filter(pl.col("ends") > since).select(*group, "product_id").collect()
+    given = PROMOTION_ID in dataset.promotions.collect_schema()
+    ids = [pl.col(PROMOTION_ID).cast(pl.Categorical)] if given else []
+    plan = dataset.promotions.filter(pl.col("ends") > since).select(*group, *ids, "product_id").collect()
     # In codes before it is grouped: millions of rows of text take seconds to sort.
-    coded = pl.DataFrame(
-        {
-            "channel": rows_of(plan["channel"], channels),
-            "location": rows_of(plan["location"], locations),
-            "starts": seconds_of(plan["starts"]),
-            "ends": seconds_of(plan["ends"]),
-            "product": rows_of(plan["product_id"], products),
-        }
+    coded = plan.with_columns(
+        pl.Series("channel", rows_of(plan["channel"], channels)),
+        pl.Series("location", rows_of(plan["location"], locations)),
+        pl.Series("product_id", rows_of(plan["product_id"], products)),
     )
-    groups = coded.group_by(group).agg(pl.col("product").unique().sort()).sort(group)
+    each = [*group, PROMOTION_ID] if given else group
+    groups = coded.group_by(each).agg(pl.col("product_id").unique().sort())
+    if not given:
+        named = zip(channels.gather(groups["channel"]), locations.gather(groups["location"]), strict=True)
+        spans = zip(groups["starts"], groups["ends"], strict=True)
+        made = [promotion_id(*names, *span) for names, span in zip(named, spans, strict=True)]
+        groups = groups.with_columns(pl.Series(PROMOTION_ID, made, pl.String))
+    groups = groups.cast({PROMOTION_ID: pl.String}).sort(*group, PROMOTION_ID)
     return Promotions(
+        ids=Vocabulary.of(groups[PROMOTION_ID].to_list()),
         channels_G=groups["channel"].to_numpy(),
         locations_G=groups["location"].to_numpy(),
-        starts_G=groups["starts"].to_numpy(),
-        ends_G=groups["ends"].to_numpy(),
-        products=Ragged.of(groups["product"]),
+        starts_G=seconds_of(groups["starts"]),
+        ends_G=seconds_of(groups["ends"]),
+        products=Ragged.of(groups["product_id"]),
     )
+
+
+def promotion_id(channel: str, location: str, starts: datetime, ends: datetime) -> str:
+    """Return the id of what a channel promotes at a location in a span of time: another one for any other.
+
+    It can be read as long as there is room for that.
+    """
+    names = [one.replace("%", "%25").replace("|", "%7C") for one in (channel, location)]
+    moments = [
+        f"{one:%Y%m%dT%H%M%S}" + (f".{one.microsecond:06d}" if one.microsecond else "") for one in (starts, ends)
+    ]
+    text = "|".join([*names, *moments])
+    return text if len(text) <= LONGEST_ID else sha256(text.encode()).hexdigest()

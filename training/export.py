@@ -168,7 +168,8 @@ def export(
         seed=recipe.seed,
         stale_after_days=recipe.stale_after_days,
         longest_absence=release.rankers.longest_absence,
-        catalogue_seq=0 if marks is None else marks.catalogue_seq,
+        catalogue_log="" if marks is None else marks.catalogue.log,
+        catalogue_seq=0 if marks is None else marks.catalogue.seq,
         dimensions=vectors_ND.shape[1],
         history_length=recipe.towers.history_length,
         recipe=msgspec.json.decode(msgspec.json.encode(recipe)),  # as it will be read: no tuples

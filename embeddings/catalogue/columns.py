@@ -157,6 +157,7 @@ class Offers(NamedTuple):
 class Promotions(NamedTuple):
     """The promotion plan: which products a location promotes on a channel in a span of time."""
 
+    ids: Vocabulary
     channels_G: NDArray[np.int32]
     locations_G: NDArray[np.int32]
     starts_G: NDArray[np.int64]
@@ -287,7 +288,7 @@ class Catalogue(NamedTuple):
         )
         _save(
             folder / "promotions",
-            None,
+            promotions.ids,
             channels=promotions.channels_G,
             locations=promotions.locations_G,
             starts=promotions.starts_G,
@@ -345,6 +346,7 @@ class Catalogue(NamedTuple):
                 locations=_ragged(offers, "locations"),
             ),
             promotions=Promotions(
+                ids=_ids(promotions),
                 channels_G=promotions["channels"],
                 locations_G=promotions["locations"],
                 starts_G=promotions["starts"],
@@ -357,10 +359,8 @@ class Catalogue(NamedTuple):
         )
 
 
-def _save(folder: Path, ids: Vocabulary | None, **columns: Array | Ragged) -> None:
-    arrays: dict[str, Array] = {}
-    if ids is not None:
-        arrays |= {f"ids-{name}": array for name, array in ids.arrays().items()}
+def _save(folder: Path, ids: Vocabulary, **columns: Array | Ragged) -> None:
+    arrays: dict[str, Array] = {f"ids-{name}": array for name, array in ids.arrays().items()}
     for name, column in columns.items():
         if isinstance(column, Ragged):
             arrays |= {f"{name}-offsets": column.offsets, f"{name}-values": column.values}

@@ -55,7 +55,7 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     offers: dict[str, OfferState] = {}
     promotions: dict[str, PromotionState] = {}
     placements = dict(catalogue.placements)
-    gone: dict[Kind, set[str]] = {"product": set(), "location": set(), "offer": set()}
+    gone: dict[Kind, set[str]] = {"product": set(), "location": set(), "offer": set(), "promotion": set()}
     for change in map(checked, changes):
         match change:
             case ProductState():
@@ -69,6 +69,7 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
                 gone["offer"].discard(change.id)
             case PromotionState():
                 promotions[change.id] = change
+                gone["promotion"].discard(change.id)
             case PlacementState():
                 placements[change.id] = change
             case Withdrawal(kind="placement"):
@@ -85,7 +86,8 @@ def apply(catalogue: Catalogue, changes: Iterable[Change]) -> Catalogue:
     catalogue = catalogue._replace(locations=_carrying(catalogue, [*products.values()], held, [*locations.values()]))
     catalogue = catalogue._replace(locations=_unavailable(catalogue, [*products.values()]))
     catalogue = _offers(catalogue, [*offers.values()], [*gone["offer"]])
-    return catalogue._replace(promotions=_promotions(catalogue, [*promotions.values()]), placements=placements)
+    plan = _promotions(catalogue, [*promotions.values()], [*gone["promotion"]])
+    return catalogue._replace(promotions=plan, placements=placements)
 
 
 def _known(ids: Vocabulary, named: Sequence[str]) -> NDArray[np.int64]:
@@ -326,31 +328,29 @@ def _terms(state: OfferState) -> OfferTerms | None:
     return None if terms == OfferTerms() else terms
 
 
-def _promotions(catalogue: Catalogue, states: Sequence[PromotionState]) -> Promotions:
-    """Return the promotion plan with new states of groups, each told by its channel, location and span."""
+def _promotions(catalogue: Catalogue, states: Sequence[PromotionState], withdrawn: Sequence[str]) -> Promotions:
+    """Return the promotion plan with new states of groups; one that is withdrawn promotes nothing any more."""
     plan = catalogue.promotions
-    if not states:
+    ids = plan.ids.extended([one.id for one in states])
+    size, rows, gone = len(ids), ids.rows([one.id for one in states]), _known(ids, withdrawn)
+    if not states and not len(gone):
         return plan
-    columns = plan.channels_G, plan.locations_G, plan.starts_G, plan.ends_G
-    keys = zip(*(column.tolist() for column in columns), strict=True)
-    groups: dict[tuple[int, ...], int] = {key: group for group, key in enumerate(keys)}
     channels = Vocabulary.of(list(catalogue.channels))
+    columns: list[list[int]] = [[], []]
     lists: dict[int, NDArray[np.int32]] = {}
-    for one in states:
+    for row, one in zip(rows.tolist(), states, strict=True):
         whose = f"promotion {one.id!r}"
-        key = (
-            *_rows(channels, [one.channel], "promotion.channel", whose),
-            *_rows(catalogue.locations.ids, [one.location], "promotion.location", whose),
-            *(seconds_of(moment) for moment in (one.starts, one.ends)),
-        )
+        columns[0] += _rows(channels, [one.channel], "promotion.channel", whose)
+        columns[1] += _rows(catalogue.locations.ids, [one.location], "promotion.location", whose)
         promoted = _rows(catalogue.products.ids, one.products, "promotion.products", whose)
-        lists[groups.setdefault(key, len(groups))] = np.array(sorted(set(promoted)), np.int32)
-    placed_G4 = np.array([*groups], np.int64)
+        lists[row] = np.array(sorted(set(promoted)), np.int32)
+    lists |= dict.fromkeys(gone.tolist(), np.zeros(0, np.int32))
     return Promotions(
-        channels_G=placed_G4[:, 0].astype(np.int32),
-        locations_G=placed_G4[:, 1].astype(np.int32),
-        starts_G=placed_G4[:, 2].copy(),
-        ends_G=placed_G4[:, 3].copy(),
+        ids=ids,
+        channels_G=_with(plan.channels_G, size, rows, columns[0]),
+        locations_G=_with(plan.locations_G, size, rows, columns[1]),
+        starts_G=_with(plan.starts_G, size, rows, [seconds_of(one.starts) for one in states]),
+        ends_G=_with(plan.ends_G, size, rows, [seconds_of(one.ends) for one in states]),
         products=plan.products.replaced(lists),
     )
 

@@ -34,6 +34,19 @@ _LOCK = 7_250_003
 
 _LAST = "SELECT coalesce(max(seq), 0) FROM catalogue_changes"
 
+_NEWEST = f"SELECT log::text, ({_LAST}) FROM catalogue_log"  # noqa: S608 - a statement of ours
+
+# A cluster on a timeline, and a database there.
+_IDENTIFY = """
+UPDATE catalogue_log
+SET place = here.place, log = gen_random_uuid()
+FROM (
+    SELECT concat_ws('/', system_identifier, left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_database.oid) AS place
+    FROM pg_control_system(), pg_database WHERE datname = current_database()
+) AS here
+WHERE catalogue_log.place <> here.place
+"""
+
 _WRITE = """
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[]::jsonb[]) WITH ORDINALITY AS given (kind, id, body, place)
@@ -84,17 +97,21 @@ ORDER BY 1, 2 LIMIT 20
 
 _READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
 
-# In the order of the log, in which whatever a state names lies before it. What was withdrawn keeps its last state.
+# In the order of the log, in which whatever a state names lies before it. What was withdrawn keeps its last state. Of
+# promotions that are over there can be millions of rows: they are read without, and count as withdrawn.
 _CHANGED = """
 SELECT max(seq) AS seq,
        coalesce(array_agg(id) FILTER (WHERE kind = 'customer'), '{}') AS customers,
        coalesce(array_agg(kind ORDER BY seq) FILTER (WHERE shown), '{}') AS kinds,
+       coalesce(array_agg(id ORDER BY seq) FILTER (WHERE shown), '{}') AS ids,
        coalesce(array_agg(gone ORDER BY seq) FILTER (WHERE shown), '{}') AS gone,
        coalesce(array_agg(body ORDER BY seq) FILTER (WHERE shown), '{}') AS bodies
 FROM (
-    SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone, coalesce(log.body, catalogue.body)::text AS body,
-           log.kind IN ('product', 'location', 'offer', 'placement')
-           OR (log.kind = 'promotion' AND (catalogue.body ->> 'ends')::timestamptz > $3) AS shown
+    SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone,
+           CASE WHEN (log.kind IN ('promotion', 'placement') AND log.body IS NULL)
+                    OR (log.kind = 'promotion' AND (catalogue.body ->> 'ends')::timestamptz <= $3)
+                THEN NULL ELSE coalesce(log.body, catalogue.body)::text END AS body,
+           log.kind IN ('product', 'location', 'offer', 'promotion', 'placement') AS shown
     FROM catalogue_changes AS log JOIN catalogue ON catalogue.kind = log.kind AND catalogue.id = log.id
     WHERE log.seq > $1 AND log.seq <= $1 + $2
 ) AS changes
@@ -121,13 +138,25 @@ class Entry(NamedTuple):
     body: str | None
 
 
+class Position(NamedTuple):
+    """A change of a log, up to which something was read.
+
+    Attributes:
+        log: which one; that of another database is another one.
+        seq: of the change; 0 before the first.
+    """
+
+    log: str
+    seq: int
+
+
 class Changed(NamedTuple):
     """What some changes have made of the catalogue.
 
     Attributes:
         seq: of the newest of them.
-        states: of products, locations, offers and promotions; what was withdrawn is there as not shown. Of placements,
-            too; there a withdrawal stands for itself.
+        states: of products, locations, offers, promotions and placements; what was withdrawn is there as not shown,
+            and placements that were, and promotions that were or are over, as withdrawals.
         customers: the ids of customers of whom something else is known now.
         unreadable: how many states a later version wrote, which this one cannot read.
     """
@@ -150,6 +179,21 @@ def change_of(kind: Kind, one: str, body: str | None) -> Change:
 async def last(connection: Connection) -> int:
     """Return the ``seq`` of the newest change; 0 if there is none."""
     return int(str(await connection.fetchval(_LAST)))
+
+
+async def newest(connection: Connection) -> Position:
+    """Return the log that a database has, and its newest change."""
+    record = await connection.fetchrow(_NEWEST)
+    assert record is not None  # noqa: S101 - the migration has filled the table
+    return Position(*record)
+
+
+async def identify(connection: Connection) -> None:
+    """Have the log another identity if the database was restored, copied or taken back; to be done on new connections.
+
+    Nearly always it finds that it was not, and changes nothing.
+    """
+    await connection.execute(_IDENTIFY)
 
 
 async def write(
@@ -183,17 +227,17 @@ async def write(
         faults = await unknown_references(connection, changes, channels)
         if faults:
             raise InvalidChanges(faults)
-        newest = await last(connection)
+        seq = await last(connection)
         bodies = [None if isinstance(one, Withdrawal) else msgspec.json.encode(one).decode() for one in changes]
         done = await connection.execute(
-            _WRITE, [kind for kind, _ in keys], [one for _, one in keys], bodies, newest, actor
+            _WRITE, [kind for kind, _ in keys], [one for _, one in keys], bodies, seq, actor
         )
-        newest += int(done.rpartition(" ")[2])
+        seq += int(done.rpartition(" ")[2])
         gone: list[_Key] = [key for key, body in zip(keys, bodies, strict=True) if body is None]
         if gone:
             await _check_unreferred(connection, gone)
-        await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(newest))
-    return newest
+        await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(seq))
+    return seq
 
 
 async def lock(connection: Connection) -> None:
@@ -213,22 +257,23 @@ async def changed(connection: Connection, after: int, most: int, since: datetime
         connection: to the database.
         after: the ``seq`` of the last change that does not count.
         most: how many changes do, at most.
-        since: promotions that ended before this moment are left out.
+        since: promotions that ended before this moment are over.
     """
     record = await connection.fetchrow(_CHANGED, after, most, since)
     assert record is not None  # noqa: S101 - sums of no rows are a row
     states: list[Change] = []
     unreadable = 0
-    for kind, gone, body in zip(record["kinds"], record["gone"], record["bodies"], strict=True):
+    columns = (record[name] for name in ("kinds", "ids", "gone", "bodies"))
+    for kind, one, gone, body in zip(*columns, strict=True):
+        if body is None:
+            states.append(Withdrawal(kind=kind, id=one))
+            continue
         try:
             state = msgspec.json.decode(body, type=STATES[kind])
         except (msgspec.ValidationError, InvalidInput):  # a later version wrote what this one does not know
             unreadable += 1
         else:
-            if gone and isinstance(state, PlacementState):
-                states.append(Withdrawal(kind="placement", id=state.id))
-            else:
-                states.append(withdrawn(state) if gone else state)
+            states.append(withdrawn(state) if gone else state)
     return Changed(record["seq"] or after, states, frozenset(record["customers"]), unreadable)
 
 

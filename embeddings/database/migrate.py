@@ -4,6 +4,7 @@ import hashlib
 from importlib.resources import files
 from typing import NamedTuple
 
+from embeddings.database.changelog import identify
 from embeddings.database.connection import WHERE, Connection, connected
 from embeddings.database.event_days import keep_days
 from embeddings.database.numbering import number
@@ -85,6 +86,7 @@ async def prepare(url: str, *, dry_run: bool = False) -> list[str]:
             return [one.name for one in await pending(connection, migrations())]
         applied = await migrate(connection, migrations())
         await number(connection)
+        await identify(connection)
         await keep_days(connection)
         return [one.name for one in applied]
 

@@ -46,7 +46,7 @@ from embeddings.release.encoders import (
     RedemptionSession,
 )
 
-FORMAT_VERSION = 13
+FORMAT_VERSION = 14
 BUNDLE, HISTORIES, MANIFEST = "bundle", "histories", "manifest.json"
 CATALOG = "catalogue"
 PRODUCT_VECTORS = "vectors/products.npy"
@@ -126,7 +126,8 @@ class Manifest(Sealed, frozen=True, kw_only=True):
         longest_absence: as in ``Statistics``; None where nothing was learnt of it.
         filter_already_bought: whether requests that do not say so want nothing that the customer has bought already: no
             ranker knows better, and repeats are rare in the data.
-        catalogue_seq: the newest change of the catalogue that was read; 0 where the tables lay in a folder.
+        catalogue_log: the database's log of changes that was read; empty where the tables lay in a folder.
+        catalogue_seq: the newest change of it; 0 where the tables lay in a folder.
         metrics: by method, then by metric, on the validation window before the cut-off.
         curves: the course of each fit, by what was fitted.
     """
@@ -135,6 +136,7 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     stale_after_days: float | None = None
     longest_absence: float | None = None
     filter_already_bought: bool = False
+    catalogue_log: str = ""
     catalogue_seq: int = 0
     notes: tuple[str, ...]
     counts: dict[str, int]

@@ -76,7 +76,7 @@ def check_catalogue(folder: Path, catalogue: Catalogue) -> None:
     """
     products, locations, offers, promotions = (_Folder(folder / name) for name in Catalogue._fields[2:6])
     size, count, offered = (len(part.ids) for part in (catalogue.products, catalogue.locations, catalogue.offers))
-    for files, one in ((products, catalogue.products), (locations, catalogue.locations), (offers, catalogue.offers)):
+    for files, one in zip((products, locations, offers, promotions), catalogue[2:6], strict=True):
         files.expect_ids(one.ids)
     part = catalogue.products
     products.expect("codes", part.attributes.codes_NA, (size, len(part.attributes.names)), np.int32, least=0)
@@ -100,7 +100,7 @@ def check_catalogue(folder: Path, catalogue: Catalogue) -> None:
     offers.expect_lists("products", some.products, offered, size)
     offers.expect_lists("channels", some.channels, offered, len(catalogue.channels))
     offers.expect_lists("locations", some.locations, offered, count)
-    plan, groups = catalogue.promotions, (len(catalogue.promotions.starts_G),)
+    plan, groups = catalogue.promotions, (len(catalogue.promotions.ids),)
     promotions.expect("channels", plan.channels_G, groups, np.int32, least=-1, below=len(catalogue.channels))
     promotions.expect("locations", plan.locations_G, groups, np.int32, least=0, below=max(count, 1))
     promotions.expect("starts", plan.starts_G, groups, np.int64)

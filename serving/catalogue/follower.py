@@ -3,15 +3,23 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
 
-from embeddings.catalogue.changes import Change, OfferState, PlacementState, PromotionState, kind_of
+from embeddings.catalogue.changes import (
+    Change,
+    Kind,
+    OfferState,
+    PlacementState,
+    PromotionState,
+    Withdrawal,
+    kind_of,
+)
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.snapshot import apply
-from embeddings.database.changelog import NOTIFICATION, Changed, changed, last
+from embeddings.database.changelog import NOTIFICATION, Changed, Position, changed, identify, newest
 from embeddings.database.connection import Connection, connected
 from embeddings.errors import EventStoreUnavailable, InvalidInput, OpportuneError
 from serving.slot import ViewSlot
@@ -66,6 +74,7 @@ class CatalogueFollower:
         while True:
             try:
                 async with connected(self._url, refuses="to be followed") as connection:
+                    await identify(connection)
                     await connection.add_listener(NOTIFICATION, self._tell)
                     while True:
                         await self._bring_in(connection)
@@ -82,6 +91,7 @@ class CatalogueFollower:
         """Bring all changes into the view that answers; where PostgreSQL is silent, leave it as it is."""
         try:
             async with connected(self._url, refuses="to be followed") as connection:
+                await identify(connection)
                 await self._bring_in(connection)
         except OpportuneError as error:
             self._note_silent(error)
@@ -94,6 +104,7 @@ class CatalogueFollower:
         while True:
             try:
                 async with connected(self._url, refuses="to be followed") as connection:
+                    await identify(connection)
                     fresh = await self._brought(connection, view)
                     async with self._publishing:
                         self._slot.publish(await self._brought(connection, fresh))
@@ -107,42 +118,69 @@ class CatalogueFollower:
         """Publish views until the one that answers has every change."""
         async with self._publishing:
             while True:
-                view = self._slot.current
-                asked = time.monotonic()
-                page = await self._page(connection, view, view.seq)
-                if page is None:
+                view, asked = self._slot.current, time.monotonic()
+                start = await self._start(connection, view)
+                if start is None:
                     self._current_at = asked
                     return
-                self._slot.publish(await asyncio.to_thread(self._following, view, [page]))
-                view.release.live.reread(page.customers)
+                # A log from its beginning all at once: what it says first is older than what is shown now.
+                pages = await self._pages(connection, view, start.seq, None if start.seq < view.seq else 1)
+                self._slot.publish(await asyncio.to_thread(self._following, view, start, pages))
+                view.release.live.reread(frozenset[str]().union(*(page.customers for page in pages)))
 
     async def _brought(self, connection: Connection, view: View) -> View:
         """Return the view of a release that does not answer yet with every change."""
-        pages: list[Changed] = []
-        seq = view.seq
-        while (page := await self._page(connection, view, seq)) is not None:
-            pages.append(page)
-            seq = page.seq
-        return await asyncio.to_thread(self._following, view, pages) if pages else view
+        start = await self._start(connection, view)
+        if start is None:
+            return view
+        return await asyncio.to_thread(
+            self._following, view, start, await self._pages(connection, view, start.seq, None)
+        )
 
-    async def _page(self, connection: Connection, view: View, after: int) -> Changed | None:
-        """Return the changes for a view that follow one; None if that is the last."""
+    async def _start(self, connection: Connection, view: View) -> Position | None:
+        """Return the last change before those that a view lacks; None if it has every one.
+
+        A view of another log, or of a later state of this one, lacks all of them.
+        """
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                if await last(connection) <= after:
-                    return None
-            async with asyncio.timeout(10 * _PATIENCE_SECONDS):
-                return await changed(connection, after, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
+                last = await newest(connection)
         except TimeoutError as error:
             raise EventStoreUnavailable("PostgreSQL does not answer") from error
+        if last.log == view.log and last.seq >= view.seq:
+            return None if last.seq == view.seq else Position(view.log, view.seq)
+        if view.seq:
+            _log.warning(
+                "release %s has the changes up to %d of another database, or of a later state of this one: "
+                "all %d changes that this one has are brought in",
+                view.version,
+                view.seq,
+                last.seq,
+            )
+        return Position(last.log, 0)
 
-    def _following(self, view: View, pages: Sequence[Changed]) -> View:
-        """Return the next view of a release with some changes; slow, so in a thread."""
-        states = {(kind_of(one), one.id): one for page in pages for one in page.states}
+    async def _pages(self, connection: Connection, view: View, after: int, most: int | None) -> list[Changed]:
+        """Return the changes for a view that follow one, in so many pages at most."""
+        pages: list[Changed] = []
+        while most is None or len(pages) < most:
+            try:
+                async with asyncio.timeout(10 * _PATIENCE_SECONDS):
+                    page = await changed(connection, after, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
+            except TimeoutError as error:
+                raise EventStoreUnavailable("PostgreSQL does not answer") from error
+            if page.seq == after:
+                break
+            pages.append(page)
+            after = page.seq
+        return pages
+
+    def _following(self, view: View, start: Position, pages: Sequence[Changed]) -> View:
+        """Return the next view of a release with the changes that follow one; slow, so in a thread."""
         channels = view.catalogue.channels
-        fitting = [one for state in states.values() for one in _fitting(state, channels)]
+        fitting = [_fitting(state, channels) for state in _last_states(pages)]
         self.refused += sum(page.unreadable for page in pages)
-        return view.following(self._applied(view.catalogue, fitting), pages[-1].seq)
+        seq = pages[-1].seq if pages else start.seq
+        return view.following(self._applied(view.catalogue, fitting), seq, start.log)
 
     def _applied(self, catalogue: Catalogue, states: Sequence[Change]) -> Catalogue:
         """Return a catalogue with all states that can be brought into it."""
@@ -171,13 +209,23 @@ class CatalogueFollower:
         self._silent = error is not None
 
 
-def _fitting(state: Change, channels: Iterable[str]) -> Iterator[Change]:
-    """Yield a state without the channels that a release does not declare; nothing if it is of such a channel alone."""
+def _last_states(pages: Iterable[Changed]) -> Iterable[Change]:
+    """Return the last state of each thing in the order of the log: what a state names lies before it, as there."""
+    states: dict[tuple[Kind, str], Change] = {}
+    for page in pages:
+        for one in page.states:
+            key = kind_of(one), one.id
+            states.pop(key, None)  # or it would keep the place of the first
+            states[key] = one
+    return states.values()
+
+
+def _fitting(state: Change, channels: Iterable[str]) -> Change:
+    """Return a state without the channels that a release does not declare; withdrawn if it is of such a one alone."""
     match state:
         case OfferState() | PlacementState() if state.channels is not None:
-            yield replace(state, channels=tuple(one for one in state.channels if one in channels))
-        case PromotionState():
-            if state.channel in channels:
-                yield state
+            return replace(state, channels=tuple(one for one in state.channels if one in channels))
+        case PromotionState() if state.channel not in channels:
+            return Withdrawal(kind="promotion", id=state.id)
         case _:
-            yield state
+            return state

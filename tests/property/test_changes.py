@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec import structs
 
 from embeddings.catalogue.changes import (
     Change,
@@ -43,7 +42,8 @@ from serving.slot import ViewSlot
 from serving.state.events import EventStore
 from serving.view import View
 from tests.in_place import Published, catalogue_of, changed, in_place, tables_of
-from tests.world import UNTIL, tables
+from tests.world import STORES, UNTIL, tables
+from training.catalogue import promotion_id
 from training.config import Recipe
 
 NOW = int(UNTIL.timestamp())
@@ -53,6 +53,7 @@ PUBLISHED_OFFERS = tables()["offers"].height
 NEW = [f"new{number}" for number in range(4)]
 PLACED = ["opened", "planned"]
 OFFERED = ["fresh", "later"]
+PROMOTED = ["spring", "summer", *(promotion_id("mailer", at, UNTIL, UNTIL + timedelta(weeks=1)) for at in STORES)]
 OLD = ["p000", "p001", "p005", "p118", "late", "unsold"]
 
 
@@ -120,18 +121,19 @@ PLACEMENT = st.builds(
 )
 PROMOTION = st.builds(
     PromotionState,
-    id=st.just("unused"),
-    channel=st.just("mailer"),
+    id=st.sampled_from(PROMOTED),
+    channel=st.sampled_from(["mailer", "mailer", "email"]),
     location=st.sampled_from(["north", "south", PLACED[0]]),
     products=some_of([NEW[0], *OLD]),
     starts=st.sampled_from([UNTIL, UNTIL - timedelta(days=2)]),
     ends=st.sampled_from([UNTIL + timedelta(weeks=1), UNTIL + timedelta(days=1)]),
-).map(lambda one: structs.replace(one, id=f"{one.location} {one.starts} {one.ends}"))
+)
 WITHDRAWAL = st.one_of(
     st.builds(Withdrawal, kind=st.just("product"), id=st.sampled_from([*NEW, *OLD])),
     st.builds(Withdrawal, kind=st.just("location"), id=st.sampled_from([*PLACED, "south", "unopened"])),
     st.builds(Withdrawal, kind=st.just("offer"), id=st.sampled_from([*OFFERED, "everyone"])),
     st.builds(Withdrawal, kind=st.just("placement"), id=st.sampled_from(["home", "till"])),
+    st.builds(Withdrawal, kind=st.just("promotion"), id=st.sampled_from(PROMOTED)),
 )
 FIRST: list[Change] = [
     LocationState(id=PLACED[0], latitude=59.5, longitude=10.5, region="warm"),

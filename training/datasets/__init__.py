@@ -51,8 +51,7 @@ def open_dataset(
     if adapter is None and not Path(source).is_dir():
         known = ", ".join(ADAPTERS)
         raise InvalidInput("data", f"expected {known} or a directory with the input tables, got {source!r}")
-    dataset = read_directory(Path(source), tables) if adapter is None else adapter(now)
-    dataset = dataset._replace(given=tuple(one._replace(stored=stored) for one in dataset.given))
+    dataset = read_directory(Path(source), tables, stored=stored) if adapter is None else adapter(now)
     with reading(dataset.given):
         validate(dataset, channels)
     return dataset

@@ -25,7 +25,7 @@ from embeddings.catalogue.changes import (
     withdrawn,
 )
 from embeddings.catalogue.tables import CUSTOMERS, LOCATIONS, OFFERS, PRODUCTS, Table
-from embeddings.database.changelog import last
+from embeddings.database.changelog import Position, newest
 from embeddings.database.connection import DATABASE_VARIABLE, Connection, connected
 from embeddings.database.migrate import prepare
 from embeddings.database.numbering import number, seen
@@ -52,11 +52,11 @@ class Marks(NamedTuple):
     """How far the database was read.
 
     Attributes:
-        catalogue_seq: the newest change of the catalogue.
+        catalogue: the newest change of the catalogue.
         events: which events.
     """
 
-    catalogue_seq: int
+    catalogue: Position
     events: DatabaseMark
 
 
@@ -131,7 +131,7 @@ async def _write_tables(url: str, folder: Path, recipe: Recipe) -> tuple[Marks, 
     async with connected(url, refuses="to be read") as connection:
         await number(connection)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            marks = Marks(await last(connection), await seen(connection))
+            marks = Marks(await newest(connection), await seen(connection))
             notes: list[str] = []
             for kind, table in _TABLES.items():
                 notes += await _write_kind(connection, kind, table, folder / f"{table.name}.parquet")

@@ -37,7 +37,7 @@ _MAY_BE_TABLES = (
 _OTHER_SEPARATORS = ",;\t|"
 
 
-def read_directory(path: Path, config: TablesConfig | None = None) -> Dataset:
+def read_directory(path: Path, config: TablesConfig | None = None, *, stored: bool = False) -> Dataset:
     """Read every input table of a directory, and check all of its delimited text.
 
     A table is ``<table>.parquet``, ``<table>.csv`` or ``<table>.csv.gz``, or a folder of that name or of the table's
@@ -68,6 +68,7 @@ def read_directory(path: Path, config: TablesConfig | None = None) -> Dataset:
                 given.append(read)
     if problems:
         raise InvalidTables(problems)
+    given = [one._replace(stored=stored) for one in given]
     return assemble(str(path), given, unused=_unused(path, used))
 
 

@@ -7,7 +7,7 @@ from typing import IO, Any, NamedTuple, Self
 
 import polars as pl
 
-from embeddings.catalogue.tables import EARLIEST, EVENTS, TABLES, Column, Table, TargetType
+from embeddings.catalogue.tables import EARLIEST, EVENTS, PROMOTIONS, TABLES, Column, Table, TargetType
 from training.config import TablesConfig
 from training.datasets.cast import DTYPES, cast_column
 
@@ -25,6 +25,10 @@ class Part(NamedTuple):
     rows: int
     path: Path | None = None
     stamp: tuple[int, int, int] | None = None
+
+
+PROMOTION_ID = "promotion_id"
+"""The column of a database's promotions that tells which one a row is of; tables of a folder have none."""
 
 
 class GivenTable(NamedTuple):
@@ -165,12 +169,15 @@ def _cast_table(given: GivenTable) -> pl.LazyFrame:
 def attributes_of_table(given: GivenTable) -> list[str]:
     """Return the names of the columns that are attributes.
 
-    Of customers and products these are all columns that are not declared; of events, those that the recipe names.
+    Of customers and products these are all columns that are not declared; of events, those that the recipe names; of
+    a database's promotions, their ids.
     """
     names = attribute_names(given.frame, given.table)
     if given.table.attributes:
         return names
-    return [name for name in names if given.table is EVENTS and name in given.config.context_attributes]
+    if given.table is EVENTS:
+        return [name for name in names if name in given.config.context_attributes]
+    return [name for name in names if given.table is PROMOTIONS and given.stored and name == PROMOTION_ID]
 
 
 def attribute_names(frame: pl.LazyFrame, table: Table) -> list[str]:

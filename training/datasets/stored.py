@@ -14,6 +14,7 @@ from embeddings.database.connection import Connection
 from embeddings.errors import InvalidTables
 from training.datasets.cast import DTYPES
 from training.datasets.finding import some
+from training.datasets.frames import PROMOTION_ID
 
 _MOST_SECONDS = 3_600.0
 """How long a copy may take."""
@@ -36,7 +37,7 @@ ORDER BY seq
 """  # noqa: S608 - names of ours
 
 _PROMOTIONS = f"""
-SELECT body ->> 'channel', body ->> 'location',
+SELECT id, body ->> 'channel', body ->> 'location',
        {_MICROSECONDS.format("(body ->> 'starts')::timestamptz")},
        {_MICROSECONDS.format("(body ->> 'ends')::timestamptz")},
        array_to_string(ARRAY(SELECT jsonb_array_elements_text(body -> 'products')), $1)
@@ -68,7 +69,13 @@ async def write_promotions(connection: Connection, folder: Path) -> None:
     """Write the promotions that are not withdrawn as the parts of a table; nothing if there are none."""
     text = folder / "promotions.csv"
     times = dict.fromkeys(("starts", "ends"), DTYPES["time"])
-    schema = {"channel": pl.String(), "location": pl.String(), **times, "product_id": pl.String()}
+    schema = {
+        PROMOTION_ID: pl.String(),
+        "channel": pl.String(),
+        "location": pl.String(),
+        **times,
+        "product_id": pl.String(),
+    }
     if await _copy(connection, _PROMOTIONS, text, _APART):
         parts = folder / PROMOTIONS.name
         parts.mkdir()

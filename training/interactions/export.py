@@ -211,7 +211,9 @@ def _catalogue(interactions: Interactions) -> Catalogue:
             channels=none,
             locations=none,
         ),
-        promotions=Promotions(channels_G=rows, locations_G=rows, starts_G=numbers, ends_G=numbers, products=none),
+        promotions=Promotions(
+            ids=nobody, channels_G=rows, locations_G=rows, starts_G=numbers, ends_G=numbers, products=none
+        ),
     )
 
 

@@ -1,8 +1,6 @@
 """Master data of tables as states of the catalogue, in the order of their rows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -19,8 +17,8 @@ from embeddings.catalogue.changes import (
     PromotionState,
     SegmentState,
 )
-from embeddings.catalogue.context import LONGEST_ID
 from embeddings.catalogue.tables import CUSTOMERS, PRODUCTS, PROMOTIONS, Table
+from training.catalogue import promotion_id
 from training.datasets import Dataset
 from training.datasets.frames import GivenTable, attribute_names
 
@@ -179,19 +177,6 @@ def _promotions(dataset: Dataset, plan: pl.DataFrame) -> Iterator[Sequence[Promo
             .collect(engine="streaming")
             .iter_rows()
         ]
-
-
-def promotion_id(channel: str, location: str, starts: datetime, ends: datetime) -> str:
-    """Return the id of what a channel promotes at a location in a span of time: another one for any other.
-
-    It can be read as long as there is room for that.
-    """
-    names = [one.replace("%", "%25").replace("|", "%7C") for one in (channel, location)]
-    moments = [
-        f"{one:%Y%m%dT%H%M%S}" + (f".{one.microsecond:06d}" if one.microsecond else "") for one in (starts, ends)
-    ]
-    text = "|".join([*names, *moments])
-    return text if len(text) <= LONGEST_ID else sha256(text.encode()).hexdigest()
 
 
 def _attributes(frame: pl.DataFrame, table: Table) -> list[str]:

@@ -142,6 +142,7 @@ def catalogue() -> Catalogue:
         ),
         offers=no_offers(),
         promotions=Promotions(
+            ids=Vocabulary.of([f"promotion{row}" for row in range(len(PROMOTED))]),
             channels_G=np.zeros(len(PROMOTED), np.int32),
             locations_G=np.array([one[0] for one in PROMOTED], np.int32),
             starts_G=np.array([one[1] for one in PROMOTED]),

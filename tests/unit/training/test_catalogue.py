@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embeddings.catalogue.columns import Catalogue, ChannelRule
 from embeddings.catalogue.tables import TABLES
 from embeddings.customer.history import EVENT, PURCHASE, Events
-from training.catalogue import master_catalogue, still_promoted
+from training.catalogue import master_catalogue, promotion_id, still_promoted
 from training.config import AssortmentConfig, Recipe
 from training.datasets.frames import Dataset, GivenTable, assemble
 from training.observed import Observation, observe
@@ -27,10 +27,9 @@ VIEW = 3
 Sale = tuple[int, int, int]  # at, product, location
 
 
-def dataset(**tables: pl.DataFrame) -> Dataset:
-    return assemble(
-        "test", (GivenTable(one, one.name, tables[one.name].lazy()) for one in TABLES if one.name in tables)
-    )
+def dataset(*, stored: bool = False, **tables: pl.DataFrame) -> Dataset:
+    given = [one for one in TABLES if one.name in tables]
+    return assemble("test", (GivenTable(one, one.name, tables[one.name].lazy(), stored=stored) for one in given))
 
 
 def master(regions: list[str | None], products: int = 4, declared: dict[str, list[str]] | None = None) -> Catalogue:
@@ -269,3 +268,19 @@ def test_cutting_the_plan_later_is_reading_it_later(days: int) -> None:
     assert found.locations_G.tolist() == expected.locations_G.tolist()
     assert found.products.offsets.tolist() == expected.products.offsets.tolist()
     assert found.products.values.tolist() == expected.products.values.tolist()
+    assert found.ids.ids() == expected.ids.ids()
+
+
+def test_promotions_of_a_folder_are_called_as_the_database_calls_them_once_they_are_loaded() -> None:
+    span = SINCE, SINCE + timedelta(weeks=1)
+    assert promoted(SINCE).promotions.ids.ids() == [promotion_id("mailer", "l0", *span)]
+
+
+def test_promotions_of_a_database_keep_their_ids_also_where_they_are_of_one_time_and_place() -> None:
+    span = SINCE, SINCE + timedelta(weeks=1)
+    rows = [(one, "mailer", "l0", product, *span) for one, product in (("b", "p1"), ("a", "p1"), ("b", "p0"))]
+    schema = ["promotion_id", "channel", "location", "product_id", "starts", "ends"]
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    plan = master_catalogue(dataset(promotions=frame, stored=True), RECIPE, SINCE).promotions
+    assert plan.ids.ids() == ["a", "b"]
+    assert [plan.products[row].tolist() for row in range(2)] == [[1], [0, 1]]
