@@ -305,6 +305,20 @@ def test_what_was_withdrawn_comes_back_only_if_a_table_other_than_events_names_i
     assert counts(url) == {"product": 1, "location": 1, "customer": 1, "offer": 1, "segment": 1, "events": 1}
 
 
+def test_a_product_whose_location_was_withdrawn_is_loaded_all_the_same(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path
+):
+    url = postgres.database()
+    events = "customer_id,type,at,product_id,location\nc1,purchase,2025-05-01T10:00:00Z,p1,l1\n"
+    folder = small(tmp_path / "shop", events, products="product_id,locations\np1,l1\n")
+    loaded(folder, url, recipe)
+    gone = Withdrawal(kind="location", id="l1")
+    on_connection(url, lambda connection: write(connection, [gone], "me"))
+    (folder / "products.csv").write_text("product_id,price\np1,2.5\n")
+    assert loaded(folder, url, recipe).changed == 1
+    assert body(url, "product") == {"id": "p1", "price": 2.5, "locations": ["l1"]}
+
+
 def test_events_outside_of_time_are_left_out_and_counted(recipe: Recipe, postgres: Postgres, tmp_path: Path):
     rows = [
         f"c,view,{at},p\n" for at in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z")
