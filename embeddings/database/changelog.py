@@ -4,27 +4,16 @@ Both are written in one transaction under one lock, so the order of ``seq`` is t
 some number has missed none before it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
-from embeddings.catalogue.changes import (
-    STATES,
-    Change,
-    CustomerState,
-    Kind,
-    OfferState,
-    PlacementState,
-    ProductState,
-    PromotionState,
-    Withdrawal,
-    kind_of,
-    withdrawn,
-)
+from embeddings.catalogue.changes import STATES, Change, Kind, Withdrawal, kind_of, withdrawn
 from embeddings.database.connection import Connection
-from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale, StillReferred, UnknownReference
+from embeddings.database.references import Fault, Key, check_unreferred, unknown_references
+from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale
 
 NOTIFICATION = "opportune_catalogue"
 """The channel on which PostgreSQL tells the newest ``seq`` after each commit."""
@@ -64,35 +53,11 @@ SELECT kind, id, seq, coalesce(since, seq), withdrawn, coalesce(body, earlier) F
 ON CONFLICT (kind, id) DO UPDATE SET seq = excluded.seq, withdrawn = excluded.withdrawn, body = excluded.body
 """
 
-_UNKNOWN = """
-SELECT id FROM unnest($2::text[]) AS named (id)
-WHERE NOT EXISTS (SELECT FROM catalogue WHERE kind = $1 AND catalogue.id = named.id AND NOT withdrawn)
-"""
-
 _PRESENT = """
 SELECT catalogue.kind, catalogue.id, catalogue.seq
 FROM unnest($1::text[], $2::text[]) AS named (kind, id)
 JOIN catalogue ON catalogue.kind = named.kind AND catalogue.id = named.id
 WHERE NOT catalogue.withdrawn
-"""
-
-_REFERRING = """
-SELECT 'offer' AS referring, id, referred FROM catalogue, LATERAL (
-    SELECT 'product' AS kind, jsonb_array_elements_text(body -> 'products') AS referred
-    UNION ALL SELECT 'location', jsonb_array_elements_text(body -> 'locations')
-    UNION ALL SELECT 'segment', body ->> 'audience'
-    UNION ALL SELECT 'campaign', body ->> 'campaign'
-) AS names
-WHERE catalogue.kind = 'offer' AND NOT withdrawn AND (body ->> 'ends')::timestamptz > now()
-  AND (names.kind, referred) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-UNION ALL
-SELECT 'placement', id, referred FROM catalogue, LATERAL (
-    SELECT pin ->> 'kind' AS kind, pin ->> 'id' AS referred FROM jsonb_array_elements(body -> 'pinned') AS pin
-    UNION ALL SELECT 'offer', jsonb_array_elements_text(body -> 'fallback')
-) AS names
-WHERE catalogue.kind = 'placement' AND NOT withdrawn
-  AND (names.kind, referred) IN (SELECT * FROM unnest($1::text[], $2::text[]))
-ORDER BY 1, 2 LIMIT 20
 """
 
 _READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
@@ -116,10 +81,6 @@ FROM (
     WHERE log.seq > $1 AND log.seq <= $1 + $2
 ) AS changes
 """
-
-_Key: TypeAlias = tuple[Kind, str]
-Fault: TypeAlias = tuple[int, InvalidInput]
-"""The place of a change among others, and what is wrong with it."""
 
 
 class Entry(NamedTuple):
@@ -215,10 +176,10 @@ async def write(
 
     Raises:
         RepeatedChanges: two of them are of one thing.
-        InvalidChanges: some name what the catalogue does not hold.
+        InvalidChanges: some name what the catalogue does not hold, and did not name it before.
         StillReferred: live offers or placements refer to what they withdraw.
     """
-    keys: list[_Key] = [(kind_of(one), one.id) for one in changes]
+    keys: list[Key] = [(kind_of(one), one.id) for one in changes]
     repeats = repeated(list(enumerate(keys)))
     if repeats:
         raise RepeatedChanges(repeats)
@@ -233,9 +194,9 @@ async def write(
             _WRITE, [kind for kind, _ in keys], [one for _, one in keys], bodies, seq, actor
         )
         seq += int(done.rpartition(" ")[2])
-        gone: list[_Key] = [key for key, body in zip(keys, bodies, strict=True) if body is None]
+        gone: list[Key] = [key for key, body in zip(keys, bodies, strict=True) if body is None]
         if gone:
-            await _check_unreferred(connection, gone)
+            await check_unreferred(connection, gone)
         await connection.execute("SELECT pg_notify($1, $2)", NOTIFICATION, str(seq))
     return seq
 
@@ -277,9 +238,9 @@ async def changed(connection: Connection, after: int, most: int, since: datetime
     return Changed(record["seq"] or after, states, frozenset(record["customers"]), unreadable)
 
 
-def repeated(keys: Sequence[tuple[int, _Key]]) -> list[Fault]:
+def repeated(keys: Sequence[tuple[int, Key]]) -> list[Fault]:
     """Return the things that stand at a place and at an earlier one, too."""
-    first: dict[_Key, int] = {}
+    first: dict[Key, int] = {}
     for place, key in keys:
         first.setdefault(key, place)
     return [
@@ -289,7 +250,7 @@ def repeated(keys: Sequence[tuple[int, _Key]]) -> list[Fault]:
     ]
 
 
-async def check_expected(connection: Connection, expected: Mapping[_Key, int | None]) -> None:
+async def check_expected(connection: Connection, expected: Mapping[Key, int | None]) -> None:
     """Raise Stale unless things have the ``seq`` that is expected of them; None where there must be none of that id.
 
     It holds until the end of the transaction if that has taken the `lock`.
@@ -301,94 +262,3 @@ async def check_expected(connection: Connection, expected: Mapping[_Key, int | N
             kind, one = key
             now = "there is none" if key not in found else f'it has changed since: its ETag is "{found[key]}" now'
             raise Stale(f"{kind} {one!r} is another than the request expects: {now}")
-
-
-async def unknown_references(
-    connection: Connection, changes: Sequence[Change], channels: Collection[str] | None
-) -> list[Fault]:
-    """Return the names that neither the catalogue nor the changes themselves hold, each with its change's place."""
-    unknown = await _unknown(connection, changes)
-    faults: list[Fault] = []
-    for place, change in enumerate(changes):
-        if unknown:
-            faults += [(place, fault) for fault in _unknown_names(change, unknown)]
-        if channels is not None:
-            faults += [(place, fault) for fault in _unknown_channels(change, channels)]
-    return faults
-
-
-async def _unknown(connection: Connection, changes: Sequence[Change]) -> set[_Key]:
-    """Return what changes name and will not be there after them."""
-    named: dict[Kind, set[str]] = {}
-    for change in changes:
-        for _, kinds, ids in _references(change):
-            for kind in kinds if ids else ():
-                named.setdefault(kind, set()).update(ids)
-    unknown: set[_Key] = set()
-    for kind, ids in named.items():
-        unknown.update((kind, one) for (one,) in await connection.fetch(_UNKNOWN, kind, list(ids)))
-    for change in changes:
-        key = kind_of(change), change.id
-        if not isinstance(change, Withdrawal):
-            unknown.discard(key)
-        elif change.id in named.get(change.kind, ()):
-            unknown.add(key)
-    return unknown
-
-
-def _unknown_names(change: Change, unknown: Collection[_Key]) -> Iterator[UnknownReference]:
-    for field, kinds, ids in _references(change):
-        for place, one in enumerate(ids):
-            if all((kind, one) in unknown for kind in kinds):
-                what = " or ".join(kinds)
-                yield UnknownReference(field.format(place), f"expected a {what} that the catalogue holds; got {one!r}")
-
-
-def _references(change: Change) -> Iterator[tuple[str, Sequence[Kind], Sequence[str]]]:
-    """Yield the field, possible kinds and ids of all that a state names; the place in a list stands for ``{}``."""
-    match change:
-        case ProductState():
-            for name in _PLACES:
-                yield f"{name}[{{}}]", ("location",), getattr(change, name)
-        case OfferState():
-            if change.audience is not None:
-                yield "audience", ("segment",), (change.audience,)
-            if change.campaign is not None:
-                yield "campaign", ("campaign",), (change.campaign,)
-            yield "locations[{}]", ("location",), change.locations or ()
-            yield "products[{}]", ("product",), change.products
-        case PromotionState():
-            yield "location", ("location",), (change.location,)
-            yield "products[{}]", ("product",), change.products
-        case CustomerState():
-            yield "audiences[{}]", ("segment",), change.audiences
-        case PlacementState():
-            for place, pin in enumerate(change.pinned):
-                yield f"pinned[{place}].id", (pin.kind,), (pin.id,)
-            yield "excluded[{}]", ("product", "offer"), change.excluded
-            yield "fallback[{}]", ("offer",), change.fallback
-        case _:
-            pass
-
-
-_PLACES = ("locations", "out_of_stock_at", "withdrawn_at")
-
-
-def _unknown_channels(change: Change, channels: Collection[str]) -> Iterator[UnknownReference]:
-    match change:
-        case OfferState() | PlacementState():
-            named = {f"channels[{place}]": one for place, one in enumerate(change.channels or ())}
-        case PromotionState():
-            named = {"channel": change.channel}
-        case _:
-            return
-    for field, one in named.items():
-        if one not in channels:
-            yield UnknownReference(field, f"expected one of {', '.join(channels)}; got {one!r}")
-
-
-async def _check_unreferred(connection: Connection, gone: Sequence[_Key]) -> None:
-    found = await connection.fetch(_REFERRING, [kind for kind, _ in gone], [one for _, one in gone])
-    if found:
-        who = ", ".join(f"{kind} {one!r} refers to {referred!r}" for kind, one, referred in found)
-        raise StillReferred(f"{who}; change or withdraw these first, or wait until such offers have ended")

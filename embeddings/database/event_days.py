@@ -68,8 +68,15 @@ DELETE FROM decisions_other WHERE ctid = ANY (ARRAY(
 ))
 """  # noqa: S608
 
+# A day whose partition is still there, as somebody reads it, keeps its keys with its events.
 _DELETE_KEYS = f"""
-DELETE FROM event_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM event_keys WHERE day < {_TODAY} LIMIT $2))
+DELETE FROM event_keys WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM event_keys WHERE day < {_TODAY} AND day <> ALL (ARRAY(
+        SELECT to_date(substring(relname FROM '[0-9]+$'), 'YYYYMMDD')
+        FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent = 'events'::regclass AND relname ~ '_[0-9]+$'
+    )) LIMIT $2
+))
 """  # noqa: S608
 
 

@@ -6,17 +6,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from embeddings.catalogue.changes import Change, Kind
-from embeddings.database.changelog import (
-    Entry,
-    change_of,
-    check_expected,
-    lock,
-    read,
-    repeated,
-    unknown_references,
-    write,
-)
+from embeddings.database.changelog import Entry, change_of, check_expected, lock, read, repeated, write
 from embeddings.database.present import Thing, page, past, present
+from embeddings.database.references import unknown_references
 from embeddings.errors import InvalidChanges, InvalidInput, Stale
 from serving.api.problems import UnknownResource
 from serving.management.database import CatalogueDatabase
@@ -101,7 +93,7 @@ class Editor:
 
         Raises:
             Stale: that does not hold.
-            InvalidChanges: it names what the catalogue does not hold.
+            InvalidChanges: it names what the catalogue does not hold, and did not name it before.
             StillReferred: live offers refer to what is withdrawn.
         """
         channels = self._releases.channels()

@@ -10,7 +10,7 @@ from msgspec import Raw
 from msgspec.structs import asdict, replace
 
 from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed
-from embeddings.database.changelog import Fault
+from embeddings.database.references import Fault
 from embeddings.errors import InvalidChanges, InvalidInput
 from embeddings.explained import explained
 from serving.api.decode import malformed, read_fields

@@ -43,14 +43,14 @@ PATIENCE_SECONDS = 30
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found | None], what: str) -> Found:
+def eventually(look: Callable[[], Found | None], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
     """Look again and again until something is found."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
             return found
         time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE_SECONDS} s in vain for {what}")
+    raise AssertionError(f"waited {seconds:g} s in vain for {what}")
 
 
 def free_port() -> int:

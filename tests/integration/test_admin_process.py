@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
+from embeddings.catalogue.changes import OfferState, ProductState
+from embeddings.database.changelog import write
 from tests.integration.server import (
     PATIENCE_SECONDS,
     Postgres,
@@ -20,10 +23,11 @@ from tests.integration.server import (
     execute,
     free_port,
     lay_beside,
+    on_connection,
     point_at,
     serve,
 )
-from tests.integration.test_admin import client_of, done, problem
+from tests.integration.test_admin import JSON, client_of, done, problem
 
 SEVERAL = ("--workers", "2")
 
@@ -170,6 +174,17 @@ def test_channels_are_those_of_the_release_in_service(own_store: Path, postgres:
         done(admin.put("/v1/offers/o", json=offer))
         point_at(own_store, "no such version")
         done(admin.put("/v1/offers/o", json={**offer, "name": "o"}))
+
+
+def test_an_offer_is_led_on_where_the_release_lacks_its_channel(own_store: Path, postgres: Postgres):
+    url = postgres.database()
+    with started(own_store, "--database", url) as server, client_of(server) as admin:
+        now = datetime.now(UTC)
+        ends = now + timedelta(days=9)
+        kiosk = OfferState(id="o", products=("milk",), starts=now, ends=ends, channels=("kiosk",), status="draft")
+        on_connection(url, lambda connection: write(connection, [ProductState(id="milk"), kiosk], "me"))
+        for action in ("approve", "pause", "resume"):
+            done(admin.post(f"/v1/offers/o:{action}", headers=JSON))
 
 
 def test_beyond_this_machine_any_host_is_served(own_store: Path, postgres: Postgres):

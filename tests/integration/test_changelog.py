@@ -126,6 +126,25 @@ def test_a_reference_to_what_the_same_batch_withdraws_is_refused(postgres: Postg
     run(postgres, test)
 
 
+def test_a_write_checks_only_names_that_the_last_state_did_not_hold(postgres: Postgres):
+    async def test(connection: asyncpg.Connection) -> None:
+        milk = replace(MILK, locations=("north",))
+        both = replace(offer(), channels=("web", "tv"))
+        await write(connection, [LocationState(id="north"), milk, both], "me")
+        await write(connection, [Withdrawal(kind="location", id="north")], "me")
+        await write(connection, [replace(milk, in_stock=False)], "me")
+        await write(connection, [replace(both, status="paused")], "me", channels=["web"])
+        await write(connection, [Withdrawal(kind="product", id="milk"), Withdrawal(kind="offer", id="o")], "me")
+        await write(connection, [milk], "me")
+        for wrong in (replace(milk, locations=("north", "south")), replace(BREAD, locations=("north",))):
+            with pytest.raises(InvalidChanges):
+                await write(connection, [wrong], "me")
+        with pytest.raises(InvalidChanges, match=r"channels\[1\]"):
+            await write(connection, [replace(both, channels=("tv", "kiosk"))], "me", channels=["web"])
+
+    run(postgres, test)
+
+
 @pytest.mark.parametrize("kind", ["product", "location", "segment", "campaign"])
 def test_what_live_offers_refer_to_is_not_withdrawn(postgres: Postgres, kind: str):
     async def test(connection: asyncpg.Connection) -> None:

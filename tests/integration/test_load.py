@@ -283,6 +283,43 @@ def test_who_was_forgotten_is_a_customer_again_only_if_the_table_says_so(
     assert body(url, "customer") == {"id": "c1"}
 
 
+def test_what_was_withdrawn_comes_back_only_if_a_table_other_than_events_names_it(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path
+):
+    url = postgres.database()
+    events = "customer_id,type,at,product_id,location\nc1,purchase,2025-05-01T10:00:00Z,p1,l1\n"
+    folder = small(tmp_path / "shop", events)
+    loaded(folder, url, recipe)
+    gone = [Withdrawal(kind="product", id="p1"), Withdrawal(kind="location", id="l1")]
+    on_connection(url, lambda connection: write(connection, gone, "me"))
+    assert loaded(folder, url, recipe).changed == 0
+    assert "product" not in counts(url)
+    assert "location" not in counts(url)
+    spring = f"{UNTIL.isoformat()},{UNTIL.replace(year=2099).isoformat()}"
+    (folder / "offers.csv").write_text(f"offer_id,products,starts,ends,audience\no1,p1,{spring},vip\n")
+    loaded(folder, url, recipe)
+    assert counts(url) == {"product": 1, "customer": 1, "offer": 1, "segment": 1, "events": 1}
+    on_connection(url, lambda connection: write(connection, [Withdrawal(kind="offer", id="o1")], "me"))
+    on_connection(url, lambda connection: write(connection, [Withdrawal(kind="segment", id="vip")], "me"))
+    (folder / "products.csv").write_text("product_id,locations\np1,l1\n")
+    loaded(folder, url, recipe)
+    assert counts(url) == {"product": 1, "location": 1, "customer": 1, "offer": 1, "segment": 1, "events": 1}
+
+
+def test_a_product_whose_location_was_withdrawn_is_loaded_all_the_same(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path
+):
+    url = postgres.database()
+    events = "customer_id,type,at,product_id,location\nc1,purchase,2025-05-01T10:00:00Z,p1,l1\n"
+    folder = small(tmp_path / "shop", events, products="product_id,locations\np1,l1\n")
+    loaded(folder, url, recipe)
+    gone = Withdrawal(kind="location", id="l1")
+    on_connection(url, lambda connection: write(connection, [gone], "me"))
+    (folder / "products.csv").write_text("product_id,price\np1,2.5\n")
+    assert loaded(folder, url, recipe).changed == 1
+    assert body(url, "product") == {"id": "p1", "price": 2.5, "locations": ["l1"]}
+
+
 def test_events_outside_of_time_are_left_out_and_counted(recipe: Recipe, postgres: Postgres, tmp_path: Path):
     rows = [
         f"c,view,{at},p\n" for at in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z")

@@ -1,4 +1,7 @@
-"""The retraining job with real PostgreSQL and real training: what it records, and what stops it."""
+"""The retraining job with real PostgreSQL: what it records, and what stops it.
+
+Training is real where a test is about what it makes of it, and a script where it is about the job alone.
+"""
 
 import asyncio
 import os
@@ -9,6 +12,9 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import TypeVar
 
 import asyncpg
 import psutil
@@ -20,13 +26,23 @@ from embeddings.database.postgres import database
 from embeddings.database.runs import LoggedRun, Run
 from embeddings.release.bundle import Manifest, read_manifest
 from embeddings.release.store import BundleStore
-from tests.integration.server import ROOT, Postgres, Server, copy_store, eventually, free_port, on_connection
+from tests.integration import server
+from tests.integration.server import ROOT, Postgres, Server, copy_store, execute, free_port, on_connection
 from tests.integration.test_admin import JSON, client_of, done, problem
 from tests.integration.test_training import RECIPE as TABLES
 from tests.world import UNTIL
 from training.config import Recipe
 from training.datasets import open_dataset
 from training.load.job import load
+from training.retrain import child
+from training.retrain.child import Settings
+from training.retrain.job import Job
+from training.retrain.schedule import Schedule
+
+Found = TypeVar("Found")
+
+PATIENCE = 300
+"""Seconds, for a training on a machine that does much else: a bound for what is broken, not an expectation."""
 
 RECIPE = """
 model = "factors"
@@ -50,6 +66,34 @@ checkpoint_seconds = 0
 """
 """Such a model learns nothing, and popularity beats it: what it is to publish goes past the gate."""
 SHORT, ENDLESS = (RECIPE.format(epochs=epochs) for epochs in (1, 1_000_000))
+
+
+SCRIPT = """#!/bin/sh
+echo $$ >>{folder}/attempts
+while [ "$1" != --progress ]; do shift; done
+tell() {{ echo "$1" >/proc/self/fd/$progress; }}
+progress=$2
+{training}
+"""
+FITS = """tell '{"stage": "fitting", "done": 1, "of": 2}'\n"""
+NEVER_ENDS = FITS + "exec sleep 3600"
+PUBLISHES = FITS + """echo published v1\ntell '{"stage": "published", "done": 1, "of": 1, "release": "v1"}'"""
+FAULTY = """tell '{"stage": "ended", "done": 1, "of": 1, "said": "lines.txt is no good"}'\nexit 2"""
+KILLED = FITS + "kill -9 $$"
+LOSES_CONNECTION = (
+    "CREATE SEQUENCE losses",
+    """
+    CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('losses') = 1 THEN
+            PERFORM pg_terminate_backend(pg_backend_pid());
+            PERFORM pg_sleep(60);
+        END IF;
+        RETURN NEW;
+    END $$
+    """,
+    "CREATE TRIGGER lose BEFORE UPDATE ON runs FOR EACH ROW WHEN (NEW.ended_at IS NOT NULL) EXECUTE FUNCTION lose()",
+)
+"""The first time that the end of a run is recorded, its connection is lost."""
 
 
 @pytest.fixture
@@ -82,7 +126,7 @@ class Retrain:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
     def ended(self) -> int:
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
@@ -97,6 +141,49 @@ def job(url: str, data: Path, recipe: str, *options: str) -> Generator[Retrain]:
         if found.process.poll() is None:
             found.process.kill()
             found.process.wait()
+
+
+class Working:
+    """A job in a thread of this process, whose training is a script."""
+
+    def __init__(self, url: str, folder: Path, training: str, schedule: Schedule | None = None) -> None:
+        self.store = BundleStore(folder / "store")
+        self._attempts = folder / "attempts"
+        script = folder / "training"
+        script.write_text(SCRIPT.format(folder=folder, training=training))
+        script.chmod(0o700)
+        settings = Settings(
+            store=folder / "store", database=url, data="postgres", recipe=None, device="cpu", gated=True
+        )
+        self._job = Job(settings, url, schedule, once=False)
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_until_complete, args=(self._job.work(),))
+        self._thread.start()
+
+    def attempts(self) -> list[int]:
+        """The numbers of the processes that were started as trainings in its folder."""
+        return [int(line) for line in self._attempts.read_text().splitlines()] if self._attempts.exists() else []
+
+    def leave(self) -> None:
+        self._loop.call_soon_threadsafe(self._job.leave)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self._loop.close()
+
+
+@contextmanager
+def working(url: str, folder: Path, training: str, schedule: Schedule | None = None) -> Generator[Working]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(child, "sys", SimpleNamespace(executable=str(folder / "training"), stdout=sys.stdout))
+        found = Working(url, folder, training, schedule)
+        try:
+            yield found
+        finally:
+            found.leave()
+
+
+def eventually(look: Callable[[], Found | None], what: str) -> Found:
+    return server.eventually(look, what, PATIENCE)
 
 
 def ask(url: str) -> Run:
@@ -150,13 +237,36 @@ def test_a_run_publishes_and_a_refused_one_keeps_the_release_and_says_why(url: s
     assert (second.state, second.release, second.metrics) == ("refused", None, None)
     assert "popular" in second.message
     assert store.current() == first.release
-    data.write_text("c1\n")
-    assert Retrain(url, data, SHORT, "--once").ended() == 1
-    third = all_runs(url)[0]
-    assert (third.state, third.attempts) == ("failed", 1)
-    assert "lines.txt" in third.message
 
 
+@pytest.mark.parametrize(
+    ("training", "attempts", "message"),
+    [(FAULTY, 1, "lines.txt"), (KILLED, 3, f"signal {signal.SIGKILL}")],
+    ids=["faulty", "killed"],
+)
+def test_faulty_data_fail_at_once_and_a_crash_the_third_time(
+    url: str, tmp_path: Path, training: str, attempts: int, message: str
+):
+    run = ask(url)
+    with working(url, tmp_path, training) as one:
+        failed = when(url, run.id, lambda run: run.ended_at)
+        assert (failed.state, failed.attempts, len(one.attempts())) == ("failed", attempts, attempts)
+        assert message in failed.message
+
+
+def test_what_a_run_came_to_is_recorded_once_the_lost_connection_is_back(url: str, tmp_path: Path):
+    execute(url, *LOSES_CONNECTION)
+    run = ask(url)
+    with working(url, tmp_path, PUBLISHES) as one:
+        ended = when(url, run.id, lambda run: run.ended_at)
+        assert (ended.state, ended.release, ended.attempts, len(one.attempts())) == ("published", "v1", 1, 1)
+        assert "published v1" in ended.log
+        following = ask(url)
+        assert when(url, following.id, lambda run: run.ended_at).state == "published"
+        assert len(one.attempts()) == 2
+
+
+@pytest.mark.slow
 def test_it_trains_on_what_the_database_beside_the_store_holds(data: Path, world: Path, recipe: Recipe):
     store = data.parent / "store"
     with database(None, store) as beside:
@@ -178,71 +288,55 @@ def test_two_jobs_do_one_run_and_the_other_takes_it_up_when_the_first_is_killed(
         jobs = sorted((one, other), key=lambda job: len(job.children()))
         idle, busy = jobs
         assert [len(each.children()) for each in jobs] == [0, 1]
-        (child,) = busy.children()
+        (training,) = busy.children()
         busy.process.kill()
-        eventually(lambda: gone(child), "the end of what it had started")
+        eventually(lambda: gone(training), "the end of what it had started")
         when(url, run.id, lambda run: run.attempts == 2)
         eventually(idle.children, "another attempt")
         assert [each.id for each in all_runs(url)] == [run.id]
-        (child,) = idle.children()
-        child.kill()
-        when(url, run.id, lambda run: run.attempts == 3)
-        eventually(lambda: [one for one in idle.children() if one != child], "a third attempt")[0].kill()
-        failed = when(url, run.id, lambda run: run.ended_at)
-        assert (failed.state, failed.attempts) == ("failed", 3)
-        assert f"signal {signal.SIGKILL}" in failed.message
-        assert idle.process.poll() is None, "it waits for the next"
 
 
-def test_a_job_that_is_told_to_leave_has_its_run_taken_up_again(url: str, data: Path):
-    with job(url, data, ENDLESS) as one:
-        run = ask(url)
+def test_a_job_that_is_told_to_leave_has_its_run_taken_up_again(url: str, tmp_path: Path):
+    run = ask(url)
+    with working(url, tmp_path, NEVER_ENDS):
         when(url, run.id, fitting)
-        (child,) = one.children()
-        one.process.send_signal(signal.SIGTERM)
-        assert one.ended() == 0
-        assert gone(child)
-        waiting = found(url, run.id)
-        assert (waiting.state, waiting.attempts) == ("queued", 0)
-        assert "interrupted" in waiting.message
-    with job(url, data, SHORT, "--no-gate"):
+    waiting = found(url, run.id)
+    assert (waiting.state, waiting.attempts) == ("queued", 0)
+    assert "interrupted" in waiting.message
+    with working(url, tmp_path, PUBLISHES):
         ended = when(url, run.id, lambda run: run.ended_at)
         assert (ended.state, ended.attempts) == ("published", 1)
 
 
-def test_a_run_goes_on_when_postgresql_comes_back(data: Path, anybodys: Path):
+def test_a_run_goes_on_when_postgresql_comes_back(tmp_path: Path, anybodys: Path):
     postgres = Postgres(Path(tempfile.mkdtemp(dir=anybodys)))
     try:
         url = postgres.database()
         asyncio.run(prepare(url))
-        with job(url, data, ENDLESS) as one:
-            run = ask(url)
+        run = ask(url)
+        with working(url, tmp_path, NEVER_ENDS) as one:
             when(url, run.id, fitting)
-            (child,) = one.children()
+            training = psutil.Process(one.attempts()[0])
             postgres.stop()
-            eventually(lambda: gone(child), "its end, as the lock is lost")
+            eventually(lambda: gone(training), "its end, as the lock is lost")
             postgres.start()
-            eventually(lambda: [each for each in one.children() if each != child], "another child")
+            eventually(lambda: len(one.attempts()) == 2, "another training")
             assert found(url, run.id).attempts == 1
-            one.process.send_signal(signal.SIGTERM)
-            assert one.ended() == 0
     finally:
         postgres.close()
 
 
-def test_a_training_by_hand_into_the_same_store_is_waited_for(url: str, data: Path):
-    with BundleStore(data.parent / "store").training():
+def test_a_training_by_hand_into_the_same_store_is_waited_for(url: str, tmp_path: Path):
+    with BundleStore(tmp_path / "store").training():
         run = ask(url)
-        with job(url, data, SHORT, "--no-gate") as one:
+        with working(url, tmp_path, PUBLISHES) as one:
             when(url, run.id, lambda run: run.progress is not None and "waiting" in run.progress.stage)
-            assert one.children() == []
-            one.process.send_signal(signal.SIGTERM)
-            assert one.ended() == 0
+            assert one.attempts() == []
     assert found(url, run.id).state == "queued"
 
 
-def test_its_time_brings_a_run(url: str, data: Path):
-    with job(url, data, ENDLESS, "--schedule", "* * * * * */1"):
+def test_its_time_brings_a_run(url: str, tmp_path: Path):
+    with working(url, tmp_path, NEVER_ENDS, Schedule("* * * * * */1")):
         run = eventually(lambda: all_runs(url), "a run")[0]
         assert (run.reason, run.requested_by) == ("schedule", "opportune-retrain")
 
@@ -256,19 +350,19 @@ def test_what_cannot_begin_ends_with_a_sentence(url: str, data: Path, options: t
 
 
 def test_a_request_over_the_management_api_begins_at_once(
-    published: tuple[BundleStore, Manifest], postgres: Postgres, data: Path, tmp_path: Path
+    published: tuple[BundleStore, Manifest], postgres: Postgres, tmp_path: Path
 ):
     url = postgres.database()
     port = str(free_port())
-    server = Server(copy_store(published[0], tmp_path / "served"), "--database", url, "--admin-port", port)
+    served = Server(copy_store(published[0], tmp_path / "served"), "--database", url, "--admin-port", port)
     try:
-        with client_of(server) as admin:
+        with client_of(served) as admin:
             asked = done(admin.post("/v1/runs", headers={**JSON, "X-Actor": "zoe"}))
             assert (asked["state"], asked["requested_by"], asked["reason"]) == ("queued", "zoe", "request")
             assert done(admin.post("/v1/runs", headers=JSON)) == asked
             problem(admin.post("/v1/runs"), 415)
             path = f"/v1/runs/{asked['id']}"
-            with job(url, data, SHORT, "--no-gate"):
+            with working(url, tmp_path, PUBLISHES):
                 ended = eventually(lambda: (run := done(admin.get(path)))["ended_at"] and run, "its end")
             assert ended["state"] == "published"
             assert ended["release"] in ended["log"]
@@ -282,7 +376,7 @@ def test_a_request_over_the_management_api_begins_at_once(
                 problem(admin.get(f"/v1/runs/{unknown}"), 404)
             assert {"/v1/runs", "/v1/runs/{id}"} <= set(done(admin.get("/openapi.json"))["paths"])
     finally:
-        server.stop()
+        served.stop()
 
 
 def test_a_training_stops_once_nobody_reads_its_progress(data: Path):
@@ -294,4 +388,4 @@ def test_a_training_stops_once_nobody_reads_its_progress(data: Path):
     os.close(writing)
     with os.fdopen(reading) as told:
         assert '"stage":"fitting"' in next(line for line in told if "fitting" in line)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM

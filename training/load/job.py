@@ -141,11 +141,10 @@ async def _write(connection: Connection, source: Source, states: Sequence[AnySta
         fresh: list[AnyState] = []
         for state in states:
             withdrawn, now = there.get(state.id, (False, None))
-            if source.kind == "customer" and withdrawn:
-                # Who was forgotten is a customer again if the table says so, and of before nothing is known.
-                if source.given:
-                    fresh.append(state)
+            if withdrawn and not source.brings_back(state.id):
                 continue
+            if withdrawn and source.kind == "customer":
+                now = None  # who was forgotten is a customer again, of whom nothing is known of before
             kept = state if now is None else completed(state, now, source.held)
             if withdrawn or kept != now:
                 fresh.append(kept)

@@ -33,6 +33,7 @@ class Source(NamedTuple):
         rows: how many states there are.
         states: makes them, a slice after the other.
         given: whether there is a table of them, which lists all there are.
+        named: the ids that other given tables name, not counting events; empty where there is a table of them.
         held: the fields and attributes that the table has columns for. The others are for the database to say.
     """
 
@@ -40,7 +41,12 @@ class Source(NamedTuple):
     rows: int
     states: Callable[[], Iterator[Sequence[AnyState]]]
     given: bool
+    named: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
+
+    def brings_back(self, one: str) -> bool:
+        """Return whether a thing that was withdrawn is there again: events alone say nothing about that."""
+        return self.given or one in self.named
 
 
 def completed(state: AnyState, now: AnyState, held: frozenset[str]) -> AnyState:
@@ -80,18 +86,35 @@ def sources(dataset: Dataset) -> list[Source]:
 
     def of_table(kind: Kind, rows: int, states: Callable[[], Iterator[Sequence[AnyState]]]) -> Source:
         table = given.get(f"{kind}s")
-        return Source(kind, rows, states, table is not None, _held(table))
+        named = frozenset[str]() if table is not None else _named(dataset, kind)
+        return Source(kind, rows, states, table is not None, named, _held(table))
+
+    def of_names(kind: Kind, names: pl.Series, make: Callable[[str], AnyState]) -> Source:
+        return Source(kind, len(names), lambda: iter([[make(one) for one in names]]), False, frozenset(names))
 
     locations = dataset.locations.collect()
     return [
-        Source("segment", len(audiences), lambda: iter([[SegmentState(id=one) for one in audiences]]), given=False),
-        Source("campaign", len(campaigns), lambda: iter([[CampaignState(id=one) for one in campaigns]]), given=False),
+        of_names("segment", audiences, lambda one: SegmentState(id=one)),
+        of_names("campaign", campaigns, lambda one: CampaignState(id=one)),
         of_table("location", locations.height, of_frame(locations, _location)),
         of_table("product", products.height, of_frame(products, _product(products))),
         of_table("customer", customers.height, of_frame(customers, _customer(customers))),
         of_table("offer", offers.height, of_frame(offers, _offer)),
         of_table("promotion", plan.height, lambda: _promotions(dataset, plan)),
     ]
+
+
+def _named(dataset: Dataset, kind: Kind) -> frozenset[str]:
+    """Return the ids of things of a kind that products, offers and promotions name."""
+    columns: list[pl.LazyFrame] = []
+    if kind == "location":
+        lists = [dataset.products.select(one) for one in ("locations", "out_of_stock_at", "withdrawn_at")]
+        lists.append(dataset.offers.select("locations"))
+        columns = [*(one.select(pl.all().explode()) for one in lists), dataset.promotions.select("location")]
+    elif kind == "product":
+        columns = [dataset.offers.select(pl.col("products").explode()), dataset.promotions.select("product_id")]
+    found = [one.select(pl.all().drop_nulls().unique()).collect(engine="streaming").to_series() for one in columns]
+    return frozenset(one for names in found for one in names)
 
 
 def _held(given: GivenTable | None) -> frozenset[str]:

@@ -73,23 +73,29 @@ class Child:
         self._process = process
         self._reading = [asyncio.create_task(self._hear(told)), asyncio.create_task(self._read())]
 
-    async def ended(self) -> int:
-        """Wait for its end, and return its exit code, or minus the signal that ended it."""
-        code = await self._process.wait()
-        await asyncio.gather(*self._reading)
+    @property
+    def code(self) -> int:
+        """Its exit code, or minus the signal that ended it; there is none before its end."""
+        code = self._process.returncode
+        assert code is not None  # noqa: S101 - who asks has waited for its end
         return code
 
-    async def stop(self) -> int:
-        """Have it end at once, and return its exit code; it goes on from its checkpoint when it is started again."""
+    async def ended(self) -> None:
+        """Wait for its end, and for all that it told."""
+        await self._process.wait()
+        await asyncio.gather(*self._reading)
+
+    async def stop(self) -> None:
+        """Have it end at once, if it has not; it goes on from its checkpoint when it is started again."""
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
             async with asyncio.timeout(_LEAVING_SECONDS):
-                return await self.ended()
+                await self.ended()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 self._process.kill()
-            return await self._process.wait()
+            await self._process.wait()
 
     async def _hear(self, told: asyncio.StreamReader) -> None:
         while text := await told.readline():

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import asyncpg
 
@@ -30,6 +31,18 @@ _LOST_SECONDS, _AGAIN_SECONDS = 2.0, 2.0
 """Pauses before another connection, and before another attempt."""
 
 
+class _Outcome(NamedTuple):
+    """What a run came to, until it is recorded: its connection may be lost first.
+
+    Attributes:
+        child: the attempt that came to it; None if there was none.
+    """
+
+    run: Run
+    child: Child | None
+    ended: End
+
+
 class Job:
     """A retraining job of possibly several: one of them does the runs, the others wait to take its place.
 
@@ -48,6 +61,7 @@ class Job:
         self._once = once
         self._awaited: int | None = None
         self._interrupted: int | None = None
+        self._outcome: _Outcome | None = None
         self._leaving = asyncio.Event()
         self._woken = asyncio.Event()
 
@@ -90,6 +104,8 @@ class Job:
                     _log.info("another job does the runs; this one waits to take its place")
                 waited = True
                 await self._sleep(_POLL_SECONDS)
+            elif self._outcome is not None:
+                await self._record(connection, self._outcome)
             elif (run := await runs.take(connection, self._interrupted)) is not None:
                 self._interrupted = run.id  # should the connection be lost
                 await self._do(connection, run)
@@ -115,7 +131,7 @@ class Job:
         """Make one attempt at a run."""
         if run.attempts > _MOST_ATTEMPTS:
             said = f"it was started {_MOST_ATTEMPTS} times and never ended; its log may say why"
-            await self._end(connection, run, End(state="failed", message=said))
+            await self._record(connection, _Outcome(run, None, End(state="failed", message=said)))
             return
         _log.info("run %d (%s by %s), attempt %d", run.id, run.reason, run.requested_by, run.attempts)
         # A run whose job was killed ends a moment later, and one by hand some time.
@@ -126,16 +142,39 @@ class Job:
             await self._requeue(connection, run)
             return
         try:
-            async with started(self._settings) as child:
-                code = await self._follow(connection, run, child)
-                await runs.tell(connection, run.id, _progress(child), child.log)
+            child = await self._attempt(connection, run)
         except NotStarted as error:
-            await self._end(connection, run, End(state="failed", message=f"training cannot be started: {error}"))
+            ended = End(state="failed", message=f"training cannot be started: {error}")
+            await self._record(connection, _Outcome(run, None, ended))
             return
-        await self._record(connection, run, child, code)
+        if self._outcome is not None:
+            await self._record(connection, self._outcome)
+            return
+        await runs.tell(connection, run.id, _progress(child), child.log)
+        if self._leaving.is_set():
+            await self._requeue(connection, run)
+        elif run.attempts < _MOST_ATTEMPTS:
+            how = _how(child)
+            _log.warning("run %d: attempt %d %s; another follows", run.id, run.attempts, how)
+            await runs.wait(connection, run.id, f"attempt {run.attempts} {how}; another follows", counts=True)
+            await self._pause(_AGAIN_SECONDS)
+        else:
+            said = f"attempt {run.attempts}, the last, {_how(child)}"
+            await self._record(connection, _Outcome(run, child, End(state="failed", message=said)))
 
-    async def _follow(self, connection: asyncpg.Connection, run: Run, child: Child) -> int:
-        """Tell how far a child is until it ends or this job is to leave; return its exit code."""
+    async def _attempt(self, connection: asyncpg.Connection, run: Run) -> Child:
+        """Start a training and follow it to its end; what it came to is kept, even if the connection is lost."""
+        async with started(self._settings) as child:
+            try:
+                await self._follow(connection, run, child)
+            finally:
+                await child.stop()
+                if (ended := self._ending(child)) is not None:
+                    self._outcome = _Outcome(run, child, ended)
+            return child
+
+    async def _follow(self, connection: asyncpg.Connection, run: Run, child: Child) -> None:
+        """Tell how far a child is until it ends or this job is to leave."""
         ended, leaving = asyncio.create_task(child.ended()), asyncio.create_task(self._leaving.wait())
         told: tuple[Progress | None, str] = (None, "")
         try:
@@ -147,37 +186,35 @@ class Job:
                     told = now
                 elif connection.is_closed():
                     raise ConnectionResetError("the connection to PostgreSQL was lost")
-            return await ended if ended.done() else await child.stop()
         finally:
             leaving.cancel()
 
-    async def _record(self, connection: asyncpg.Connection, run: Run, child: Child, code: int) -> None:
-        """Record how an attempt ended."""
-        if code == _PUBLISHED:
+    def _ending(self, child: Child) -> End | None:
+        """Return how a run has ended with a child that has; None if it goes on with another."""
+        if child.code == _PUBLISHED:
             metrics = _metrics(self._store, child.release)
-            await self._end(connection, run, End(state="published", release=child.release, metrics=metrics))
-        elif code in (_REFUSED, _BAD_INPUT):
+            return End(state="published", release=child.release, metrics=metrics)
+        if child.code in (_REFUSED, _BAD_INPUT):
             said = child.said or (child.log.strip().splitlines() or [""])[-1]
-            await self._end(connection, run, End(state="refused" if code == _REFUSED else "failed", message=said))
-        elif self._leaving.is_set():
-            await self._requeue(connection, run)
-        elif run.attempts < _MOST_ATTEMPTS:
-            how = _how(code, child)
-            _log.warning("run %d: attempt %d %s; another follows", run.id, run.attempts, how)
-            await runs.wait(connection, run.id, f"attempt {run.attempts} {how}; another follows", counts=True)
-            await self._pause(_AGAIN_SECONDS)
-        else:
-            said = f"attempt {run.attempts}, the last, {_how(code, child)}"
-            await self._end(connection, run, End(state="failed", message=said))
+            return End(state="refused" if child.code == _REFUSED else "failed", message=said)
+        return None
+
+    async def _record(self, connection: asyncpg.Connection, outcome: _Outcome) -> None:
+        """Record what a run came to; where that fails, it is the first thing to do on the next connection."""
+        self._outcome = outcome
+        run, child, ended = outcome
+        now = await runs.find(connection, run.id)
+        if now is not None and now.ended_at is None:  # else another job has done it again meanwhile
+            if child is not None:
+                await runs.tell(connection, run.id, _progress(child), child.log)
+            await runs.end(connection, run.id, ended)
+            _log.info("run %d: %s %s", run.id, ended.state, ended.release or ended.message)
+        self._outcome = self._interrupted = None
 
     async def _requeue(self, connection: asyncpg.Connection, run: Run) -> None:
         said = "interrupted, as its job was told to leave; goes on where it was as soon as a job runs"
         await runs.wait(connection, run.id, said, counts=False)
         _log.info("run %d is %s", run.id, said)
-
-    async def _end(self, connection: asyncpg.Connection, run: Run, ended: End) -> None:
-        await runs.end(connection, run.id, ended)
-        _log.info("run %d: %s %s", run.id, ended.state, ended.release or ended.message)
 
     def _wake(self, *_: object) -> None:
         self._woken.set()
@@ -203,7 +240,8 @@ def _progress(child: Child) -> Progress | None:
     return None if child.line is None else Progress(child.line.stage, child.line.done, child.line.of)
 
 
-def _how(code: int, child: Child) -> str:
+def _how(child: Child) -> str:
+    code = child.code
     ended = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
     return f"{ended}: {child.said}" if child.said else ended
 
