@@ -294,7 +294,8 @@ class _Server(uvicorn.Server):
 async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
     """Bring a worker to the version that the other workers serve, before it answers.
 
-    It was forked from the version that the parent opened at first.
+    It was forked from the version that the parent opened at first. What it takes lacks the changes of the catalogue,
+    which it tries to catch up with once before it answers.
 
     Raises:
         EmptyStore: neither that version nor the current one can be opened, and others serve; the supervisor starts
@@ -304,7 +305,7 @@ async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
     version = place.said_serving()
     if version is None:
         return
-    if await service.watcher.join(version):
+    if await service.watcher.join(version, service.follower.begin_with):
         return
     if not place.alone:
         raise EmptyStore(f"version {version}, which other workers serve, cannot be opened any more")

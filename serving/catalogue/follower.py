@@ -50,6 +50,7 @@ class CatalogueFollower:
         self._publishing = asyncio.Lock()
         self._current_at = time.monotonic()
         self._silent = False
+        self._begun_behind = False
 
     @property
     def lag_seconds(self) -> float:
@@ -59,7 +60,7 @@ class CatalogueFollower:
     @property
     def is_late(self) -> bool:
         """Return whether changes may be missing that are older than changes may be."""
-        return self.lag_seconds > _LATE_SECONDS
+        return self._begun_behind or self.lag_seconds > _LATE_SECONDS
 
     async def follow(self) -> None:
         """Bring changes into the view as they are committed, until cancelled."""
@@ -85,6 +86,15 @@ class CatalogueFollower:
                 await self._bring_in(connection)
         except OpportuneError as error:
             self._note_silent(error)
+
+    async def begin_with(self, view: View) -> None:
+        """Publish the view of another release as it was made, in a worker that does not answer yet; it then catches up.
+
+        What it answers counts as late until it has: where PostgreSQL is silent, a worker that replaces another must not
+        wait for it.
+        """
+        self._slot.publish(view)
+        self._begun_behind = True
 
     async def publish(self, view: View) -> None:
         """Publish the view of another release once it has every change; wait for PostgreSQL if it is silent.
@@ -112,6 +122,7 @@ class CatalogueFollower:
                 page = await self._page(connection, view, view.seq)
                 if page is None:
                     self._current_at = asked
+                    self._begun_behind = False
                     return
                 self._slot.publish(await asyncio.to_thread(self._following, view, [page]))
                 view.release.live.reread(page.customers)
