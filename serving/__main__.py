@@ -34,6 +34,7 @@ from embeddings.errors import EmptyStore, InvalidInput, OpportuneError
 from embeddings.ranking.sources import SOURCES, SourceName
 from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
+from serving.background import Background
 from serving.catalogue.follower import CatalogueFollower
 from serving.connections import Connection, Connections
 from serving.management.keep import Management
@@ -221,20 +222,23 @@ def _run(
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
         count_anew(slot.current.release.bundle)
-        uvloop.run(_serve(service, place))
+        sys.exit(uvloop.run(_serve(service, place)))
 
     # What lives as long as the process is kept out of the collector's sight: it delays no request, and a collection
     # does not touch, and by that copy, what forks share.
     gc.collect()
     gc.freeze()
     if settings.workers == 1:
-        uvloop.run(_serve(service, None))
+        sys.exit(uvloop.run(_serve(service, None)))
     else:
         supervise(settings.workers, [*sockets, *admin], _DRAIN_SECONDS, work)
 
 
-async def _serve(service: _Service, place: WorkerPlace | None) -> None:
-    """Serve until told to stop; requests under way are answered first.
+async def _serve(service: _Service, place: WorkerPlace | None) -> int:
+    """Serve until told to stop, or until a task in the background fails; requests under way are answered first.
+
+    Returns:
+        The exit code: 1 where a task has failed.
 
     Args:
         service: what answers.
@@ -245,7 +249,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         if service.database.home is not None:
             stack.enter_context(kept(service.database.home))
         await stack.enter_async_context(service.events.connected())
-        await stack.enter_async_context(service.decisions.writing())
+        decisions = await stack.enter_async_context(service.decisions.writing())
         if place is not None:
             place.leave_with_parent()
             metrics.of_workers = WorkerMetrics(place.folder, place.worker, place.workers, metrics.registry)
@@ -258,20 +262,20 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         beside = Management(settings.store, service.database, settings.admin_host, settings.admin_port, admin)
         server = _Server(service.config, beside, service.decisions)
         keep = Kept(settings.keep_events, settings.keep_decisions)
-        watching = [
-            asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
-            asyncio.create_task(watch_loop(metrics)),
-            asyncio.create_task(service.feed.follow()),
-            asyncio.create_task(service.follower.follow()),
-            asyncio.create_task(look_after_days(service.database.url, keep)),
-            asyncio.create_task(service.connections.watch(server.server_state.connections)),
-        ]
-        beside.start()
-        try:
+        background = Background(server.leave)
+        background.hear(decisions)
+        if (keeping := beside.start()) is not None:
+            background.hear(keeping)
+        with background.running(
+            releases=service.watcher.watch(settings.swap_poll_seconds),
+            loop=watch_loop(metrics),
+            feed=service.feed.follow(),
+            catalogue=service.follower.follow(),
+            partitions=look_after_days(service.database.url, keep),
+            connections=service.connections.watch(server.server_state.connections),
+        ):
             await server.serve(sockets=list(service.sockets))
-        finally:
-            for task in watching:
-                task.cancel()
+        return 1 if background.failed else 0
 
 
 class _Server(uvicorn.Server):
@@ -284,6 +288,10 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._beside = beside
         self._decisions = decisions
+
+    def leave(self) -> None:
+        """Have it answer what is under way and end."""
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is under way, wait until all have left, and store what was shown."""

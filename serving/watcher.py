@@ -113,7 +113,13 @@ class ReleaseWatcher:
             _log.error("refused version %s, still serving %s: %s", version, self._slot.current.version, error)
             return
         self.refused = None
-        await publish(view)
+        try:
+            await publish(view)
+        except Exception as error:  # one release that cannot take the catalogue's changes must not end every worker
+            self.refused = Refused(version, _told(error), stamp)
+            _log.exception("version %s cannot be published, still serving %s", version, self._slot.current.version)
+            view.close()
+            return
         _log.info("now serving %s", version)
 
     def _aside(self, work: Callable[..., Done], *arguments: str) -> "asyncio.Future[Done]":

@@ -646,6 +646,21 @@ def test_a_store_that_cannot_be_read_is_told_once_and_leaves_the_model_in_servic
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "INFO"]
 
 
+def test_a_version_that_opens_and_cannot_be_published_is_refused(versions: Path):
+    async def fail(_view: View) -> None:
+        raise ZeroDivisionError
+
+    opening = Opening()
+    slot = ViewSlot(cast("View", Named("v1")))
+    watcher = ReleaseWatcher(slot, BundleStore(versions), opening, fail)
+    point_at(versions, "v2")
+    assert looks(watcher, opening, times=3) == ["v2"]
+    assert slot.current.version == "v1"
+    assert watcher.refused is not None
+    assert watcher.refused.version == "v2"
+    assert [one.closed for one in opening.made] == [True]
+
+
 # What a worker that replaces another serves
 
 
