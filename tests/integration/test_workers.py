@@ -23,11 +23,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-import serving.__main__
 from embeddings.device import free_memory
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
+from serving.command_line import parser, settings_of
 from serving.state.worker_metrics import WorkerMetrics
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import (
@@ -547,11 +547,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, device: str, *options: str) -> Any
     def found(_choice: str) -> str:
         return device
 
-    monkeypatch.setattr(serving.__main__, "resolve_device", found)
-    parser = serving.__main__._parser()  # pyright: ignore[reportPrivateUsage]
-    return serving.__main__._settings(  # pyright: ignore[reportPrivateUsage]
-        parser.parse_args(["--store", "store", *options])
-    )
+    monkeypatch.setattr("serving.command_line.resolve_device", found)
+    return settings_of(parser().parse_args(["--store", "store", *options]))
 
 
 def test_several_workers_cannot_own_one_device(monkeypatch: pytest.MonkeyPatch):
