@@ -1,6 +1,5 @@
 """``opportune-serve``: the service."""
 
-import argparse
 import asyncio
 import gc
 import logging
@@ -8,12 +7,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar, cast, get_args
+from typing import NamedTuple, cast
 
 # FAISS, ONNX Runtime and OpenBLAS each bring threads of their own; the event loop computes small batches itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,24 +21,24 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import faiss
 import uvicorn
 import uvloop
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
-from embeddings.database.connection import DATABASE_VARIABLE, database_url
 from embeddings.database.event_days import Kept, look_after_days
 from embeddings.database.keeper import kept
 from embeddings.database.migrate import prepare
 from embeddings.database.postgres import Database, database
-from embeddings.device import resolve_device
-from embeddings.errors import EmptyStore, InvalidInput, OpportuneError
-from embeddings.ranking.sources import SOURCES, SourceName
+from embeddings.errors import EmptyStore, OpportuneError
 from embeddings.release.store import BundleStore, close_to_others
 from serving.app import create_app
+from serving.background import Background
 from serving.catalogue.follower import CatalogueFollower
+from serving.command_line import parser, settings_of
 from serving.connections import Connection, Connections
 from serving.management.keep import Management
 from serving.metrics import Metrics, count_anew, watch_loop
 from serving.opening import open_view
-from serving.settings import DecisionsKind, Limits, Settings, default_index_cache_bytes
+from serving.server import configured
+from serving.settings import Settings
 from serving.slot import ViewSlot
 from serving.state.decisions import DecisionStore
 from serving.state.events import EventStore
@@ -49,9 +48,6 @@ from serving.state.worker_metrics import WorkerMetrics
 from serving.watcher import ReleaseWatcher
 from serving.workers import WorkerPlace, bind, listen, room_for, supervise
 
-_DEFAULTS: Mapping[str, Any] = {one.name: one.default for one in fields(Settings)}
-_RENAMED: Mapping[str, str] = {"together": "bought_together", "alike": "also_bought"}
-"""Sources by their earlier names."""
 _BACKLOG = 2_048
 _ADMIN = "--admin-host, --admin-port (0 for no management API)"
 _DRAIN_SECONDS = 5
@@ -59,19 +55,16 @@ _DRAIN_SECONDS = 5
 _GC_THRESHOLDS = (100_000, 20, 100)
 
 
-Number = TypeVar("Number", int, float)
-
-
 def main() -> None:
-    """Run the command line until SIGTERM or SIGINT; exit 2 if there is nothing that can be served."""
-    arguments = _parser().parse_args()
+    """Run the command line until SIGTERM or SIGINT; exit 2 if nothing can be served, 1 if the background fails."""
+    arguments = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     gc.set_threshold(*_GC_THRESHOLDS)
     faiss.omp_set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        settings = _settings(arguments)
+        settings = settings_of(arguments)
         BundleStore(settings.store).current()  # before a PostgreSQL is set up beside nothing
         _close_histories(settings.store / "histories")
         sockets = bind(settings.host, settings.port)
@@ -89,53 +82,6 @@ def _close_histories(folder: Path) -> None:
         close_to_others(folder)
     except OSError as error:
         logging.getLogger("opportune.serve").warning("%s stays readable by others: %s", folder, error)
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    """Return the settings that the command line gives.
-
-    Raises:
-        DeviceUnavailable: the device is not there.
-        InvalidInput: several workers were asked for with what only one can do.
-    """
-    device, workers = resolve_device(arguments.device), arguments.workers
-    if workers > 1 and device == "cuda":
-        raise InvalidInput("--workers", "expected 1 with --device cuda: one thread of one process owns the device")
-    if workers > 1 and arguments.clock == "replay":
-        raise InvalidInput(
-            "--workers", "expected 1 with --clock replay: no worker knows the newest moment all have seen"
-        )
-    cache_mib = arguments.index_cache_mib
-    cache_bytes = default_index_cache_bytes() if cache_mib is None else int(cache_mib * 2**20)
-    return Settings(
-        store=arguments.store,
-        host=arguments.host,
-        port=arguments.port,
-        admin_host=arguments.admin_host,
-        admin_port=arguments.admin_port,
-        database=database_url(arguments.database, os.environ),
-        keep_events=arguments.keep_events,
-        decisions=arguments.decisions,
-        keep_decisions=arguments.keep_decisions,
-        device=device,
-        clock=arguments.clock,
-        workers=workers,
-        index_cache_bytes=cache_bytes // workers,
-        sources=_sources(arguments.sources),
-        ranked=not arguments.no_ranker,
-        deadline_seconds=arguments.deadline,
-        limits=Limits(connections=arguments.connections),
-    )
-
-
-def _sources(names: str) -> tuple[SourceName, ...]:
-    """Return the sources named, in the order of ``SOURCES``: the most telling first."""
-    given = names.split(",")
-    unknown = [name for name in given if name not in SOURCES]
-    if unknown:
-        renamed = "".join(f"; {name} is called {_RENAMED[name]} now" for name in unknown if name in _RENAMED)
-        raise InvalidInput("--sources", f"expected some of {', '.join(SOURCES)}; got {', '.join(unknown)}{renamed}")
-    return tuple(name for name in SOURCES if name in given)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -188,17 +134,11 @@ def _run(
     app = create_app(settings, slot, watcher, follower, events, decisions, metrics)
     limits = replace(settings.limits, connections=room_for(settings.limits.connections))
     connections = Connections(limits, app.admission, metrics.refused)
-    config = uvicorn.Config(
+    config = configured(
         app.answer,
+        _DRAIN_SECONDS,
         http=cast("type[asyncio.Protocol]", partial(Connection, connections)),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     config.load()
     feed = Feed(database.url, events)
@@ -221,20 +161,23 @@ def _run(
     def work(place: WorkerPlace) -> None:
         invalidations.take(place.worker)
         count_anew(slot.current.release.bundle)
-        uvloop.run(_serve(service, place))
+        sys.exit(uvloop.run(_serve(service, place)))
 
     # What lives as long as the process is kept out of the collector's sight: it delays no request, and a collection
     # does not touch, and by that copy, what forks share.
     gc.collect()
     gc.freeze()
     if settings.workers == 1:
-        uvloop.run(_serve(service, None))
+        sys.exit(uvloop.run(_serve(service, None)))
     else:
         supervise(settings.workers, [*sockets, *admin], _DRAIN_SECONDS, work)
 
 
-async def _serve(service: _Service, place: WorkerPlace | None) -> None:
-    """Serve until told to stop; requests under way are answered first.
+async def _serve(service: _Service, place: WorkerPlace | None) -> int:
+    """Serve until told to stop, or until a task in the background fails; requests under way are answered first.
+
+    Returns:
+        The exit code: 1 where a task has failed.
 
     Args:
         service: what answers.
@@ -245,7 +188,7 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         if service.database.home is not None:
             stack.enter_context(kept(service.database.home))
         await stack.enter_async_context(service.events.connected())
-        await stack.enter_async_context(service.decisions.writing())
+        decisions = await stack.enter_async_context(service.decisions.writing())
         if place is not None:
             place.leave_with_parent()
             metrics.of_workers = WorkerMetrics(place.folder, place.worker, place.workers, metrics.registry)
@@ -258,20 +201,20 @@ async def _serve(service: _Service, place: WorkerPlace | None) -> None:
         beside = Management(settings.store, service.database, settings.admin_host, settings.admin_port, admin)
         server = _Server(service.config, beside, service.decisions)
         keep = Kept(settings.keep_events, settings.keep_decisions)
-        watching = [
-            asyncio.create_task(service.watcher.watch(service.settings.swap_poll_seconds)),
-            asyncio.create_task(watch_loop(metrics)),
-            asyncio.create_task(service.feed.follow()),
-            asyncio.create_task(service.follower.follow()),
-            asyncio.create_task(look_after_days(service.database.url, keep)),
-            asyncio.create_task(service.connections.watch(server.server_state.connections)),
-        ]
-        beside.start()
-        try:
+        background = Background(server.leave)
+        background.hear(decisions)
+        if (keeping := beside.start()) is not None:
+            background.hear(keeping)
+        with background.running(
+            releases=service.watcher.watch(settings.swap_poll_seconds),
+            loop=watch_loop(metrics),
+            feed=service.feed.follow(),
+            catalogue=service.follower.follow(),
+            partitions=look_after_days(service.database.url, keep),
+            connections=service.connections.watch(server.server_state.connections),
+        ):
             await server.serve(sockets=list(service.sockets))
-        finally:
-            for task in watching:
-                task.cancel()
+        return 1 if background.failed else 0
 
 
 class _Server(uvicorn.Server):
@@ -285,6 +228,10 @@ class _Server(uvicorn.Server):
         self._beside = beside
         self._decisions = decisions
 
+    def leave(self) -> None:
+        """Have it answer what is under way and end."""
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is under way, wait until all have left, and store what was shown."""
         await asyncio.gather(super().shutdown(sockets), self._beside.leave())
@@ -294,7 +241,8 @@ class _Server(uvicorn.Server):
 async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
     """Bring a worker to the version that the other workers serve, before it answers.
 
-    It was forked from the version that the parent opened at first.
+    It was forked from the version that the parent opened at first. What it takes lacks the changes of the catalogue,
+    which it tries to catch up with once before it answers.
 
     Raises:
         EmptyStore: neither that version nor the current one can be opened, and others serve; the supervisor starts
@@ -304,100 +252,11 @@ async def _join(slot: ViewSlot, place: WorkerPlace, service: _Service) -> None:
     version = place.said_serving()
     if version is None:
         return
-    if await service.watcher.join(version):
+    if await service.watcher.join(version, service.follower.begin_with):
         return
     if not place.alone:
         raise EmptyStore(f"version {version}, which other workers serve, cannot be opened any more")
     place.say_serving(slot.current.version)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="opportune-serve", description="Answer recommend calls over HTTP.")
-    parser.add_argument("--store", required=True, type=Path, help="the store that opportune-train publishes into")
-    parser.add_argument("--host", default=_DEFAULTS["host"])
-    parser.add_argument("--port", type=int, default=_DEFAULTS["port"])
-    parser.add_argument("--admin-host", default=_DEFAULTS["admin_host"], help="where the management API listens")
-    parser.add_argument(
-        "--admin-port",
-        type=int,
-        default=_DEFAULTS["admin_port"],
-        help=f"the management API's port, 0 for none; default {_DEFAULTS['admin_port']}",
-    )
-    parser.add_argument(
-        "--database",
-        help="a PostgreSQL URL for events, without a password, which everybody could read in the list of processes; "
-        f"default: what {DATABASE_VARIABLE} says, with or without one, or an embedded PostgreSQL under the store",
-    )
-    parser.add_argument(
-        "--keep-events",
-        type=_positive(int),
-        metavar="DAYS",
-        help="forget events after so many days; default: keep them for ever",
-    )
-    parser.add_argument(
-        "--decisions",
-        choices=get_args(DecisionsKind),
-        default=_DEFAULTS["decisions"],
-        help="which answers are stored, to say later what was shown; sampled: one in ten; "
-        f"default {_DEFAULTS['decisions']}",
-    )
-    parser.add_argument(
-        "--keep-decisions",
-        type=_positive(int),
-        default=_DEFAULTS["keep_decisions"],
-        metavar="DAYS",
-        help=f"forget those after so many days; default {_DEFAULTS['keep_decisions']}",
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--workers",
-        type=_positive(int),
-        default=_DEFAULTS["workers"],
-        help=f"processes that answer, sharing one model; default {_DEFAULTS['workers']}",
-    )
-    parser.add_argument(
-        "--index-cache-mib",
-        type=_positive(float),
-        help="memory for the indexes of eligible sets, all workers together; default: a quarter of the host's free",
-    )
-    parser.add_argument(
-        "--sources",
-        default=",".join(SOURCES),
-        help=f"where candidates come from; default {','.join(SOURCES)}",
-    )
-    parser.add_argument(
-        "--no-ranker", action="store_true", help="order candidates by the towers alone, as if there were no ranker"
-    )
-    parser.add_argument(
-        "--connections",
-        type=_positive(int),
-        default=_DEFAULTS["limits"].connections,
-        help=f"connections of one worker; default {_DEFAULTS['limits'].connections}",
-    )
-    parser.add_argument(
-        "--deadline",
-        type=_positive(float),
-        default=_DEFAULTS["deadline_seconds"],
-        help="seconds a request may wait for its turn; one that would wait longer gets 503; "
-        f"default {_DEFAULTS['deadline_seconds']:g}",
-    )
-    parser.add_argument(
-        "--clock",
-        choices=["wall", "replay"],
-        default=_DEFAULTS["clock"],
-        help="replay: now is the newest moment seen",
-    )
-    return parser
-
-
-def _positive(kind: type[Number]) -> Callable[[str], Number]:
-    def read(text: str) -> Number:
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
-        return value
-
-    return read
 
 
 if __name__ == "__main__":

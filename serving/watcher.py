@@ -74,6 +74,23 @@ class ReleaseWatcher:
         One that was refused is tried again once its files, or ``CURRENT``, have changed and then stood still from one
         look to the next.
         """
+        await self._look(self._publish)
+
+    async def join(self, version: str, begin_with: Callable[[View], Awaitable[None]]) -> bool:
+        """Take the version that other workers serve, or else the current one; return whether one can be opened.
+
+        Args:
+            version: what they serve.
+            begin_with: has the view of a release answer in a worker that does not answer yet.
+        """
+        if version == self._slot.current.version:
+            return True
+        await self._take(version, (), begin_with)
+        if self.refused is not None:
+            await self._look(begin_with)
+        return self.refused is None and self.unreadable is None
+
+    async def _look(self, publish: Callable[[View], Awaitable[None]]) -> None:
         serving = self._slot.current.version
         try:
             version = await self._aside(self._store.current)
@@ -86,18 +103,9 @@ class ReleaseWatcher:
         if version == serving:
             self.refused = None
         elif self.refused is None or version != self.refused.version or (stands and stamp != self.refused.stamp):
-            await self._take(version, stamp)
+            await self._take(version, stamp, publish)
 
-    async def join(self, version: str) -> bool:
-        """Take the version that other workers serve, or else the current one; return whether one can be opened."""
-        if version == self._slot.current.version:
-            return True
-        await self._take(version, ())
-        if self.refused is not None:
-            await self.look()
-        return self.refused is None and self.unreadable is None
-
-    async def _take(self, version: str, stamp: Stamp) -> None:
+    async def _take(self, version: str, stamp: Stamp, publish: Callable[[View], Awaitable[None]]) -> None:
         try:
             view = await self._aside(self._open, version)
         except Exception as error:  # files that agree with their hashes can still be of any wrong shape
@@ -105,7 +113,13 @@ class ReleaseWatcher:
             _log.error("refused version %s, still serving %s: %s", version, self._slot.current.version, error)
             return
         self.refused = None
-        await self._publish(view)
+        try:
+            await publish(view)
+        except Exception as error:  # one release that cannot take the catalogue's changes must not end every worker
+            self.refused = Refused(version, _told(error), stamp)
+            _log.exception("version %s cannot be published, still serving %s", version, self._slot.current.version)
+            view.close()
+            return
         _log.info("now serving %s", version)
 
     def _aside(self, work: Callable[..., Done], *arguments: str) -> "asyncio.Future[Done]":

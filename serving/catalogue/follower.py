@@ -58,6 +58,7 @@ class CatalogueFollower:
         self._publishing = asyncio.Lock()
         self._current_at = time.monotonic()
         self._silent = False
+        self._begun_behind = False
 
     @property
     def lag_seconds(self) -> float:
@@ -67,7 +68,7 @@ class CatalogueFollower:
     @property
     def is_late(self) -> bool:
         """Return whether changes may be missing that are older than changes may be."""
-        return self.lag_seconds > _LATE_SECONDS
+        return self._begun_behind or self.lag_seconds > _LATE_SECONDS
 
     async def follow(self) -> None:
         """Bring changes into the view as they are committed, until cancelled."""
@@ -96,6 +97,15 @@ class CatalogueFollower:
         except OpportuneError as error:
             self._note_silent(error)
 
+    async def begin_with(self, view: View) -> None:
+        """Publish the view of another release as it was made, in a worker that does not answer yet; it then catches up.
+
+        What it answers counts as late until it has: where PostgreSQL is silent, a worker that replaces another must not
+        wait for it.
+        """
+        self._slot.publish(view)
+        self._begun_behind = True
+
     async def publish(self, view: View) -> None:
         """Publish the view of another release once it has every change; wait for PostgreSQL if it is silent.
 
@@ -122,6 +132,7 @@ class CatalogueFollower:
                 start = await self._start(connection, view)
                 if start is None:
                     self._current_at = asked
+                    self._begun_behind = False
                     return
                 # A log from its beginning all at once: what it says first is older than what is shown now.
                 pages = await self._pages(connection, view, start.seq, None if start.seq < view.seq else 1)

@@ -14,6 +14,7 @@ from serving.management.app import create_app
 from serving.management.database import CatalogueDatabase
 from serving.management.keep import Given
 from serving.management.releases import Releases
+from serving.server import configured
 
 _log = logging.getLogger("opportune.serve")
 
@@ -30,17 +31,8 @@ def main() -> None:
 
 async def _serve(given: Given) -> None:
     database = CatalogueDatabase(given.database)
-    config = uvicorn.Config(
-        create_app(given.host, database, Releases(Path(given.store))),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
+    app = create_app(given.host, database, Releases(Path(given.store)))
+    config = configured(app, _DRAIN_SECONDS, limit_concurrency=_CONNECTIONS)
     server, loop = uvicorn.Server(config), asyncio.get_running_loop()
 
     def leave() -> None:

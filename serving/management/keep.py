@@ -59,10 +59,11 @@ class Management:
         self._listens = bool(sockets)
         self._keeping: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Start it, and again whenever it dies."""
+    def start(self) -> asyncio.Task[None] | None:
+        """Start it, and again whenever it dies; return the task that does so, or None where nothing is started."""
         if self._listens:
-            self._keeping = asyncio.create_task(_keep(self._told, self._inherited))
+            self._keeping = asyncio.create_task(_keep(self._told, self._inherited), name="management")
+        return self._keeping
 
     async def leave(self) -> None:
         """Have it answer what is under way and end, and wait for that."""

@@ -100,11 +100,14 @@ class DecisionStore:
         self._waiting.append(decision)
 
     @asynccontextmanager
-    async def writing(self) -> AsyncGenerator[None]:
-        """Store decisions within the block, whenever PostgreSQL answers; what waits at its end is lost."""
-        self._writer = asyncio.create_task(self._write_on())
+    async def writing(self) -> AsyncGenerator[asyncio.Task[None]]:
+        """Store decisions within the block, whenever PostgreSQL answers; what waits at its end is lost.
+
+        Yields the task that does so.
+        """
+        self._writer = asyncio.create_task(self._write_on(), name="decisions")
         try:
-            yield
+            yield self._writer
         finally:
             self._writer.cancel()
             self._hang_up()
@@ -114,9 +117,7 @@ class DecisionStore:
         self._told_to_leave.set()
         if self._writer is None:
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LEAVING_SECONDS):
-                await self._writer
+        await asyncio.wait([self._writer], timeout=_LEAVING_SECONDS)
         if self._waiting:
             _log.error("%d decisions are lost: PostgreSQL has not taken them before the end", len(self._waiting))
 

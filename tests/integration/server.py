@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
@@ -59,10 +59,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(store: Path, log: Path, *options: str) -> tuple["subprocess.Popen[bytes]", int]:
+def serve(
+    store: Path, log: Path, *options: str, program: Sequence[str] = ("-m", "serving")
+) -> tuple["subprocess.Popen[bytes]", int]:
     """Start a server without waiting for it; returns its process and its port."""
     port = free_port()
-    command = [sys.executable, "-m", "serving", "--store", str(store), "--port", str(port)]
+    command = [sys.executable, *program, "--store", str(store), "--port", str(port)]
     # A server on the default port would be in the way of every other.
     command += ["--admin-port", "0", *options]
     with log.open("ab") as out:

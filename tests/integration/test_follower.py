@@ -1,6 +1,7 @@
 """Changes in the database count in the answers of a server that runs, in every worker and under every release."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Generator
 from datetime import timedelta
@@ -26,6 +27,7 @@ from embeddings.database.migrate import prepare
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
 from tests.integration.server import Postgres, Server, copy_store, event, eventually, ids, on_connection, release, world
+from tests.integration.test_workers import Line, heir, workers
 from tests.world import UNTIL
 
 ALWAYS: dict[str, Any] = {"starts": UNTIL - timedelta(days=30), "ends": UNTIL + timedelta(days=30_000)}
@@ -347,6 +349,38 @@ def test_without_postgresql_the_last_view_serves_and_says_so(
             eventually(lambda: live.server.client.get("/readyz?strict").status_code == 200, "readiness")
         finally:
             live.server.stop()
+    finally:
+        own.close()
+
+
+def test_a_worker_that_replaces_another_answers_while_postgresql_is_silent(
+    published: tuple[BundleStore, Manifest], anybodys: Path, tmp_path: Path
+):
+    own = Postgres(anybodys / "silent")
+    try:
+        url = own.database()
+        server = Server(copy_store(published[0], tmp_path / "store"), "--database", url, "--workers", "2")
+        try:
+            release(server.store, "second", gap=5.0)
+            eventually(lambda: server.metric("opportune_model", version="second") == 2, "both workers to swap")
+            seq = write_all(url, ProductState(id="before", price=1.0))
+            own.stop()
+            doomed, steady = workers(server)
+            doomed.kill()
+            line = Line(server, eventually(lambda: heir(server, doomed, steady), "another worker"))
+            answer = line.recommend("c017")
+            assert (answer["model_version"], answer["degraded"]) == ("second", True)
+            assert json.loads(line.get("/readyz"))["catalogue"] == "behind"
+            own.start()
+
+            def caught_up() -> bool:
+                ready = json.loads(line.get("/readyz"))
+                return (ready["catalogue"], ready["catalogue_seq"]) == ("follows", seq)
+
+            eventually(caught_up, "what was changed")
+            assert "before" in [one["id"] for one in line.recommend("c017", items=["before"])["items"]]
+        finally:
+            server.stop()
     finally:
         own.close()
 

@@ -23,11 +23,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-import serving.__main__
 from embeddings.device import free_memory
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import Manifest
 from embeddings.release.store import BundleStore
+from serving.command_line import parser, settings_of
 from serving.state.worker_metrics import WorkerMetrics
 from serving.workers import WorkerPlace, supervise
 from tests.integration.server import (
@@ -379,6 +379,62 @@ def test_a_worker_that_cannot_serve_what_the_others_serve_serves_nothing_unless_
     eventually(lambda: brittle.metric("opportune_model", version=first) == 2, "another one beside it")
 
 
+FAILS = """
+import serving.__main__
+from pathlib import Path
+from serving.state.feed import Feed
+
+look = Feed._look
+
+
+async def fail(self, *given):
+    if Path("{told}").exists():
+        raise ZeroDivisionError("unexpected")
+    return await look(self, *given)
+
+
+Feed._look = fail
+serving.__main__.main()
+"""
+
+
+class Failing(Server):
+    """A server whose feed fails once a file is there."""
+
+    @property
+    def told(self) -> Path:
+        return self.store / "fail"
+
+    def start(self) -> None:
+        program = ("-c", FAILS.format(told=self.told))
+        self.process, self.port = serve(self.store, self.log_path, *self.options, program=program)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)
+        eventually(self._up, "/readyz")
+
+
+def test_a_worker_whose_background_fails_says_why_and_is_replaced(own_store: Path, postgres: Postgres):
+    server = Failing(own_store, "--database", postgres.database(), "--workers", "2")
+    try:
+        both = eventually(lambda: found if len(found := workers(server)) == 2 else None, "both workers")
+        server.told.touch()
+        eventually(lambda: not [one for one in both if one.is_running()], "both to end")
+        server.told.unlink()
+        assert "ZeroDivisionError: unexpected" in server.log
+        eventually(lambda: server.log.count("ended with 1; another follows") >= 2, "the parent to say so")
+        server.client.close()
+        server.client = httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_SECONDS)
+        eventually(server._up, "others to answer")  # pyright: ignore[reportPrivateUsage]
+    finally:
+        server.stop()
+
+
+def test_a_service_of_one_process_ends_when_its_background_fails(own_store: Path, postgres: Postgres):
+    server = Failing(own_store, "--database", postgres.database())
+    server.told.touch()
+    assert server.ended() == 1
+    assert "ZeroDivisionError: unexpected" in server.log
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_all_workers_answer_what_is_under_way(brittle: Server, number: signal.Signals):
     body = b'{"customer_id": "c017", "context": {"channel": "web", "at": "2025-06-01T00:00:00Z"}}'
@@ -491,11 +547,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, device: str, *options: str) -> Any
     def found(_choice: str) -> str:
         return device
 
-    monkeypatch.setattr(serving.__main__, "resolve_device", found)
-    parser = serving.__main__._parser()  # pyright: ignore[reportPrivateUsage]
-    return serving.__main__._settings(  # pyright: ignore[reportPrivateUsage]
-        parser.parse_args(["--store", "store", *options])
-    )
+    monkeypatch.setattr("serving.command_line.resolve_device", found)
+    return settings_of(parser().parse_args(["--store", "store", *options]))
 
 
 def test_several_workers_cannot_own_one_device(monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helm_python import Chart, lint
 
-import serving.__main__
+import serving.command_line
 import training.retrain.__main__
 from training.retrain.schedule import Schedule
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "opportune"
 KUBERNETES = ("1.29.0", "1.37.0")
 PARSERS = {
-    "opportune-serve": serving.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+    "opportune-serve": serving.command_line.parser,
     "opportune-retrain": training.retrain.__main__._parser,  # pyright: ignore[reportPrivateUsage]
 }
 VALUES: dict[str, dict[str, Any]] = {

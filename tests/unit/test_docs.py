@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import embeddings.release.__main__
-import serving.__main__
+import serving.command_line
 import training.__main__
 import training.retrain.__main__
 from embeddings.catalogue.columns import ChannelRule
@@ -30,7 +30,7 @@ README = (ROOT / "README.md").read_text()
 PARSERS = {
     "opportune-train": training.__main__._parser,  # pyright: ignore[reportPrivateUsage]
     "opportune-retrain": training.retrain.__main__._parser,  # pyright: ignore[reportPrivateUsage]
-    "opportune-serve": serving.__main__._parser,  # pyright: ignore[reportPrivateUsage]
+    "opportune-serve": serving.command_line.parser,
     "opportune-store": embeddings.release.__main__._parser,  # pyright: ignore[reportPrivateUsage]
 }
 

@@ -646,11 +646,26 @@ def test_a_store_that_cannot_be_read_is_told_once_and_leaves_the_model_in_servic
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO", "INFO"]
 
 
+def test_a_version_that_opens_and_cannot_be_published_is_refused(versions: Path):
+    async def fail(_view: View) -> None:
+        raise ZeroDivisionError
+
+    opening = Opening()
+    slot = ViewSlot(cast("View", Named("v1")))
+    watcher = ReleaseWatcher(slot, BundleStore(versions), opening, fail)
+    point_at(versions, "v2")
+    assert looks(watcher, opening, times=3) == ["v2"]
+    assert slot.current.version == "v1"
+    assert watcher.refused is not None
+    assert watcher.refused.version == "v2"
+    assert [one.closed for one in opening.made] == [True]
+
+
 # What a worker that replaces another serves
 
 
-def joined(watcher: ReleaseWatcher, version: str) -> bool:
-    return asyncio.run(watcher.join(version))
+def joined(slot: ViewSlot, watcher: ReleaseWatcher, version: str) -> bool:
+    return asyncio.run(watcher.join(version, publishing(slot)))
 
 
 @pytest.mark.parametrize("current", ["v1", "v4", None])
@@ -661,7 +676,7 @@ def test_it_serves_what_the_others_serve_whatever_current_says(versions: Path, c
         point_at(versions, current)
     opening = Opening("v4")
     slot, watcher = watched_slot(versions, opening)
-    assert joined(watcher, "v3")
+    assert joined(slot, watcher, "v3")
     assert slot.current.version == "v3"
     assert opening.asked == ["v3"]
 
@@ -669,7 +684,7 @@ def test_it_serves_what_the_others_serve_whatever_current_says(versions: Path, c
 def test_it_serves_the_current_version_where_that_of_the_others_is_gone(versions: Path):
     point_at(versions, "v4")
     slot, watcher = watched_slot(versions, Opening("v3"))
-    assert joined(watcher, "v3")
+    assert joined(slot, watcher, "v3")
     assert slot.current.version == "v4"
 
 
@@ -680,12 +695,12 @@ def test_it_says_so_where_neither_can_be_opened(versions: Path, current: str | N
     else:
         point_at(versions, current)
     slot, watcher = watched_slot(versions, Opening("v3"))
-    assert not joined(watcher, "v3")
+    assert not joined(slot, watcher, "v3")
     assert slot.current.version == "v1"
 
 
 def test_it_opens_nothing_where_the_others_serve_what_it_has(versions: Path):
     opening = Opening()
-    _, watcher = watched_slot(versions, opening)
-    assert joined(watcher, "v1")
+    slot, watcher = watched_slot(versions, opening)
+    assert joined(slot, watcher, "v1")
     assert opening.asked == []

@@ -3,6 +3,8 @@
 import asyncio
 from typing import cast
 
+import pytest
+
 from embeddings.errors import EventStoreUnavailable
 from serving.api.model import SharedPing
 from serving.state.events import EventStore
@@ -51,5 +53,37 @@ def test_one_who_goes_away_while_asking_takes_the_answer_from_nobody():
         first.cancel()
         assert await second
         assert events.pings == 1
+
+    asyncio.run(ask())
+
+
+def test_nobody_waits_for_a_silent_event_store_to_give_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serving.api.model._PATIENCE_SECONDS", 0.01)
+
+    class Silent(Pinged):
+        """Says nothing until it is told to, not even to one who cancels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.told = asyncio.Event()
+
+        async def ping(self) -> None:
+            self.pings += 1
+            try:
+                await self.told.wait()
+            except asyncio.CancelledError:
+                await self.told.wait()
+                raise
+
+    async def ask() -> None:
+        events = Silent()
+        async with asyncio.timeout(30):
+            assert await events.asked(3) == {False}
+            events.clock_seconds = 1.0
+            assert await events.asked(3) == {False}
+            assert events.pings == 1
+            events.told.set()
+            await asyncio.sleep(0)
+            assert await events.asked(3) == {True}
 
     asyncio.run(ask())
