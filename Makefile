@@ -19,6 +19,8 @@ TOOLS := .venv-tools/.installed
 PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 STORE := .store/demo
 LOG := .store/demo.log
+# The demo keeps to the PostgreSQL beside its store, whatever database the environment names.
+BESIDE_STORE := env -u OPPORTUNE_DATABASE
 URL := http://127.0.0.1:$(PORT)
 ADMIN := $(if $(filter-out 0,$(ADMIN_PORT)),--admin http://127.0.0.1:$(ADMIN_PORT))
 
@@ -43,10 +45,10 @@ demo: $(DEMO_INSTALLED) ## Load and train on Complete Journey if not done yet, s
 	}
 	@test -e $(STORE)/CURRENT || { \
 		$(BIN)/opportune-load --data complete-journey-today --store $(STORE) \
-		&& $(BIN)/opportune-train --data postgres --store $(STORE); \
+		&& $(BESIDE_STORE) $(BIN)/opportune-train --data postgres --store $(STORE); \
 	}
 # The samples run beside the server, so that a server that stops ends the wait for it at once.
-	@$(BIN)/opportune-serve --store $(STORE) --port $(PORT) --admin-port $(ADMIN_PORT) >$(LOG) 2>&1 & server=$$!; \
+	@$(BESIDE_STORE) $(BIN)/opportune-serve --store $(STORE) --port $(PORT) --admin-port $(ADMIN_PORT) >$(LOG) 2>&1 & server=$$!; \
 	$(BIN)/opportune-bench demo --url $(URL) $(ADMIN) & samples=$$!; \
 	trap 'kill $$samples $$server 2>/dev/null; wait' EXIT; \
 	trap 'exit 130' INT TERM HUP; \

@@ -14,6 +14,7 @@ STORE = Path(".store/quality")
 def main() -> None:
     """Run the command line; exit 2 on bad input."""
     arguments = _parser().parse_args()
+    os.environ.pop("OPPORTUNE_DATABASE", None)  # suites write, and keep to the PostgreSQL beside their own stores
     try:
         sys.exit(arguments.run(arguments))
     except OpportuneError as error:

@@ -228,7 +228,9 @@ def _parser() -> argparse.ArgumentParser:
         help="an open descriptor of a pipe to write how far the run is to, a line of JSON each; the run stops once "
         "nobody reads it",
     )
-    parser.add_argument("--no-gate", action="store_true", help="publish even a model worse than popularity")
+    parser.add_argument(
+        "--no-gate", action="store_true", help="publish even a model that a simple rival would have beaten"
+    )
     return parser
 
 

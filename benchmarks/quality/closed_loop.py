@@ -1,7 +1,8 @@
 """Suite ``loop``: what it is worth to retrain every month on what the service heard, beside never doing so.
 
-Complete Journey up to 2017-09-01 is loaded into a database and trained on. Every later purchase and redemption is sent
-to two services in the order of time. One of them is retrained from its database at the first of each month; the other
+Complete Journey is loaded into a database, without its events since 2017-09-01, and trained on. Its offers, audiences
+and promotions are there from the start for both, also those of later. Every later purchase and redemption is sent to
+two services in the order of time. One of them is retrained from its database at the first of each month; the other
 keeps the first release. Both hear everything, so what differs is the release alone. From the first retraining on they
 are asked the same: on each day on which a household redeems a coupon, and for its first basket of each month.
 """

@@ -59,7 +59,7 @@ class EventsResponse(Struct, frozen=True):
 
     Attributes:
         unknown: how many of the accepted ones name a product that the catalogue does not hold. They count as soon as
-            a release that holds it is served.
+            it is in the live catalogue, or in a release that is served.
     """
 
     accepted: int

@@ -1,6 +1,9 @@
 """Tables brought into the database, and training on what the database holds."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +26,8 @@ from embeddings.catalogue.changes import (
 )
 from embeddings.catalogue.columns import ChannelRule
 from embeddings.database.changelog import write
+from embeddings.database.connection import DATABASE_VARIABLE
+from embeddings.database.migrate import prepare
 from embeddings.database.postgres import database
 from embeddings.errors import InvalidInput, InvalidTables, StillReferred
 from embeddings.release.bundle import read_histories_manifest, read_manifest
@@ -30,7 +35,7 @@ from embeddings.release.store import BundleStore
 from serving.state.event import Event
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
-from tests.integration.server import Postgres, on_connection
+from tests.integration.server import ROOT, Postgres, on_connection
 from tests.world import UNTIL, tables, write_tables
 from training.config import Recipe, TablesConfig
 from training.datasets import MOVING, Dataset, open_dataset
@@ -169,6 +174,21 @@ def test_events_whose_load_was_stopped_come_in_the_same_order(
     loaded(world, whole, recipe)
     query = "SELECT event_id, customer_id, type, at, product_id, offer_id, location FROM events ORDER BY seq"
     assert fetch(url, query) == fetch(whole, query)
+
+
+def test_a_store_that_is_named_is_loaded_into_whatever_the_environment_says(postgres: Postgres, tmp_path: Path):
+    url, store = postgres.database(), tmp_path / "store"
+    rows = "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n"
+    folder = small(tmp_path / "shop", rows)
+    command = [sys.executable, "-m", "training.load", "--data", str(folder), "--store", str(store)]
+    environment = os.environ | {DATABASE_VARIABLE: url}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    with database(None, store) as beside:
+        assert counts(beside.url)["events"] == 1
+    asyncio.run(prepare(url))
+    assert counts(url)["events"] == 0
+    both = subprocess.run([*command, "--database", url], check=False, cwd=ROOT, env=environment)
+    assert both.returncode == 2
 
 
 def test_faulty_tables_write_nothing(recipe: Recipe, postgres: Postgres, tmp_path: Path):
@@ -459,7 +479,8 @@ def test_what_the_service_heard_and_what_was_withdrawn_count_in_the_tables(
     gone = [Withdrawal(kind="product", id="late"), Withdrawal(kind="customer", id="c000")]
     on_connection(url, lambda connection: write(connection, gone, "me"))
     with tables_of("postgres", recipe, url) as source:
-        dataset = open_dataset(source.data, channels=recipe.channels, now=UNTIL + timedelta(days=400))
+        now = UNTIL + timedelta(days=400)
+        dataset = open_dataset(source.data, channels=recipe.channels, now=now, stored=True)
         events, products, customers = (one.collect() for one in (dataset.events, dataset.products, dataset.customers))
     assert events.height == tables()["events"].filter(pl.col("customer_id") != "c000").height + 1
     assert events["product_id"].to_list()[-1] == "p001"

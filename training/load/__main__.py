@@ -5,7 +5,7 @@ import asyncio
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,18 +43,25 @@ def _run(arguments: argparse.Namespace) -> str:
     from training.datasets.files import reading  # noqa: PLC0415
     from training.load.job import load  # noqa: PLC0415
 
-    url = database_url(arguments.database, os.environ)
-    if url is None and arguments.store is None:
+    where = _where(arguments.database, arguments.store)
+    recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
+    now = datetime.now(UTC)
+    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables)
+    with reading(dataset.given), where as found:
+        return asyncio.run(load(dataset, found.url, replace=arguments.replace, now=now)).said
+
+
+def _where(option: str | None, store: Path | None) -> AbstractContextManager[Database]:
+    """Return the PostgreSQL to load into; a store that is named is meant, whatever the environment says."""
+    if store is not None:
+        return database(None, store)
+    url = database_url(option, os.environ)
+    if url is None:
         raise InvalidInput(
             "--database",
             f"expected a URL, there or in {DATABASE_VARIABLE}, or --store for the PostgreSQL beside a store",
         )
-    recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-    now = datetime.now(UTC)
-    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables)
-    where = nullcontext(Database(url, None)) if url is not None else database(None, arguments.store)
-    with reading(dataset.given), where as found:
-        return asyncio.run(load(dataset, found.url, replace=arguments.replace, now=now)).said
+    return nullcontext(Database(url, None))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,12 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", required=True, help="complete-journey, complete-journey-today or a directory of tables"
     )
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--database",
         help=f"a PostgreSQL URL without a password; default: what {DATABASE_VARIABLE} says, with one or without",
     )
-    parser.add_argument(
-        "--store", type=Path, help="without a URL: load into the PostgreSQL that is embedded beside a store"
+    where.add_argument(
+        "--store",
+        type=Path,
+        help=f"load into the PostgreSQL that is embedded beside a store, whatever {DATABASE_VARIABLE} says",
     )
     parser.add_argument("--recipe", type=Path, help="says how the tables are written; default: default.toml")
     parser.add_argument(

@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="postgres", help="as opportune-train has it; default: postgres")
     parser.add_argument("--recipe", type=Path, help="a TOML recipe; default: as opportune-train has it")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--no-gate", action="store_true", help="publish even a model worse than popularity")
+    parser.add_argument(
+        "--no-gate", action="store_true", help="publish even a model that a simple rival would have beaten"
+    )
     return parser
 
 
