@@ -170,6 +170,23 @@ def test_it_trains_on_what_the_database_beside_the_store_holds(data: Path, world
     assert run.metrics == manifest.metrics
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_stopped_job_had_read_from_the_database_is_gone(
+    url: str, data: Path, world: Path, recipe: Recipe, number: signal.Signals
+):
+    dataset = open_dataset(str(world), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
+    asyncio.run(load(dataset, url, now=UNTIL, replace=False))
+    folder = data.parent / "store" / "tables"
+    with job(url, data, TABLES, "--data", "postgres") as one:
+        ask(url)
+        eventually(lambda: list(folder.glob("*/events.parquet")), "the tables")
+        (child,) = one.children()
+        one.process.send_signal(number)
+        one.ended()
+        eventually(lambda: gone(child), "the end of what it had started")
+    assert list(folder.iterdir()) == []
+
+
 def test_two_jobs_do_one_run_and_the_other_takes_it_up_when_the_first_is_killed(url: str, data: Path):
     with job(url, data, ENDLESS) as one, job(url, data, ENDLESS) as other:
         run = ask(url)
