@@ -247,6 +247,28 @@ def test_a_run_goes_on_when_postgresql_comes_back(data: Path, anybodys: Path):
         postgres.close()
 
 
+def test_a_job_that_starts_before_postgresql_waits_for_it(data: Path, anybodys: Path):
+    postgres = Postgres(Path(tempfile.mkdtemp(dir=anybodys)))
+    try:
+        url = postgres.database()
+        postgres.stop()
+        with job(url, data, SHORT, "--once", "--no-gate") as one:
+            eventually(lambda: "trying again" in one.log.read_text() or one.process.poll() is not None, "a try")
+            assert one.process.poll() is None, one.log.read_text()
+            postgres.start()
+            assert one.ended() == 0
+        assert [run.state for run in all_runs(url)] == ["published"]
+    finally:
+        postgres.close()
+
+
+def test_a_job_that_waits_for_postgresql_leaves_when_told_to(data: Path):
+    with job(f"postgresql://nobody@127.0.0.1:{free_port()}/none", data, SHORT) as one:
+        eventually(lambda: "trying again" in one.log.read_text() or one.process.poll() is not None, "a try")
+        one.process.send_signal(signal.SIGTERM)
+        assert one.ended() == 0
+
+
 def test_a_training_by_hand_into_the_same_store_is_waited_for(url: str, data: Path):
     with BundleStore(data.parent / "store").training():
         run = ask(url)
