@@ -1,6 +1,8 @@
 """Tables brought into the database, and training on what the database holds."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +25,7 @@ from embeddings.catalogue.changes import (
 )
 from embeddings.catalogue.columns import ChannelRule
 from embeddings.database.changelog import write
+from embeddings.database.migrate import prepare
 from embeddings.database.postgres import database
 from embeddings.errors import InvalidInput, InvalidTables, StillReferred
 from embeddings.release.bundle import read_histories_manifest, read_manifest
@@ -30,7 +33,7 @@ from embeddings.release.store import BundleStore
 from serving.state.event import Event
 from serving.state.events import EventStore
 from serving.state.invalidations import Invalidations
-from tests.integration.server import Postgres, on_connection
+from tests.integration.server import ROOT, Postgres, on_connection
 from tests.world import UNTIL, tables, write_tables
 from training.config import Recipe, TablesConfig
 from training.datasets import MOVING, Dataset, open_dataset
@@ -264,6 +267,33 @@ def test_what_the_tables_have_no_column_for_stays_as_it_was_edited(recipe: Recip
     (folder / "products.csv").write_text("product_id,price,colour,in_stock\np1,,,\n")
     loaded(folder, url, recipe)
     assert body(url, "product") == {"id": "p1", "attributes": {"size": "xl"}, "withdrawn_at": ["l1"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "header"),
+    [
+        ("products", "product_id"),
+        ("customers", "customer_id"),
+        ("locations", "location"),
+        ("offers", "offer_id,products,starts,ends"),
+        ("promotions", "channel,location,product_id,starts,ends"),
+    ],
+)
+def test_a_table_without_a_row_replaces_nothing(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path, table: str, header: str
+):
+    url = postgres.database()
+    asyncio.run(prepare(url))
+    edited(url, ProductState(id="p1"), ProductState(id="p2"))
+    events = "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n"
+    folder = small(tmp_path / "shop", events, **{table: f"{header}\n"})
+    command = [sys.executable, "-m", "training.load", "--data", str(folder), "--database", url, "--replace"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert f"the table {table}" in refused.stderr
+    assert counts(url) == {"product": 2, "events": 0}
+    assert loaded(folder, url, recipe).fresh == 1
+    assert counts(url)["product"] == 2
 
 
 def test_who_was_forgotten_is_a_customer_again_only_if_the_table_says_so(
