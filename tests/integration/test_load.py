@@ -296,6 +296,33 @@ def test_a_table_without_a_row_replaces_nothing(
     assert counts(url)["product"] == 2
 
 
+def test_master_data_are_loaded_without_events(recipe: Recipe, postgres: Postgres, tmp_path: Path):
+    url = postgres.database()
+    both = small(
+        tmp_path / "both",
+        "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n",
+        products="product_id,price\np1,1\np2,2\n",
+        customers="customer_id\nc1\n",
+    )
+    loaded(both, url, recipe)
+    feed = tmp_path / "feed"
+    feed.mkdir()
+    (feed / "products.csv").write_text("product_id,price\np1,3\np3,4\n")
+    (feed / "event.csv").write_text("customer_id,type,at,product_id\n")
+    command = [sys.executable, "-m", "training.load", "--data", str(feed), "--database", url, "--replace"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "event.csv" in done.stderr, "it may have been meant for one"
+    prices = "SELECT id, body ->> 'price' FROM catalogue WHERE kind = 'product' AND NOT withdrawn ORDER BY id"
+    assert [(one, float(price)) for one, price in fetch(url, prices)] == [("p1", 3), ("p3", 4)]
+    assert counts(url) == {"product": 2, "customer": 1, "events": 1}
+    with pytest.raises(InvalidTables, match="events: the table is missing"):
+        open_dataset(str(feed), channels=recipe.channels, now=UNTIL)
+    (feed / "products.csv").unlink()
+    with pytest.raises(InvalidTables, match="table is missing"):
+        open_dataset(str(feed), channels=recipe.channels, now=UNTIL, whole=False)
+
+
 def test_who_was_forgotten_is_a_customer_again_only_if_the_table_says_so(
     recipe: Recipe, postgres: Postgres, tmp_path: Path
 ):
