@@ -1,5 +1,6 @@
 """The compose file and the Helm chart: valid, and made of commands that these programs take."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -69,9 +70,17 @@ def test_the_compose_file_starts_what_these_programs_take():
         assert one["depends_on"]["database"]["condition"] == "service_healthy"
         assert one["volumes"] == ["store:/var/lib/opportune"]
     assert len(stores) == 1
-    Schedule(services["retrain"]["command"][1])
+    (schedule,) = services["retrain"]["command"]
+    Schedule(schedule.removeprefix("--schedule="))
     assert services["database"]["image"] == "postgres:17"
     assert {volume.split(":")[0] for one in services.values() for volume in one["volumes"]} == compose["volumes"].keys()
+
+
+def test_the_compose_file_shows_where_a_recipe_goes():
+    text = (ROOT / "compose.yaml").read_text()
+    retrain = yaml.safe_load(re.sub(r"^( +)# - ", r"\1- ", text, flags=re.MULTILINE))["services"]["retrain"]
+    trained = PARSERS["opportune-retrain"]().parse_args([*retrain["entrypoint"][1:], *retrain["command"]])
+    assert f"./recipe.toml:{trained.recipe}:ro" in retrain["volumes"]
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
