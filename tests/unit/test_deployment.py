@@ -29,6 +29,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "store": {"existingClaim": "releases"},
         "retrain": {"schedule": "", "replicas": 2},
     },
+    "with a recipe of one's own": {
+        "retrain": {"recipe": '[channels]\nkiosk = "everything"\n'},
+    },
     "on one node": {"store": {"accessMode": "ReadWriteOnce", "storageClassName": "local"}, "serve": {"workers": 3}},
 }
 
@@ -94,7 +97,8 @@ def test_the_chart_has_nothing_that_lint_minds(values: dict[str, Any]):
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_what_the_chart_makes_is_what_kubernetes_takes(values: dict[str, Any], version: str):
     things = rendered(values)
-    assert len(things) == (3 if "existingClaim" in values.get("store", {}) else 4)
+    less, more = "existingClaim" in values.get("store", {}), "recipe" in values.get("retrain", {})
+    assert len(things) == 4 - less + more
     for thing in things.values():
         kubernetes_validate.validate(thing, version, strict=True)
 
@@ -110,6 +114,14 @@ def test_the_chart_starts_what_these_programs_take(values: dict[str, Any]):
     assert (served.host, served.admin_host) == ("0.0.0.0", "127.0.0.1")
     assert served.workers == values.get("serve", {}).get("workers", 1)
     assert bool(trained.schedule) == (values.get("retrain", {}).get("schedule") != "")
+    if recipe := values.get("retrain", {}).get("recipe"):
+        assert things["ConfigMap/shop-opportune-recipe"]["data"] == {trained.recipe.name: recipe}
+        (mount,) = [one for one in container(retrain)["volumeMounts"] if one["name"] == "recipe"]
+        assert mount["mountPath"] == str(trained.recipe.parent)
+        (volume,) = [one for one in retrain["spec"]["template"]["spec"]["volumes"] if one["name"] == "recipe"]
+        assert volume["configMap"] == {"name": "shop-opportune-recipe"}
+    else:
+        assert trained.recipe is None
     for thing in (serve, retrain):
         (variable,) = container(thing)["env"]
         assert variable["name"] == "OPPORTUNE_DATABASE"
