@@ -22,6 +22,7 @@ from embeddings.errors import (
     RefusedByGate,
     refused_by_system,
 )
+from training.passing import delete_passing
 from training.progress import tell_end, tell_published, tell_to
 
 PUBLISHED, FAILED, BAD_INPUT, REFUSED = range(4)
@@ -36,8 +37,9 @@ def main() -> None:
     with stopped_by_signals():
         arguments = _arguments()
         code, said = _outcome(arguments)
-        tell_end(said)
-        print(said if code == PUBLISHED else f"opportune-train: {said}", file=sys.stderr if code else sys.stdout)
+    # Where a signal came, the process has ended by now: what its deleted tables made the run say is nobody's concern.
+    tell_end(said)
+    print(said if code == PUBLISHED else f"opportune-train: {said}", file=sys.stderr if code else sys.stdout)
     sys.exit(code)
 
 
@@ -46,7 +48,8 @@ def stopped_by_signals() -> Generator[None]:
     """Print one line and exit at SIGINT or SIGTERM, whatever the main thread is doing.
 
     A handler in Python would wait for native code to return, minutes for a large fit. A thread does not. It unwinds
-    nothing: a store is made for a kill at any point. A signal that the caller ignores stays ignored.
+    nothing, as a store is made for a kill at any point, but deletes the tables that were read from a database. A signal
+    that the caller ignores stays ignored.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -57,6 +60,7 @@ def stopped_by_signals() -> Generator[None]:
                 os.write(1, _SHOW_CURSOR)
             name = signal.Signals(number[0]).name
             os.write(2, f"opportune-train: stopped by {name}; give the same command again to go on\n".encode())
+            delete_passing()
             os._exit(SIGNALLED + number[0])
 
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -80,6 +84,7 @@ def stopped_by_signals() -> Generator[None]:
 def _leave_alone() -> None:
     """End this process: whoever started it and wanted to be told of it is gone, and will start another."""
     os.write(2, b"opportune-train: stopped, as nobody reads --progress; give the same command again to go on\n")
+    delete_passing()
     os._exit(SIGNALLED + signal.SIGTERM)
 
 
@@ -123,7 +128,8 @@ def _check(arguments: argparse.Namespace) -> str:
     from training.datasets.summary import open_and_summarise  # noqa: PLC0415
 
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
-    with tables_of(arguments.data, recipe, _database(arguments), arguments.store) as source:
+    url = _database(arguments)
+    with tables_of(arguments.data, recipe, url, arguments.store if url is None else None) as source:
         dataset, summary, _ = open_and_summarise(source, recipe, arguments.until)
     if arguments.html is not None:
         arguments.html.write_text(in_html(source.name, summary), encoding="utf-8")

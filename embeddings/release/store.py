@@ -6,15 +6,17 @@ STORE/LOCK                 held by the one writer
 STORE/CURRENT              the name of the version to serve
 STORE/staging/             what is being written; of no meaning to readers
 STORE/runs/                checkpoints of training runs, and the lock that the one training run holds
+STORE/tables/              what runs under way have read from a database: personal data
 """
 
 import fcntl
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 from typing import TypeAlias
@@ -55,7 +57,7 @@ class BundleStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._current = root / "CURRENT"
-        self._staging, self._runs = root / "staging", root / "runs"
+        self._staging, self._runs, self._tables = root / "staging", root / "runs", root / "tables"
 
     def bundle(self, version: str) -> Path:
         """Return the folder of a version's bundle."""
@@ -67,7 +69,7 @@ class BundleStore:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Wait for the store's writer lock and hold it; delete staged folders before and after.
+        """Wait for the store's writer lock and hold it; delete staged folders before and after, and abandoned tables.
 
         An earlier writer that was killed, or this one, left them unpublished. They hold personal data, and nobody will
         publish them.
@@ -77,10 +79,29 @@ class BundleStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self._staging.exists():
                 shutil.rmtree(self._staging)
+            self._delete_abandoned_tables()
             try:
                 yield
             finally:
                 shutil.rmtree(self._staging, ignore_errors=True)
+
+    @contextmanager
+    def tables(self) -> Generator[Path]:
+        """Yield a new folder that only its owner can read, for the tables of a database; it goes with the block.
+
+        Where the process is killed, whoever takes the writer lock next deletes it: nobody holds its lock any more.
+
+        Raises:
+            InvalidInput: the store is no folder.
+        """
+        self._check_folder()
+        with ExitStack() as stack:
+            with self.lock():  # nobody deletes it before its own lock is held
+                self._tables.mkdir(exist_ok=True)
+                folder = Path(tempfile.mkdtemp(dir=self._tables))
+                fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            yield folder
 
     @contextmanager
     def training(self) -> Generator[Path]:
@@ -92,8 +113,7 @@ class BundleStore:
         Raises:
             InvalidInput: another run trains into this store now, or the store is no folder.
         """
-        if self._root.exists() and not self._root.is_dir():
-            raise InvalidInput("--store", f"expected a folder; {self._root} is a file")
+        self._check_folder()
         self._runs.mkdir(parents=True, exist_ok=True)
         with self._only_run() as only:
             if not only:
@@ -277,6 +297,18 @@ class BundleStore:
         with locked(self._runs / "LOCK", _SHARED) as lock:
             yield try_for(lock, fcntl.LOCK_EX)
 
+    def _check_folder(self) -> None:
+        if self._root.exists() and not self._root.is_dir():
+            raise InvalidInput("--store", f"expected a folder; {self._root} is a file")
+
+    def _delete_abandoned_tables(self) -> None:
+        """Delete the tables of processes that were killed; the caller holds the writer lock."""
+        for folder in self._tables.glob("*/"):
+            # It may be gone meanwhile, or another user's.
+            with suppress(FileNotFoundError, PermissionError), _opened(folder) as lock:
+                if try_for(lock, fcntl.LOCK_EX):
+                    shutil.rmtree(folder)
+
     def _delete_checkpoints(self, before: float) -> None:
         """Delete checkpoints last written before a moment, in seconds since 1970; the caller holds the run's lock."""
         for folder in [path for path in self._runs.iterdir() if path.is_dir()]:
@@ -331,8 +363,15 @@ def _stamp(path: Path) -> tuple[str, int, int, int]:
 
 
 def _fsync(path: Path) -> None:
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[int]:
+    """Yield a descriptor of a file or a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -287,6 +287,60 @@ def test_what_the_tables_have_no_column_for_stays_as_it_was_edited(recipe: Recip
     assert body(url, "product") == {"id": "p1", "attributes": {"size": "xl"}, "withdrawn_at": ["l1"]}
 
 
+@pytest.mark.parametrize(
+    ("table", "header"),
+    [
+        ("products", "product_id"),
+        ("customers", "customer_id"),
+        ("locations", "location"),
+        ("offers", "offer_id,products,starts,ends"),
+        ("promotions", "channel,location,product_id,starts,ends"),
+    ],
+)
+def test_a_table_without_a_row_replaces_nothing(
+    recipe: Recipe, postgres: Postgres, tmp_path: Path, table: str, header: str
+):
+    url = postgres.database()
+    asyncio.run(prepare(url))
+    edited(url, ProductState(id="p1"), ProductState(id="p2"))
+    events = "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n"
+    folder = small(tmp_path / "shop", events, **{table: f"{header}\n"})
+    command = [sys.executable, "-m", "training.load", "--data", str(folder), "--database", url, "--replace"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert f"the table {table}" in refused.stderr
+    assert counts(url) == {"product": 2, "events": 0}
+    assert loaded(folder, url, recipe).fresh == 1
+    assert counts(url)["product"] == 2
+
+
+def test_master_data_are_loaded_without_events(recipe: Recipe, postgres: Postgres, tmp_path: Path):
+    url = postgres.database()
+    both = small(
+        tmp_path / "both",
+        "customer_id,type,at,product_id\nc1,purchase,2025-05-01T10:00:00Z,p1\n",
+        products="product_id,price\np1,1\np2,2\n",
+        customers="customer_id\nc1\n",
+    )
+    loaded(both, url, recipe)
+    feed = tmp_path / "feed"
+    feed.mkdir()
+    (feed / "products.csv").write_text("product_id,price\np1,3\np3,4\n")
+    (feed / "event.csv").write_text("customer_id,type,at,product_id\n")
+    command = [sys.executable, "-m", "training.load", "--data", str(feed), "--database", url, "--replace"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "event.csv" in done.stderr, "it may have been meant for one"
+    prices = "SELECT id, body ->> 'price' FROM catalogue WHERE kind = 'product' AND NOT withdrawn ORDER BY id"
+    assert [(one, float(price)) for one, price in fetch(url, prices)] == [("p1", 3), ("p3", 4)]
+    assert counts(url) == {"product": 2, "customer": 1, "events": 1}
+    with pytest.raises(InvalidTables, match="events: the table is missing"):
+        open_dataset(str(feed), channels=recipe.channels, now=UNTIL)
+    (feed / "products.csv").unlink()
+    with pytest.raises(InvalidTables, match="table is missing"):
+        open_dataset(str(feed), channels=recipe.channels, now=UNTIL, whole=False)
+
+
 def test_who_was_forgotten_is_a_customer_again_only_if_the_table_says_so(
     recipe: Recipe, postgres: Postgres, tmp_path: Path
 ):

@@ -280,6 +280,23 @@ def test_it_trains_on_what_the_database_beside_the_store_holds(data: Path, world
     assert run.metrics == manifest.metrics
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_stopped_job_had_read_from_the_database_is_gone(
+    url: str, data: Path, world: Path, recipe: Recipe, number: signal.Signals
+):
+    dataset = open_dataset(str(world), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
+    asyncio.run(load(dataset, url, now=UNTIL, replace=False))
+    folder = data.parent / "store" / "tables"
+    with job(url, data, TABLES, "--data", "postgres") as one:
+        ask(url)
+        eventually(lambda: list(folder.glob("*/events.parquet")), "the tables")
+        (child,) = one.children()
+        one.process.send_signal(number)
+        one.ended()
+        eventually(lambda: gone(child), "the end of what it had started")
+    assert list(folder.iterdir()) == []
+
+
 def test_two_jobs_do_one_run_and_the_other_takes_it_up_when_the_first_is_killed(url: str, data: Path):
     with job(url, data, ENDLESS) as one, job(url, data, ENDLESS) as other:
         run = ask(url)
@@ -324,6 +341,28 @@ def test_a_run_goes_on_when_postgresql_comes_back(tmp_path: Path, anybodys: Path
             assert found(url, run.id).attempts == 1
     finally:
         postgres.close()
+
+
+def test_a_job_that_starts_before_postgresql_waits_for_it(data: Path, anybodys: Path):
+    postgres = Postgres(Path(tempfile.mkdtemp(dir=anybodys)))
+    try:
+        url = postgres.database()
+        postgres.stop()
+        with job(url, data, SHORT, "--once", "--no-gate") as one:
+            eventually(lambda: "trying again" in one.log.read_text() or one.process.poll() is not None, "a try")
+            assert one.process.poll() is None, one.log.read_text()
+            postgres.start()
+            assert one.ended() == 0
+        assert [run.state for run in all_runs(url)] == ["published"]
+    finally:
+        postgres.close()
+
+
+def test_a_job_that_waits_for_postgresql_leaves_when_told_to(data: Path):
+    with job(f"postgresql://nobody@127.0.0.1:{free_port()}/none", data, SHORT) as one:
+        eventually(lambda: "trying again" in one.log.read_text() or one.process.poll() is not None, "a try")
+        one.process.send_signal(signal.SIGTERM)
+        assert one.ended() == 0
 
 
 def test_a_training_by_hand_into_the_same_store_is_waited_for(url: str, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The training command where it is stopped: by a signal, a full disk, another run, a damaged checkpoint."""
 
+import asyncio
 import ctypes
 import os
 import resource
@@ -8,17 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from embeddings.database.connection import DATABASE_VARIABLE
 from embeddings.release.bundle import Manifest, read_manifest
 from embeddings.release.store import BundleStore
-from tests.integration.server import ROOT
+from tests.integration.server import ROOT, Postgres
 from tests.integration.test_training import RECIPE
 from tests.world import UNTIL
+from training.config import Recipe
+from training.datasets import open_dataset
+from training.load.job import load
 
 PATIENCE_SECONDS = 300
 """How long to wait for a stage, or the end; a bound for a broken command, not an expectation."""
@@ -30,7 +35,14 @@ class Run:
     """The command in a process of its own, on the small world."""
 
     def __init__(
-        self, folder: Path, data: str, store: Path, *, recipe: str = RECIPE, largest: int | None = None
+        self,
+        folder: Path,
+        data: str,
+        store: Path,
+        *,
+        recipe: str = RECIPE,
+        largest: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; ``largest`` is how many bytes a file may have, as if the disk were full then."""
         path = folder / "recipe.toml"
@@ -49,7 +61,7 @@ class Run:
             self.process = subprocess.Popen(
                 [*command, "--until", UNTIL.isoformat(), "--device", "cpu"],
                 cwd=ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | dict(environment or {}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=prepare,  # noqa: PLW1509 - no thread of the tests holds a lock that it takes
@@ -131,6 +143,37 @@ def test_a_signal_is_one_line_and_the_same_command_goes_on(
     assert again.ended() == 0, again.said()
     assert same_files(BundleStore(tmp_path / "store"), expected)
     assert names(tmp_path / "store", "runs") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_of_the_tables_of_a_database_nothing_is_left(
+    world: Path, recipe: Recipe, postgres: Postgres, tmp_path: Path, number: signal.Signals
+):
+    url, temporary, store = postgres.database(), tmp_path / "temporary", tmp_path / "store"
+    temporary.mkdir()
+    dataset = open_dataset(str(world), channels=recipe.channels, now=UNTIL, tables=recipe.tables)
+    asyncio.run(load(dataset, url, replace=False, now=UNTIL))
+
+    def begun() -> Run:
+        environment = {DATABASE_VARIABLE: url, "TMPDIR": str(temporary)}
+        return Run(tmp_path, "postgres", store, recipe=OFTEN, environment=environment)
+
+    run = begun()
+    run.until(STAGES["torch imported"])
+    (folder,) = (store / "tables").iterdir()
+    assert {"events.parquet", "customers.parquet"} <= {one.name for one in folder.iterdir()}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    run.process.send_signal(number)
+    run.ended()
+    if number is signal.SIGKILL:
+        assert names(store, "tables") == [folder.name]
+        run = begun()
+        run.until(lambda run: folder.name not in names(run.store, "tables"))
+        run.process.terminate()
+        assert run.ended() == 143
+    assert names(store, "tables") == []
+    assert list(temporary.iterdir()) == []
+    assert "Traceback" not in run.said()
 
 
 NATIVE = """

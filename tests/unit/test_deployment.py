@@ -1,5 +1,6 @@
 """The compose file and the Helm chart: valid, and made of commands that these programs take."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ VALUES: dict[str, dict[str, Any]] = {
     "on request, on a claim of one's own": {
         "store": {"existingClaim": "releases"},
         "retrain": {"schedule": "", "replicas": 2},
+    },
+    "with a recipe of one's own": {
+        "retrain": {"recipe": '[channels]\nkiosk = "everything"\n'},
     },
     "on one node": {"store": {"accessMode": "ReadWriteOnce", "storageClassName": "local"}, "serve": {"workers": 3}},
 }
@@ -69,9 +73,17 @@ def test_the_compose_file_starts_what_these_programs_take():
         assert one["depends_on"]["database"]["condition"] == "service_healthy"
         assert one["volumes"] == ["store:/var/lib/opportune"]
     assert len(stores) == 1
-    Schedule(services["retrain"]["command"][1])
+    (schedule,) = services["retrain"]["command"]
+    Schedule(schedule.removeprefix("--schedule="))
     assert services["database"]["image"] == "postgres:17"
     assert {volume.split(":")[0] for one in services.values() for volume in one["volumes"]} == compose["volumes"].keys()
+
+
+def test_the_compose_file_shows_where_a_recipe_goes():
+    text = (ROOT / "compose.yaml").read_text()
+    retrain = yaml.safe_load(re.sub(r"^( +)# - ", r"\1- ", text, flags=re.MULTILINE))["services"]["retrain"]
+    trained = PARSERS["opportune-retrain"]().parse_args([*retrain["entrypoint"][1:], *retrain["command"]])
+    assert f"./recipe.toml:{trained.recipe}:ro" in retrain["volumes"]
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
@@ -85,7 +97,8 @@ def test_the_chart_has_nothing_that_lint_minds(values: dict[str, Any]):
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_what_the_chart_makes_is_what_kubernetes_takes(values: dict[str, Any], version: str):
     things = rendered(values)
-    assert len(things) == (3 if "existingClaim" in values.get("store", {}) else 4)
+    less, more = "existingClaim" in values.get("store", {}), "recipe" in values.get("retrain", {})
+    assert len(things) == 4 - less + more
     for thing in things.values():
         kubernetes_validate.validate(thing, version, strict=True)
 
@@ -101,6 +114,14 @@ def test_the_chart_starts_what_these_programs_take(values: dict[str, Any]):
     assert (served.host, served.admin_host) == ("0.0.0.0", "127.0.0.1")
     assert served.workers == values.get("serve", {}).get("workers", 1)
     assert bool(trained.schedule) == (values.get("retrain", {}).get("schedule") != "")
+    if recipe := values.get("retrain", {}).get("recipe"):
+        assert things["ConfigMap/shop-opportune-recipe"]["data"] == {trained.recipe.name: recipe}
+        (mount,) = [one for one in container(retrain)["volumeMounts"] if one["name"] == "recipe"]
+        assert mount["mountPath"] == str(trained.recipe.parent)
+        (volume,) = [one for one in retrain["spec"]["template"]["spec"]["volumes"] if one["name"] == "recipe"]
+        assert volume["configMap"] == {"name": "shop-opportune-recipe"}
+    else:
+        assert trained.recipe is None
     for thing in (serve, retrain):
         (variable,) = container(thing)["env"]
         assert variable["name"] == "OPPORTUNE_DATABASE"

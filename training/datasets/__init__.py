@@ -31,6 +31,7 @@ def open_dataset(
     now: datetime,
     tables: TablesConfig | None = None,
     stored: bool = False,
+    whole: bool = True,
 ) -> Dataset:
     """Open a data set and check all of it, writing nothing.
 
@@ -40,6 +41,7 @@ def open_dataset(
         now: the present moment, with its time zone.
         tables: how the tables of a directory are written; None for the defaults.
         stored: whether they are of a database, and only written into that directory.
+        whole: whether the tables that training requires must be there; otherwise any one table will do.
 
     Raises:
         InvalidInput: the source is neither a known name nor a directory, or lacks what it needs.
@@ -53,5 +55,5 @@ def open_dataset(
         raise InvalidInput("data", f"expected {known} or a directory with the input tables, got {source!r}")
     dataset = read_directory(Path(source), tables, stored=stored) if adapter is None else adapter(now)
     with reading(dataset.given):
-        validate(dataset, channels)
+        validate(dataset, channels, whole=whole)
     return dataset

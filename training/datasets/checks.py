@@ -20,10 +20,15 @@ SHOWN_ROWS = 20
 SHOWN_CHARACTERS = 80
 
 
-def validate(dataset: Dataset, channels: Collection[str]) -> None:
-    """Check every rule on every table that was given; the channels are those that the recipe declares.
+def validate(dataset: Dataset, channels: Collection[str], *, whole: bool = True) -> None:
+    """Check every rule on every table that was given.
 
     Each table is read once to count what is wrong; rows are looked up only where a count is not zero.
+
+    Args:
+        dataset: its tables.
+        channels: those that the recipe declares.
+        whole: whether required tables must be there; otherwise any one table will do.
 
     Raises:
         InvalidTables: with all problems: of each file, column and rule the first 20 values with their first rows, then
@@ -41,7 +46,7 @@ def validate(dataset: Dataset, channels: Collection[str]) -> None:
             ]
         )
         for table in TABLES
-        if table.required and table.name not in names
+        if table.required and table.name not in names and (whole or not names)
     ]
     referred = {column.refers_to[0] for table in TABLES for column in table.columns if column.refers_to}
     keys = {one.table.name: ids for one in dataset.given if one.table.name in referred and (ids := _keys(one))}

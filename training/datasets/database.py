@@ -32,9 +32,11 @@ from embeddings.database.numbering import number, seen
 from embeddings.database.postgres import database
 from embeddings.errors import InvalidInput
 from embeddings.release.bundle import DatabaseMark
+from embeddings.release.store import BundleStore
 from training.config import Recipe
 from training.datasets.cast import DTYPES
 from training.datasets.stored import write_events, write_promotions
+from training.passing import passing
 
 POSTGRES = "postgres"
 """The name that means the tables of a database."""
@@ -84,7 +86,8 @@ def tables_of(data: str, recipe: Recipe, url: str | None, store: Path | None = N
         data: a known data set's name, a directory, or ``postgres``.
         recipe: declares the channels and the context attributes of events.
         url: of the PostgreSQL that ``postgres`` means.
-        store: beside which that PostgreSQL is embedded, where there is no URL.
+        store: where the files lie, and beside which that PostgreSQL is embedded, where there is no URL; None for files
+            in the folder for temporary ones.
 
     Raises:
         InvalidInput: there is no database, or it is no URL of a PostgreSQL with a schema that this version knows.
@@ -93,10 +96,22 @@ def tables_of(data: str, recipe: Recipe, url: str | None, store: Path | None = N
     if data != POSTGRES:
         yield Source(data, data)
         return
-    with TemporaryDirectory(prefix="opportune-tables-") as folder:  # closed to other users: it holds personal data
-        with database(url, _home(url, store)) as found:
-            marks, notes = write_tables(found.url, Path(folder), recipe)
-        yield Source(folder, POSTGRES, marks, notes)
+    home = _home(url, store)
+    with _folder(store) as folder, passing(folder):
+        with database(url, home) as found:
+            marks, notes = write_tables(found.url, folder, recipe)
+        yield Source(str(folder), POSTGRES, marks, notes)
+
+
+@contextmanager
+def _folder(store: Path | None) -> Generator[Path]:
+    """Yield an empty folder that only its owner can read, as it is to hold personal data; it goes with the block."""
+    if store is not None:
+        with BundleStore(store).tables() as folder:
+            yield folder
+        return
+    with TemporaryDirectory(prefix="opportune-tables-") as name:
+        yield Path(name)
 
 
 def _home(url: str | None, store: Path | None) -> Path:

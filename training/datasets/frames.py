@@ -265,6 +265,7 @@ def as_of(dataset: Dataset, until: datetime) -> Dataset:
     derived from the earlier events alone.
     """
     cast = _cast_tables(dataset.given)
-    events = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))
-    cast["events"] = _with_purchases(events, dataset.targets)
+    if "events" in cast:
+        events = cast["events"].filter((pl.col("at") < until) & (pl.col("at") >= EARLIEST))
+        cast["events"] = _with_purchases(events, dataset.targets)
     return dataset._replace(**_completed(cast))

@@ -13,6 +13,8 @@ from embeddings.database.connection import DATABASE_VARIABLE, database_url
 from embeddings.database.postgres import Database, database
 from embeddings.errors import InvalidInput, InvalidTables, OpportuneError, refused_by_system
 
+_log = logging.getLogger("opportune.load")
+
 DONE, FAILED, BAD_INPUT = range(3)
 
 
@@ -46,7 +48,9 @@ def _run(arguments: argparse.Namespace) -> str:
     where = _where(arguments.database, arguments.store)
     recipe = read_recipe(arguments.recipe or RECIPES / "default.toml")
     now = datetime.now(UTC)
-    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables)
+    dataset = open_dataset(arguments.data, channels=recipe.channels, now=now, tables=recipe.tables, whole=False)
+    for sentence in dataset.unused:
+        _log.warning("%s", sentence)
     with reading(dataset.given), where as found:
         return asyncio.run(load(dataset, found.url, replace=arguments.replace, now=now)).said
 

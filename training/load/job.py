@@ -78,8 +78,8 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
 
     Raises:
         EventStoreUnavailable: PostgreSQL does not answer.
-        InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version; or the data are there already
-            with other times.
+        InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version; the data are there already
+            with other times; or what a table without a row lists is to replace what there is.
     """
     await prepare(url)
     given = count(dataset)
@@ -88,6 +88,8 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
     with _progress() as progress:
         async with connected(url, refuses="to load") as connection:
             await _check_unmoved(connection, dataset)
+            if replace:
+                await _check_filled(connection, found)
             before, listed = await last(connection), dict[Kind, set[str]]()
             for source in found:
                 if not source.rows:
@@ -129,6 +131,18 @@ async def _check_unmoved(connection: Connection, dataset: Dataset) -> None:
             f"expected an empty database for {dataset.name}: this one holds the same data of another week, by "
             f"{abs(starts - there).days} days, and all of it would be there twice",
         )
+
+
+async def _check_filled(connection: Connection, found: Sequence[Source]) -> None:
+    """Refuse to replace by a table without a row: an export that failed would withdraw all there is."""
+    for source in found:
+        if source.given and not source.rows:
+            there = len(await connection.fetch(_LISTED, source.kind))
+            raise InvalidInput(
+                "--replace",
+                f"expected a row in the table {source.kind}s; it has none, and all {there:,} {source.kind}s of the "
+                "database would be withdrawn: leave the table out, or withdraw them over the management API",
+            )
 
 
 async def _write(connection: Connection, source: Source, states: Sequence[AnyState]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from embeddings.database.connection import DATABASE_VARIABLE, database_url
 from embeddings.database.keeper import kept
-from embeddings.database.migrate import prepare
 from embeddings.database.postgres import Database, database
 from embeddings.database.runs import Run
 from embeddings.errors import InvalidInput, OpportuneError
@@ -56,7 +55,6 @@ def _code(run: Run | None) -> int:
 
 
 async def _work(settings: Settings, found: Database, schedule: Schedule | None, *, once: bool) -> Run | None:
-    await prepare(found.url)
     job = Job(settings, found.url, schedule, once=once)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, job.leave)

@@ -10,6 +10,7 @@ import asyncpg
 
 from embeddings.database import runs
 from embeddings.database.connection import connected
+from embeddings.database.migrate import prepare
 from embeddings.database.runs import End, Progress, Run
 from embeddings.errors import EventStoreUnavailable, OpportuneError
 from embeddings.release.bundle import read_manifest
@@ -73,13 +74,17 @@ class Job:
     async def work(self) -> Run | None:
         """Do runs until told to leave, or once; return the one that was asked for, if that has ended.
 
-        While PostgreSQL does not answer it tries again and again.
+        The schema is migrated first. While PostgreSQL does not answer it tries again and again.
 
         Raises:
-            InvalidInput: the URL is none of a PostgreSQL.
+            InvalidInput: the URL is none of a PostgreSQL, or its schema is of another version.
         """
+        prepared = False
         while not self._leaving.is_set():
             try:
+                if not prepared:
+                    await prepare(self._url)
+                    prepared = True
                 async with connected(self._url, refuses="the retraining job") as connection:
                     return await self._attend(connection)
             except EventStoreUnavailable as error:

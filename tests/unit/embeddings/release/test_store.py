@@ -588,6 +588,24 @@ def test_pruning_deletes_abandoned_checkpoints_but_of_no_store_where_a_run_is_un
     assert young.exists()
 
 
+def test_tables_are_closed_to_others_and_go_with_the_block(desk: Desk):
+    with desk.store.tables() as one, desk.store.tables() as other, desk.store.lock():
+        assert one != other
+        assert {path.stat().st_mode & 0o777 for path in (one, other)} == {0o700}
+        (one / "events.parquet").write_bytes(b"")
+    assert not list((desk.root / "tables").iterdir())
+
+
+def test_tables_of_a_process_that_was_killed_go_with_the_next_lock_and_no_others(desk: Desk):
+    with desk.store.tables() as held:
+        (held / "events.parquet").write_bytes(b"")
+        abandoned = held.with_name("abandoned")
+        shutil.copytree(held, abandoned)
+        with desk.store.training():
+            assert not abandoned.exists()
+            assert list(held.iterdir()) == [held / "events.parquet"]
+
+
 def test_there_is_one_writer_at_a_time(desk: Desk):
     with desk.store.lock(), (desk.root / "LOCK").open("w") as another, pytest.raises(BlockingIOError):
         fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
