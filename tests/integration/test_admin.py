@@ -290,6 +290,12 @@ def test_a_search_finds_parts_of_ids_and_names_in_any_case(admin: httpx.Client):
     assert found("100__S") == set()
 
 
+@pytest.mark.parametrize("text", ["\0", "a\0", "a\nb", "a\n", "\x7f"])
+def test_a_search_for_a_control_character_is_refused(admin: httpx.Client, text: str):
+    for kind in ("offers", "segments"):
+        assert problem(admin.get(f"/v1/{kind}", params={"q": text}), 422)["field"] == "q"
+
+
 def test_an_offer_shows_its_state_in_time_and_is_found_by_it(admin: httpx.Client):
     mark = uuid4().hex
     expected = {
