@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from embeddings.catalogue.changes import Change, OfferState, PlacementState, PromotionState, kind_of
+from embeddings.catalogue.changes import Change, Kind, OfferState, PlacementState, PromotionState, kind_of
 from embeddings.catalogue.columns import Catalogue
 from embeddings.catalogue.snapshot import apply
 from embeddings.database.changelog import NOTIFICATION, Changed, changed, last
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 2.0
 """How long PostgreSQL may take to answer before it counts as silent."""
 _AT_ONCE = 2_000
-"""Changes brought into one view: a part of a second's work, after which the next ones are seen."""
+"""Changes brought into one view, at most: a part of a second's work, after which the next ones are seen."""
 _LATE_SECONDS = 2.0
 """How long it may not be known what was changed before answers are called degraded."""
 
@@ -118,12 +118,14 @@ class CatalogueFollower:
 
     async def _brought(self, connection: Connection, view: View) -> View:
         """Return the view of a release that does not answer yet with every change."""
-        pages: list[Changed] = []
-        seq = view.seq
-        while (page := await self._page(connection, view, seq)) is not None:
-            pages.append(page)
-            seq = page.seq
-        return await asyncio.to_thread(self._following, view, pages) if pages else view
+        whole = Changed(view.seq, [], frozenset(), 0)
+        states: dict[tuple[Kind, str], Change] = {}
+        while (page := await self._page(connection, view, whole.seq)) is not None:
+            _overtake(states, page.states)
+            whole = Changed(page.seq, [], frozenset(), whole.unreadable + page.unreadable)
+        if whole.seq == view.seq:
+            return view
+        return await asyncio.to_thread(self._following, view, [whole._replace(states=[*states.values()])])
 
     async def _page(self, connection: Connection, view: View, after: int) -> Changed | None:
         """Return the changes for a view that follow one; None if that is the last."""
@@ -169,6 +171,14 @@ class CatalogueFollower:
         elif error is None and self._silent:
             _log.info("changes of the catalogue can be read again")
         self._silent = error is not None
+
+
+def _overtake(states: dict[tuple[Kind, str], Change], later: Iterable[Change]) -> None:
+    """Put later states in the place of earlier ones of the same things: of all that is read, the last ones are held."""
+    for one in later:
+        key = kind_of(one), one.id
+        states.pop(key, None)  # or it would keep the place of the first
+        states[key] = one
 
 
 def _fitting(state: Change, channels: Iterable[str]) -> Iterator[Change]:
