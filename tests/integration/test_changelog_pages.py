@@ -58,7 +58,7 @@ def size(states: Sequence[Change]) -> int:
     return sum(len(msgspec.json.encode(one)) for one in states if not isinstance(one, Withdrawal))
 
 
-async def followed(connection: Connection, most: int) -> dict[tuple[str, str], Change]:
+async def followed(connection: Connection, most: int, most_bytes: int) -> dict[tuple[str, str], Change]:
     """What a follower knows that reads so many changes at a time."""
     known: dict[tuple[str, str], Change] = {}
     seq = 0
@@ -66,7 +66,7 @@ async def followed(connection: Connection, most: int) -> dict[tuple[str, str], C
         page = await changed(connection, seq, most, UNTIL)
         assert seq < page.seq <= seq + most
         assert len(once(page.states)) == len(page.states)
-        assert page.seq == seq + 1 or size(page.states) <= changelog._AT_ONCE_BYTES
+        assert page.seq == seq + 1 or size(page.states) <= most_bytes
         known |= once(page.states)
         seq = page.seq
     return known
@@ -90,7 +90,9 @@ def test_a_log_read_in_pages_of_any_size_gives_what_the_tables_hold(
     url = postgres.database()
     asyncio.run(prepare(url))
 
-    async def check(connection: asyncpg.Connection, batches: Sequence[Sequence[Change]], most: int) -> None:
+    async def check(
+        connection: asyncpg.Connection, batches: Sequence[Sequence[Change]], most: int, most_bytes: int
+    ) -> None:
         await connection.execute("TRUNCATE catalogue, catalogue_changes")
         for batch in batches:
             before = await held(connection), await last(connection)
@@ -98,13 +100,13 @@ def test_a_log_read_in_pages_of_any_size_gives_what_the_tables_hold(
                 await write(connection, batch, "test")
             except (InvalidChanges, StillReferred):
                 assert (await held(connection), await last(connection)) == before
-        assert await followed(connection, most) == await held(connection)
+        assert await followed(connection, most, most_bytes) == await held(connection)
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(BATCHES, st.integers(1, 9), st.sampled_from([1, 500, 1_000, 2**24]))
     def run(batches: Sequence[Sequence[Change]], most: int, most_bytes: int) -> None:
         monkeypatch.setattr(changelog, "_AT_ONCE_BYTES", most_bytes)
-        on_connection(url, lambda connection: check(connection, batches, most))
+        on_connection(url, lambda connection: check(connection, batches, most, most_bytes))
 
     run()
 
