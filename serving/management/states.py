@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict
 
-from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed
+from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed, oversized
 from embeddings.database.changelog import Fault
 from embeddings.errors import InvalidChanges, InvalidInput
 from embeddings.explained import explained
@@ -137,7 +137,7 @@ def _converted(kind: Kind, given: dict[str, Any]) -> tuple[AnyState | None, list
 
 
 def _faults(state: AnyState) -> list[InvalidInput]:
-    return [*faults_of(state), *misnamed(state)]
+    return [*faults_of(state), *misnamed(state), *oversized(state)]
 
 
 def _said(error: msgspec.ValidationError | InvalidInput, kind: Kind) -> InvalidInput:

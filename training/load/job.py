@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from embeddings.catalogue.changes import STATES, AnyState, Kind, Withdrawal
+from embeddings.catalogue.changes import STATES, AnyState, Kind, Withdrawal, oversized
 from embeddings.catalogue.tables import EARLIEST
 from embeddings.database.changelog import last, lock, write
 from embeddings.database.connection import Connection, connected
@@ -79,7 +79,7 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
     Raises:
         EventStoreUnavailable: PostgreSQL does not answer.
         InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version; or the data are there already
-            with other times.
+            with other times, or a state is larger than one may be.
     """
     await prepare(url)
     given = count(dataset)
@@ -95,6 +95,7 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
                 task = progress.add_task(f"{source.kind}s", total=source.rows)
                 kept: set[str] = set()
                 for states in source.states():
+                    _check_sizes(source.kind, states)
                     for some in _chunks(states):
                         await _write(connection, source, some)
                         progress.advance(task, len(some))
@@ -129,6 +130,13 @@ async def _check_unmoved(connection: Connection, dataset: Dataset) -> None:
             f"expected an empty database for {dataset.name}: this one holds the same data of another week, by "
             f"{abs(starts - there).days} days, and all of it would be there twice",
         )
+
+
+def _check_sizes(kind: Kind, states: Sequence[AnyState]) -> None:
+    """Refuse states that are larger than one may be."""
+    for state in states:
+        for fault in oversized(state):
+            raise InvalidInput(f"{kind}.{fault.field}", fault.expected)
 
 
 async def _write(connection: Connection, source: Source, states: Sequence[AnyState]) -> None:
