@@ -222,6 +222,10 @@ STATES: Mapping[Kind, type[AnyState]] = {
 }
 _KINDS: Mapping[type, Kind] = {state: kind for kind, state in STATES.items()}
 
+LARGEST_CONTENT, LARGEST_STATE = 2**16, 2**22
+"""Bytes that the content of an offer, and any whole state, may have as JSON: 100,000 products named by UUIDs fit."""
+
+_TOO_LARGE = "expected {} of at most {:,} bytes as JSON; got {:,} of {!r}"
 _LARGEST_OFFSET = timedelta(hours=15)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL in JSON, and no backslash that was escaped before it."""
@@ -309,6 +313,26 @@ def misnamed(state: AnyState) -> list[InvalidInput]:
         for name in state.attributes
         if not table.takes_attribute(name)
     ]
+
+
+def oversized(state: AnyState) -> list[InvalidInput]:
+    """Return a fault if a state is larger than one may be, of its largest field.
+
+    What the catalogue holds already is let be.
+    """
+    if isinstance(state, OfferState) and state.content:
+        length = _length(state.content)
+        if length > LARGEST_CONTENT:
+            return [InvalidInput("content", _TOO_LARGE.format("content", LARGEST_CONTENT, length, state.id))]
+    length = _length(state)
+    if length <= LARGEST_STATE:
+        return []
+    largest = max((one.name for one in fields(state)), key=lambda name: _length(getattr(state, name)))
+    return [InvalidInput(largest, _TOO_LARGE.format(f"a {kind_of(state)}", LARGEST_STATE, length, state.id))]
+
+
+def _length(value: object) -> int:
+    return len(msgspec.json.encode(value))
 
 
 def _faulty_moments(change: Change) -> Iterator[InvalidInput]:

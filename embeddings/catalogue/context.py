@@ -18,7 +18,10 @@ CONTROL_CHARACTERS = "\\x00-\\x1f\\x7f-\\x9f"
 """What no id may hold, for a class of a regular expression: PostgreSQL cannot store NUL, others break lines of logs."""
 
 # Not `$` alone: in Python it also stands before a line feed at the end.
-Identifier = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID, pattern=f"^[^{CONTROL_CHARACTERS}]*$(?!\\n)")]
+TEXT = f"^[^{CONTROL_CHARACTERS}]*$(?!\\n)"
+"""What a text without control characters matches."""
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=LONGEST_ID, pattern=TEXT)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 EXPECTED_TEXT = "Expected `str` without control characters"

@@ -62,25 +62,45 @@ WHERE NOT catalogue.withdrawn
 
 _READ = "SELECT seq, at, actor, kind, id, body::text FROM catalogue_changes WHERE seq > $1 ORDER BY seq LIMIT $2"
 
-# In the order of the log, in which whatever a state names lies before it. What was withdrawn keeps its last state. Of
-# promotions that are over there can be millions of rows: they are read without, and count as withdrawn.
-_CHANGED = """
+_OVERTAKEN = """
+EXISTS (SELECT FROM catalogue_changes AS later
+        WHERE later.kind = log.kind AND later.id = log.id AND later.seq > log.seq AND later.seq <= $1 + $2)
+"""
+
+_AT_ONCE_BYTES = 2**24
+"""What the states of one page hold, at most; a page of one change may hold more."""
+
+# What is stored is compressed, and told without being read: a page too large in that is not read to know its size.
+_FITS = f"""
+WITH newest AS (
+    SELECT coalesce(log.body, catalogue.body) AS body
+    FROM catalogue_changes AS log JOIN catalogue ON catalogue.kind = log.kind AND catalogue.id = log.id
+    WHERE log.seq > $1 AND log.seq <= $1 + $2 AND log.kind <> 'customer' AND NOT {_OVERTAKEN}
+)
+SELECT CASE WHEN (SELECT sum(pg_column_size(body)) FROM newest) > $3 THEN false
+            ELSE coalesce((SELECT sum(octet_length((body - 'content'::text)::text)) FROM newest) <= $3, true) END
+"""  # noqa: S608 - statements of ours
+
+# In the order of the log, in which whatever a state names lies before it; of each thing the last state. What was
+# withdrawn keeps its last state. Of promotions that are over there can be millions of rows: they are read without, and
+# count as withdrawn. Nobody who follows shows the content of offers.
+_CHANGED = f"""
 SELECT max(seq) AS seq,
-       coalesce(array_agg(id) FILTER (WHERE kind = 'customer'), '{}') AS customers,
-       coalesce(array_agg(kind ORDER BY seq) FILTER (WHERE shown), '{}') AS kinds,
-       coalesce(array_agg(id ORDER BY seq) FILTER (WHERE shown), '{}') AS ids,
-       coalesce(array_agg(gone ORDER BY seq) FILTER (WHERE shown), '{}') AS gone,
-       coalesce(array_agg(body ORDER BY seq) FILTER (WHERE shown), '{}') AS bodies
+       coalesce(array_agg(id) FILTER (WHERE kind = 'customer'), '{{}}') AS customers,
+       coalesce(array_agg(kind ORDER BY seq) FILTER (WHERE shown), '{{}}') AS kinds,
+       coalesce(array_agg(id ORDER BY seq) FILTER (WHERE shown), '{{}}') AS ids,
+       coalesce(array_agg(gone ORDER BY seq) FILTER (WHERE shown), '{{}}') AS gone,
+       coalesce(array_agg(body ORDER BY seq) FILTER (WHERE shown), '{{}}') AS bodies
 FROM (
     SELECT log.seq, log.kind, log.id, log.body IS NULL AS gone,
            CASE WHEN (log.kind IN ('promotion', 'placement') AND log.body IS NULL)
                     OR (log.kind = 'promotion' AND (catalogue.body ->> 'ends')::timestamptz <= $3)
-                THEN NULL ELSE coalesce(log.body, catalogue.body)::text END AS body,
+                THEN NULL ELSE (coalesce(log.body, catalogue.body) - 'content'::text)::text END AS body,
            log.kind IN ('product', 'location', 'offer', 'promotion', 'placement') AS shown
     FROM catalogue_changes AS log JOIN catalogue ON catalogue.kind = log.kind AND catalogue.id = log.id
-    WHERE log.seq > $1 AND log.seq <= $1 + $2
+    WHERE log.seq > $1 AND log.seq <= $1 + $2 AND NOT {_OVERTAKEN}
 ) AS changes
-"""
+"""  # noqa: S608 - statements of ours
 
 
 class Entry(NamedTuple):
@@ -116,8 +136,8 @@ class Changed(NamedTuple):
 
     Attributes:
         seq: of the newest of them.
-        states: of products, locations, offers, promotions and placements; what was withdrawn is there as not shown,
-            and placements that were, and promotions that were or are over, as withdrawals.
+        states: the last of each thing, of products, locations, offers, promotions and placements; what was withdrawn is
+            there as not shown, and placements that were, and promotions that were or are over, as withdrawals.
         customers: the ids of customers of whom something else is known now.
         unreadable: how many states a later version wrote, which this one cannot read.
     """
@@ -214,12 +234,16 @@ async def read(connection: Connection, after: int, most: int) -> list[Entry]:
 async def changed(connection: Connection, after: int, most: int, since: datetime) -> Changed:
     """Return what some changes have made, oldest first; there must be changes after the one that is named.
 
+    Fewer than may count do if their states are large. Offers come without their content.
+
     Args:
         connection: to the database.
         after: the ``seq`` of the last change that does not count.
         most: how many changes do, at most.
         since: promotions that ended before this moment are over.
     """
+    while most > 1 and not await connection.fetchval(_FITS, after, most, _AT_ONCE_BYTES):
+        most //= 2
     record = await connection.fetchrow(_CHANGED, after, most, since)
     assert record is not None  # noqa: S101 - sums of no rows are a row
     states: list[Change] = []

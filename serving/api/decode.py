@@ -152,7 +152,7 @@ def _lists(kind: type[Struct]) -> frozenset[str]:
 
 def _invalid(error: msgspec.ValidationError, kind: Any) -> InvalidInput:
     field, expected = explained(error, kind)
-    if "matching regex" in expected:  # only ids have a pattern
+    if "matching regex" in expected:  # only ids and texts that are sought have a pattern
         expected = EXPECTED_TEXT
     named = _NAMED.search(expected)
     if named is not None:

@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 2.0
 """How long PostgreSQL may take to answer before it counts as silent."""
 _AT_ONCE = 2_000
-"""Changes brought into one view: a part of a second's work, after which the next ones are seen."""
+"""Changes brought into one view, at most: a part of a second's work, after which the next ones are seen."""
 _LATE_SECONDS = 2.0
 """How long it may not be known what was changed before answers are called degraded."""
 
@@ -135,18 +135,16 @@ class CatalogueFollower:
                     self._begun_behind = False
                     return
                 # A log from its beginning all at once: what it says first is older than what is shown now.
-                pages = await self._pages(connection, view, start.seq, None if start.seq < view.seq else 1)
-                self._slot.publish(await asyncio.to_thread(self._following, view, start, pages))
-                view.release.live.reread(frozenset[str]().union(*(page.customers for page in pages)))
+                whole = await self._read(connection, view, start.seq, None if start.seq < view.seq else 1)
+                self._slot.publish(await asyncio.to_thread(self._following, view, start, whole))
+                view.release.live.reread(whole.customers)
 
     async def _brought(self, connection: Connection, view: View) -> View:
         """Return the view of a release that does not answer yet with every change."""
         start = await self._start(connection, view)
         if start is None:
             return view
-        return await asyncio.to_thread(
-            self._following, view, start, await self._pages(connection, view, start.seq, None)
-        )
+        return await asyncio.to_thread(self._following, view, start, await self._read(connection, view, start.seq))
 
     async def _start(self, connection: Connection, view: View) -> Position | None:
         """Return the last change before those that a view lacks; None if it has every one.
@@ -170,28 +168,28 @@ class CatalogueFollower:
             )
         return Position(last.log, 0)
 
-    async def _pages(self, connection: Connection, view: View, after: int, most: int | None) -> list[Changed]:
-        """Return the changes for a view that follow one, in so many pages at most."""
-        pages: list[Changed] = []
-        while most is None or len(pages) < most:
+    async def _read(self, connection: Connection, view: View, after: int, most: int | None = None) -> Changed:
+        """Return the changes for a view that follow one, in so many pages at most: the last state of each thing."""
+        whole, pages = Changed(after, [], frozenset(), 0), 0
+        states: dict[tuple[Kind, str], Change] = {}
+        while most is None or pages < most:
             try:
                 async with asyncio.timeout(10 * _PATIENCE_SECONDS):
-                    page = await changed(connection, after, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
+                    page = await changed(connection, whole.seq, _AT_ONCE, view.release.bundle.manifest.data_cut_off)
             except TimeoutError as error:
                 raise EventStoreUnavailable("PostgreSQL does not answer") from error
-            if page.seq == after:
+            if page.seq == whole.seq:
                 break
-            pages.append(page)
-            after = page.seq
-        return pages
+            _overtake(states, page.states)
+            whole = Changed(page.seq, [], whole.customers | page.customers, whole.unreadable + page.unreadable)
+            pages += 1
+        return whole._replace(states=[*states.values()])
 
-    def _following(self, view: View, start: Position, pages: Sequence[Changed]) -> View:
+    def _following(self, view: View, start: Position, whole: Changed) -> View:
         """Return the next view of a release with the changes that follow one; slow, so in a thread."""
-        channels = view.catalogue.channels
-        fitting = [_fitting(state, channels) for state in _last_states(pages)]
-        self.refused += sum(page.unreadable for page in pages)
-        seq = pages[-1].seq if pages else start.seq
-        return view.following(self._applied(view.catalogue, fitting), seq, start.log)
+        fitting = [_fitting(state, view.catalogue.channels) for state in whole.states]
+        self.refused += whole.unreadable
+        return view.following(self._applied(view.catalogue, fitting), whole.seq, start.log)
 
     def _applied(self, catalogue: Catalogue, states: Sequence[Change]) -> Catalogue:
         """Return a catalogue with all states that can be brought into it."""
@@ -220,15 +218,12 @@ class CatalogueFollower:
         self._silent = error is not None
 
 
-def _last_states(pages: Iterable[Changed]) -> Iterable[Change]:
-    """Return the last state of each thing in the order of the log: what a state names lies before it, as there."""
-    states: dict[tuple[Kind, str], Change] = {}
-    for page in pages:
-        for one in page.states:
-            key = kind_of(one), one.id
-            states.pop(key, None)  # or it would keep the place of the first
-            states[key] = one
-    return states.values()
+def _overtake(states: dict[tuple[Kind, str], Change], later: Iterable[Change]) -> None:
+    """Put later states in the place of earlier ones of the same things: of all that is read, the last ones are held."""
+    for one in later:
+        key = kind_of(one), one.id
+        states.pop(key, None)  # or it would keep the place of the first
+        states[key] = one
 
 
 def _fitting(state: Change, channels: Iterable[str]) -> Change:

@@ -9,6 +9,7 @@ from litestar.datastructures import Headers
 from msgspec import Meta, Struct
 
 from embeddings.catalogue.changes import Kind
+from embeddings.catalogue.context import TEXT
 from embeddings.errors import InvalidInput
 from serving.management.editor import Precondition
 from serving.management.states import ShownStatus
@@ -75,7 +76,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     limit: Limit = 100
     cursor: str | None = None
-    q: Annotated[str, Meta(max_length=256)] = ""
+    q: Annotated[str, Meta(max_length=256, pattern=TEXT)] = ""
 
 
 class OffersQuery(PageQuery, frozen=True, forbid_unknown_fields=True):

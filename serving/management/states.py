@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict, replace
 
-from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed
+from embeddings.catalogue.changes import STATES, AnyState, Kind, OfferState, faults_of, misnamed, oversized
 from embeddings.database.references import Fault
 from embeddings.errors import InvalidChanges, InvalidInput
 from embeddings.explained import explained
@@ -147,7 +147,7 @@ def _has_ended(offer: OfferState) -> bool:
 
 
 def _faults(state: AnyState) -> list[InvalidInput]:
-    return [*faults_of(state), *misnamed(state)]
+    return [*faults_of(state), *misnamed(state), *oversized(state)]
 
 
 def _said(error: msgspec.ValidationError | InvalidInput, kind: Kind) -> InvalidInput:

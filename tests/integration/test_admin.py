@@ -290,6 +290,12 @@ def test_a_search_finds_parts_of_ids_and_names_in_any_case(admin: httpx.Client):
     assert found("100__S") == set()
 
 
+@pytest.mark.parametrize("text", ["\0", "a\0", "a\nb", "a\n", "\x7f"])
+def test_a_search_for_a_control_character_is_refused(admin: httpx.Client, text: str):
+    for kind in ("offers", "segments"):
+        assert problem(admin.get(f"/v1/{kind}", params={"q": text}), 422)["field"] == "q"
+
+
 def test_an_offer_shows_its_state_in_time_and_is_found_by_it(admin: httpx.Client):
     mark = uuid4().hex
     expected = {
@@ -454,6 +460,9 @@ def test_a_batch_that_names_a_thing_twice_is_refused(admin: httpx.Client):
         ({"products": ["a\0"]}, "products[0]"),
         ({"products": "milk"}, "products"),
         ({"chanels": ["web"]}, "chanels"),
+        ({"content": {"a": "é" * 2**15}}, "content"),
+        ({"content": {"a": [{"b": 2**16 * "x"}]}}, "content"),
+        ({"name": 2**22 * "n"}, "name"),
     ],
 )
 def test_a_faulty_offer_is_refused_by_its_field(admin: httpx.Client, fields: dict[str, Any], field: str):
@@ -464,6 +473,20 @@ def test_a_faulty_offer_is_refused_by_its_field(admin: httpx.Client, fields: dic
     assert faults(admin.post("/v1/offers:batch", json=[right, {"id": one, **wrong}])) == [(1, field)]
     problem(admin.get(at("offers", one)), 404)
     problem(admin.get(at("offers", right["id"])), 404)
+
+
+def test_the_largest_states_are_kept_and_larger_ones_are_not_made_by_patches(admin: httpx.Client):
+    content = {"a": (2**16 - len('{"a":""}')) * "x"}
+    one = offer(admin, content=content)
+    assert done(admin.get(at("offers", one)))["content"] == content
+    answer = admin.patch(at("offers", one), json={"content": {"b": 1}}, headers=JSON)
+    assert faults(answer) == [(0, "content")]
+    mark = uuid4()
+    names = [f"{mark}-{number:06}" for number in range(10_000)]
+    done(admin.post("/v1/products:batch", json=[{"id": name} for name in names]))
+    many = offer(admin, products=names, name=3_500_000 * "n")
+    assert done(admin.get(at("offers", many)))["products"] == names
+    assert faults(admin.patch(at("offers", many), json={"name": 4_000_000 * "n"}, headers=JSON)) == [(0, "name")]
 
 
 def test_what_is_odd_and_right_is_kept_as_it_is(admin: httpx.Client):

@@ -14,6 +14,7 @@ import msgspec
 import polars as pl
 import pytest
 
+from embeddings.catalogue import changes
 from embeddings.catalogue.changes import (
     AnyState,
     CampaignState,
@@ -109,6 +110,15 @@ def test_equal_rows_guests_and_visits_are_kept(recipe: Recipe, postgres: Postgre
         "customer_id,type,at,product_id,visit,quantity\n" + rows + rows[: len(rows) // 4]
     )
     assert loaded(folder, url, recipe).fresh == 1
+
+
+def test_an_offer_that_is_larger_than_one_may_be_is_refused_by_its_field(
+    world: Path, recipe: Recipe, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(changes, "LARGEST_STATE", 300)
+    with pytest.raises(InvalidInput) as refused:
+        loaded(world, postgres.database(), recipe)
+    assert refused.value.field == "offer.products"
 
 
 def test_a_load_that_was_stopped_goes_on(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from embeddings.catalogue.changes import STATES, AnyState, Kind, Withdrawal
+from embeddings.catalogue.changes import STATES, AnyState, Kind, Withdrawal, oversized
 from embeddings.catalogue.tables import EARLIEST
 from embeddings.database.changelog import last, lock, write
 from embeddings.database.connection import Connection, connected
@@ -79,7 +79,8 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
     Raises:
         EventStoreUnavailable: PostgreSQL does not answer.
         InvalidInput: it is no URL of a PostgreSQL, or its schema is of another version; the data are there already
-            with other times; or what a table without a row lists is to replace what there is.
+            with other times; what a table without a row lists is to replace what there is; or a state is larger than
+            one may be.
     """
     await prepare(url)
     given = count(dataset)
@@ -97,6 +98,7 @@ async def load(dataset: Dataset, url: str, *, replace: bool, now: datetime) -> L
                 task = progress.add_task(f"{source.kind}s", total=source.rows)
                 kept: set[str] = set()
                 for states in source.states():
+                    _check_sizes(source.kind, states)
                     for some in _chunks(states):
                         await _write(connection, source, some)
                         progress.advance(task, len(some))
@@ -143,6 +145,13 @@ async def _check_filled(connection: Connection, found: Sequence[Source]) -> None
                 f"expected a row in the table {source.kind}s; it has none, and all {there:,} {source.kind}s of the "
                 "database would be withdrawn: leave the table out, or withdraw them over the management API",
             )
+
+
+def _check_sizes(kind: Kind, states: Sequence[AnyState]) -> None:
+    """Refuse states that are larger than one may be."""
+    for state in states:
+        for fault in oversized(state):
+            raise InvalidInput(f"{kind}.{fault.field}", fault.expected)
 
 
 async def _write(connection: Connection, source: Source, states: Sequence[AnyState]) -> None:
