@@ -20,10 +20,12 @@ from embeddings.catalogue.changes import (
     ProductState,
     PromotionState,
     Withdrawal,
+    first_few,
     kind_of,
     withdrawn,
 )
 from embeddings.database.connection import Connection
+from embeddings.database.paging import fetch_rows
 from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale, StillReferred, UnknownReference
 
 NOTIFICATION = "opportune_catalogue"
@@ -223,8 +225,9 @@ async def lock(connection: Connection) -> None:
 
 
 async def read(connection: Connection, after: int, most: int) -> list[Entry]:
-    """Return the changes that follow one, oldest first, at most so many."""
-    return [Entry(*record) for record in await connection.fetch(_READ, after, most)]
+    """Return the changes that follow one, oldest first, at most so many; fewer if they are large."""
+    records, _ = await fetch_rows(connection, _READ, after, most)
+    return [Entry(*record) for record in records]
 
 
 async def changed(connection: Connection, after: int, most: int, since: datetime) -> Changed:
@@ -291,7 +294,7 @@ async def unknown_references(
     faults: list[Fault] = []
     for place, change in enumerate(changes):
         if unknown:
-            faults += [(place, fault) for fault in _unknown_names(change, unknown)]
+            faults += [(place, fault) for fault in first_few(_unknown_names(change, unknown))]
         if channels is not None:
             faults += [(place, fault) for fault in _unknown_channels(change, channels)]
     return faults
