@@ -6,8 +6,9 @@ the last one counts, and an id that the catalogue does not hold yet is added to 
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -225,6 +226,7 @@ _KINDS: Mapping[type, Kind] = {state: kind for kind, state in STATES.items()}
 LARGEST_CONTENT, LARGEST_STATE = 2**16, 2**22
 """Bytes that the content of an offer, and any whole state, may have as JSON: 100,000 products named by UUIDs fit."""
 
+_FEW = 20
 _TOO_LARGE = "expected {} of at most {:,} bytes as JSON; got {:,} of {!r}"
 _LARGEST_OFFSET = timedelta(hours=15)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -300,7 +302,7 @@ def faults_of(change: Change) -> list[InvalidInput]:
 
 
 def misnamed(state: AnyState) -> list[InvalidInput]:
-    """Return a fault for each attribute whose name no further column of the input table can have.
+    """Return a fault for each of the first attributes whose name no further column of the input table can have.
 
     Such an attribute is shown, but training reads a table. What the catalogue holds already is let be.
     """
@@ -308,11 +310,22 @@ def misnamed(state: AnyState) -> list[InvalidInput]:
         return []
     table = PRODUCTS if isinstance(state, ProductState) else CUSTOMERS
     declared = ", ".join(column.name for column in table.columns)
-    return [
+    return first_few(
         InvalidInput(f"attributes.{name}", f"expected a name of letters and digits, and none of {declared}")
         for name in state.attributes
         if not table.takes_attribute(name)
-    ]
+    )
+
+
+def first_few(faults: Iterable[InvalidInput]) -> list[InvalidInput]:
+    """Return the first faults of a state, and one that counts the others: an answer must not outgrow its request."""
+    others = iter(faults)
+    found = [*islice(others, _FEW)]
+    count = sum(1 for _ in others)
+    if count:
+        whole = re.split(r"[.\[]", found[-1].field)[0]
+        found.append(InvalidInput(whole, f"{count:,} more faults are not named"))
+    return found
 
 
 def oversized(state: AnyState) -> list[InvalidInput]:

@@ -12,6 +12,7 @@ import msgspec
 
 from embeddings.catalogue.changes import STATES, Change, Kind, Withdrawal, kind_of, withdrawn
 from embeddings.database.connection import Connection
+from embeddings.database.paging import fetch_rows
 from embeddings.database.references import Fault, Key, check_unreferred, unknown_references
 from embeddings.errors import InvalidChanges, InvalidInput, RepeatedChanges, Stale
 
@@ -227,8 +228,9 @@ async def lock(connection: Connection) -> None:
 
 
 async def read(connection: Connection, after: int, most: int) -> list[Entry]:
-    """Return the changes that follow one, oldest first, at most so many."""
-    return [Entry(*record) for record in await connection.fetch(_READ, after, most)]
+    """Return the changes that follow one, oldest first, at most so many; fewer if they are large."""
+    records, _ = await fetch_rows(connection, _READ, after, most)
+    return [Entry(*record) for record in records]
 
 
 async def changed(connection: Connection, after: int, most: int, since: datetime) -> Changed:

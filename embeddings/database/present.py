@@ -7,6 +7,7 @@ from typing import NamedTuple
 from embeddings.catalogue.changes import Kind
 from embeddings.database.changelog import Entry
 from embeddings.database.connection import Connection
+from embeddings.database.paging import fetch_rows
 
 _ONE = """
 SELECT id, seq, body::text FROM catalogue WHERE kind = $1 AND id = $2 AND NOT withdrawn
@@ -65,14 +66,14 @@ async def page(
     most: int,
     text: str = "",
     at: tuple[Sequence[str], datetime] | None = None,
-) -> list[Thing]:
-    """Return things that are not withdrawn, the one that changed last first.
+) -> tuple[list[Thing], bool]:
+    """Return things that are not withdrawn, the one that changed last first, and whether others follow.
 
     Args:
         connection: to the database.
         kind: of which things.
         before: only those whose last change came before this one.
-        most: how many.
+        most: how many; fewer if they are large.
         text: that is a part of the id or of the name, in upper or lower case.
         at: of offers the states that they are to be in, and at which moment.
     """
@@ -85,10 +86,15 @@ async def page(
         moment, states = len(arguments) + 4, len(arguments) + 5
         conditions += f" AND {_STATUS.replace('$4', f'${moment}::timestamptz')} = ANY(${states}::text[])"
         arguments += [at[1], list(at[0])]
-    records = await connection.fetch(_PAGE.format(conditions=conditions), kind, before, most, *arguments)
-    return [Thing(*record) for record in records]
+    query = _PAGE.format(conditions=conditions)
+    records, more = await fetch_rows(connection, query, kind, before, most + 1, *arguments)
+    return [Thing(*record) for record in records[:most]], more or len(records) > most
 
 
-async def past(connection: Connection, kind: Kind, one: str, before: int, most: int) -> list[Entry]:
-    """Return the changes of a thing that came before some change, the newest first, at most so many."""
-    return [Entry(*record) for record in await connection.fetch(_PAST, kind, one, before, most)]
+async def past(connection: Connection, kind: Kind, one: str, before: int, most: int) -> tuple[list[Entry], bool]:
+    """Return the changes of a thing that came before some change, the newest first, and whether others follow.
+
+    At most so many, fewer if they are large.
+    """
+    records, more = await fetch_rows(connection, _PAST, kind, one, before, most + 1)
+    return [Entry(*record) for record in records[:most]], more or len(records) > most

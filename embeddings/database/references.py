@@ -1,6 +1,8 @@
 """What states name: whether the catalogue holds it, and whether anything still refers to what goes."""
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -15,6 +17,7 @@ from embeddings.catalogue.changes import (
     ProductState,
     PromotionState,
     Withdrawal,
+    first_few,
     kind_of,
 )
 from embeddings.database.connection import Connection
@@ -73,7 +76,12 @@ async def unknown_references(
         if channels is not None:
             found += [(place, key, name, fault) for name, fault in _unknown_channels(change, channels)]
     held = await _held(connection, {key for _, key, _, _ in found})
-    return [(place, fault) for place, key, name, fault in found if name not in held.get(key, ())]
+    new = ((place, fault) for place, key, name, fault in found if name not in held.get(key, ()))
+    return [
+        (place, fault)
+        for place, of_one in groupby(new, key=itemgetter(0))
+        for fault in first_few(fault for _, fault in of_one)
+    ]
 
 
 async def _unknown(connection: Connection, changes: Sequence[Change]) -> set[Key]:

@@ -61,7 +61,8 @@ class Problem(Struct, frozen=True):
         status: the HTTP status.
         detail: what is wrong with this very request, and what was expected.
         field: path of the offending value, where there is one.
-        errors: every fault, where what was sent may have several.
+        errors: every fault, where what was sent may have several; the first 1,000 of more.
+        errors_left_out: how many faults there are besides, where there are more.
     """
 
     type: str
@@ -70,6 +71,7 @@ class Problem(Struct, frozen=True):
     detail: str
     field: str | UnsetType = UNSET
     errors: list[Fault] | UnsetType = UNSET
+    errors_left_out: int | UnsetType = UNSET
 
 
 STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
@@ -101,6 +103,8 @@ STATUSES: dict[type[errors.OpportuneError], HTTPStatus] = {
 """Every error of the tree, and HTTP's word for it; a test proves that none is missing."""
 
 
+_NAMED = 1_000
+"""Faults of a batch that an answer names."""
 _FAILED = "The service failed; its log says why."
 
 
@@ -117,10 +121,13 @@ def problem_of(error: errors.OpportuneError) -> Problem:
 
 def _several(urn: str, title: str, status: HTTPStatus, faults: Sequence[tuple[int, errors.InvalidInput]]) -> Problem:
     place, first = faults[0]
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults, the first"
-    listed = [Fault(index, fault.field, fault.expected) for index, fault in faults]
+    count = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults, the first"
+    left_out = max(len(faults) - _NAMED, 0)
+    listed = [Fault(index, fault.field, fault.expected) for index, fault in faults[:_NAMED]]
     detail = f"nothing was changed: {count} at [{place}].{first.field}: {first.expected}"
-    return Problem(urn, title, status, detail, f"[{place}].{first.field}", listed)
+    if left_out:
+        detail += f"; errors names the first {_NAMED:,} and leaves out {left_out:,}"
+    return Problem(urn, title, status, detail, f"[{place}].{first.field}", listed, left_out or UNSET)
 
 
 def _detail(error: errors.OpportuneError, status: HTTPStatus) -> str:

@@ -4,6 +4,7 @@ The framework matches decoded paths, in which an id with a slash is several part
 ``/v1`` to one handler, and that reads ids off the raw path.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request, asgi
-from litestar.exceptions import MethodNotAllowedException, NotFoundException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct
@@ -24,6 +25,10 @@ from serving.api.post import read_body
 from serving.api.problems import UnknownResource
 
 LARGEST_BODY = 2**26
+_LARGE_BODY = 2**22
+"""Of larger ones, and of those that do not say how large they are, one is read and worked on at a time."""
+_LARGE_SECONDS = 60.0
+"""How long a large one may take to arrive while others wait."""
 MERGE_PATCH, NDJSON = b"application/merge-patch+json", b"application/x-ndjson"
 
 _ACTOR, _NOBODY = "x-actor", "admin"
@@ -99,24 +104,19 @@ class Call:
 def route(calls: Sequence[Call]) -> ASGIRouteHandler:
     """Return the handler of all calls; of those that match, the first of a method answers."""
     encoder = msgspec.json.Encoder()
+    alone = asyncio.Lock()
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotFoundException
         call, one = _matched(calls, scope["method"], scope["raw_path"])
-        request = Request[Any, Any, Any](scope, receive, send)
-        media_type, body = b"", b""
-        if call.accepts:
-            media_type = check_type(scope, call.accepts)
-            given = await read_body(scope, receive, LARGEST_BODY)
-            if given is None:  # its client went away
-                return
-            body = given
-            if call.asked is None and body.strip() not in (b"", b"{}"):
-                raise InvalidInput("body", "expected none, or {}")
-        if call.query is None and request.query_params:
-            raise InvalidInput(next(iter(request.query_params)), "expected no query parameters")
-        answer = await call.answer(Asked(request, one, body, media_type, _actor(request.headers)))
+        if call.accepts and _is_large(scope):
+            async with alone:
+                answer = await _answered(call, one, scope, receive, _LARGE_SECONDS)
+        else:
+            answer = await _answered(call, one, scope, receive, None)
+        if answer is None:
+            return
         content = b"" if answer.body is None else encoder.encode(answer.body)
         headers = [(b"content-length", b"%d" % len(content))]
         if answer.body is not None:
@@ -127,6 +127,39 @@ def route(calls: Sequence[Call]) -> ASGIRouteHandler:
         await send({"type": "http.response.body", "body": content, "more_body": False})
 
     return asgi("/v1", is_mount=True, copy_scope=False)(handle)
+
+
+def _is_large(scope: Scope) -> bool:
+    """Return whether a body is large, or may be."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return not value.isdigit() or int(value) > _LARGE_BODY
+    return any(name == b"transfer-encoding" for name, _ in scope["headers"])
+
+
+async def _answered(call: Call, one: str, scope: Scope, receive: Receive, body_seconds: float | None) -> Answer | None:
+    """Return the answer to a request, whose body may take so long to arrive; None if its client went away."""
+    request = Request[Any, Any, Any](scope, receive)
+    media_type, body = b"", b""
+    if call.accepts:
+        media_type = check_type(scope, call.accepts)
+        try:
+            async with asyncio.timeout(body_seconds):
+                given = await read_body(scope, receive, LARGEST_BODY)
+        except TimeoutError:
+            raise HTTPException(
+                f"expected a body of more than {_LARGE_BODY:,} bytes, or of no declared length, within "
+                f"{body_seconds:g} s",
+                status_code=408,
+            ) from None
+        if given is None:
+            return None
+        body = given
+        if call.asked is None and body.strip() not in (b"", b"{}"):
+            raise InvalidInput("body", "expected none, or {}")
+    if call.query is None and request.query_params:
+        raise InvalidInput(next(iter(request.query_params)), "expected no query parameters")
+    return await call.answer(Asked(request, one, body, media_type, _actor(request.headers)))
 
 
 def _matched(calls: Sequence[Call], method: str, raw_path: bytes) -> tuple[Call, str]:

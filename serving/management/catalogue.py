@@ -86,9 +86,9 @@ class _Resource:
         """A page, the one that changed last first; what changes meanwhile moves to the front."""
         query, now = asked.query(self._page_query), datetime.now(UTC)
         at = (query.status, now) if isinstance(query, OffersQuery) and query.status else None
-        things = await self._editor.page(self._kind, before(query.cursor), query.limit + 1, query.q, at)
-        items = [Item(one.seq, shown(self._kind, one.body, now)) for one in things[: query.limit]]
-        return Answer(Page(items, cursor_of(items[-1].seq) if len(things) > query.limit else None))
+        things, more = await self._editor.page(self._kind, before(query.cursor), query.limit, query.q, at)
+        items = [Item(one.seq, shown(self._kind, one.body, now)) for one in things]
+        return Answer(Page(items, cursor_of(items[-1].seq) if more else None))
 
     async def one(self, asked: Asked) -> Answer:
         """One, with the ETag that a later write may expect; 304 where If-None-Match names it."""
@@ -131,9 +131,9 @@ class _Resource:
     async def history(self, asked: Asked) -> Answer:
         """Who changed it when, and what it was then; the newest change first."""
         query = asked.query(HistoryQuery)
-        entries = await self._editor.past(self._kind, asked.id, before(query.cursor), query.limit + 1)
-        items = [_logged(one) for one in entries[: query.limit]]
-        return Answer(History(items, cursor_of(items[-1].seq) if len(entries) > query.limit else None))
+        entries, more = await self._editor.past(self._kind, asked.id, before(query.cursor), query.limit)
+        items = [_logged(one) for one in entries]
+        return Answer(History(items, cursor_of(items[-1].seq) if more else None))
 
     async def restore(self, asked: Asked) -> Answer:
         """Bring it back to the state that one of its changes made; checked as a new change, and logged as one."""

@@ -63,18 +63,22 @@ class Editor:
 
     async def page(
         self, kind: Kind, before: int, most: int, text: str, at: tuple[Sequence[str], datetime] | None
-    ) -> list[Thing]:
-        """Return things, the one that changed last first; see `present.page`."""
+    ) -> tuple[list[Thing], bool]:
+        """Return things, the one that changed last first, and whether others follow; see `present.page`."""
         async with self._database.transaction() as connection:
             return await page(connection, kind, before, most, text, at)
 
-    async def past(self, kind: Kind, one: str, before: int, most: int) -> list[Entry]:
-        """Return the changes of a thing, the newest first; raise UnknownResource if there never was one."""
+    async def past(self, kind: Kind, one: str, before: int, most: int) -> tuple[list[Entry], bool]:
+        """Return the changes of a thing, the newest first, and whether others follow.
+
+        Raises:
+            UnknownResource: there never was such a thing.
+        """
         async with self._database.transaction() as connection:
-            entries = await past(connection, kind, one, before, most)
-            if not entries and not await past(connection, kind, one, 2**63 - 1, 1):
+            entries, more = await past(connection, kind, one, before, most)
+            if not entries and not (await past(connection, kind, one, 2**63 - 1, 1))[0]:
                 raise UnknownResource(f"there never was a {kind} {one!r}")
-            return entries
+            return entries, more
 
     async def changes(self, after: int, most: int) -> list[Entry]:
         """Return the changes of everything that follow one, the oldest first."""
@@ -111,7 +115,7 @@ class Editor:
     async def restore(self, kind: Kind, one: str, actor: str, seq: int, must: Precondition) -> Written:
         """Bring a thing back to the state that one of its changes made; it is checked as a new change is."""
         async with self._database.transaction() as connection:
-            entries = await past(connection, kind, one, seq + 1, 1)
+            entries, _ = await past(connection, kind, one, seq + 1, 1)
         if not entries or entries[0].seq != seq:
             raise InvalidInput("seq", f"expected one of a change of {kind} {one!r}; see its history")
         body = entries[0].body

@@ -147,7 +147,7 @@ def _has_ended(offer: OfferState) -> bool:
 
 
 def _faults(state: AnyState) -> list[InvalidInput]:
-    return [*faults_of(state), *misnamed(state), *oversized(state)]
+    return oversized(state) or [*faults_of(state), *misnamed(state)]
 
 
 def _said(error: msgspec.ValidationError | InvalidInput, kind: Kind) -> InvalidInput:
@@ -160,13 +160,12 @@ def _said(error: msgspec.ValidationError | InvalidInput, kind: Kind) -> InvalidI
 
 def _each(kind: Kind, body: bytes, media_type: bytes) -> Many:
     """Read states one by one, to name every fault; slow, so only for what the decoder has refused."""
-    parts = _json(body, lines=media_type == NDJSON)
-    if not isinstance(parts, list):
-        raise InvalidInput(_WHOLE, "expected a JSON list")
+    parts = _parts(body, lines=media_type == NDJSON)
     _check_count(len(parts))
     states: list[tuple[int, AnyState]] = []
     faults: list[Fault] = []
-    for place, given in enumerate(parts):
+    for place, part in enumerate(parts):
+        given = _json(part)
         if not isinstance(given, dict):
             faults.append((place, InvalidInput(_WHOLE, "expected a JSON object")))
             continue
@@ -177,10 +176,21 @@ def _each(kind: Kind, body: bytes, media_type: bytes) -> Many:
     return Many(states, faults)
 
 
-def _json(body: bytes, *, lines: bool = False) -> Any:
-    """Return what a body, or each of its lines, says in JSON; raise MalformedBody if it is none."""
+def _parts(body: bytes, *, lines: bool) -> Sequence[Raw]:
+    """Return the parts of a list, or of lines, undecoded: all of them as objects take many times their length."""
     try:
-        return msgspec.json.Decoder().decode_lines(body) if lines else msgspec.json.decode(body)
+        return msgspec.json.Decoder(Raw).decode_lines(body) if lines else msgspec.json.decode(body, type=list[Raw])
+    except msgspec.ValidationError:
+        _json(body)  # which may be no JSON at all
+        raise InvalidInput(_WHOLE, "expected a JSON list") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(error) from None
+
+
+def _json(body: bytes | Raw) -> Any:
+    """Return what a body, or a part of one, says in JSON; raise MalformedBody if it is none."""
+    try:
+        return msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise malformed(error) from None
 

@@ -274,6 +274,33 @@ def test_pages_show_what_changed_last_first_and_each_thing_once(admin: httpx.Cli
         assert admin.get(at("segments", item["body"]["id"])).headers["ETag"] == f'"{item["seq"]}"'
 
 
+def test_pages_of_large_states_end_early_and_lead_on(admin: httpx.Client):
+    mark, before = uuid4().hex, newest(admin)
+    names = {f"{mark}-{number}": f"{number}" + 3_000_000 * "n" for number in range(5)}
+    for one, name in names.items():
+        done(admin.put(at("segments", one), json={"name": name}))
+    seen, cursor, pages = dict[str, str](), None, 0
+    while pages == 0 or cursor is not None:
+        page = done(admin.get("/v1/segments", params={"q": mark} | ({"cursor": cursor} if cursor else {})))
+        seen |= {item["body"]["id"]: item["body"]["name"] for item in page["items"]}
+        assert sum(len(item["body"]["name"]) for item in page["items"]) < 2**23
+        pages, cursor = pages + 1, page["cursor"]
+    assert list(seen.items()) == list(names.items())[::-1]
+    logged, after = list[str](), before
+    while items := done(admin.get("/v1/changes", params={"after": after, "limit": 1_000}))["items"]:
+        logged += [item["id"] for item in items]
+        after = items[-1]["seq"]
+        assert len(items) < 5
+    assert logged == [*names]
+    one = f"{mark}-0"
+    for number in range(3):
+        done(admin.put(at("segments", one), json={"name": f"a{number}" + 3_000_000 * "n"}))
+    first = done(admin.get(f"{at('segments', one)}/history"))
+    then = done(admin.get(f"{at('segments', one)}/history", params={"cursor": first["cursor"]}))
+    assert then["cursor"] is None
+    assert [item["body"]["name"][:2] for item in first["items"] + then["items"]] == ["a2", "a1", "a0", "0n"]
+
+
 def test_a_search_finds_parts_of_ids_and_names_in_any_case(admin: httpx.Client):
     mark = uuid4().hex
     one, other = fresh(f"{mark}-ÄB"), fresh(mark)
@@ -426,6 +453,20 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all_and_names_every_fault(admin
     answer = admin.post("/v1/products:batch", json=[*things, {"id": "one too many"}])
     assert "10,001" in problem(answer, 422)["detail"]
     problem(admin.post("/v1/products:batch", json={}), 422)
+
+
+def test_of_many_faults_the_first_are_named_and_the_others_counted(admin: httpx.Client):
+    answer = admin.post("/v1/products:batch", json=[{"id": fresh(), "price": -1} for _ in range(1_005)])
+    assert faults(answer) == [(place, "price") for place in range(1_000)]
+    assert answer.json()["errors_left_out"] == 5
+    one = offer_fields(admin) | {"products": [fresh() for _ in range(100)]}
+    assert faults(admin.put(at("offers", fresh()), json=one)) == [
+        *((0, f"products[{place}]") for place in range(20)),
+        (0, "products"),
+    ]
+    named = {f"^{number}$": "b" for number in range(100)}
+    found = faults(admin.put(at("products", fresh()), json={"attributes": named}))
+    assert (len(found), found[-1]) == (21, (0, "attributes"))
 
 
 def test_a_batch_that_names_a_thing_twice_is_refused(admin: httpx.Client):

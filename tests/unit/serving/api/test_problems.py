@@ -77,6 +77,15 @@ def test_every_fault_of_a_batch_is_named_with_its_place():
     assert "2 faults" in problem.detail
 
 
+def test_of_many_faults_the_first_are_named_and_the_others_counted():
+    faults = [(place, InvalidInput("price", "expected less")) for place in range(1_003)]
+    problem = problem_of(InvalidChanges(faults))
+    assert problem.errors == [Fault(place, "price", "expected less") for place in range(1_000)]
+    assert problem.errors_left_out == 3
+    assert "1,003 faults" in problem.detail
+    assert problem_of(InvalidChanges(faults[:1_000])).errors_left_out is msgspec.UNSET
+
+
 def test_a_wrong_value_is_named_with_what_was_expected():
     assert problem_of(UnknownReference("context.channel", "expected web")) == Problem(
         "urn:opportune:problem:unknown-reference", "Unknown reference", 422, "context.channel: expected web",
