@@ -89,7 +89,7 @@ class BundleStore:
     def tables(self) -> Generator[Path]:
         """Yield a new folder that only its owner can read, for the tables of a database; it goes with the block.
 
-        Where the process is killed, whoever takes the writer lock next deletes it: nobody holds its lock any more.
+        Where the process is killed, whoever takes the writer lock next deletes it: nobody holds its own lock any more.
 
         Raises:
             InvalidInput: the store is no folder.
@@ -99,8 +99,8 @@ class BundleStore:
             with self.lock():  # nobody deletes it before its own lock is held
                 self._tables.mkdir(exist_ok=True)
                 folder = Path(tempfile.mkdtemp(dir=self._tables))
-                fcntl.flock(stack.enter_context(_opened(folder)), fcntl.LOCK_EX)
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                fcntl.flock(stack.enter_context(locked(folder / "LOCK")), fcntl.LOCK_EX)
             yield folder
 
     @contextmanager
@@ -305,8 +305,10 @@ class BundleStore:
         """Delete the tables of processes that were killed; the caller holds the writer lock."""
         for folder in self._tables.glob("*/"):
             # It may be gone meanwhile, or another user's.
-            with suppress(FileNotFoundError, PermissionError), _opened(folder) as lock:
-                if try_for(lock, fcntl.LOCK_EX):
+            with suppress(FileNotFoundError, PermissionError):
+                with locked(folder / "LOCK") as lock:
+                    abandoned = try_for(lock, fcntl.LOCK_EX)
+                if abandoned:  # for good: nobody comes back to a lock
                     shutil.rmtree(folder)
 
     def _delete_checkpoints(self, before: float) -> None:
@@ -363,15 +365,8 @@ def _stamp(path: Path) -> tuple[str, int, int, int]:
 
 
 def _fsync(path: Path) -> None:
-    with _opened(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextmanager
-def _opened(path: Path) -> Generator[int]:
-    """Yield a descriptor of a file or a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
