@@ -264,6 +264,7 @@ def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, A
         "customer_id",
         "attributes",
         "placement",
+        "placements",
         "kinds",
         "context",
         "limit",
@@ -282,7 +283,7 @@ def test_it_describes_bodies_with_their_fields_and_bounds(described: dict[str, A
     assert recommend["required"] == ["context"]
     assert not recommend["additionalProperties"]
     limit = recommend["properties"]["limit"]
-    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 10)
+    assert (limit["minimum"], limit["maximum"]) == (1, 100)
     events = body("/v1/events")["properties"]["events"]
     assert (events["minItems"], events["maxItems"]) == (1, 1_000)
 
@@ -313,9 +314,12 @@ def test_it_describes_answers_and_problems(described: dict[str, Any]):
                 "detail",
                 "field",
                 "errors",
+                "errors_left_out",
             }
     answers = described["paths"]["/v1/recommend"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert "recommendation_id" in resolve(described, answers["$ref"])["properties"]
+    one, several = (resolve(described, answer["$ref"])["properties"] for answer in answers["oneOf"])
+    assert "recommendation_id" in one
+    assert set(several) == {"placements"}
 
 
 def test_every_reference_leads_somewhere_and_none_leads_away(described: dict[str, Any]):

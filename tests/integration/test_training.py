@@ -333,6 +333,7 @@ def test_a_small_shop_is_a_release_or_a_sentence_that_says_what_is_missing(
         assert any("events count" in note for note in manifest.notes)
 
 
+@pytest.mark.slow
 def test_whoever_bills_once_in_two_months_has_a_release_by_following_what_is_said(
     recipe: Recipe, tmp_path: Path
 ) -> None:

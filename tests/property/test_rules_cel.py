@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from cel_expr_python import cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,6 +65,7 @@ def verdict_of_cel(tree: Expression, world: World) -> bool | None:
     return None if result.type() == cel.Type.ERROR else result.value()
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.lists(rules, min_size=5, max_size=8), worlds())
 def test_two_thousand_rules_mean_what_cel_says(trees: list[Expression], world: World):
